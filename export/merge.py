@@ -1,0 +1,36 @@
+"""Adapters merged into the weights they adapt, so that the exported graph has no trace of LoRA."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from vidrisk.runtimes.errors import RuntimeFailure, require
+
+
+def has_adapter(module: nn.Module) -> bool:
+    """Whether any part of the module is a PEFT model or holds an unmerged LoRA layer."""
+    return any(hasattr(part, "merge_and_unload") or hasattr(part, "lora_A") for part in module.modules())
+
+
+def merged_from_adapted(module: nn.Module) -> nn.Module:
+    """A copy of the module in which every PEFT model is replaced by its merged base; the original stays as it is.
+
+    Raises:
+        RuntimeFailure: merging makes weights that are not finite, or leaves adapter layers behind.
+    """
+    peft: Any = require("peft", "export")
+    result = copy.deepcopy(module)
+    for name, part in list(result.named_modules()):
+        if isinstance(part, peft.PeftModel):
+            parent = result.get_submodule(name.rpartition(".")[0])
+            try:
+                base = part.merge_and_unload(safe_merge=True)
+            except ValueError as error:
+                raise RuntimeFailure(f"the adapter cannot be merged: {error}", fix="train again: its weights are broken") from error
+            setattr(parent, name.rpartition(".")[2], base)
+    if has_adapter(result):
+        raise RuntimeFailure("adapter layers are left after merging", fix="load the run with PEFT's own LoRA layers")
+    return result.eval()

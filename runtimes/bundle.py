@@ -1,0 +1,184 @@
+"""A bundle: one folder that a device needs, sealed by the sha256 of every file in it.
+
+    bundle.json             the manifest below
+    encoder.fp32.onnx       one graph per variant; variants may share a file
+    encoder.int8.onnx
+    head.fp32.onnx
+    gate.json               what every hop of the export lost
+
+``Bundle.open`` refuses a changed or missing file, an unknown schema version and a name that could leave the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationError
+
+from vidrisk.runtimes.contract import Contract, Sealed
+from vidrisk.runtimes.errors import BundleError, VidriskError
+from vidrisk.runtimes.specs import TensorSpec
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,119}$")]
+VariantName = Literal["fp32", "fp16", "int8", "mixed"]
+VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
+GRAPHS = ("encoder", "head")
+
+
+class SealedFile(Sealed):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Graph(Sealed):
+    """Inputs and outputs of one graph; the same in every variant."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Variant(Sealed):
+    """One precision of the model: which file each graph takes, whether it passed the gate, and what the gate measured.
+
+    ``temperature`` and ``threshold`` are per target name: logits are divided by the one, and a top probability under the
+    other is reported as uncertain.
+    """
+
+    files: dict[str, FileName]
+    passed: bool
+    gate: dict[str, float] = {}
+    temperature: dict[str, float] = {}
+    threshold: dict[str, float] = {}
+
+
+class Manifest(Sealed):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    contract: Contract
+    graphs: dict[Literal["encoder", "head"], Graph]
+    variants: dict[VariantName, Variant]
+    files: dict[FileName, SealedFile]
+    made_with: dict[str, str] = {}
+    created: str = ""
+    source: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle directory. Make one with ``Bundle.open`` or ``write_bundle``."""
+
+    root: Path
+    manifest: Manifest
+    digest: str
+
+    @property
+    def contract(self) -> Contract:
+        return self.manifest.contract
+
+    @property
+    def passed(self) -> tuple[VariantName, ...]:
+        """Variants that passed the gate, in the order fp32, fp16, int8, mixed."""
+        return tuple(name for name in VARIANTS if name in self.manifest.variants and self.manifest.variants[name].passed)
+
+    def path(self, graph: str, variant: VariantName) -> Path:
+        """File of one graph in one variant.
+
+        Raises:
+            BundleError: the bundle has no such variant.
+        """
+        if variant not in self.manifest.variants:
+            raise BundleError(f"{self.root.name} has no variant {variant!r}", allowed=", ".join(self.manifest.variants))
+        return self.root / self.manifest.variants[variant].files[graph]
+
+    @classmethod
+    def open(cls, root: str | Path) -> Bundle:
+        """Read and verify a bundle.
+
+        Raises:
+            BundleError: no bundle there, damaged, incomplete, of a newer schema, or with a name that leaves the folder.
+        """
+        root = Path(root)
+        manifest, digest = _read_manifest(root)
+        for name, sealed in manifest.files.items():
+            path = root / name
+            if path.is_symlink() or not path.is_file():
+                raise BundleError(f"{root.name} lacks {name}", fix="copy the bundle again, whole")
+            if path.stat().st_size != sealed.bytes or sha256_of(path) != sealed.sha256:
+                raise BundleError(f"{name} in {root.name} was changed after export (sha256 differs)",
+                                  fix="copy the bundle again, or export it again")
+        return cls(root, manifest, digest)
+
+
+def _read_manifest(root: Path) -> tuple[Manifest, str]:
+    path = root / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{root} is no bundle: it has no {MANIFEST}", fix="vidrisk export RUN -o BUNDLE")
+    raw = path.read_bytes()
+    try:
+        data: Any = json.loads(raw)
+        version = data["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} is not a manifest: {error}", fix="copy the bundle again, whole") from error
+    if version != SCHEMA_VERSION:
+        raise BundleError(f"{root.name} has schema version {version}", allowed=str(SCHEMA_VERSION),
+                          fix="use the vidrisk that made it, or a newer one, or export again")
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{path}: {where}: {first['msg']}", fix="export the bundle again") from error
+    except VidriskError as error:
+        raise BundleError(f"{path}: {error}", fix="export the bundle again") from error
+    for name, variant in manifest.variants.items():
+        if set(variant.files) != set(manifest.graphs) or not set(variant.files.values()) <= set(manifest.files):
+            raise BundleError(f"{path}: variant {name} names files that the manifest does not seal",
+                              fix="export the bundle again")
+    return manifest, hashlib.sha256(raw).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_bundle(root: str | Path, manifest: Manifest, files: Mapping[str, Path]) -> Bundle:
+    """Write a bundle in one step: it appears at ``root`` whole and verified, or not at all.
+
+    Args:
+        root: folder to make; it must not exist yet.
+        manifest: everything but ``files``, whose hashes are filled in here.
+        files: name inside the bundle → file to copy there.
+
+    Raises:
+        BundleError: ``root`` exists.
+    """
+    root = Path(root)
+    if root.exists():
+        raise BundleError(f"{root} exists already", fix="choose another folder, or delete it first")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        for name, source in files.items():
+            shutil.copyfile(source, staging / name)
+        sealed = {name: SealedFile(sha256=sha256_of(staging / name), bytes=(staging / name).stat().st_size)
+                  for name in files}
+        text = manifest.model_copy(update={"files": sealed}).model_dump_json(indent=2)
+        (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        Bundle.open(staging)
+        staging.chmod(0o755)
+        staging.rename(root)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Bundle.open(root)

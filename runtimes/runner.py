@@ -1,0 +1,98 @@
+"""The one seam to every engine: numpy in, numpy out, checked against the specs on both sides.
+
+    with open_runner(bundle, "encoder", runtime="openvino", variant="int8") as encoder:
+        features = encoder.infer({"frames": frames})["features"]
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+from vidrisk.runtimes.errors import RuntimeFailure, SpecError
+from vidrisk.runtimes.specs import TensorSpec
+
+Array = npt.NDArray[np.generic]
+Arrays = dict[str, Array]
+
+
+class Runner(ABC):
+    """Executes one graph. Subclasses load it in ``__init__`` and implement ``_infer``.
+
+    Attributes:
+        runtime: name of the engine, as in ``--runtime``.
+        reuses_outputs: when True, arrays returned by ``infer`` are overwritten by the next call: copy what you keep.
+    """
+
+    runtime: str = ""
+    reuses_outputs: bool = False
+
+    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self._closed = False
+
+    def infer(self, feed: Mapping[str, Array]) -> Arrays:
+        """Run the graph once.
+
+        Args:
+            feed: one array per input, with the dtype and shape of its spec.
+
+        Returns:
+            One array per output. Named axes agree with those of the feed.
+
+        Raises:
+            SpecError: the feed, or what the engine returned, does not fit the specs.
+            RuntimeFailure: the engine failed, or the runner is closed.
+        """
+        if self._closed:
+            raise RuntimeFailure(f"{self.runtime} runner is closed", fix="open it again")
+        names = {spec.name for spec in self.inputs}
+        if set(feed) != names:
+            raise SpecError(f"feed has {sorted(feed)}", allowed=str(sorted(names)))
+        axes: dict[str, int] = {}
+        for spec in self.inputs:
+            spec.check(feed[spec.name], axes)
+        result = self._infer(feed)
+        for spec in self.outputs:
+            if spec.name not in result:
+                raise SpecError(f"{self.runtime} returned {sorted(result)}", allowed=f"also {spec.name}")
+            spec.check(result[spec.name], axes)
+        return result
+
+    @abstractmethod
+    def _infer(self, feed: Mapping[str, Array]) -> Arrays:
+        """Run the engine on a checked feed."""
+
+    def close(self) -> None:
+        """Release the engine. Safe to call twice."""
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        ins, outs = (", ".join(f"{s.name}{list(s.shape)}" for s in specs) for specs in (self.inputs, self.outputs))
+        return f"{type(self).__name__}({ins} → {outs})"
+
+
+class FakeRunner(Runner):
+    """A runner around a plain function, for tests and for trying a pipeline without a model."""
+
+    runtime = "fake"
+
+    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec],
+                 function: Callable[[Mapping[str, Array]], Arrays]) -> None:
+        super().__init__(inputs, outputs)
+        self._function = function
+
+    def _infer(self, feed: Mapping[str, Array]) -> Arrays:
+        return self._function(feed)

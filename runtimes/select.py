@@ -1,0 +1,162 @@
+"""Opening a bundle's graphs, and choosing the runtime and variant that are fastest here, by measuring them once.
+
+The choice is kept in the user's cache folder under the bundle's digest and a description of the machine, so that a second
+start costs nothing and a changed bundle, engine version or thread count measures again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from vidrisk.runtimes.bundle import Bundle, VariantName
+from vidrisk.runtimes.errors import BundleError, MissingExtra, RuntimeFailure, SettingsError, is_installed
+from vidrisk.runtimes.openvino import OpenVinoRunner
+from vidrisk.runtimes.ort import OnnxRuntimeRunner
+from vidrisk.runtimes.runner import Runner
+
+log = logging.getLogger(__name__)
+
+BUNDLE_RUNTIMES: dict[str, type[OnnxRuntimeRunner] | type[OpenVinoRunner]] = {
+    "onnxruntime": OnnxRuntimeRunner,
+    "openvino": OpenVinoRunner,
+}
+PROBE_BATCH = 8
+PROBE_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A runtime and a variant, and the milliseconds per frame that decided for them (None when nothing had to be measured)."""
+
+    runtime: str
+    variant: VariantName
+    ms_per_frame: float | None = None
+
+
+def open_runner(bundle: Bundle, graph: str, *, runtime: str, variant: VariantName, threads: int | None = None) -> Runner:
+    """Open one graph (``encoder`` or ``head``) of a bundle.
+
+    Raises:
+        SettingsError: a runtime that cannot read bundles.
+        MissingExtra: its package is not installed.
+        BundleError, RuntimeFailure: no such variant, or the engine refuses the file.
+    """
+    if runtime not in BUNDLE_RUNTIMES:
+        raise SettingsError(f"runtime {runtime!r} cannot run a bundle", allowed=f"auto, {', '.join(BUNDLE_RUNTIMES)}")
+    tensors = bundle.manifest.graphs["encoder" if graph == "encoder" else "head"]
+    return BUNDLE_RUNTIMES[runtime](bundle.path(graph, variant), tensors.inputs, tensors.outputs, threads=threads)
+
+
+def installed_runtimes() -> tuple[str, ...]:
+    return tuple(name for name in BUNDLE_RUNTIMES if is_installed(name))
+
+
+def choose(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None) -> Choice:
+    """Settle ``auto``: the fastest installed runtime and passed variant, as measured on this machine for this bundle.
+
+    Args:
+        runtime: a name of ``BUNDLE_RUNTIMES`` or ``auto``.
+        variant: a variant of the bundle or ``auto``, which considers only variants that passed the gate.
+
+    Raises:
+        MissingExtra: no runtime is installed.
+        BundleError: no variant passed the gate, or the one asked for does not exist.
+    """
+    runtimes = installed_runtimes() if runtime == "auto" else (runtime,)
+    if not runtimes:
+        raise MissingExtra("onnxruntime", "cpu")
+    variants = bundle.passed if variant == "auto" else tuple(v for v in bundle.manifest.variants if v == variant)
+    if not variants:
+        allowed = ", ".join(bundle.manifest.variants if variant != "auto" else bundle.passed) or "none"
+        raise BundleError(f"{bundle.root.name} has no {'passed variant' if variant == 'auto' else variant}", allowed=allowed)
+    candidates = [Choice(r, v) for r in runtimes for v in variants]
+    if len(candidates) == 1:
+        return candidates[0]
+    cache = cache_folder() / "choices" / f"{_choice_key(bundle, candidates, threads)}.json"
+    known = _read_choice(cache, candidates)
+    if known:
+        return known
+    best = fastest(bundle, candidates, threads)
+    _write_choice(cache, best)
+    return best
+
+
+def fastest(bundle: Bundle, candidates: list[Choice], threads: int | None = None) -> Choice:
+    """Time every candidate's encoder on the same noise, in turns so that a busy moment hits all alike; medians decide."""
+    shape = (PROBE_BATCH, *bundle.contract.pixel.frame_shape)
+    frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    runners: dict[Choice, Runner] = {}
+    for candidate in candidates:
+        try:
+            runner = open_runner(bundle, "encoder", runtime=candidate.runtime, variant=candidate.variant, threads=threads)
+            runner.infer({"frames": frames})  # warm-up: engines compile and allocate on the first call
+        except RuntimeFailure as error:
+            log.warning("%s with %s does not run here: %s", candidate.runtime, candidate.variant, error)
+            continue
+        runners[candidate] = runner
+    if not runners:
+        raise RuntimeFailure(f"no runtime can run {bundle.root.name} here", fix="vidrisk doctor")
+    seconds: dict[Choice, list[float]] = {candidate: [] for candidate in runners}
+    for _ in range(PROBE_ROUNDS):
+        for candidate, runner in runners.items():
+            begin = time.perf_counter()
+            runner.infer({"frames": frames})
+            seconds[candidate].append(time.perf_counter() - begin)
+    for runner in runners.values():
+        runner.close()
+    ms = {candidate: statistics.median(times) * 1e3 / PROBE_BATCH for candidate, times in seconds.items()}
+    for candidate, value in sorted(ms.items(), key=lambda item: item[1]):
+        log.info("%s %s: %.2f ms per frame", candidate.runtime, candidate.variant, value)
+    best = min(ms, key=lambda candidate: ms[candidate])
+    return Choice(best.runtime, best.variant, round(ms[best], 3))
+
+
+def cache_folder() -> Path:
+    """``$VIDRISK_CACHE``, or ``vidrisk`` under ``$XDG_CACHE_HOME`` (``~/.cache``)."""
+    own = os.environ.get("VIDRISK_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidrisk"
+
+
+def _choice_key(bundle: Bundle, candidates: list[Choice], threads: int | None) -> str:
+    versions = {c.runtime: _package_version(c.runtime) for c in candidates}
+    machine = (platform.machine(), platform.node(), os.cpu_count(), threads)
+    described = json.dumps([bundle.digest, [(c.runtime, c.variant) for c in candidates], versions, machine], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()[:32]
+
+
+def _package_version(runtime: str) -> str | None:
+    for package in (runtime, f"{runtime}-gpu"):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _read_choice(path: Path, candidates: list[Choice]) -> Choice | None:
+    try:
+        choice = Choice(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return choice if any((c.runtime, c.variant) == (choice.runtime, choice.variant) for c in candidates) else None
+
+
+def _write_choice(path: Path, choice: Choice) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps(asdict(choice)), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        log.info("the measured choice is not kept: %s", error)  # a read-only home costs a measurement per start, no more

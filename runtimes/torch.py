@@ -1,0 +1,37 @@
+"""torch behind ``Runner``: the reference that every exported graph is compared with. The only module here that knows torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vidrisk.runtimes.errors import RuntimeFailure, require
+from vidrisk.runtimes.runner import Array, Arrays, Runner
+from vidrisk.runtimes.specs import TensorSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class TorchRunner(Runner):
+    """Runs a torch module in evaluation mode; its outputs, a tensor or a tuple, are named by the specs in order."""
+
+    runtime = "torch"
+
+    def __init__(self, module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        super().__init__(inputs, outputs)
+        self._torch: Any = require("torch", "train")
+        self._module = module.eval()
+        parameter = next(module.parameters(), None)
+        self._device = parameter.device if parameter is not None else "cpu"
+
+    def _infer(self, feed: Mapping[str, Array]) -> Arrays:
+        torch = self._torch
+        tensors = [torch.from_numpy(feed[spec.name]).to(self._device) for spec in self.inputs]
+        try:
+            with torch.inference_mode():
+                result = self._module(*tensors)
+        except RuntimeError as error:
+            raise RuntimeFailure(f"torch failed: {error}") from error
+        arrays = result if isinstance(result, tuple) else (result,)
+        return {spec.name: tensor.float().cpu().numpy() for spec, tensor in zip(self.outputs, arrays, strict=True)}

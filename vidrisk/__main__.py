@@ -1,0 +1,6 @@
+"""``python -m vidrisk``."""
+
+from vidrisk.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""``vidrisk demo``: the whole main job on real data that a package ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="New folder for everything the demo makes.")] = Path("demo"),
+) -> None:
+    """Train, export, infer and report on real solar-cell photos, then on a small action task made from them."""
+    from vidrisk.cli.console import progress_bar
+    from vidrisk.cli.demo_view import print_demo
+    from vidrisk.runtimes.errors import require
+
+    for module, extra in (("elpv_dataset", "demo"), ("torch", "train"), ("optimum", "export")):
+        require(module, extra)
+    from vidrisk.demo import run_demo
+
+    with progress_bar() as advance:
+        result = run_demo(out, advance)
+    print_demo(result)

@@ -1,0 +1,34 @@
+"""``vidrisk eval``: score a bundle or a run on labelled data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from vidrisk.cli.infer import RuntimeChoice, VariantChoice
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", show_default=False, help="A run directory or a bundle.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", show_default=False, help="Labelled data, as for train.")],
+    out: Annotated[Optional[Path], typer.Option("--out", "-o", metavar="FILE", help="JSON to write; plots go beside it.")] = None,  # noqa: UP045
+    split: Annotated[Optional[Literal["train", "val", "test"]], typer.Option(help="Score only this split of DATA.")] = None,  # noqa: UP045
+    runtime: Annotated[RuntimeChoice, typer.Option(help="Engine; auto takes the fastest measured here.")] = RuntimeChoice.auto,
+    variant: Annotated[VariantChoice, typer.Option(help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
+    json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False,
+) -> None:
+    """Top-1 and top-5, macro-F1, mAP, ECE, per class, confusion and worst errors of a model on DATA."""
+    from vidrisk.cli.console import progress_bar
+    from vidrisk.cli.views import print_evaluation
+    from vidrisk.data import load_table
+    from vidrisk.evaluate import evaluate, write_evaluation
+    from vidrisk.infer.classifier import open_classifier
+
+    with open_classifier(model, runtime=runtime.value, variant=variant.value) as classifier, progress_bar() as advance:
+        table = load_table(data, classifier.contract.task)
+        result = evaluate(classifier, table.of_split(split) if split else table, on_progress=advance)
+    if out is not None:
+        write_evaluation(result, out)
+    print_evaluation(result, as_json=json)

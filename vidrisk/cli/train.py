@@ -1,0 +1,36 @@
+"""``vidrisk train``: labelled clips or photos in, a run directory out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+
+def train(
+    data: Annotated[Path, typer.Argument(metavar="DATA", show_default=False, help="A folder with one sub-folder per class, or a CSV, JSONL or Parquet manifest.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", show_default=False, help="New folder for the run.")],
+    task: Annotated[Optional[Literal["action", "risk"]], typer.Option(show_default="action", help="action: which action a clip shows. risk: which defect, how bad.")] = None,  # noqa: UP045
+    backbone: Annotated[Optional[str], typer.Option(metavar="ID", show_default="efficientnet-lite0", help="efficientnet-lite0, a Hugging Face hub id, or a local folder.")] = None,  # noqa: UP045
+    config: Annotated[Optional[Path], typer.Option(metavar="YAML", help="Settings; config.yaml of a run is one.")] = None,  # noqa: UP045
+    assignments: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as optim.epochs=3; may be repeated.")] = None,  # noqa: UP045
+    group_by: Annotated[Optional[str], typer.Option(help="Keep together in the split what shares this column or regular expression.")] = None,  # noqa: UP045
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in RUN.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
+) -> None:
+    """Train LoRA and head jointly on DATA and write the run: weights, metrics, split, plots, TensorBoard."""
+    from vidrisk.cli.console import progress_bar
+    from vidrisk.cli.views import print_training
+    from vidrisk.data import load_table
+    from vidrisk.runtimes.errors import require
+    from vidrisk.train.config import config_from_options
+
+    require("torch", "train")
+    from vidrisk.train.train import train_run
+
+    settings = config_from_options(config, assignments or (), task=task, backbone=backbone, group_by=group_by)
+    table = load_table(data, settings.task)
+    with progress_bar() as advance:
+        run = train_run(table, settings, out, resume=resume, on_progress=advance)
+    print_training(run.root, as_json=json)

@@ -1,0 +1,67 @@
+"""Tables that commands print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from vidrisk.evaluate import Evaluation
+    from vidrisk.export.gate import GateReport
+    from vidrisk.runtimes.bundle import Bundle
+
+
+def print_training(run: Path, *, as_json: bool) -> None:
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    if as_json:
+        typer.echo(json.dumps(metrics, ensure_ascii=False))
+        return
+    table = Table("split", "target", "samples", "top-1", "macro-F1", "mAP", "ECE")
+    for split in ("val", "test"):
+        for target, scores in metrics.get(split, {}).items():
+            table.add_row(split, target, *_scores(scores))
+    Console().print(table)
+    typer.echo(f"best epoch {metrics['best_epoch']} of {len(metrics['epochs'])}, {metrics['seconds']:.0f} s, "
+               f"{len(metrics['unreadable'])} unreadable samples → {run}")
+
+
+def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(evaluation.to_json())
+        return
+    summary = Table("target", "samples", "top-1", "macro-F1", "mAP", "ECE")
+    classes = Table("target", "class", "precision", "recall", "F1", "samples")
+    for target, metrics in evaluation.metrics.items():
+        summary.add_row(target, *_scores(metrics.to_dict()))
+        for one in metrics.per_class:
+            classes.add_row(target, Text(one.label), f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}", str(one.support))
+    console = Console()
+    console.print(summary)
+    console.print(classes)
+    typer.echo(f"{evaluation.runtime} {evaluation.variant}; {len(evaluation.unreadable)} samples could not be read")
+
+
+def print_gate(bundle: Bundle, report: GateReport, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"bundle": str(bundle.root), "digest": bundle.digest, **report.to_dict()}, ensure_ascii=False))
+        return
+    table = Table("hop", "runtime", "agreement", "drop (points)", "largest Δ logit", "ms/frame", "gate")
+    for hop in report.hops:
+        table.add_row(hop.name, hop.runtime, f"{hop.agreement:.1%}", f"{hop.drop_points:+.2f}", f"{hop.largest_logit_difference:.2g}",
+                      f"{hop.ms_per_frame:.2f}", "passed" if hop.passed else Text(hop.reason, style="red"))
+    Console().print(table)
+    if report.note:
+        typer.echo(report.note)
+    size_mb = sum(file.bytes for file in bundle.manifest.files.values()) / 1e6
+    typer.echo(f"{', '.join(bundle.passed)} → {bundle.root} ({size_mb:.1f} MB)")
+
+
+def _scores(scores: dict[str, Any]) -> tuple[str, ...]:
+    return (str(scores["n"]), f"{scores['top1']:.1%}", f"{scores['macro_f1']:.3f}", f"{scores['mean_average_precision']:.3f}",
+            f"{scores['ece']:.3f}")

@@ -1,0 +1,112 @@
+"""Which column of a manifest means what. Case, outer spaces and a leading ``data_`` do not matter.
+
+Where several columns could mean the same, the first name listed below wins and the others are kept as extra columns.
+
+The column ``defect`` means two things in the field: a class (``crack``) in some manifests, a sentence about the photo
+in others. It is the class when no other column is, and its values look like names: at most 50 different ones, none
+longer than 40 characters, and at least two rows for each on average. Otherwise it is the description. Name the column
+``defect_class`` or ``description`` to leave no doubt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vidrisk.runtimes.contract import Task
+from vidrisk.runtimes.errors import DataError
+
+log = logging.getLogger(__name__)
+
+PATH = ("path", "image_path", "video_path", "clip_path", "file_path", "file", "filename", "image", "video", "clip",
+        "图片路径", "图像路径", "视频路径", "文件路径", "路径", "文件", "文件名", "图片", "视频")
+CLASS = ("label", "class", "class_name", "category", "标签", "类别")
+ACTION = ("action", "action_class", *CLASS, "动作", "动作类别", "行为")
+DEFECT = ("defect_class", "defect_type", *CLASS, "缺陷类别", "缺陷类型")
+DEFECT_OR_TEXT = ("defect", "缺陷")
+LEVEL = ("risk_level", "level", "risk_grade", "severity", "风险等级", "等级", "严重程度")
+TEXTS = {
+    "risk": ("risk", "风险", "风险描述"),
+    "advice": ("advice", "recommendation", "纠正和预防建议", "建议", "整改建议"),
+    "description": ("description", "defect_description", "缺陷描述", "描述"),
+}
+SPLIT = ("split", "subset", "划分")
+GROUP = ("group", "group_id", "分组")
+MAX_CLASSES, MAX_CLASS_CHARS, MIN_ROWS_PER_CLASS = 50, 40, 2
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The column for each field: ``labels`` by target name, ``texts`` by attribute of ``Sample``."""
+
+    path: str
+    labels: Mapping[str, str]
+    texts: Mapping[str, str]
+    split: str | None
+    group: str | None
+    extra: tuple[str, ...]
+
+
+def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: Task, source: str) -> Columns:
+    """Find the columns of a manifest.
+
+    Raises:
+        DataError: no column for the path, or none for a label of this task.
+    """
+    path = _find(header, PATH)
+    if path is None:
+        raise DataError(f"{source} has no column for the path; found: {', '.join(header)}", allowed=", ".join(PATH))
+    texts = {name: column for name, names in TEXTS.items() if (column := _find(header, names))}
+    labels = _labels(header, rows, task, source, texts)
+    split, group = _find(header, SPLIT), _find(header, GROUP)
+    used = {path, *labels.values(), *texts.values(), split, group}
+    return Columns(path, labels, texts, split, group, tuple(column for column in header if column not in used))
+
+
+def _labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: Task, source: str,
+            texts: dict[str, str]) -> dict[str, str]:
+    """Columns by target name; adds to ``texts`` when ``defect`` turns out to be the description."""
+    if task == "action":
+        action = _find(header, ACTION)
+        if action is None:
+            risky = _find(header, (*DEFECT_OR_TEXT, *DEFECT, *LEVEL))
+            raise DataError(f"{source} has no column for the action; found: {', '.join(header)}",
+                            allowed=", ".join(ACTION),
+                            fix=f"use --task risk, as the column {risky} suggests" if risky else None)
+        return {"action": action}
+    defect, level, doubtful = _find(header, DEFECT), _find(header, LEVEL), _find(header, DEFECT_OR_TEXT)
+    note = ""
+    if doubtful and not defect:
+        values = [row[doubtful] for row in rows if row[doubtful]]
+        distinct = set(values)
+        note = f"column {doubtful!r} ({len(distinct)} different values in {len(values)} rows)"
+        if _look_like_classes(values, distinct):
+            defect = doubtful
+            log.info("%s: %s is taken as the class; name it 'description' if it is not", source, note)
+        else:
+            texts.setdefault("description", doubtful)
+            log.info("%s: %s is taken as the description; name it 'defect_class' if it is not", source, note)
+    elif doubtful:
+        texts.setdefault("description", doubtful)
+    labels = {"defect": defect, "level": level}
+    found = {target: column for target, column in labels.items() if column}
+    if not found:
+        reads = f"; {note} reads as free text" if note else ""
+        raise DataError(f"{source} has no column for a defect class or a risk level; found: {', '.join(header)}{reads}",
+                        allowed=f"class: {', '.join(DEFECT)}; level: {', '.join(LEVEL)}")
+    return found
+
+
+def _look_like_classes(values: Sequence[str], distinct: set[str]) -> bool:
+    short = all(len(value) <= MAX_CLASS_CHARS for value in distinct)
+    return 1 <= len(distinct) <= MAX_CLASSES and short and len(values) >= MIN_ROWS_PER_CLASS * len(distinct)
+
+
+def _find(header: Sequence[str], names: Sequence[str]) -> str | None:
+    """The column of the first name that is there; a column that is written exactly so goes first."""
+    for name in names:
+        matches = [column for column in header if column.strip().casefold().removeprefix("data_") == name]
+        if matches:
+            return name if name in matches else matches[0]
+    return None

@@ -1,0 +1,182 @@
+"""Train, val and test: stratified, seeded, and grouped so that clips of one source never straddle a split."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from vidrisk.data.table import SPLITS, Sample, SplitName, Table, first_three
+from vidrisk.runtimes.errors import DataError, SettingsError
+
+log = logging.getLogger(__name__)
+
+Ratios = tuple[float, float, float]
+MIN_UNITS = 3
+
+
+def ratios_from_text(text: str) -> Ratios:
+    """``"8:1:1"`` → ``(8.0, 1.0, 1.0)``.
+
+    Raises:
+        SettingsError: not three numbers, a negative one, or no train part.
+    """
+    try:
+        train, val, test = (float(part) for part in text.split(":"))
+    except ValueError as error:
+        raise SettingsError(f"ratios {text!r}", allowed="train:val:test, such as 8:1:1") from error
+    return _checked((train, val, test))
+
+
+def _checked(ratios: Ratios) -> Ratios:
+    if not (all(0 <= ratio < 1e6 for ratio in ratios) and ratios[0] > 0):
+        raise SettingsError(f"ratios {':'.join(map(str, ratios))}", allowed="numbers from 0, and more than 0 for train")
+    return ratios
+
+
+def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, group_by: str | None = None,
+                force: bool = False) -> Table:
+    """Give every sample a split; the result does not depend on the order of the samples.
+
+    Samples of one group stay together. The groups come from ``group_by``, else from the table's own groups, else every
+    sample stands alone. Every class with at least three groups has one in train, and no split with a ratio above 0
+    stays empty.
+
+    The groups are dealt out greedily, the largest first, those with equal labels after one another. Each brings credit
+    to every split in proportion to the ratios, for the whole table, for each label and for each combination of labels;
+    it goes where most credit is open and uses that up. So single samples keep the ratios within a few samples, overall
+    and per class; large groups keep them as far as their sizes allow.
+
+    Args:
+        ratios: parts for train, val and test.
+        group_by: ``group``, a target or an extra column; or, with a parenthesis in it, a regular expression with one
+            group, searched in each sample's name (``seq(\\d+)``).
+        force: split again a table that has a split already; otherwise that one is kept.
+
+    Raises:
+        DataError: fewer than three samples or groups, samples without a group, some samples without a split.
+        SettingsError: bad ratios, or a ``group_by`` that is neither a column nor such an expression.
+    """
+    ratios = _checked(ratios)
+    without = sum(sample.split is None for sample in table.samples)
+    if not force and without < len(table):
+        if without:
+            raise DataError(f"samples without a split: {without} of {len(table)}",
+                            fix="fill the rest, or split anew with --force")
+        log.info("%s keeps the split it has", table.root.name)
+        return table
+    keys = _keys(table, group_by)
+    units = _units(table, keys)
+    if len(units) < MIN_UNITS:
+        things = "samples" if len(units) == len(table) else "groups"
+        raise DataError(f"{table.root.name} has {len(units)} {things} to split", allowed=f"{MIN_UNITS} or more",
+                        fix="add data" if things == "samples" else "add data, or group by something finer")
+    random.Random(seed).shuffle(units)
+    units.sort(key=lambda unit: (-unit.size, unit.stratum))
+    split_of = {unit.key: split for unit, split in zip(units, _deal(units, ratios), strict=True)}
+    return table.with_samples(replace(sample, split=split_of[key or sample.name], group=key)
+                              for sample, key in zip(table.samples, keys, strict=True))
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What moves as a whole: one group, or one sample. ``counts``: samples per feature (see ``_features``)."""
+
+    key: str
+    size: int
+    counts: dict[tuple[str, ...], int]
+
+    @property
+    def stratum(self) -> tuple[tuple[tuple[str, ...], int], ...]:
+        return tuple(sorted(self.counts.items()))
+
+    @property
+    def classes(self) -> list[tuple[str, ...]]:
+        return [feature for feature in self.counts if len(feature) == 2]
+
+
+def _features(sample: Sample) -> list[tuple[str, ...]]:
+    """What is balanced: everything, each label, and with several targets their combination."""
+    labels = list(sample.labels.items())
+    combination = [("combination", *sample.labels.values())] if len(labels) > 1 else []
+    return [("all",), *labels, *combination]
+
+
+def _units(table: Table, keys: Sequence[str | None]) -> list[_Unit]:
+    members: dict[str, list[Sample]] = defaultdict(list)
+    for sample, key in zip(table.samples, keys, strict=True):
+        members[key or sample.name].append(sample)
+    return [_Unit(key, len(samples), dict(Counter(f for sample in samples for f in _features(sample))))
+            for key, samples in sorted(members.items())]
+
+
+def _keys(table: Table, group_by: str | None) -> list[str | None]:
+    """Each sample's group; None for all of them when the table has no groups."""
+    if group_by is None:
+        keys = [sample.group for sample in table.samples]
+        if not any(keys):
+            return keys
+        log.info("%s is split by the groups of its group column", table.root.name)
+        group_by = "group"
+    elif "(" in group_by:
+        pattern = _pattern(group_by)
+        keys = [match.group(1) if (match := pattern.search(sample.name)) else None for sample in table.samples]
+    else:
+        keys = [_cell(sample, group_by) for sample in table.samples]
+    lacking = [sample.name for sample, key in zip(table.samples, keys, strict=True) if not key]
+    if lacking:
+        raise DataError(f"{group_by!r} gives {len(lacking)} of {len(keys)} samples no group: {first_three(lacking)}",
+                        fix="use a column that is filled everywhere, or an expression that is found in every name")
+    return keys
+
+
+def _pattern(expression: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise SettingsError(f"group-by {expression!r} is no regular expression: {error}") from error
+    if pattern.groups != 1:
+        raise SettingsError(f"group-by {expression!r} has {pattern.groups} groups", allowed="one, as in seq([0-9]+)",
+                            fix="write the other parentheses as (?:…)")
+    return pattern
+
+
+def _cell(sample: Sample, column: str) -> str | None:
+    cells = {"group": sample.group or "", **sample.extra, **sample.labels}
+    if column not in cells:
+        raise SettingsError(f"group-by {column!r} is no column", allowed=", ".join(cells),
+                            fix="or give a regular expression with one group, as in seq([0-9]+)")
+    return cells[column]
+
+
+def _deal(units: Sequence[_Unit], ratios: Ratios) -> list[SplitName]:
+    shares = {split: ratio / sum(ratios) for split, ratio in zip(SPLITS, ratios, strict=True)}
+    wanted: list[SplitName] = [split for split in SPLITS if shares[split] > 0]
+    units_of = Counter(cls for unit in units for cls in unit.classes)
+    credit: defaultdict[tuple[tuple[str, ...], str], float] = defaultdict(float)
+    in_train: set[tuple[str, ...]] = set()
+    chosen: list[SplitName] = []
+    free = []  # units that no class needs in train
+    for i, unit in enumerate(units):
+        for feature, count in unit.counts.items():
+            for split in wanted:
+                credit[feature, split] += shares[split] * count
+        needed = any(cls not in in_train and units_of[cls] >= MIN_UNITS for cls in unit.classes)
+        open_credit = {s: sum(credit[f, s] * count for f, count in unit.counts.items()) for s in wanted}
+        split = "train" if needed else max(wanted, key=open_credit.__getitem__)
+        if split == "train":
+            in_train.update(unit.classes)
+        if not needed:
+            free.append(i)
+        for feature, count in unit.counts.items():
+            credit[feature, split] -= count
+        chosen.append(split)
+    # A class is first seen at least two units before the last, so two units are free and an empty split can be filled.
+    for split in wanted:
+        if split not in chosen:
+            movable = [i for i in free if chosen.count(chosen[i]) > 1]
+            chosen[movable[-1]] = split
+    return chosen

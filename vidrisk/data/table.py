@@ -1,0 +1,95 @@
+"""A table of labelled clips or photos: what every later stage reads, wherever the labels came from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from vidrisk.runtimes.contract import Task
+from vidrisk.runtimes.errors import SettingsError
+
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled clip or photo.
+
+    Attributes:
+        path: the file, absolute.
+        name: its path relative to the table's root, with ``/`` between folders.
+        labels: target name → label; ``action`` for clips of actions, ``defect`` and/or ``level`` for risks.
+        risk, advice, description: texts that came with it, '' when absent.
+        split: ``train``, ``val`` or ``test``; None before the split.
+        group: samples of one group stay in one split.
+        extra: every other column, by its name in the manifest.
+    """
+
+    path: Path
+    name: str
+    labels: Mapping[str, str]
+    risk: str = ""
+    advice: str = ""
+    description: str = ""
+    split: SplitName | None = None
+    group: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        labels = ", ".join(f"{target}={label}" for target, label in self.labels.items())
+        return f"Sample({self.name}: {labels}{f', {self.split}' if self.split else ''})"
+
+
+@dataclass(frozen=True, repr=False)
+class Table:
+    """Samples of one task under one root folder. Every sample has a label for every target."""
+
+    root: Path
+    task: Task
+    samples: tuple[Sample, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        splits = Counter(sample.split or "no split" for sample in self.samples)
+        parts = ", ".join(f"{n} {name}" for name, n in splits.items())
+        return f"Table({self.root.name}, {self.task}: {parts or 'empty'})"
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """``("action",)``, ``("defect",)``, ``("level",)`` or ``("defect", "level")``."""
+        return tuple(self.samples[0].labels) if self.samples else ()
+
+    def of_split(self, name: str) -> Table:
+        """The samples of one split; empty when the table has none there.
+
+        Raises:
+            SettingsError: no such split.
+        """
+        if name not in SPLITS:
+            raise SettingsError(f"split {name!r}", allowed=", ".join(SPLITS))
+        return self.with_samples(sample for sample in self.samples if sample.split == name)
+
+    def with_samples(self, samples: Iterable[Sample]) -> Table:
+        return replace(self, samples=tuple(samples))
+
+    def label_counts(self, target: str) -> dict[str, int]:
+        """Samples per label of one target, by label name.
+
+        Raises:
+            SettingsError: the table has no such target.
+        """
+        if target not in self.target_names:
+            raise SettingsError(f"target {target!r}", allowed=", ".join(self.target_names) or "none in an empty table")
+        return dict(sorted(Counter(sample.labels[target] for sample in self.samples).items()))
+
+
+def first_three(items: Sequence[str]) -> str:
+    """The first three of some names, for an error of one line."""
+    shown = ", ".join(item if len(item) <= 80 else item[:77] + "..." for item in items[:3])
+    return shown if len(items) <= 3 else f"{shown} and {len(items) - 3} more"

@@ -1,0 +1,131 @@
+"""From a table's labels and texts to what the model answers and what a report says beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrisk.data.table import Sample, Table
+from vidrisk.runtimes.contract import Guidance, Target
+from vidrisk.runtimes.errors import DataError, SettingsError
+
+MAX_LEVELS = 20
+# Known scales of levels, least severe first; names in one group mean the same step.
+SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("无", "正常", "无风险"), ("轻微", "轻度"), ("中等", "中度"), ("严重", "重度"), ("特别严重", "极其严重")),
+    (("无", "正常", "无风险"), ("低", "低风险"), ("中", "中风险"), ("高", "高风险"), ("极高", "极高风险")),
+    (("无", "正常", "无风险"), ("一般",), ("较大",), ("重大",), ("特别重大",)),
+    (("none", "normal", "ok"), ("minor", "mild", "slight"), ("moderate",), ("severe", "major"), ("critical",)),
+    (("none", "normal", "ok"), ("low",), ("medium",), ("high",), ("critical", "very high")),
+)
+
+
+def targets_from_table(table: Table, level_order: Sequence[str] | None = None) -> tuple[Target, ...]:
+    """The questions that a head trained on this table answers.
+
+    Args:
+        level_order: levels from the least to the most severe; needed when they are neither numbers nor a known scale.
+            It may name levels that the table does not have.
+
+    Returns:
+        One target per label column. Classes are sorted by name; levels by severity, evenly spread over 0–100.
+
+    Raises:
+        DataError: levels whose order is unknown or that ``level_order`` lacks, or more than 20 of them.
+        SettingsError: ``level_order`` for a table without levels, or with a level twice.
+        SpecError: a target with one label only.
+    """
+    if level_order is not None and "level" not in table.target_names:
+        raise SettingsError("a level order for a table without levels",
+                            allowed="targets: " + ", ".join(table.target_names))
+    return tuple(_level_target(table, level_order) if name == "level"
+                 else Target(name=name, labels=tuple(table.label_counts(name))) for name in table.target_names)
+
+
+def _level_target(table: Table, level_order: Sequence[str] | None) -> Target:
+    seen = tuple(table.label_counts("level"))
+    if len(seen) > MAX_LEVELS:
+        raise DataError(f"the level has {len(seen)} different values", allowed=f"up to {MAX_LEVELS}",
+                        fix="group them into a few levels")
+    labels = ordered_levels(seen) if level_order is None else _checked_order(seen, level_order)
+    steps = max(len(labels) - 1, 1)
+    severity = tuple(round(100 * i / steps, 4) for i in range(len(labels)))
+    return Target(name="level", labels=labels, ordered=True, severity=severity)
+
+
+def _checked_order(seen: Iterable[str], level_order: Sequence[str]) -> tuple[str, ...]:
+    if len(set(level_order)) != len(level_order):
+        raise SettingsError(f"level order {', '.join(level_order)}", allowed="every level once")
+    missing = sorted(set(seen) - set(level_order))
+    if missing:
+        raise DataError(f"the level order {', '.join(level_order)} lacks {', '.join(missing)}",
+                        fix="name every level of the table, the least severe first")
+    return tuple(level_order)
+
+
+def ordered_levels(levels: Sequence[str]) -> tuple[str, ...]:
+    """Levels from the least to the most severe: numbers by value, words by a known scale.
+
+    Raises:
+        DataError: neither, or two levels that mean the same.
+    """
+    ranks = _numbers(levels) or next(filter(None, (_ranks(levels, scale) for scale in SCALES)), None)
+    if ranks is None:
+        known = "; ".join(" < ".join(names[0] for names in scale) for scale in SCALES)
+        raise DataError(f"the order of the levels {', '.join(levels)} is unknown", allowed=f"numbers, or {known}",
+                        fix="give the order, the least severe first (level_order)")
+    same = [level for level in levels if list(ranks.values()).count(ranks[level]) > 1]
+    if same:
+        raise DataError(f"the levels {', '.join(same)} mean the same", fix="use one name for one level")
+    return tuple(sorted(levels, key=ranks.__getitem__))
+
+
+def _numbers(levels: Sequence[str]) -> dict[str, float] | None:
+    try:
+        return {level: float(level) for level in levels}
+    except ValueError:
+        return None
+
+
+def _ranks(levels: Sequence[str], scale: Sequence[Sequence[str]]) -> dict[str, float] | None:
+    steps = {name: float(i) for i, names in enumerate(scale) for name in names}
+    folded = {level: level.strip().casefold() for level in levels}
+    return {level: steps[name] for level, name in folded.items()} if set(folded.values()) <= set(steps) else None
+
+
+def guidance_from_table(table: Table) -> tuple[Guidance, ...]:
+    """Every (defect, level) pair that has texts, with its most frequent ones, the first seen on a tie."""
+    pairs: dict[tuple[str | None, str | None], list[Sample]] = {}
+    for sample in table.samples if table.task == "risk" else ():
+        pairs.setdefault((sample.labels.get("defect"), sample.labels.get("level")), []).append(sample)
+    found = (Guidance(defect=defect, level=level, risk=_most_frequent(s.risk for s in samples),
+                      advice=_most_frequent(s.advice for s in samples),
+                      description=_most_frequent(s.description for s in samples))
+             for (defect, level), samples in pairs.items())
+    return tuple(g for g in found if g.risk or g.advice or g.description)
+
+
+def _most_frequent(texts: Iterable[str]) -> str:
+    counts = Counter(text for text in texts if text)
+    return max(counts, key=counts.__getitem__, default="")
+
+
+def truth_from_table(table: Table, targets: Sequence[Target]) -> dict[str, npt.NDArray[np.int64]]:
+    """Label indices ``int64 (N,)`` per target name.
+
+    Raises:
+        DataError: a sample without a label for a target, or with one that the target does not know.
+    """
+    truth = {}
+    for target in targets:
+        index = {label: i for i, label in enumerate(target.labels)}
+        unknown = [s for s in table.samples if s.labels.get(target.name) not in index]
+        if unknown:
+            label = unknown[0].labels.get(target.name)
+            raise DataError(f"{unknown[0].name} has {target.name} {label!r} ({len(unknown)} such samples)",
+                            allowed=", ".join(target.labels), fix="correct the labels, or train with them")
+        truth[target.name] = np.array([index[s.labels[target.name]] for s in table.samples], dtype=np.int64)
+    return truth

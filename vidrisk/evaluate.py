@@ -1,0 +1,94 @@
+"""Evaluation: a bundle or a run over labelled data, through the very pipeline that ``infer`` runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidrisk.data import Table
+from vidrisk.data.targets import truth_from_table
+from vidrisk.infer.classifier import Classifier
+from vidrisk.infer.decode import read_in_order, read_input
+from vidrisk.infer.ledger import Row
+from vidrisk.infer.pipeline import InferSettings, encode_clips, predict
+from vidrisk.infer.summary import StageTimes
+from vidrisk.metrics import Metrics, classification_report, worst_errors
+from vidrisk.runtimes.errors import DataError
+
+WORST = 20
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics per target, the errors made with most confidence, and the samples that could not be read."""
+
+    metrics: Mapping[str, Metrics]
+    worst: Mapping[str, list[dict[str, Any]]]
+    unreadable: list[dict[str, str]]
+    runtime: str
+    variant: str
+    provenance: Mapping[str, str]
+
+    def to_json(self) -> str:
+        content = {"runtime": self.runtime, "variant": self.variant, "provenance": dict(self.provenance),
+                   "metrics": {target: metrics.to_dict() for target, metrics in self.metrics.items()},
+                   "worst_errors": self.worst, "unreadable": self.unreadable}
+        return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def evaluate(classifier: Classifier, table: Table, settings: InferSettings | None = None,
+             on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Evaluation:
+    """Score a classifier on a table. Clips of several windows count once, by the mean of their probabilities.
+
+    Raises:
+        DataError: labels that the model does not know, or no sample that can be read.
+    """
+    settings = settings or InferSettings()
+    contract = classifier.contract
+    truth = truth_from_table(table, contract.targets)
+    read = partial(read_input, pixel=contract.pixel, time_spec=settings.time_from_contract(contract), decoder=settings.decoder)
+    rows = (Row(index, str(sample.path)) for index, sample in enumerate(table.samples))
+    probabilities: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
+    unreadable: list[dict[str, str]] = []
+    stages = StageTimes()
+    with closing(read_in_order(rows, read, workers=settings.workers)) as decoded:
+        for done, (row, predictions) in enumerate(predict(encode_clips(decoded, classifier, settings.batch_frames, stages),
+                                                          classifier, stages)):
+            on_progress("evaluating", done, len(table))
+            if predictions:
+                probabilities[row.id] = {target.name: np.mean([[p.targets[target.name][label] for label in target.labels]
+                                                               for p in predictions], axis=0) for target in contract.targets}
+            else:
+                unreadable.append({"path": table.samples[row.id].name, "state": row.state, "reason": row.reason})
+    if not probabilities:
+        raise DataError(f"none of {len(table)} samples can be read; the first: {unreadable[0]['reason']}")
+    kept = np.array(sorted(probabilities))
+    metrics, worst = {}, {}
+    for target in contract.targets:
+        chosen = truth[target.name][kept]
+        scores = np.stack([probabilities[index][target.name] for index in kept])
+        metrics[target.name] = classification_report(chosen, scores, target.labels, ordered=target.ordered)
+        worst[target.name] = [{"path": table.samples[kept[i]].name, "true": target.labels[chosen[i]],
+                               "predicted": target.labels[scores[i].argmax()], "score": round(float(scores[i].max()), 6)}
+                              for i in worst_errors(chosen, scores, WORST)]
+    return Evaluation(metrics, worst, unreadable, classifier.runtime, classifier.variant, classifier.provenance)
+
+
+def write_evaluation(evaluation: Evaluation, path: Path) -> None:
+    """Write the JSON, and beside it a confusion matrix per target where matplotlib is installed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(evaluation.to_json() + "\n", encoding="utf-8")
+    from vidrisk.runtimes.errors import is_installed
+
+    if is_installed("matplotlib"):
+        from vidrisk.plots import plot_confusion
+
+        for target, metrics in evaluation.metrics.items():
+            plot_confusion(path.with_name(f"{path.stem}-confusion-{target}.png"), metrics)

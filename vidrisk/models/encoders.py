@@ -1,0 +1,183 @@
+"""Frame encoders: ``uint8 (N, H, W, 3)`` → features ``float32 (N, D)``, normalisation folded in.
+
+A backbone is the embedded ``efficientnet-lite0``, a Hugging Face hub id, or a local folder in the same layout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vidrisk.models import efficientnet
+from vidrisk.runtimes.errors import SettingsError, require
+from vidrisk.runtimes.specs import PixelSpec
+
+log = logging.getLogger(__name__)
+
+Pool = Literal["auto", "avg", "avgmax", "cls", "mean", "pooler"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a kind of Hugging Face vision model is loaded and summed up.
+
+    Attributes:
+        model_class: name in ``transformers`` of the bare vision tower.
+        pool: what the family itself uses as an image's representation.
+        skip_pooler: build the tower without its pooling layer, which these checkpoints do not train.
+    """
+
+    model_class: str
+    pool: Pool
+    skip_pooler: bool = False
+
+
+# Keyed by the model_type of a config. A CLIP or SigLIP checkpoint holds two towers; only the vision tower is loaded.
+# SigLIP 2 checkpoints of fixed resolution are published with model_type "siglip".
+FAMILIES: dict[str, Family] = {
+    "clip": Family("CLIPVisionModel", "pooler"),
+    "clip_vision_model": Family("CLIPVisionModel", "pooler"),
+    "siglip": Family("SiglipVisionModel", "pooler"),
+    "siglip_vision_model": Family("SiglipVisionModel", "pooler"),
+    "dinov2": Family("Dinov2Model", "pooler"),
+    "dinov3_vit": Family("DINOv3ViTModel", "pooler"),
+    "vit": Family("ViTModel", "cls", skip_pooler=True),
+}
+
+
+class FrameEncoder(nn.Module):
+    """A backbone between the contract's pixels and its features.
+
+    Args:
+        backbone: normalised ``(N, 3, H, W)`` → a feature map ``(N, C, h, w)`` or a Hugging Face vision output.
+        pixel: its mean and std become part of the graph.
+        pool: how the backbone's output becomes one vector.
+        family: the model_type, which names the export configuration.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, backbone: nn.Module, pixel: PixelSpec, *, pool: Pool, family: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pool = pool
+        self.family = family
+        mean, std = torch.tensor(pixel.mean), torch.tensor(pixel.std)
+        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
+        with torch.inference_mode():
+            probe = torch.zeros((1, *pixel.frame_shape), dtype=torch.uint8)
+            self.width = int(self.eval()(probe).shape[1])
+
+    def train(self, mode: bool = True) -> FrameEncoder:
+        """Training mode, but for batch norms: their statistics belong to the pretrained weights."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def forward(self, frames: Tensor) -> Tensor:
+        # Cast, then permute: TensorRT takes a uint8 input into a Cast only.
+        pixels = frames.to(torch.float32).permute(0, 3, 1, 2) * self.scale + self.shift
+        return _pooled(self.backbone(pixels), self.pool)
+
+
+def _pooled(output: Any, pool: Pool) -> Tensor:
+    if isinstance(output, Tensor):  # a feature map
+        average = output.mean(dim=(2, 3))
+        return torch.cat([average, output.amax(dim=(2, 3))], dim=1) if pool == "avgmax" else average
+    if pool == "pooler":
+        pooled: Tensor = output.pooler_output
+        return pooled
+    tokens: Tensor = output.last_hidden_state
+    if tokens.ndim == 4:  # a convolutional Hugging Face model
+        return tokens.mean(dim=(2, 3))
+    return tokens[:, 0] if pool == "cls" else tokens.mean(dim=1)
+
+
+def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: Pool = "auto") -> FrameEncoder:
+    """Load a backbone and wrap it.
+
+    Args:
+        backbone: ``efficientnet-lite0``, a hub id, or a local folder.
+        pixel: fields of ``PixelSpec`` that override what the backbone was trained with.
+        pool: ``auto`` takes the family's own.
+
+    Raises:
+        SettingsError: an unknown backbone, or a pool that it does not have.
+        MissingExtra: transformers or the embedded weights are not installed.
+    """
+    if backbone == efficientnet.NAME:
+        spec = pixel_spec(efficientnet.PIXEL, pixel)
+        if pool not in ("auto", "avg", "avgmax"):
+            raise SettingsError(f"pool {pool!r} of {backbone}", allowed="auto, avg, avgmax")
+        trunk = efficientnet.load_efficientnet_lite(spec)
+        return FrameEncoder(trunk, spec, pool="avg" if pool == "auto" else pool, family=backbone)
+    return _hub_encoder(backbone, pixel, pool)
+
+
+def default_pixel(backbone: str) -> PixelSpec:
+    """What the backbone was trained with, as a ``PixelSpec`` that squashes (a defect at the rim must not be cut off)."""
+    return efficientnet.PIXEL if backbone == efficientnet.NAME else _hub_pixel(backbone, _hub_config(backbone))
+
+
+def pixel_spec(base: PixelSpec, override: dict[str, Any] | None) -> PixelSpec:
+    known = {field.name for field in dataclasses.fields(PixelSpec)}
+    unknown = set(override or {}) - known
+    if unknown:
+        raise SettingsError(f"pixel.{sorted(unknown)[0]} is unknown", allowed=", ".join(sorted(known)))
+    return dataclasses.replace(base, **(override or {}))
+
+
+def _hub_config(backbone: str) -> Any:
+    transformers: Any = require("transformers", "train")
+    try:
+        config = transformers.AutoConfig.from_pretrained(backbone)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"unknown backbone {backbone!r}: {reason}",
+                            allowed=f"{efficientnet.NAME}, a Hugging Face hub id or a local folder",
+                            fix="check the spelling and the network, or give a folder saved with save_pretrained") from error
+    return getattr(config, "vision_config", config)
+
+
+def _hub_pixel(backbone: str, config: Any) -> PixelSpec:
+    size = getattr(config, "image_size", 224)
+    height, width = (size, size) if isinstance(size, int) else tuple(size)
+    spec = PixelSpec(height, width)
+    transformers: Any = require("transformers", "train")
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(backbone)
+    except (OSError, ValueError, ImportError) as error:
+        log.warning("%s has no image processor, ImageNet mean and std are taken: %s", backbone, str(error).splitlines()[0])
+        return spec
+    bicubic = int(getattr(processor, "resample", None) or 2) == 3  # PIL's numbering
+    return dataclasses.replace(spec, mean=tuple(processor.image_mean), std=tuple(processor.image_std),
+                               interpolation="bicubic" if bicubic else "bilinear")
+
+
+def _hub_encoder(backbone: str, pixel: dict[str, Any] | None, pool: Pool) -> FrameEncoder:
+    transformers: Any = require("transformers", "train")
+    config = _hub_config(backbone)
+    spec = pixel_spec(_hub_pixel(backbone, config), pixel)
+    family = FAMILIES.get(config.model_type, Family("AutoModel", "mean"))
+    options: dict[str, Any] = {"add_pooling_layer": False} if family.skip_pooler else {}
+    # safetensors only: a pickled checkpoint can run code.
+    try:
+        tower = getattr(transformers, family.model_class).from_pretrained(
+            backbone, use_safetensors=True, **options)
+    except (OSError, ValueError, AttributeError) as error:
+        raise SettingsError(f"backbone {backbone!r} cannot be loaded: {str(error).splitlines()[0]}",
+                            fix="it needs a config.json and model.safetensors of an image encoder") from error
+    try:
+        return FrameEncoder(tower, spec, pool=family.pool if pool == "auto" else pool, family=config.model_type)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise SettingsError(f"backbone {backbone!r} does not encode {spec.height}x{spec.width} images with pool {pool!r}: {error}",
+                            fix="choose an image encoder, and a size that it takes") from error

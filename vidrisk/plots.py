@@ -1,0 +1,68 @@
+"""Plots of a run as PNG: loss and metric per epoch, and a confusion matrix per split and target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidrisk.metrics import Metrics
+from vidrisk.runtimes.errors import require
+from vidrisk.train.loop import Epoch
+
+
+def plot_run(folder: Path, history: Sequence[Epoch], reports: Mapping[str, Mapping[str, Metrics]], metric: str) -> None:
+    """Write ``loss.png``, ``metric.png`` and ``confusion-<split>-<target>.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    epochs = [e.epoch for e in history]
+    _lines(folder / "loss.png", epochs, {"train": [e.train_loss for e in history], "val": [e.val_loss for e in history]}, "loss")
+    _lines(folder / "metric.png", epochs, {"val": [e.metric for e in history]}, metric)
+    for split, by_target in reports.items():
+        for target, report in by_target.items():
+            plot_confusion(folder / f"confusion-{split}-{target}.png", report)
+
+
+def _figure(width: float, height: float) -> Any:
+    """A figure with no window behind it, in a font that has CJK characters where the system has one."""
+    require("matplotlib", "train")
+    from matplotlib import font_manager, rcParams
+    from matplotlib.figure import Figure
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    cjk = [name for name in ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "SimHei", "PingFang SC")
+           if name in installed]
+    rcParams["font.family"] = ["DejaVu Sans", *cjk]
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def _lines(path: Path, epochs: list[int], series: dict[str, list[float]], label: str) -> None:
+    figure = _figure(6, 4)
+    axes = figure.subplots()
+    for name, values in series.items():
+        axes.plot(epochs, values, marker="o", markersize=3, label=name)
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+def plot_confusion(path: Path, report: Metrics) -> None:
+    """Rows are the truth, columns the prediction, shades the share of the row."""
+    counts = np.asarray(report.confusion)
+    labels = [per_class.label for per_class in report.per_class]
+    side = max(4.0, 0.5 * len(labels) + 2)
+    figure = _figure(side + 1, side)
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="true", title=f"top-1 {report.top1:.1%}, macro-F1 {report.macro_f1:.3f}, n {report.n}")
+    if len(labels) <= 30:
+        for row, column in np.ndindex(*counts.shape):
+            if counts[row, column]:
+                axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=8,
+                          color="white" if shares[row, column] > 0.5 else "black")
+    figure.savefig(path)

@@ -1,0 +1,155 @@
+"""What the page says, computed from ``summary.json``, the ledger and ``predictions.jsonl``, streamed."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from vidrisk.infer.ledger import Row, read_ledger
+from vidrisk.infer.predictions import Prediction, read_predictions
+from vidrisk.infer.summary import Summary, read_summary
+
+MAX_CARDS = 500
+MAX_FAILURES = 1000
+EXAMPLES_PER_CLASS = 5
+HISTOGRAM_BINS = 10
+BANDS = ("low", "moderate", "high", "severe")
+
+
+@dataclass(frozen=True)
+class InputResult:
+    """One input of the gallery: of several windows the one that matters most, and how many there are."""
+
+    prediction: Prediction
+    windows: int
+
+
+@dataclass
+class ClassLine:
+    """One label of the first target. ``mean_severity`` is None where the contract has no severities."""
+
+    label: str
+    count: int = 0
+    uncertain: int = 0
+    score_sum: float = 0.0
+    severity_sum: float | None = None
+
+    @property
+    def mean_score(self) -> float:
+        return self.score_sum / self.count if self.count else 0.0
+
+    @property
+    def mean_severity(self) -> float | None:
+        return None if self.severity_sum is None or not self.count else self.severity_sum / self.count
+
+
+@dataclass(frozen=True)
+class Level:
+    label: str
+    count: int
+    band: str
+
+
+@dataclass
+class Results:
+    """Attributes:
+    classes: labels of the first target, most frequent first.
+    levels: of the target ``level``, least severe first; empty where there is none.
+    histogram: predictions per tenth of the severity scale; empty without severities.
+    gallery: at most ``MAX_CARDS`` inputs, in the order that ``by_severity`` tells.
+    gallery_total: inputs with a prediction.
+    failures: inputs that were not read, or not whole; at most ``MAX_FAILURES`` of ``failures_total``.
+    """
+
+    summary: Summary
+    by_severity: bool
+    classes: list[ClassLine] = field(default_factory=list)
+    levels: list[Level] = field(default_factory=list)
+    histogram: list[int] = field(default_factory=list)
+    gallery: list[InputResult] = field(default_factory=list)
+    gallery_total: int = 0
+    failures: list[Row] = field(default_factory=list)
+    failures_total: int = 0
+
+
+def read_results(out: str | os.PathLike[str]) -> Results:
+    """Raises:
+    DataError: the run has not ended, or its files are not of this version.
+    VidriskError: there is no ledger.
+    """
+    summary = read_summary(out)
+    results = Results(summary, by_severity=summary.mean_severity is not None)
+    not_whole = [row for row in read_ledger(out) if row.state not in ("ok", "pending")]
+    results.failures, results.failures_total = not_whole[:MAX_FAILURES], len(not_whole)
+    _count(results, out)
+    results.gallery_total = sum(summary.states.get(state, 0) for state in ("ok", "partial"))
+    results.gallery = _gallery(out, results.by_severity)
+    return results
+
+
+def band_from_severity(severity: float) -> str:
+    """``low`` under 25, ``moderate`` under 50, ``high`` under 75, else ``severe``."""
+    return BANDS[min(int(severity // 25), 3)]
+
+
+def _count(results: Results, out: str | os.PathLike[str]) -> None:
+    targets = results.summary.targets
+    lines = {label: ClassLine(label) for label in targets[0]["labels"]}
+    if results.by_severity:
+        results.histogram = [0] * HISTOGRAM_BINS
+    for prediction in read_predictions(out):
+        line = lines[prediction.label]
+        line.count += 1
+        line.uncertain += prediction.uncertain
+        line.score_sum += prediction.score
+        if prediction.severity is not None:
+            line.severity_sum = (line.severity_sum or 0.0) + prediction.severity
+            results.histogram[min(int(prediction.severity * HISTOGRAM_BINS / 100), HISTOGRAM_BINS - 1)] += 1
+    results.classes = sorted(lines.values(), key=lambda line: -line.count)
+    for target in targets:
+        if target["name"] == "level" and target["severity"] is not None:
+            counts = results.summary.labels["level"]
+            results.levels = [Level(label, counts[label], band_from_severity(severity))
+                              for label, severity in zip(target["labels"], target["severity"], strict=True)]
+
+
+def _gallery(out: str | os.PathLike[str], by_severity: bool) -> list[InputResult]:
+    """The inputs that matter most; without severities also the surest examples of every class."""
+    shown = heapq.nsmallest(MAX_CARDS, _inputs(out), key=_urgency)
+    if by_severity or len(shown) < MAX_CARDS:
+        return shown
+    surest: dict[str, list[InputResult]] = {}
+    for result in _inputs(out):
+        label = result.prediction.label
+        surest[label] = heapq.nlargest(EXAMPLES_PER_CLASS, [*surest.get(label, []), result], key=_score)
+    examples = {result.prediction.path: result for results in surest.values() for result in results}
+    chosen = dict(list(examples.items())[:MAX_CARDS // 2])
+    for result in shown:
+        if len(chosen) < MAX_CARDS:
+            chosen.setdefault(result.prediction.path, result)
+    return sorted(chosen.values(), key=_urgency)
+
+
+def _inputs(out: str | os.PathLike[str]) -> Iterator[InputResult]:
+    for _, group in groupby(read_predictions(out), key=lambda prediction: prediction.path):
+        windows = [InputResult(prediction, 1) for prediction in group]
+        yield InputResult(min(windows, key=_urgency).prediction, len(windows))
+
+
+def _urgency(result: InputResult) -> tuple[float, float]:
+    """Sorts the most severe first; without severities, the least certain first."""
+    prediction = result.prediction
+    return (0.0 if prediction.severity is None else -prediction.severity, prediction.score)
+
+
+def _score(result: InputResult) -> float:
+    return result.prediction.score
+
+
+def common_folder(paths: Sequence[str]) -> Path:
+    """The deepest folder that holds all ``paths``."""
+    return Path(os.path.commonpath([Path(path).parent for path in paths])) if paths else Path()

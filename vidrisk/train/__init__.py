@@ -1,0 +1,1 @@
+"""Training: a configuration and a table in, a run directory out."""

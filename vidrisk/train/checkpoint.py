@@ -1,0 +1,101 @@
+"""Checkpoints of an unfinished run: trained weights and optimiser state, in safetensors and JSON only (no pickle)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vidrisk.runtimes.errors import BundleError
+
+if TYPE_CHECKING:
+    from vidrisk.train.loop import Epoch
+
+
+class Checkpoint:
+    """``last.safetensors`` and ``state.json`` after every epoch, ``best.safetensors`` when the metric is the best so far.
+
+    Files are replaced in one step, the JSON last: whatever is killed when, the pair on disk belongs together.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder = folder
+        self.fingerprint = fingerprint
+
+    def exists(self) -> bool:
+        return (self.folder / "state.json").is_file()
+
+    def save(self, model: nn.Module, optimizer: Any, schedule: Any, history: list[Epoch], *, is_best: bool) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        weights = _trained(model)
+        if is_best:
+            _replace(self.folder / "best.safetensors", weights)
+        state = optimizer.state_dict()["state"]
+        moments = {f"optimizer.{i}.{name}": value for i, slot in state.items() for name, value in slot.items()}
+        name = f"epoch-{history[-1].epoch}.safetensors"
+        _replace(self.folder / name, {**weights, **moments})
+        content = {"fingerprint": self.fingerprint, "file": name, "schedule_step": schedule.last_epoch,
+                   "history": [dataclasses.asdict(epoch) for epoch in history]}
+        staged = self.folder / "state.json.tmp"
+        staged.write_text(json.dumps(content), encoding="utf-8")
+        staged.replace(self.folder / "state.json")
+        for old in self.folder.glob("epoch-*.safetensors"):
+            if old.name != name:
+                old.unlink()
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any) -> list[Epoch]:
+        """Restore weights, optimiser and schedule; returns the history so far.
+
+        Raises:
+            BundleError: damaged, or left by a run with other settings or data.
+        """
+        from vidrisk.train.loop import Epoch
+
+        try:
+            content = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            tensors = load_file(self.folder / content["file"])
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise BundleError(f"{self.folder} is damaged: {error}", fix="delete it and train again") from error
+        if content["fingerprint"] != self.fingerprint:
+            raise BundleError(f"{self.folder} was left by a run with other settings or data",
+                              fix="resume with the same ones, or choose another run folder")
+        _restore(model, tensors)
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        schedule.last_epoch = content["schedule_step"]
+        for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+            group["lr"] = base * factor(schedule.last_epoch)
+        return [Epoch(**epoch) for epoch in content["history"]]
+
+    def load_best(self, model: nn.Module) -> None:
+        _restore(model, load_file(self.folder / "best.safetensors"))
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    """Trainable parameters, and the head's buffers."""
+    kept = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    kept.update({name: buffer for name, buffer in model.named_buffers() if name.startswith("head.")})
+    return {f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
+
+
+def _restore(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
+    if unexpected:
+        raise BundleError(f"the checkpoint holds {unexpected[0]}, which the model lacks", fix="delete it and train again")
+
+
+def _replace(path: Path, tensors: dict[str, Tensor]) -> None:
+    staged = path.with_suffix(".tmp")
+    save_file(tensors, staged)
+    staged.replace(path)

@@ -1,0 +1,82 @@
+"""A table as a torch dataset: the contract's reader behind an index, with decoded frames kept while memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vidrisk.data import Table
+from vidrisk.data.targets import truth_from_table
+from vidrisk.frames import Decoder, read_clips
+from vidrisk.runtimes.contract import Contract
+from vidrisk.runtimes.errors import UnreadableError
+from vidrisk.runtimes.specs import TimeSpec
+
+
+class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Item i: frames ``uint8 (T·jitter, H, W, 3)`` and the label indices ``int64 (targets,)`` of sample i.
+
+    With ``jitter`` k, k moments are read around every moment of the contract, whose own is the middle one; training draws
+    one of the k. Frames are cached up to ``cache_mb``, so that later epochs do not decode again.
+    """
+
+    def __init__(self, table: Table, contract: Contract, *, jitter: int = 1, decoder: Decoder = "auto",
+                 cache_mb: float = 0) -> None:
+        self.pixel = contract.pixel
+        self.time = TimeSpec(contract.time.frames * jitter) if contract.time else None
+        self.decoder: Decoder = decoder
+        self.samples = list(table.samples)
+        truth = truth_from_table(table, contract.targets)
+        self.truth = torch.from_numpy(np.stack([truth[t.name] for t in contract.targets], axis=1))
+        self._cache: dict[Path, Tensor] = {}
+        self._room = int(cache_mb * 2**20)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        path = self.samples[index].path
+        frames = self._cache.get(path)
+        if frames is None:
+            clip = next(read_clips(path, self.pixel, self.time, decoder=self.decoder))
+            frames = torch.from_numpy(np.ascontiguousarray(clip.frames))
+            if frames.numel() <= self._room:
+                self._cache[path] = frames
+                self._room -= frames.numel()
+        return frames, self.truth[index]
+
+    @property
+    def cached_mb(self) -> float:
+        return sum(frames.numel() for frames in self._cache.values()) / 2**20
+
+    def drop_unreadable(self, on_progress: Callable[[int, int], None]) -> list[tuple[str, str]]:
+        """Decode every sample once and forget those that cannot be; returns their names and reasons."""
+        bad: dict[int, str] = {}
+        for index in range(len(self)):
+            on_progress(index, len(self))
+            try:
+                self[index]
+            except UnreadableError as error:
+                bad[index] = str(error)
+        dropped = [(self.samples[index].name, reason) for index, reason in bad.items()]
+        kept = [index for index in range(len(self)) if index not in bad]
+        self.samples = [self.samples[index] for index in kept]
+        self.truth = self.truth[kept]
+        return dropped
+
+
+def moments_of(frames: Tensor, jitter: int, generator: torch.Generator | None) -> Tensor:
+    """Pick T of ``(B, T·jitter, …)`` moments: one drawn from each group of ``jitter``, or its middle without a generator."""
+    if jitter == 1:
+        return frames
+    groups = frames.unflatten(1, (-1, jitter))
+    batch, moments = groups.shape[:2]
+    if generator is None:
+        return groups[:, :, jitter // 2]
+    pick = torch.randint(jitter, (batch, moments), generator=generator)
+    return groups[torch.arange(batch)[:, None], torch.arange(moments)[None, :], pick]

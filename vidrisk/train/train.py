@@ -1,0 +1,130 @@
+"""From a table to a run directory: split, contract, model, loop, test metrics, plots."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vidrisk.data import Table, guidance_from_table, split_table, targets_from_table
+from vidrisk.frames import is_video
+from vidrisk.run import Labels, Run, build_classifier, contract_from_config, resolved
+from vidrisk.runtimes.contract import Contract
+from vidrisk.runtimes.errors import DataError, SettingsError, require
+from vidrisk.train.checkpoint import Checkpoint
+from vidrisk.train.config import TrainConfig
+from vidrisk.train.dataset import ClipDataset
+from vidrisk.train.loop import Epoch, evaluate, fit
+from vidrisk.plots import plot_run
+
+log = logging.getLogger(__name__)
+
+
+def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = False,
+              on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Run:
+    """Train on a table and write a run directory.
+
+    Args:
+        table: labelled samples; without a split of its own it is split 8:1:1 (``config.group_by`` keeps sources together).
+        out: folder to make. With ``resume`` an unfinished run there goes on.
+
+    Raises:
+        SettingsError: ``out`` exists (without resume), or holds a finished run.
+        DataError: too few or unreadable samples.
+    """
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise SettingsError(f"{out} exists and is not empty", fix="--resume to continue it, or choose another folder")
+    if resume and (out / "metrics.json").is_file():
+        raise SettingsError(f"{out} is a finished run", fix="choose another folder to train again")
+    begin = time.perf_counter()
+    if not any(s.split for s in table.samples):
+        table = split_table(table, seed=config.seed, group_by=config.group_by)
+    config = resolved(config)
+    labels = labels_from_table(table, config)
+    contract = contract_from_config(config, labels)
+    parts, unreadable = _readable_parts(table, contract, config, on_progress)
+
+    require("accelerate", "train").utils.set_seed(config.seed)
+    model = build_classifier(config, contract, with_lora=True)
+    run = Run(out, config, labels)
+    out.mkdir(parents=True, exist_ok=True)
+    run.write_split(table)
+    checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table))
+    board: Any = require("torch.utils.tensorboard", "train").SummaryWriter(str(out / "tensorboard"))
+
+    def on_epoch(epoch: Epoch) -> None:
+        log.info("epoch %d: train loss %.4f, val loss %.4f, val %s %.4f", epoch.epoch, epoch.train_loss, epoch.val_loss,
+                 config.optim.metric, epoch.metric)
+        board.add_scalars("loss", {"train": epoch.train_loss, "val": epoch.val_loss}, epoch.epoch)
+        board.add_scalar(f"val/{config.optim.metric}", epoch.metric, epoch.epoch)
+        board.add_scalar("lr/lora", epoch.lora_lr, epoch.epoch)
+        board.add_scalar("lr/head", epoch.head_lr, epoch.epoch)
+
+    try:
+        history = fit(model, contract, config, parts["train"], parts["val"], checkpoint=checkpoint, on_epoch=on_epoch,
+                      on_progress=on_progress)
+    finally:
+        board.close()
+    run.save(model)
+    reports = {name: evaluate(model, contract, parts[name], config, on_progress)[1] for name in ("val", "test") if name in parts}
+    plot_run(out / "plots", history, reports, config.optim.metric)
+    run.write_metrics({
+        "best_epoch": max(reversed(history), key=lambda e: e.metric).epoch,
+        "epochs": [vars(epoch) for epoch in history],
+        **{name: {target: report.to_dict() for target, report in by_target.items()} for name, by_target in reports.items()},
+        "samples": {name: len(part) for name, part in parts.items()},
+        "unreadable": unreadable,
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "seconds": round(time.perf_counter() - begin, 1),
+    })
+    return run
+
+
+def labels_from_table(table: Table, config: TrainConfig) -> Labels:
+    """Targets and guidance of the training part; whether the inputs are clips."""
+    videos = [is_video(sample.path) for sample in table.samples]
+    clips = any(videos)
+    if clips and not all(videos):
+        photo = table.samples[videos.index(False)].name
+        raise DataError(f"clips and photos are mixed: {photo} is a photo", fix="train on one kind at a time")
+    train = table.of_split("train")
+    return Labels(targets=targets_from_table(train, config.level_order), guidance=guidance_from_table(train), clips=clips)
+
+
+def _readable_parts(table: Table, contract: Contract, config: TrainConfig,
+                    on_progress: Callable[[str, int, int], None]) -> tuple[dict[str, ClipDataset], list[dict[str, str]]]:
+    """Datasets per split without the samples that cannot be read, and those samples with their reasons.
+
+    Every file is decoded once before the first step: a run must not die of a bad file in its fifth hour.
+    """
+    parts: dict[str, ClipDataset] = {}
+    unreadable: list[dict[str, str]] = []
+    room_mb = config.cache_mb
+    for name in ("train", "val", "test"):
+        part = table.of_split(name)
+        if not len(part):
+            if name != "test":
+                raise DataError(f"no sample is in the {name} split", fix="give more data, or a split column with train and val")
+            continue
+        data = ClipDataset(part, contract, jitter=config.jitter if name == "train" else 1, decoder=config.decoder,
+                           cache_mb=room_mb)
+        bad = data.drop_unreadable(lambda done, total, name=name: on_progress(f"reading {name}", done, total))
+        room_mb -= data.cached_mb
+        unreadable += [{"path": path, "split": name, "reason": reason} for path, reason in bad]
+        if not len(data):
+            raise DataError(f"no sample of the {name} split can be read; the first: {bad[0][1]}")
+        parts[name] = data
+    if unreadable:
+        log.warning("%d of %d samples cannot be read and are left out (listed in metrics.json); the first: %s", len(unreadable),
+                    len(table), unreadable[0]["reason"])
+    return parts, unreadable
+
+
+def _fingerprint(config: TrainConfig, table: Table) -> str:
+    """What must be equal for a checkpoint to be continued."""
+    rows = sorted((s.name, s.split or "", sorted(s.labels.items())) for s in table.samples)
+    return hashlib.sha256(json.dumps([config.model_dump(mode="json"), rows]).encode()).hexdigest()
