@@ -68,7 +68,8 @@ class ExportOptions:
 
 
 def export_bundle(trained: Trained, out: Path, validation: Validation, calibration: npt.NDArray[np.uint8],
-                  options: ExportOptions, on_progress: OnProgress = lambda what, done, total: None) -> tuple[Bundle, GateReport]:
+                  options: ExportOptions,
+                  on_progress: OnProgress = lambda what, done, total: None) -> tuple[Bundle, GateReport]:
     """Export a trained model and write its bundle.
 
     Args:
@@ -128,9 +129,9 @@ class _Judge:
     validation: Validation
 
     def torch(self, encoder: nn.Module, head: nn.Module) -> Outputs:
-        runners = (TorchRunner(module, graph.inputs, graph.outputs)
-                   for module, graph in zip((encoder, head), self.graphs.values(), strict=True))
-        return outputs_of(*runners, self.contract, self.validation.frames)
+        runners = [TorchRunner(module, self.graphs[name].inputs, self.graphs[name].outputs)
+                   for name, module in (("encoder", encoder), ("head", head))]
+        return outputs_of(runners[0], runners[1], self.contract, self.validation.frames)
 
     def onnx(self, runtime: str, files: dict[str, Path]) -> Outputs:
         engine = BUNDLE_RUNTIMES[runtime]

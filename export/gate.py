@@ -149,8 +149,9 @@ def _compared(name: str, variant: str, runtime: str, before: Outputs, after: Out
         same &= was == now
         top1_before[target], top1_after[target] = float((was == truth).mean()), float((now == truth).mean())
     drop = max(top1_before[t] - top1_after[t] for t in top1_before) * 100
-    return Hop(name, variant, runtime, logit_difference, _largest(before.features, after.features), float(same.mean()), top1_before,
-               top1_after, drop, after.ms_per_frame, [validation.names[i] for i in np.flatnonzero(~same)], passed=True)
+    flipped = [name for name, kept in zip(validation.names, same, strict=True) if not kept]
+    return Hop(name, variant, runtime, logit_difference, _largest(before.features, after.features), float(same.mean()),
+               top1_before, top1_after, drop, after.ms_per_frame, flipped, passed=True)
 
 
 def _largest(before: FloatArray, after: FloatArray) -> float:

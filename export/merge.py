@@ -29,7 +29,8 @@ def merged_from_adapted(module: nn.Module) -> nn.Module:
             try:
                 base = part.merge_and_unload(safe_merge=True)
             except ValueError as error:
-                raise RuntimeFailure(f"the adapter cannot be merged: {error}", fix="train again: its weights are broken") from error
+                raise RuntimeFailure(f"the adapter cannot be merged: {error}",
+                                     fix="train again: its weights are broken") from error
             setattr(parent, name.rpartition(".")[2], base)
     if has_adapter(result):
         raise RuntimeFailure("adapter layers are left after merging", fix="load the run with PEFT's own LoRA layers")

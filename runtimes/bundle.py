@@ -26,7 +26,7 @@ from vidrisk.runtimes.contract import Contract, Sealed
 from vidrisk.runtimes.errors import BundleError, VidriskError
 from vidrisk.runtimes.specs import TensorSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 MANIFEST = "bundle.json"
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,119}$")]
 VariantName = Literal["fp32", "fp16", "int8", "mixed"]
@@ -55,9 +55,9 @@ class Variant(Sealed):
 
     files: dict[str, FileName]
     passed: bool
-    gate: dict[str, float] = {}
-    temperature: dict[str, float] = {}
-    threshold: dict[str, float] = {}
+    gate: dict[str, float] = Field(default_factory=dict)
+    temperature: dict[str, float] = Field(default_factory=dict)
+    threshold: dict[str, float] = Field(default_factory=dict)
 
 
 class Manifest(Sealed):
@@ -66,9 +66,9 @@ class Manifest(Sealed):
     graphs: dict[Literal["encoder", "head"], Graph]
     variants: dict[VariantName, Variant]
     files: dict[FileName, SealedFile]
-    made_with: dict[str, str] = {}
+    made_with: dict[str, str] = Field(default_factory=dict)
     created: str = ""
-    source: dict[str, str] = {}
+    source: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

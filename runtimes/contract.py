@@ -89,6 +89,13 @@ class Contract(Sealed):
         """sha256 over the canonical JSON: equal exactly when the contracts are equal."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
+    @model_validator(mode="after")
+    def _different_targets(self) -> Contract:
+        names = [target.name for target in self.targets]
+        if len(set(names)) != len(names):
+            raise SpecError(f"targets {names}", allowed="different names")
+        return self
+
     def target(self, name: str) -> Target | None:
         return next((t for t in self.targets if t.name == name), None)
 

@@ -87,13 +87,17 @@ def choose(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", thre
     known = _read_choice(cache, candidates)
     if known:
         return known
-    best = fastest(bundle, candidates, threads)
+    best = ranked(bundle, candidates, threads)[0]
     _write_choice(cache, best)
     return best
 
 
-def fastest(bundle: Bundle, candidates: list[Choice], threads: int | None = None) -> Choice:
-    """Time every candidate's encoder on the same noise, in turns so that a busy moment hits all alike; medians decide."""
+def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None) -> list[Choice]:
+    """Time every candidate's encoder on the same noise, in turns so that a busy moment hits all alike.
+
+    Returns:
+        The candidates that run here, the fastest first, each with its median milliseconds per frame.
+    """
     shape = (PROBE_BATCH, *bundle.contract.pixel.frame_shape)
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     runners: dict[Choice, Runner] = {}
@@ -115,11 +119,11 @@ def fastest(bundle: Bundle, candidates: list[Choice], threads: int | None = None
             seconds[candidate].append(time.perf_counter() - begin)
     for runner in runners.values():
         runner.close()
-    ms = {candidate: statistics.median(times) * 1e3 / PROBE_BATCH for candidate, times in seconds.items()}
-    for candidate, value in sorted(ms.items(), key=lambda item: item[1]):
-        log.info("%s %s: %.2f ms per frame", candidate.runtime, candidate.variant, value)
-    best = min(ms, key=lambda candidate: ms[candidate])
-    return Choice(best.runtime, best.variant, round(ms[best], 3))
+    timed = [Choice(c.runtime, c.variant, round(statistics.median(times) * 1e3 / PROBE_BATCH, 3)) for c, times in seconds.items()]
+    timed.sort(key=lambda choice: choice.ms_per_frame or 0.0)
+    for choice in timed:
+        log.info("%s %s: %.2f ms per frame", choice.runtime, choice.variant, choice.ms_per_frame)
+    return timed
 
 
 def cache_folder() -> Path:

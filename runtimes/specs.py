@@ -27,6 +27,17 @@ def _check(ok: bool, what: str, allowed: str) -> None:
         raise SpecError(what, allowed=allowed)
 
 
+def _is_count(value: object, most: int) -> bool:
+    return isinstance(value, int) and 1 <= value <= most
+
+
+def _finite(values: object) -> tuple[float, ...] | None:
+    """The values as floats, so that equal specs are written alike; None when they are no sequence of finite numbers."""
+    if not isinstance(values, tuple | list) or not all(isinstance(v, int | float) and np.isfinite(v) for v in values):
+        return None
+    return tuple(float(v) for v in values)
+
+
 @dataclass(frozen=True)
 class PixelSpec:
     """How a decoded frame of any size becomes a model's input.
@@ -53,13 +64,16 @@ class PixelSpec:
 
     def __post_init__(self) -> None:
         size = f"PixelSpec size {self.height}x{self.width}"
-        _check(1 <= self.height <= MAX_SIDE_PX and 1 <= self.width <= MAX_SIDE_PX, size, f"1 to {MAX_SIDE_PX} pixels")
+        _check(_is_count(self.height, MAX_SIDE_PX) and _is_count(self.width, MAX_SIDE_PX), size, f"1 to {MAX_SIDE_PX} pixels")
         _check(self.resize in get_args(ResizeRule), f"resize {self.resize!r}", ", ".join(get_args(ResizeRule)))
         _check(self.interpolation in get_args(Interpolation), f"interpolation {self.interpolation!r}", "bilinear, bicubic")
-        _check(0.1 <= self.crop_fraction <= 1.0, f"crop_fraction {self.crop_fraction}", "0.1 to 1")
-        _check(len(self.mean) == 3 and len(self.std) == 3, "mean and std", "three values each, for R, G and B")
-        finite = all(np.isfinite(v) for v in (*self.mean, *self.std))
-        _check(finite and min(self.std) > 0, f"mean {self.mean}, std {self.std}", "finite numbers, std above 0")
+        fraction = _finite((self.crop_fraction,))
+        _check(fraction is not None and 0.1 <= fraction[0] <= 1.0, f"crop_fraction {self.crop_fraction!r}", "0.1 to 1")
+        for name in ("mean", "std"):
+            values = _finite(getattr(self, name))
+            _check(values is not None and len(values) == 3, f"{name} {getattr(self, name)!r}", "three finite numbers, for R, G and B")
+            object.__setattr__(self, name, values)
+        _check(min(self.std) > 0, f"std {self.std}", "numbers above 0")
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -85,9 +99,13 @@ class TimeSpec:
     stride_s: float | None = None
 
     def __post_init__(self) -> None:
-        _check(1 <= self.frames <= MAX_FRAMES, f"TimeSpec frames {self.frames}", f"1 to {MAX_FRAMES}")
+        _check(_is_count(self.frames, MAX_FRAMES), f"TimeSpec frames {self.frames!r}", f"1 to {MAX_FRAMES}")
         for name, value in (("window_s", self.window_s), ("stride_s", self.stride_s)):
-            _check(value is None or (np.isfinite(value) and value > 0), f"{name} {value}", "a positive number of seconds")
+            if value is None:
+                continue
+            seconds = _finite((value,))
+            _check(seconds is not None and seconds[0] > 0, f"{name} {value!r}", "a positive number of seconds")
+            object.__setattr__(self, name, float(value))
         _check(self.window_s is not None or self.stride_s is None, "stride_s without window_s", "both, or window_s alone")
         if self.window_s is not None and self.stride_s is not None:
             _check(self.stride_s <= self.window_s, f"stride_s {self.stride_s} > window_s {self.window_s}",

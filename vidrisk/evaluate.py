@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vidrisk.data import Table
 from vidrisk.data.targets import truth_from_table
@@ -20,16 +21,21 @@ from vidrisk.infer.ledger import Row
 from vidrisk.infer.pipeline import InferSettings, encode_clips, predict
 from vidrisk.infer.summary import StageTimes
 from vidrisk.metrics import Metrics, classification_report, worst_errors
-from vidrisk.runtimes.errors import DataError
+from vidrisk.runtimes.errors import DataError, is_installed
 
 WORST = 20
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics per target, the errors made with most confidence, and the samples that could not be read."""
+    """Metrics per target, the errors made with most confidence, and the samples that could not be read.
+
+    Attributes:
+        probabilities: ``(N, C)`` per target, of the readable samples in the table's order.
+    """
 
     metrics: Mapping[str, Metrics]
+    probabilities: Mapping[str, npt.NDArray[np.float64]]
     worst: Mapping[str, list[dict[str, Any]]]
     unreadable: list[dict[str, str]]
     runtime: str
@@ -55,7 +61,7 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
     truth = truth_from_table(table, contract.targets)
     read = partial(read_input, pixel=contract.pixel, time_spec=settings.time_from_contract(contract), decoder=settings.decoder)
     rows = (Row(index, str(sample.path)) for index, sample in enumerate(table.samples))
-    probabilities: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
+    answers: dict[int, dict[str, npt.NDArray[np.float64]]] = {}
     unreadable: list[dict[str, str]] = []
     stages = StageTimes()
     with closing(read_in_order(rows, read, workers=settings.workers)) as decoded:
@@ -63,30 +69,28 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
                                                           classifier, stages)):
             on_progress("evaluating", done, len(table))
             if predictions:
-                probabilities[row.id] = {target.name: np.mean([[p.targets[target.name][label] for label in target.labels]
-                                                               for p in predictions], axis=0) for target in contract.targets}
+                answers[row.id] = {target.name: np.mean([[p.targets[target.name][label] for label in target.labels]
+                                                         for p in predictions], axis=0) for target in contract.targets}
             else:
                 unreadable.append({"path": table.samples[row.id].name, "state": row.state, "reason": row.reason})
-    if not probabilities:
+    if not answers:
         raise DataError(f"none of {len(table)} samples can be read; the first: {unreadable[0]['reason']}")
-    kept = np.array(sorted(probabilities))
-    metrics, worst = {}, {}
+    kept = np.array(sorted(answers))
+    metrics, worst, probabilities = {}, {}, {}
     for target in contract.targets:
         chosen = truth[target.name][kept]
-        scores = np.stack([probabilities[index][target.name] for index in kept])
+        probabilities[target.name] = scores = np.stack([answers[index][target.name] for index in kept])
         metrics[target.name] = classification_report(chosen, scores, target.labels, ordered=target.ordered)
         worst[target.name] = [{"path": table.samples[kept[i]].name, "true": target.labels[chosen[i]],
                                "predicted": target.labels[scores[i].argmax()], "score": round(float(scores[i].max()), 6)}
                               for i in worst_errors(chosen, scores, WORST)]
-    return Evaluation(metrics, worst, unreadable, classifier.runtime, classifier.variant, classifier.provenance)
+    return Evaluation(metrics, probabilities, worst, unreadable, classifier.runtime, classifier.variant, classifier.provenance)
 
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:
     """Write the JSON, and beside it a confusion matrix per target where matplotlib is installed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(evaluation.to_json() + "\n", encoding="utf-8")
-    from vidrisk.runtimes.errors import is_installed
-
     if is_installed("matplotlib"):
         from vidrisk.plots import plot_confusion
 

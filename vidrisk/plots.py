@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidrisk.metrics import Metrics
 from vidrisk.runtimes.errors import require
-from vidrisk.train.loop import Epoch
+
+if TYPE_CHECKING:
+    from vidrisk.train.loop import Epoch
 
 
 def plot_run(folder: Path, history: Sequence[Epoch], reports: Mapping[str, Mapping[str, Metrics]], metric: str) -> None:
     """Write ``loss.png``, ``metric.png`` and ``confusion-<split>-<target>.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     epochs = [e.epoch for e in history]
-    _lines(folder / "loss.png", epochs, {"train": [e.train_loss for e in history], "val": [e.val_loss for e in history]}, "loss")
-    _lines(folder / "metric.png", epochs, {"val": [e.metric for e in history]}, metric)
+    val_loss = [e.val_loss for e in history if e.val_loss is not None]
+    _lines(folder / "loss.png", epochs, {"train": [e.train_loss for e in history], **({"val": val_loss} if val_loss else {})}, "loss")
+    if val_loss:
+        _lines(folder / "metric.png", epochs, {"val": [e.metric for e in history if e.metric is not None]}, metric)
     for split, by_target in reports.items():
         for target, report in by_target.items():
             plot_confusion(folder / f"confusion-{split}-{target}.png", report)

@@ -142,7 +142,8 @@ def build_classifier(config: TrainConfig, contract: Contract, *, with_lora: bool
     """A model with pretrained encoder and fresh head; ``with_lora`` adds fresh adapters and freezes the rest."""
     encoder = build_encoder(config.backbone, pixel=dataclasses.asdict(contract.pixel), pool=config.pool)
     encoder.requires_grad_(False)
-    if with_lora and config.lora.last_blocks != 0:
+    encoder.is_frozen = config.lora.last_blocks == 0
+    if with_lora and not encoder.is_frozen:
         lora = config.lora
         add_lora(encoder, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, last_blocks=lora.last_blocks)
     kind: HeadKind = config.head.kind if config.head.kind != "auto" else ("segments" if contract.time else "linear")

@@ -13,17 +13,17 @@ LEVEL = Target(name="level", labels=("minor", "moderate", "severe"), ordered=Tru
 
 
 def test_severity_is_the_expectation_over_the_levels() -> None:
-    probabilities = {"defect": np.float32([0.5, 0.5]), "level": np.float32([0.25, 0.5, 0.25])}
+    probabilities = {"defect": np.array([0.5, 0.5], np.float32), "level": np.array([0.25, 0.5, 0.25], np.float32)}
     assert severity_from_probabilities((DEFECT, LEVEL), probabilities) == pytest.approx(45.0)
 
 
 def test_without_severities_there_is_none() -> None:
-    assert severity_from_probabilities((DEFECT,), {"defect": np.float32([0.9, 0.1])}) is None
+    assert severity_from_probabilities((DEFECT,), {"defect": np.array([0.9, 0.1], np.float32)}) is None
 
 
 def test_a_defect_may_have_a_severity_but_the_level_goes_first() -> None:
     rated = Target(name="defect", labels=("crack", "leak"), severity=(10, 90))
-    probabilities = {"defect": np.float32([1, 0]), "level": np.float32([0, 0, 1])}
+    probabilities = {"defect": np.array([1, 0], np.float32), "level": np.array([0, 0, 1], np.float32)}
     assert severity_from_probabilities((rated,), probabilities) == pytest.approx(10.0)
     assert severity_from_probabilities((rated, LEVEL), probabilities) == pytest.approx(100.0)
 

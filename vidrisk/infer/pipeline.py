@@ -168,9 +168,8 @@ def encode_clips(reads: Iterable[Read], classifier: Classifier, batch_frames: in
 
     def encode(count: int) -> list[EncodedClip | ReadEnd]:
         nonlocal queued
-        if count:
-            with stages.measure("encode"):
-                features.append(classifier.features(_take(frames, count)))
+        with stages.measure("encode"):
+            features.append(classifier.features(_take(frames, count)))
         queued -= count
         return _completed(waiting, features)
 
@@ -181,9 +180,12 @@ def encode_clips(reads: Iterable[Read], classifier: Classifier, batch_frames: in
             queued += len(read.clip.frames)
         else:
             stages.add("decode", read.decode_s)
+            if not queued:
+                yield _completed(waiting, features)
         while queued >= batch_frames:
             yield encode(batch_frames)
-    yield encode(queued)
+    if queued:
+        yield encode(queued)
 
 
 def _take(frames: deque[npt.NDArray[np.uint8]], count: int) -> npt.NDArray[np.uint8]:

@@ -35,11 +35,22 @@ class EfficientNetLite(nn.Module):
         self.top = _folded(trunk._conv_head, trunk._bn1)
         self.activation = nn.ReLU6()
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        x = self.activation(self.stem(pixels))
-        for block in self.blocks:
+    def lower(self, pixels: Tensor, blocks: int) -> Tensor:
+        """Stem and the first ``blocks`` blocks: what stays frozen when only later blocks are adapted."""
+        x: Tensor = self.activation(self.stem(pixels))
+        for block in self.blocks[:blocks]:
             x = block(x)
-        return self.activation(self.top(x))  # type: ignore[no-any-return]
+        return x
+
+    def upper(self, hidden: Tensor, blocks: int) -> Tensor:
+        """What ``lower`` left out."""
+        for block in self.blocks[blocks:]:
+            hidden = block(hidden)
+        result: Tensor = self.activation(self.top(hidden))
+        return result
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.upper(self.lower(pixels, len(self.blocks)), len(self.blocks))
 
 
 class _Block(nn.Module):

@@ -58,16 +58,24 @@ class FrameEncoder(nn.Module):
         pixel: its mean and std become part of the graph.
         pool: how the backbone's output becomes one vector.
         family: the model_type, which names the export configuration.
+
+    Attributes:
+        width: D, size of a feature.
+        frozen_blocks: blocks at the bottom that training leaves alone, in a backbone that can be run in two parts.
+        is_frozen: training leaves the whole encoder alone.
     """
 
     scale: Tensor
     shift: Tensor
+    backbone: Any
 
     def __init__(self, backbone: nn.Module, pixel: PixelSpec, *, pool: Pool, family: str) -> None:
         super().__init__()
         self.backbone = backbone
         self.pool = pool
         self.family = family
+        self.frozen_blocks = 0
+        self.is_frozen = False
         mean, std = torch.tensor(pixel.mean), torch.tensor(pixel.std)
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
@@ -83,10 +91,33 @@ class FrameEncoder(nn.Module):
                 module.eval()
         return self
 
+    def lower(self, frames: Tensor) -> Tensor:
+        """The part below every trained layer, whose output can be kept between epochs; the frames themselves when there is none.
+
+        ``upper(lower(frames))`` is ``forward(frames)``.
+        """
+        if self.is_frozen:
+            features: Tensor = self(frames)
+            return features
+        if self.frozen_blocks:
+            hidden: Tensor = self.backbone.lower(self._pixels(frames), self.frozen_blocks)
+            return hidden
+        return frames
+
+    def upper(self, hidden: Tensor) -> Tensor:
+        if self.is_frozen:
+            return hidden
+        if self.frozen_blocks:
+            return _pooled(self.backbone.upper(hidden, self.frozen_blocks), self.pool)
+        features: Tensor = self(hidden)
+        return features
+
     def forward(self, frames: Tensor) -> Tensor:
+        return _pooled(self.backbone(self._pixels(frames)), self.pool)
+
+    def _pixels(self, frames: Tensor) -> Tensor:
         # Cast, then permute: TensorRT takes a uint8 input into a Cast only.
-        pixels = frames.to(torch.float32).permute(0, 3, 1, 2) * self.scale + self.shift
-        return _pooled(self.backbone(pixels), self.pool)
+        return frames.to(torch.float32).permute(0, 3, 1, 2) * self.scale + self.shift
 
 
 def _pooled(output: Any, pool: Pool) -> Tensor:

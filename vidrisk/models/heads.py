@@ -122,4 +122,5 @@ class TemporalAttention(nn.Module):
         change = torch.cat([torch.zeros_like(features[:, :1]), features[:, 1:] - features[:, :-1]], dim=1)
         x = self.norm(self.block(self.appearance(features) + self.motion(change) + self.position))
         weights = torch.softmax(self.score(x), dim=1)
-        return (x * weights).sum(dim=1)
+        summary: Tensor = (x * weights).sum(dim=1)
+        return summary

@@ -46,6 +46,8 @@ def add_lora(encoder: FrameEncoder, *, rank: int, alpha: float, dropout: float, 
     peft: Any = require("peft", "train")
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout,
                              target_modules=projection_names(encoder.backbone, last_blocks))
+    if hasattr(encoder.backbone, "lower") and last_blocks is not None:
+        encoder.frozen_blocks = max(0, len(encoder.backbone.blocks) - last_blocks)
     encoder.backbone = peft.get_peft_model(encoder.backbone, config)
 
 

@@ -14,22 +14,18 @@ from PIL import Image
 
 from vidrisk.frames import Clip, read_clips
 from vidrisk.infer.predictions import Prediction
-from vidrisk.runtimes.errors import VidriskError
 from vidrisk.runtimes.specs import PixelSpec, TimeSpec
 
 _log = logging.getLogger(__name__)
 
-# "pad" keeps the aspect; the padding is cut off again.
-PHOTO = PixelSpec(height=480, width=480, resize="pad")
-FRAME = PixelSpec(height=240, width=240, resize="pad")
-PAD_VALUE = 128
-
-MAX_FRAMES = 8
+PAD_VALUE = 128  # of ``resize="pad"``
+MAX_SIDE_PX, MIN_SIDE_PX = 480, 16
+MAX_FRAMES, MIN_FRAMES = 8, 3
 MIN_FRAME_BYTES = 1000
-BYTES_PER_PIXEL = 0.09  # WebP of a photo at quality 60; sets the first guess of a picture's size
-QUALITIES = (75, 55, 35, 15)
-SHRINK = 0.7
-MIN_SIDE_PX = 16
+QUALITY = 60
+BYTES_PER_PIXEL = 0.06  # of a photo at that quality; sets the first guess of a picture's size
+MARGIN = 0.93  # smaller pictures need more bytes per pixel
+MAX_SHRINK = 0.3
 
 
 @dataclass(frozen=True)
@@ -48,20 +44,24 @@ def thumbnails_from_prediction(prediction: Prediction, time_spec: TimeSpec | Non
 
     Empty when the source has gone or can no longer be read.
     """
-    is_clip = time_spec is not None
+    moments = time_spec.frames if time_spec else 1
+    count = min(moments, MAX_FRAMES, max(MIN_FRAMES, max_bytes // MIN_FRAME_BYTES))
+    side_px = min(MAX_SIDE_PX, math.ceil(math.sqrt(2 * max_bytes / count / BYTES_PER_PIXEL)))
     try:
-        clip = _clip_at(prediction, FRAME if is_clip else PHOTO, time_spec)
-    except (VidriskError, OSError) as error:
-        _log.debug("no thumbnail: %s", error)
+        # "pad" keeps the aspect; the padding is cut off again.
+        clip = _clip_at(prediction, PixelSpec(side_px, side_px, resize="pad"), time_spec)
+    except Exception:  # the file may have become anything since; the page must not fail because of it
+        _log.debug("no thumbnail of %r", prediction.path, exc_info=True)
         return ()
     if clip is None:
         return ()
-    still = len(clip.frames) == 1 or clip.end_s is None
-    count = 1 if still else min(len(clip.frames), MAX_FRAMES, max(3, max_bytes // MIN_FRAME_BYTES))
+    if clip.end_s is None:  # a photo shows the same at every moment
+        count = 1
     chosen = np.linspace(0, len(clip.frames) - 1, count).round().astype(int)
     frames = without_padding(clip.frames[chosen])
-    return tuple(_thumbnail(frame, None if still else float(clip.time_s[i]), max_bytes // count)
-                 for frame, i in zip(frames, chosen, strict=True))
+    times_s = [None if moments == 1 or clip.end_s is None else float(clip.time_s[i]) for i in chosen]
+    return tuple(_thumbnail(frame, time_s, max_bytes // count)
+                 for frame, time_s in zip(frames, times_s, strict=True))
 
 
 def without_padding(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -85,11 +85,9 @@ def _thumbnail(frame: npt.NDArray[np.uint8], time_s: float | None, max_bytes: in
     scale = min(1.0, math.sqrt(max_bytes / BYTES_PER_PIXEL / (image.width * image.height)))
     while True:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        small = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-        for quality in QUALITIES:
-            buffer = io.BytesIO()
-            small.save(buffer, "WEBP", quality=quality, method=4)
-            if buffer.tell() <= max_bytes or (max(size) <= MIN_SIDE_PX and quality == QUALITIES[-1]):
-                encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-                return Thumbnail(f"data:image/webp;base64,{encoded}", *size, time_s)
-        scale *= SHRINK
+        buffer = io.BytesIO()
+        image.resize(size, Image.Resampling.BILINEAR).save(buffer, "WEBP", quality=QUALITY, method=2)
+        if buffer.tell() <= max_bytes or max(size) <= MIN_SIDE_PX:
+            encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+            return Thumbnail(f"data:image/webp;base64,{encoded}", *size, time_s)
+        scale *= max(MAX_SHRINK, MARGIN * math.sqrt(max_bytes / buffer.tell()))

@@ -70,10 +70,11 @@ class TrainConfig(Sealed):
     optim: OptimSettings = OptimSettings()
     augment: tuple[Augmentation, ...] = ("flip",)
     seed: int = Field(0, ge=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor computes in it")
     gradient_checkpointing: bool = False
     workers: int = Field(0, ge=0)
-    cache_mb: int = Field(2048, ge=0, description="decoded frames kept in memory between epochs")
+    cache_mb: int = Field(2048, ge=0, description="decoded frames, or views, kept in memory between epochs")
+    views: int = Field(4, ge=0, le=64, description="augmented views per sample carried once through the frozen layers; 0: none")
     group_by: str | None = None
     decoder: Literal["auto", "pyav", "decord"] = "auto"
 

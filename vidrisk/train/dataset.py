@@ -30,6 +30,7 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         self.pixel = contract.pixel
         self.time = TimeSpec(contract.time.frames * jitter) if contract.time else None
         self.decoder: Decoder = decoder
+        self.jitter = jitter
         self.samples = list(table.samples)
         truth = truth_from_table(table, contract.targets)
         self.truth = torch.from_numpy(np.stack([truth[t.name] for t in contract.targets], axis=1))

@@ -28,6 +28,7 @@ from vidrisk.train.augment import augmented
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.config import OptimSettings, TrainConfig
 from vidrisk.train.dataset import ClipDataset, moments_of
+from vidrisk.train.views import ViewDataset, views_from_clips
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +38,19 @@ STANDARDISE_SAMPLES = 1024
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of a run's history."""
+    """One line of a run's history. Without validation samples there is no ``val_loss`` and no ``metric``."""
 
     epoch: int
     train_loss: float
-    val_loss: float
-    metric: float
+    val_loss: float | None
+    metric: float | None
     lora_lr: float
     head_lr: float
 
 
-def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: ClipDataset, val: ClipDataset, *,
+def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: ClipDataset, val: ClipDataset | None, *,
         checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None], on_progress: OnProgress) -> list[Epoch]:
-    """Train in place; at the end the model holds the weights of the best epoch.
+    """Train in place; at the end the model holds the weights of the best epoch, of the last one without validation samples.
 
     Args:
         checkpoint: where state is kept; one that holds an unfinished run is continued.
@@ -61,36 +62,43 @@ def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: C
     """
     accelerate: Any = require("accelerate", "train")
     optim = config.optim
-    accelerator = accelerate.Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no",
+    accelerator = accelerate.Accelerator(mixed_precision="bf16" if uses_bf16(config.precision) else "no",
                                          gradient_accumulation_steps=optim.accumulate)
     if config.gradient_checkpointing:
         _checkpoint_gradients(model)
     accelerate.utils.set_seed(config.seed)
-    if not checkpoint.exists():
-        _standardise(model, train, config, on_progress)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, optim), betas=(0.9, 0.999))
+    with accelerator.autocast():
+        fitted = _views_or_clips(model, train, config, config.views, on_progress)
+        judged = val and _views_or_clips(model, val, config, min(config.views, 1), on_progress)
+        if not checkpoint.exists():
+            _standardise(model, fitted, config, on_progress)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, optim))
     steps = math.ceil(math.ceil(len(train) / optim.batch_size) / optim.accumulate) * optim.epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps, optim.warmup))
     weights = _class_weights(train.truth, contract, optim.class_weights)
     history = checkpoint.load(model, optimizer, schedule) if checkpoint.exists() else []
-    loader = DataLoader(train, batch_size=optim.batch_size, shuffle=True, num_workers=config.workers,
-                        generator=(shuffler := torch.Generator()))
+    shuffler = torch.Generator()
+    loader = DataLoader(fitted, batch_size=optim.batch_size, shuffle=True, num_workers=config.workers, generator=shuffler)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    plain: ClipClassifier = accelerator.unwrap_model(model)
 
     for epoch in range(len(history), optim.epochs):
         if _is_stale(history, optim.patience):
             log.info("no better validation %s for %d epochs: stopping", optim.metric, optim.patience)
             break
-        accelerate.utils.set_seed(config.seed + 1000 * (epoch + 1))
-        shuffler.manual_seed(config.seed + 1000 * (epoch + 1))
-        draws = torch.Generator().manual_seed(config.seed + 1000 * (epoch + 1) + 1)
+        accelerate.utils.set_seed(seed := config.seed + 1000 * (epoch + 1))
+        shuffler.manual_seed(seed)
+        draws = torch.Generator().manual_seed(seed + 1)
+        if isinstance(fitted, ViewDataset):
+            fitted.draw(draws)
         model.train()
         total, count = 0.0, 0
-        for done, (frames, truth) in enumerate(loader):
+        for done, (inputs, truth) in enumerate(loader):
             on_progress(f"epoch {epoch + 1}/{optim.epochs}", done, len(loader))
-            frames = augmented(moments_of(frames, config.jitter, draws), config.augment, draws)
+            if inputs.dtype == torch.uint8:
+                inputs = augmented(moments_of(inputs, config.jitter, draws), config.augment, draws)
             with accelerator.accumulate(model):
-                loss = _loss(model(frames), truth, weights, optim.label_smoothing)
+                loss = _loss(model(inputs), truth, weights, optim.label_smoothing)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), optim.clip_norm)
@@ -99,26 +107,45 @@ def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: C
                     schedule.step()
                 optimizer.zero_grad()
             total, count = total + float(loss.detach()) * len(truth), count + len(truth)
-        plain = accelerator.unwrap_model(model)
-        val_loss, reports = evaluate(plain, contract, val, config, on_progress)
-        metric = float(np.mean([getattr(report, optim.metric) for report in reports.values()]))
+        val_loss, metric = None, None
+        if judged:
+            val_loss, reports = evaluate(plain, contract, judged, config, on_progress)
+            metric = float(np.mean([getattr(report, optim.metric) for report in reports.values()]))
         lora_lr, head_lr = (group["lr"] for group in optimizer.param_groups)
         history.append(Epoch(epoch + 1, total / count, val_loss, metric, lora_lr, head_lr))
-        checkpoint.save(plain, optimizer, schedule, history, is_best=metric >= max(e.metric for e in history))
+        checkpoint.save(plain, optimizer, schedule, history, is_best=best_epoch(history) == epoch + 1)
         on_epoch(history[-1])
-    checkpoint.load_best(accelerator.unwrap_model(model))
+    checkpoint.load_best(plain)
     return history
 
 
+def uses_bf16(precision: str) -> bool:
+    """Whether to train in bfloat16; ``auto`` asks the processor."""
+    if precision == "auto":
+        if torch.cuda.is_available():
+            return torch.cuda.is_bf16_supported()
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return precision == "bf16"
+
+
+def _views_or_clips(model: ClipClassifier, data: ClipDataset, config: TrainConfig, views: int,
+                    on_progress: OnProgress) -> ViewDataset | ClipDataset:
+    """The dataset in the form that costs least per epoch."""
+    made = views_from_clips(model, data, views=views, kinds=config.augment, jitter=data.jitter,
+                            seed=config.seed, room_mb=config.cache_mb, batch_size=config.optim.batch_size,
+                            on_progress=lambda done, total: on_progress("carrying views through the frozen layers", done, total))
+    return made or data
+
+
 @torch.inference_mode()
-def evaluate(model: ClipClassifier, contract: Contract, data: ClipDataset, config: TrainConfig,
+def evaluate(model: ClipClassifier, contract: Contract, data: ClipDataset | ViewDataset, config: TrainConfig,
              on_progress: OnProgress) -> tuple[float, dict[str, Metrics]]:
-    """Mean loss and a report per target name, on the contract's own moments and without augmentation."""
+    """Mean loss and a report per target name, on the contract's own moments, without augmentation, in float32."""
     model.eval()
     logits: list[list[Tensor]] = [[] for _ in contract.targets]
-    for done, frames in enumerate(batches(data, config)):
+    for done, inputs in enumerate(_batches(data, config)):
         on_progress("validating", done * config.optim.batch_size, len(data))
-        for collected, output in zip(logits, model(frames), strict=True):
+        for collected, output in zip(logits, model(inputs), strict=True):
             collected.append(output.float().cpu())
     whole = tuple(torch.cat(parts) for parts in logits)
     loss = float(_loss(whole, data.truth, [None] * len(whole), 0.0))
@@ -128,10 +155,12 @@ def evaluate(model: ClipClassifier, contract: Contract, data: ClipDataset, confi
     return loss, reports
 
 
-def batches(data: ClipDataset, config: TrainConfig) -> Iterator[Tensor]:
-    """Frames ``uint8 (B, T, H, W, 3)`` of the whole dataset in order, the contract's own moments."""
-    for frames, _ in DataLoader(data, batch_size=config.optim.batch_size, num_workers=config.workers):
-        yield moments_of(frames, config.jitter, None)
+def _batches(data: ClipDataset | ViewDataset, config: TrainConfig) -> Iterator[Tensor]:
+    """The whole dataset in order, unaugmented: frames ``uint8 (B, T, H, W, 3)`` or views ``(B, T, …)``."""
+    if isinstance(data, ViewDataset):
+        data.draw(None)
+    for inputs, _ in DataLoader(data, batch_size=config.optim.batch_size, num_workers=config.workers):
+        yield inputs if isinstance(data, ViewDataset) else moments_of(inputs, data.jitter, None)
 
 
 def _loss(logits: tuple[Tensor, ...], truth: Tensor, weights: list[Tensor | None], smoothing: float) -> Tensor:
@@ -166,22 +195,26 @@ def _class_weights(truth: Tensor, contract: Contract, rule: str) -> list[Tensor 
 
 
 @torch.inference_mode()
-def _standardise(model: ClipClassifier, train: ClipDataset, config: TrainConfig, on_progress: OnProgress) -> None:
+def _standardise(model: ClipClassifier, train: ClipDataset | ViewDataset, config: TrainConfig, on_progress: OnProgress) -> None:
     """Measure the training features once, so that the head starts on features of mean 0 and deviation 1."""
     model.eval()
     features: list[Tensor] = []
-    for done, frames in enumerate(batches(train, config)):
+    for done, inputs in enumerate(_batches(train, config)):
         if done * config.optim.batch_size >= STANDARDISE_SAMPLES:
             break
         on_progress("standardising", done * config.optim.batch_size, min(len(train), STANDARDISE_SAMPLES))
-        features.append(model.encoder(frames.flatten(0, 1)))
+        features.append(model.features(inputs).float().flatten(0, 1))
     model.head.standardise_by(torch.cat(features))
 
 
+def best_epoch(history: list[Epoch]) -> int:
+    """Number of the epoch with the best metric, the latest of equals; without a metric the last epoch."""
+    return max(history, key=lambda e: (e.metric if e.metric is not None else 0.0, e.epoch)).epoch
+
+
 def _is_stale(history: list[Epoch], patience: int | None) -> bool:
-    if patience is None or len(history) <= patience:
-        return False
-    return max(e.metric for e in history[-patience:]) <= max(e.metric for e in history[:-patience])
+    return patience is not None and bool(history) and history[-1].metric is not None and (
+        history[-1].epoch - best_epoch(history) >= patience)
 
 
 def _checkpoint_gradients(model: ClipClassifier) -> None:

@@ -18,7 +18,7 @@ from vidrisk.runtimes.errors import DataError, SettingsError, require
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.config import TrainConfig
 from vidrisk.train.dataset import ClipDataset
-from vidrisk.train.loop import Epoch, evaluate, fit
+from vidrisk.train.loop import Epoch, best_epoch, evaluate, fit
 from vidrisk.plots import plot_run
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,8 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
 
     require("accelerate", "train").utils.set_seed(config.seed)
     model = build_classifier(config, contract, with_lora=True)
+    if "val" not in parts:
+        log.warning("no sample is in the val split: training to the last epoch, without early stop")
     run = Run(out, config, labels)
     out.mkdir(parents=True, exist_ok=True)
     run.write_split(table)
@@ -57,15 +59,16 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
     board: Any = require("torch.utils.tensorboard", "train").SummaryWriter(str(out / "tensorboard"))
 
     def on_epoch(epoch: Epoch) -> None:
-        log.info("epoch %d: train loss %.4f, val loss %.4f, val %s %.4f", epoch.epoch, epoch.train_loss, epoch.val_loss,
-                 config.optim.metric, epoch.metric)
-        board.add_scalars("loss", {"train": epoch.train_loss, "val": epoch.val_loss}, epoch.epoch)
-        board.add_scalar(f"val/{config.optim.metric}", epoch.metric, epoch.epoch)
+        log.info("%s", epoch)
+        board.add_scalar("loss/train", epoch.train_loss, epoch.epoch)
+        if epoch.metric is not None:
+            board.add_scalar("loss/val", epoch.val_loss, epoch.epoch)
+            board.add_scalar(f"val/{config.optim.metric}", epoch.metric, epoch.epoch)
         board.add_scalar("lr/lora", epoch.lora_lr, epoch.epoch)
         board.add_scalar("lr/head", epoch.head_lr, epoch.epoch)
 
     try:
-        history = fit(model, contract, config, parts["train"], parts["val"], checkpoint=checkpoint, on_epoch=on_epoch,
+        history = fit(model, contract, config, parts["train"], parts.get("val"), checkpoint=checkpoint, on_epoch=on_epoch,
                       on_progress=on_progress)
     finally:
         board.close()
@@ -73,7 +76,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
     reports = {name: evaluate(model, contract, parts[name], config, on_progress)[1] for name in ("val", "test") if name in parts}
     plot_run(out / "plots", history, reports, config.optim.metric)
     run.write_metrics({
-        "best_epoch": max(reversed(history), key=lambda e: e.metric).epoch,
+        "best_epoch": best_epoch(history),
         "epochs": [vars(epoch) for epoch in history],
         **{name: {target: report.to_dict() for target, report in by_target.items()} for name, by_target in reports.items()},
         "samples": {name: len(part) for name, part in parts.items()},
@@ -107,8 +110,8 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig,
     for name in ("train", "val", "test"):
         part = table.of_split(name)
         if not len(part):
-            if name != "test":
-                raise DataError(f"no sample is in the {name} split", fix="give more data, or a split column with train and val")
+            if name == "train":
+                raise DataError("no sample is in the train split", fix="correct the split column, or leave it out")
             continue
         data = ClipDataset(part, contract, jitter=config.jitter if name == "train" else 1, decoder=config.decoder,
                            cache_mb=room_mb)

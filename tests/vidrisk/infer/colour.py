@@ -75,7 +75,7 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.max_file_bytes, options.max_file_bytes))
     settings = InferSettings(workers=2, batch_frames=8, resume=options.resume)
     try:
-        with colour_classifier(ACTION, seconds_per_batch=0.02 if options.slow else 0.0) as classifier:
+        with colour_classifier(ACTION, seconds_per_batch=0.05 if options.slow else 0.0) as classifier:
             run_inference(classifier, find_inputs(options.paths), options.out, settings,
                           on_progress=lambda progress: print(progress.files, flush=True))
     except VidriskError as error:

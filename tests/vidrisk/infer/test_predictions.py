@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from colour import ACTION, RISK
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.vidrisk.infer.colour import ACTION, RISK
 from vidrisk.infer.predictions import Prediction, prediction_from_json, prediction_from_probabilities
 from vidrisk.runtimes.errors import DataError
 
@@ -32,7 +32,7 @@ def test_a_line_comes_back_as_it_was(prediction: Prediction) -> None:
 
 
 def test_floats_have_six_digits_and_keys_an_order() -> None:
-    line = prediction_from_probabilities(ACTION, "/x.mp4", (0.0, 1 / 3), {"action": np.float32([0.1, 0.2, 0.7])},
+    line = prediction_from_probabilities(ACTION, "/x.mp4", (0.0, 1 / 3), {"action": np.array([0.1, 0.2, 0.7], np.float32)},
                                          threshold=0.8).to_json()
     assert line == (b'{"path": "/x.mp4", "start_s": 0.0, "end_s": 0.333333, "label": "blue", "score": 0.7, '
                     b'"uncertain": true, "severity": null, "level": null, "defect": null, '
@@ -42,7 +42,7 @@ def test_floats_have_six_digits_and_keys_an_order() -> None:
 
 def test_risk_has_severity_level_and_guidance() -> None:
     prediction = prediction_from_probabilities(
-        RISK, "/墙.jpg", (None, None), {"defect": np.float32([0.8, 0.1, 0.1]), "level": np.float32([0.1, 0.3, 0.6])})
+        RISK, "/墙.jpg", (None, None), {"defect": np.array([0.8, 0.1, 0.1], np.float32), "level": np.array([0.1, 0.3, 0.6], np.float32)})
     assert (prediction.label, prediction.defect, prediction.level) == ("red", "red", "严重")
     assert prediction.severity == pytest.approx(75.0)
     assert prediction.advice == "立即停工。" and not prediction.uncertain

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from small_media import write_photo
 
-from tests.vidrisk.infer.media import write_photo
 from vidrisk.infer.sources import find_inputs
 from vidrisk.runtimes.errors import DataError
 

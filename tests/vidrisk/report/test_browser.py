@@ -1,0 +1,87 @@
+"""The page in a real browser: no error, no request, no sideways scrolling on a phone, filters that filter."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from colour import ACTION, RISK, colour_classifier
+from small_media import write_photo, write_video
+
+from vidrisk.infer.pipeline import run_inference
+from vidrisk.infer.sources import find_inputs
+from vidrisk.report import build_report
+from vidrisk.runtimes.contract import Contract
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
+
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
+         "--disable-background-networking", "--disable-sync", "--hide-scrollbars", "--virtual-time-budget=3000",
+         "--enable-logging=stderr", "--v=0", "--dump-dom")
+PROBE = """<script>
+  const cards = () => [...document.querySelectorAll(".card")];
+  const visible = () => cards().filter((card) => card.offsetParent !== null).map((card) => card.dataset.label);
+  addEventListener("load", () => {
+    const found = { width: document.documentElement.scrollWidth, all: visible() };
+    found.text = getComputedStyle(document.body).color;
+    const label = document.querySelector("select[name=label]");
+    label.value = "blue";
+    label.dispatchEvent(new Event("input", { bubbles: true }));
+    found.blue = visible();
+    document.querySelector('.card[data-label="blue"] button.view').click();
+    found.dialog = document.getElementById("lightbox").open;
+    const names = performance.getEntriesByType("resource").map((entry) => entry.name);
+    found.requests = names.filter((name) => !name.startsWith("data:"));
+    found.broken = [...document.images].filter((image) => image.complete && !image.naturalWidth).length;
+    parent.postMessage(JSON.stringify(found), "*");
+  });
+</script>"""
+# A frame, because a window is at least 500 pixels wide.
+FRAME = """<!DOCTYPE html><html style="color-scheme: light dark"><title>no answer</title>
+<script>addEventListener("message", (event) => { document.title = event.data; });</script>
+<iframe src="probed.html" style="width: %dpx; height: 900px; border: 0"></iframe></html>"""
+
+
+def open_page(page: Path, profile: Path, *, width: int, dark: bool) -> tuple[dict[str, Any], str]:
+    """What the probe found, and what the browser logged."""
+    probed = page.with_name("probed.html")
+    probed.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
+    frame = page.with_name("frame.html")
+    frame.write_text(FRAME % width, encoding="utf-8")
+    result = subprocess.run(
+        [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--window-size=1400,1000",
+         f"--blink-settings=preferredColorScheme={0 if dark else 1}", frame.as_uri()],
+        capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "HOME": os.fspath(profile)})
+    title = re.search(r"<title>(.*?)</title>", result.stdout, re.DOTALL)
+    assert title and title.group(1) != "no answer"
+    return json.loads(unescape(title.group(1))), result.stderr
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    folder = tmp_path / "a rather long name of a folder of photos 站点"
+    folder.mkdir()
+    for colour in ("red", "green", "blue"):
+        write_photo(folder / f"{colour}{'_with_a_very_long_name' * 6}.png", colour)
+    write_video(folder / "clip.mp4", ("red", "blue"))
+    (folder / f"broken{'_with_a_very_long_name' * 6}.png").write_bytes(b"no photo")
+    return folder
+
+
+@pytest.mark.parametrize(("contract", "width", "dark"), [(RISK, 390, False), (ACTION, 390, True), (RISK, 1280, True)])
+def test_the_page_in_chromium(contract: Contract, width: int, dark: bool, media: Path, tmp_path: Path) -> None:
+    run_inference(colour_classifier(contract), find_inputs([media]), tmp_path / "out")
+    found, log = open_page(build_report(tmp_path / "out"), tmp_path / "profile", width=width, dark=dark)
+    assert found["width"] <= width
+    assert len(found["all"]) == 4 and found["blue"] and set(found["blue"]) == {"blue"}
+    assert found["dialog"] and found["requests"] == [] and found["broken"] == 0
+    assert (found["text"] == "rgb(230, 235, 241)") == dark
+    assert "CONSOLE" not in log and "Uncaught" not in log
