@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from vidrisk.runtimes.errors import DataError, RuntimeFailure
+from vidrisk.runtimes.errors import DataError, RuntimeFailure, VidriskError
 from vidrisk.runtimes.runner import Array, Arrays
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _activations(model: onnx.ModelProto, names: list[str], batches: Iterable[Map
         for feed in batches:
             values = session.run(wanted, dict(feed))
             yield {**{name: feed[name] for name in names if name in inputs}, **dict(zip(wanted, values, strict=True))}
-    except DataError:
+    except VidriskError:
         raise
     except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
         raise RuntimeFailure(f"ONNX Runtime failed while calibrating: {error}") from error

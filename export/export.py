@@ -21,11 +21,11 @@ from torch import nn
 from vidrisk.calibration import float_islands, observed_ranges, quantised_from_float
 from vidrisk.export.gate import BATCH, GateReport, Hop, Outputs, Validation, few_samples_note, float_hop, int8_hop, outputs_of
 from vidrisk.export.graphs import export_onnx
-from vidrisk.export.merge import has_adapter, merged_from_adapted
+from vidrisk.export.merge import has_adapter, merged_from_trained
 from vidrisk.export.registry import exporter_config
 from vidrisk.runtimes.bundle import Bundle, Graph, Manifest, Variant, VariantName, write_bundle
 from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import BundleError, DataError, GateRefused
+from vidrisk.runtimes.errors import BundleError, DataError, GateRefused, SettingsError
 from vidrisk.runtimes.select import BUNDLE_RUNTIMES, installed_runtimes
 from vidrisk.runtimes.torch import TorchRunner
 
@@ -65,6 +65,11 @@ class ExportOptions:
     max_drop: float = 1.0
     only: VariantName | None = None
     source: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        made = ("fp32", "int8") if self.int8 else ("fp32",)
+        if self.only is not None and self.only not in made:
+            raise SettingsError(f"only {self.only!r} is to be shipped", allowed=", ".join(made), fix="make it, too: --int8")
 
 
 def export_bundle(trained: Trained, out: Path, validation: Validation, calibration: npt.NDArray[np.uint8],
@@ -129,9 +134,9 @@ class _Judge:
     validation: Validation
 
     def torch(self, encoder: nn.Module, head: nn.Module) -> Outputs:
-        runners = [TorchRunner(module, self.graphs[name].inputs, self.graphs[name].outputs)
-                   for name, module in (("encoder", encoder), ("head", head))]
-        return outputs_of(runners[0], runners[1], self.contract, self.validation.frames)
+        before, after = self.graphs["encoder"], self.graphs["head"]
+        return outputs_of(TorchRunner(encoder, before.inputs, before.outputs), TorchRunner(head, after.inputs, after.outputs),
+                          self.contract, self.validation.frames)
 
     def onnx(self, runtime: str, files: dict[str, Path]) -> Outputs:
         engine = BUNDLE_RUNTIMES[runtime]
@@ -150,13 +155,12 @@ def _admit(report: GateReport, hops: Sequence[Hop]) -> None:
 
 
 def _merge(trained: Trained, judge: _Judge, report: GateReport) -> tuple[nn.Module, Outputs]:
-    """The encoder without adapter, and its outputs; the hop is admitted where there was an adapter."""
-    if not has_adapter(trained.encoder):
-        return trained.encoder, judge.torch(trained.encoder, trained.head)
-    adapted = judge.torch(trained.encoder, trained.head)
-    merged = merged_from_adapted(trained.encoder)
+    """The encoder in plain layers, and its outputs, once the gate has admitted the hop."""
+    before = judge.torch(trained.encoder, trained.head)
+    merged = merged_from_trained(trained.encoder)
     outputs = judge.torch(merged, trained.head)
-    _admit(report, [float_hop("adapter → merged", "merged", "torch", adapted, outputs, judge.validation)])
+    name = "adapter → merged" if has_adapter(trained.encoder) else "frozen → folded"
+    _admit(report, [float_hop(name, "merged", "torch", before, outputs, judge.validation)])
     return merged, outputs
 
 
@@ -166,7 +170,7 @@ def _export_fp32(trained: Trained, merged: nn.Module, graphs: dict[Literal["enco
     config = exporter_config(trained.family, trained.backbone_config)
     frames = config.generate_dummy_inputs(batch_size=2, height=pixel.height, width=pixel.width)["frames"]
     features = torch.zeros((2, trained.contract.frames, trained.width))
-    files = {name: work / f"{name}.fp32.onnx" for name in ("encoder", "head")}
+    files: dict[str, Path] = {name: work / f"{name}.fp32.onnx" for name in graphs}
     export_onnx(merged, frames, graphs["encoder"].inputs, graphs["encoder"].outputs, files["encoder"])
     export_onnx(trained.head, features, graphs["head"].inputs, graphs["head"].outputs, files["head"])
     return files

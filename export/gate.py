@@ -155,7 +155,8 @@ def _compared(name: str, variant: str, runtime: str, before: Outputs, after: Out
 
 
 def _largest(before: FloatArray, after: FloatArray) -> float:
-    difference = np.abs(before - after)
+    with np.errstate(invalid="ignore"):  # infinite minus infinite
+        difference = np.abs(before - after)
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
 
 

@@ -1,4 +1,4 @@
-"""Adapters merged into the weights they adapt, so that the exported graph has no trace of LoRA."""
+"""Adapters merged into the weights they adapt, and batch norms folded into their convolutions: plain layers to export."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidrisk.runtimes.errors import RuntimeFailure, require
 
@@ -15,14 +16,14 @@ def has_adapter(module: nn.Module) -> bool:
     return any(hasattr(part, "merge_and_unload") or hasattr(part, "lora_A") for part in module.modules())
 
 
-def merged_from_adapted(module: nn.Module) -> nn.Module:
-    """A copy of the module in which every PEFT model is replaced by its merged base; the original stays as it is.
+def merged_from_trained(module: nn.Module) -> nn.Module:
+    """A copy of the module without adapters and without batch norms behind convolutions; the original stays as it is.
 
     Raises:
         RuntimeFailure: merging makes weights that are not finite, or leaves adapter layers behind.
     """
     peft: Any = require("peft", "export")
-    result = copy.deepcopy(module)
+    result = nn.ModuleDict({"module": copy.deepcopy(module)})  # so that the module itself may be a PEFT model
     for name, part in list(result.named_modules()):
         if isinstance(part, peft.PeftModel):
             parent = result.get_submodule(name.rpartition(".")[0])
@@ -34,4 +35,4 @@ def merged_from_adapted(module: nn.Module) -> nn.Module:
             setattr(parent, name.rpartition(".")[2], base)
     if has_adapter(result):
         raise RuntimeFailure("adapter layers are left after merging", fix="load the run with PEFT's own LoRA layers")
-    return result.eval()
+    return result["module"].eval()

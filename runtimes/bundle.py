@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -28,7 +29,8 @@ from vidrisk.runtimes.specs import TensorSpec
 
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST = "bundle.json"
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,119}$")]
+FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,119}$"
+FileName = Annotated[str, Field(pattern=FILE_NAME)]
 VariantName = Literal["fp32", "fp16", "int8", "mixed"]
 VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
 GRAPHS = ("encoder", "head")
@@ -125,7 +127,7 @@ def _read_manifest(root: Path) -> tuple[Manifest, str]:
     try:
         data: Any = json.loads(raw)
         version = data["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path} is not a manifest: {error}", fix="copy the bundle again, whole") from error
     if version != SCHEMA_VERSION:
         raise BundleError(f"{root.name} has schema version {version}", allowed=str(SCHEMA_VERSION),
@@ -162,11 +164,14 @@ def write_bundle(root: str | Path, manifest: Manifest, files: Mapping[str, Path]
         files: name inside the bundle → file to copy there.
 
     Raises:
-        BundleError: ``root`` exists.
+        BundleError: ``root`` exists, or a name is none that a bundle may hold.
     """
     root = Path(root)
     if root.exists():
         raise BundleError(f"{root} exists already", fix="choose another folder, or delete it first")
+    for name in files:  # before the first copy: a name such as /x or ../x would be written outside
+        if not re.fullmatch(FILE_NAME, name) or name.endswith("\n") or name == MANIFEST:
+            raise BundleError(f"file name {name!r} in a bundle", allowed=f"letters, digits, '.', '_' and '-', not {MANIFEST}")
     root.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:

@@ -44,9 +44,9 @@ class OpenVinoRunner(Runner):
         try:
             # Inputs are shared (they outlive the call), outputs are copied (they outlive the next call).
             results = self._request.infer({name: np.ascontiguousarray(a) for name, a in feed.items()}, share_inputs=True)
+            return {spec.name: np.array(results[spec.name]) for spec in self.outputs}
         except Exception as error:
             raise RuntimeFailure(f"OpenVINO failed: {error}") from error
-        return {spec.name: np.array(results[spec.name]) for spec in self.outputs}
 
     def close(self) -> None:
         super().close()

@@ -52,10 +52,14 @@ def open_runner(bundle: Bundle, graph: str, *, runtime: str, variant: VariantNam
         MissingExtra: its package is not installed.
         BundleError, RuntimeFailure: no such variant, or the engine refuses the file.
     """
-    if runtime not in BUNDLE_RUNTIMES:
-        raise SettingsError(f"runtime {runtime!r} cannot run a bundle", allowed=f"auto, {', '.join(BUNDLE_RUNTIMES)}")
+    _check_runtime(runtime)
     tensors = bundle.manifest.graphs["encoder" if graph == "encoder" else "head"]
     return BUNDLE_RUNTIMES[runtime](bundle.path(graph, variant), tensors.inputs, tensors.outputs, threads=threads)
+
+
+def _check_runtime(runtime: str) -> None:
+    if runtime not in BUNDLE_RUNTIMES:
+        raise SettingsError(f"runtime {runtime!r} cannot run a bundle", allowed=f"auto, {', '.join(BUNDLE_RUNTIMES)}")
 
 
 def installed_runtimes() -> tuple[str, ...]:
@@ -70,9 +74,12 @@ def choose(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", thre
         variant: a variant of the bundle or ``auto``, which considers only variants that passed the gate.
 
     Raises:
+        SettingsError: a runtime that cannot read bundles.
         MissingExtra: no runtime is installed.
         BundleError: no variant passed the gate, or the one asked for does not exist.
     """
+    if runtime != "auto":
+        _check_runtime(runtime)
     runtimes = installed_runtimes() if runtime == "auto" else (runtime,)
     if not runtimes:
         raise MissingExtra("onnxruntime", "cpu")

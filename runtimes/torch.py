@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vidrisk.runtimes.errors import RuntimeFailure, require
 from vidrisk.runtimes.runner import Array, Arrays, Runner
 from vidrisk.runtimes.specs import TensorSpec
@@ -27,7 +29,8 @@ class TorchRunner(Runner):
 
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
         torch = self._torch
-        tensors = [torch.from_numpy(feed[spec.name]).to(self._device) for spec in self.inputs]
+        # Copied: torch takes neither read-only arrays nor negative strides.
+        tensors = [torch.from_numpy(np.array(feed[spec.name], order="C")).to(self._device) for spec in self.inputs]
         try:
             with torch.inference_mode():
                 result = self._module(*tensors)

@@ -125,9 +125,13 @@ class Run:
         (self.root / METRICS).write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def resolved(config: TrainConfig) -> TrainConfig:
-    """The configuration with the backbone's own pixel spec written out, so that the run does not depend on defaults."""
-    pixel = pixel_spec(default_pixel(config.backbone), config.pixel)
+def resolved(config: TrainConfig, *, clips: bool) -> TrainConfig:
+    """The configuration with the pixel spec written out, so that the run does not depend on defaults.
+
+    Mean, deviation, size and filter are the backbone's own. Clips are cropped, so that the aspect ratio of a camera does not
+    give the label away; photos are squashed, so that a defect at the rim is not cut off.
+    """
+    pixel = pixel_spec(default_pixel(config.backbone), {"resize": "crop" if clips else "squash", **config.pixel})
     return config.model_copy(update={"pixel": dataclasses.asdict(pixel)})
 
 

@@ -20,7 +20,7 @@ pixels = st.builds(PixelSpec, st.integers(1, 512), st.integers(1, 512), st.sampl
                    mean=st.tuples(*[st.floats(-2, 2).map(lambda v: v + 0.0)] * 3), std=st.tuples(*[st.floats(1e-3, 2)] * 3))
 times = st.one_of(st.none(), st.builds(TimeSpec, st.integers(1, 64), st.floats(0.1, 60)))
 contracts = st.builds(Contract, task=st.sampled_from(["action", "risk"]), pixel=pixels, time=times,
-                      targets=st.lists(targets, min_size=1, max_size=3).map(tuple),
+                      targets=st.lists(targets, min_size=1, max_size=3, unique_by=lambda t: t.name).map(tuple),
                       guidance=st.lists(st.builds(Guidance, defect=st.text(max_size=5), advice=st.text(max_size=20)), max_size=2).map(tuple))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,12 +11,17 @@ from vidrisk.cli.infer import RuntimeChoice, VariantChoice
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", show_default=False, help="A run directory or a bundle.")],
+    model: Annotated[Path, typer.Argument(
+        metavar="RUN|BUNDLE", show_default=False, help="A run directory or a bundle.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", show_default=False, help="Labelled data, as for train.")],
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", metavar="FILE", help="JSON to write; plots go beside it.")] = None,  # noqa: UP045
-    split: Annotated[Optional[Literal["train", "val", "test"]], typer.Option(help="Score only this split of DATA.")] = None,  # noqa: UP045
-    runtime: Annotated[RuntimeChoice, typer.Option(help="Engine; auto takes the fastest measured here.")] = RuntimeChoice.auto,
-    variant: Annotated[VariantChoice, typer.Option(help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
+    out: Annotated[Path | None, typer.Option(
+        "--out", "-o", metavar="FILE", help="JSON to write; plots go beside it.")] = None,
+    split: Annotated[Literal["train", "val", "test"] | None, typer.Option(
+        help="Score only this split of DATA.")] = None,
+    runtime: Annotated[RuntimeChoice, typer.Option(
+        help="Engine; auto takes the fastest measured here.")] = RuntimeChoice.auto,
+    variant: Annotated[VariantChoice, typer.Option(
+        help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
     json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False,
 ) -> None:
     """Top-1 and top-5, macro-F1, mAP, ECE, per class, confusion and worst errors of a model on DATA."""

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal
 
 import typer
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", show_default=False, help="Run directory that `vidrisk train` made.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", show_default=False, help="New folder for the bundle.")],
+    run: Annotated[Path, typer.Argument(
+        metavar="RUN", show_default=False, help="Run directory that `vidrisk train` made.")],
+    out: Annotated[Path, typer.Option(
+        "--out", "-o", metavar="BUNDLE", show_default=False, help="New folder for the bundle.")],
     int8: Annotated[bool, typer.Option("--int8", help="Also make an INT8 variant (explicit Q/DQ).")] = False,
-    calib: Annotated[Optional[Path], typer.Option(metavar="DATA", show_default="the run's training split", help="Labelled data to calibrate INT8 on.")] = None,  # noqa: UP045
+    calib: Annotated[Path | None, typer.Option(
+        metavar="DATA", show_default="the run's training split", help="Labelled data to calibrate INT8 on.")] = None,
     calib_samples: Annotated[int, typer.Option(min=16, metavar="N", help="Samples to calibrate on.")] = 128,
-    max_drop: Annotated[float, typer.Option(min=0, max=100, metavar="POINTS", help="Points of top-1 that INT8 may lose.")] = 1.0,
-    only: Annotated[Optional[Literal["fp32", "int8"]], typer.Option(show_default="every variant", help="Ship this variant alone.")] = None,  # noqa: UP045
+    max_drop: Annotated[float, typer.Option(
+        min=0, max=100, metavar="POINTS", help="Points of top-1 that INT8 may lose.")] = 1.0,
+    only: Annotated[Literal["fp32", "int8"] | None, typer.Option(
+        show_default="every variant", help="Ship this variant alone.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what the gate measured as JSON.")] = False,
 ) -> None:
     """Merge, convert to ONNX, calibrate INT8, and compare every hop with the one before it.

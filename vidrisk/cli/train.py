@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal
 
 import typer
 
 
 def train(
-    data: Annotated[Path, typer.Argument(metavar="DATA", show_default=False, help="A folder with one sub-folder per class, or a CSV, JSONL or Parquet manifest.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", show_default=False, help="New folder for the run.")],
-    task: Annotated[Optional[Literal["action", "risk"]], typer.Option(show_default="action", help="action: which action a clip shows. risk: which defect, how bad.")] = None,  # noqa: UP045
-    backbone: Annotated[Optional[str], typer.Option(metavar="ID", show_default="efficientnet-lite0", help="efficientnet-lite0, a Hugging Face hub id, or a local folder.")] = None,  # noqa: UP045
-    config: Annotated[Optional[Path], typer.Option(metavar="YAML", help="Settings; config.yaml of a run is one.")] = None,  # noqa: UP045
-    assignments: Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as optim.epochs=3; may be repeated.")] = None,  # noqa: UP045
-    group_by: Annotated[Optional[str], typer.Option(help="Keep together in the split what shares this column or regular expression.")] = None,  # noqa: UP045
+    data: Annotated[Path, typer.Argument(
+        metavar="DATA", show_default=False, help="A folder with one sub-folder per class, or a CSV, JSONL or Parquet manifest.")],
+    out: Annotated[Path, typer.Option(
+        "--out", "-o", metavar="RUN", show_default=False, help="New folder for the run.")],
+    task: Annotated[Literal["action", "risk"] | None, typer.Option(
+        show_default="action", help="action: which action a clip shows. risk: which defect, how bad.")] = None,
+    backbone: Annotated[str | None, typer.Option(
+        metavar="ID", show_default="efficientnet-lite0", help="efficientnet-lite0, a Hugging Face hub id, or a local folder.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings; config.yaml of a run is one.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="KEY=VALUE", help="One setting, such as optim.epochs=3; may be repeated.")] = None,
+    group_by: Annotated[str | None, typer.Option(
+        help="Keep together in the split what shares this column or regular expression.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in RUN.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:

@@ -80,11 +80,12 @@ def _files_below(folder: str, entered: set[tuple[int, int]]) -> Iterator[str]:
             return
         entered.add((info.st_dev, info.st_ino))
         with os.scandir(folder) as entries:
-            visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+            visible = sorted((e.is_dir(), e.path) for e in entries if not e.name.startswith("."))  # files first
     except OSError:
         yield folder
         return
-    folders = [entry for entry in visible if entry.is_dir()]
-    yield from (entry.path for entry in visible if entry not in folders)
-    for entry in folders:
-        yield from _files_below(entry.path, entered)
+    for is_folder, path in visible:
+        if is_folder:
+            yield from _files_below(path, entered)
+        else:
+            yield path

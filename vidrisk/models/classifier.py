@@ -22,13 +22,14 @@ class ClipClassifier(nn.Module):
 
     def lower(self, frames: Tensor) -> Tensor:
         """Frames → what the first trained layer sees, ``(B, T, …)``."""
-        return self.encoder.lower(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        hidden = self.encoder.lower(frames.flatten(0, 1))
+        return hidden.reshape(*frames.shape[:2], *hidden.shape[1:])
 
     def features(self, inputs: Tensor) -> Tensor:
         """Frames, or the output of ``lower`` → features ``(B, T, D)``."""
         run = self.encoder if inputs.dtype == torch.uint8 else self.encoder.upper
-        features: Tensor = run(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
-        return features
+        features: Tensor = run(inputs.flatten(0, 1))
+        return features.reshape(*inputs.shape[:2], -1)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         logits: tuple[Tensor, ...] = self.head(self.features(inputs))

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidrisk.runtimes.errors import require
 from vidrisk.runtimes.specs import PixelSpec
@@ -24,15 +23,16 @@ PIXEL = PixelSpec(224, 224, resize="squash", interpolation="bicubic", mean=(127 
 class EfficientNetLite(nn.Module):
     """The trunk alone: normalised ``(N, 3, H, W)`` → feature map ``(N, 1280, H/32, W/32)``.
 
-    Batch norms are folded into their convolutions: the weights are frozen statistics here, training and export see the
-    same plain convolutions, and a step costs less.
+    Rebuilt from plain layers, because PEFT cannot rebuild the package's own convolutions. Batch norms stay apart while
+    training (folded in, the expanding convolutions would be 5 × smaller and the projecting ones 3 × larger, and no learning
+    rate would fit both); the export folds them.
     """
 
     def __init__(self, trunk: Any) -> None:
         super().__init__()
-        self.stem = _folded(trunk._conv_stem, trunk._bn0)
+        self.stem = _normed(trunk._conv_stem, trunk._bn0)
         self.blocks = nn.ModuleList(_Block(block) for block in trunk._blocks)
-        self.top = _folded(trunk._conv_head, trunk._bn1)
+        self.top = _normed(trunk._conv_head, trunk._bn1)
         self.activation = nn.ReLU6()
 
     def lower(self, pixels: Tensor, blocks: int) -> Tensor:
@@ -59,28 +59,27 @@ class _Block(nn.Module):
     def __init__(self, block: Any) -> None:
         super().__init__()
         args = block._block_args
-        self.expand = _folded(block._expand_conv, block._bn0) if args.expand_ratio != 1 else None
-        self.depthwise = _folded(block._depthwise_conv, block._bn1)
-        self.project = _folded(block._project_conv, block._bn2)
+        self.expand = _normed(block._expand_conv, block._bn0) if args.expand_ratio != 1 else None
+        self.depthwise = _normed(block._depthwise_conv, block._bn1)
+        self.project = _normed(block._project_conv, block._bn2)
         self.activation = nn.ReLU6()
         self.shortcut = bool(args.id_skip and args.stride == 1 and args.input_filters == args.output_filters)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        x = inputs if self.expand is None else self.activation(self.expand(inputs))
+        x: Tensor = inputs if self.expand is None else self.activation(self.expand(inputs))
         x = self.project(self.activation(self.depthwise(x)))
         return x + inputs if self.shortcut else x
 
 
-def _folded(convolution: Any, norm: nn.BatchNorm2d) -> nn.Module:
-    """A plain ``nn.Conv2d`` with the batch norm folded in, preceded by TensorFlow's one-sided padding where it is that."""
+def _normed(convolution: Any, norm: nn.BatchNorm2d) -> nn.Module:
+    """A plain ``nn.Conv2d`` and its batch norm, preceded by TensorFlow's one-sided padding where it is that."""
     left, right, top, bottom = getattr(convolution.static_padding, "padding", (0, 0, 0, 0))
     symmetric = left == right and top == bottom
     plain = nn.Conv2d(convolution.in_channels, convolution.out_channels, convolution.kernel_size,
                       stride=tuple(convolution.stride), padding=(top, left) if symmetric else 0,
                       groups=convolution.groups, bias=convolution.bias is not None)
     plain.load_state_dict(convolution.state_dict())
-    fused = fuse_conv_bn_eval(plain.eval(), norm.eval())
-    return fused if symmetric else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), fused)
+    return nn.Sequential(*([] if symmetric else [nn.ZeroPad2d((left, right, top, bottom))]), plain, norm)
 
 
 def load_efficientnet_lite(pixel: PixelSpec) -> EfficientNetLite:

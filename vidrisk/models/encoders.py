@@ -155,7 +155,7 @@ def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: P
 
 
 def default_pixel(backbone: str) -> PixelSpec:
-    """What the backbone was trained with, as a ``PixelSpec`` that squashes (a defect at the rim must not be cut off)."""
+    """What the backbone was trained with, as a ``PixelSpec``: its size, filter, mean and deviation."""
     return efficientnet.PIXEL if backbone == efficientnet.NAME else _hub_pixel(backbone, _hub_config(backbone))
 
 

@@ -82,10 +82,10 @@ class Checkpoint:
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:
-    """Trainable parameters, and the head's buffers."""
-    kept = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    kept.update({name: buffer for name, buffer in model.named_buffers() if name.startswith("head.")})
-    return {f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
+    """What training changes: the parameters with a gradient, and all of the head."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+            if name in trained or name.startswith("head.")}
 
 
 def _restore(model: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -28,14 +28,14 @@ class LoraSettings(Sealed):
 
 
 class HeadSettings(Sealed):
-    """``linear`` and ``mlp`` average the features over time; ``segments`` and ``attention`` see their order.
+    """``linear`` and ``mlp`` average the features over time; ``segments`` and ``attention`` see their order and motion.
 
     ``auto`` is ``segments`` for clips and ``linear`` for photos.
     """
 
     kind: Literal["auto", "linear", "mlp", "segments", "attention"] = "auto"
     hidden: int = Field(256, ge=8, le=4096)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
 
 
 class OptimSettings(Sealed):

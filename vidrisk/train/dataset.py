@@ -75,9 +75,8 @@ def moments_of(frames: Tensor, jitter: int, generator: torch.Generator | None) -
     """Pick T of ``(B, T·jitter, …)`` moments: one drawn from each group of ``jitter``, or its middle without a generator."""
     if jitter == 1:
         return frames
-    groups = frames.unflatten(1, (-1, jitter))
-    batch, moments = groups.shape[:2]
-    if generator is None:
-        return groups[:, :, jitter // 2]
-    pick = torch.randint(jitter, (batch, moments), generator=generator)
-    return groups[torch.arange(batch)[:, None], torch.arange(moments)[None, :], pick]
+    batch, moments = len(frames), frames.shape[1] // jitter
+    offsets = torch.full((batch, moments), jitter // 2) if generator is None else torch.randint(
+        jitter, (batch, moments), generator=generator)
+    chosen: Tensor = frames[torch.arange(batch)[:, None], torch.arange(moments) * jitter + offsets]
+    return chosen

@@ -28,7 +28,7 @@ from vidrisk.train.augment import augmented
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.config import OptimSettings, TrainConfig
 from vidrisk.train.dataset import ClipDataset, moments_of
-from vidrisk.train.views import ViewDataset, views_from_clips
+from vidrisk.train.views import ViewDataset, clips_at_once, views_from_clips
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def uses_bf16(precision: str) -> bool:
     """Whether to train in bfloat16; ``auto`` asks the processor."""
     if precision == "auto":
         if torch.cuda.is_available():
-            return torch.cuda.is_bf16_supported()
+            return bool(torch.cuda.is_bf16_supported())
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return precision == "bf16"
 
@@ -132,8 +132,8 @@ def _views_or_clips(model: ClipClassifier, data: ClipDataset, config: TrainConfi
                     on_progress: OnProgress) -> ViewDataset | ClipDataset:
     """The dataset in the form that costs least per epoch."""
     made = views_from_clips(model, data, views=views, kinds=config.augment, jitter=data.jitter,
-                            seed=config.seed, room_mb=config.cache_mb, batch_size=config.optim.batch_size,
-                            on_progress=lambda done, total: on_progress("carrying views through the frozen layers", done, total))
+                            seed=config.seed, room_mb=config.cache_mb,
+                            on_progress=lambda done, total: on_progress("running the frozen layers", done, total))
     return made or data
 
 
@@ -143,8 +143,10 @@ def evaluate(model: ClipClassifier, contract: Contract, data: ClipDataset | View
     """Mean loss and a report per target name, on the contract's own moments, without augmentation, in float32."""
     model.eval()
     logits: list[list[Tensor]] = [[] for _ in contract.targets]
-    for done, inputs in enumerate(_batches(data, config)):
-        on_progress("validating", done * config.optim.batch_size, len(data))
+    done = 0
+    for inputs in _batches(data, config):
+        on_progress("validating", done, len(data))
+        done += len(inputs)
         for collected, output in zip(logits, model(inputs), strict=True):
             collected.append(output.float().cpu())
     whole = tuple(torch.cat(parts) for parts in logits)
@@ -159,7 +161,7 @@ def _batches(data: ClipDataset | ViewDataset, config: TrainConfig) -> Iterator[T
     """The whole dataset in order, unaugmented: frames ``uint8 (B, T, H, W, 3)`` or views ``(B, T, …)``."""
     if isinstance(data, ViewDataset):
         data.draw(None)
-    for inputs, _ in DataLoader(data, batch_size=config.optim.batch_size, num_workers=config.workers):
+    for inputs, _ in DataLoader(data, batch_size=clips_at_once(data[0][0].shape[0]), num_workers=config.workers):
         yield inputs if isinstance(data, ViewDataset) else moments_of(inputs, data.jitter, None)
 
 
@@ -170,6 +172,7 @@ def _loss(logits: tuple[Tensor, ...], truth: Tensor, weights: list[Tensor | None
 
 
 def _parameter_groups(model: ClipClassifier, optim: OptimSettings) -> list[dict[str, Any]]:
+    """LoRA with its own rate and no decay (it decays towards the pretrained weights by itself), then the head."""
     lora = [p for p in model.encoder.parameters() if p.requires_grad]
     return [{"params": lora, "lr": optim.lora_lr, "weight_decay": 0.0},
             {"params": list(model.head.parameters()), "lr": optim.head_lr, "weight_decay": optim.weight_decay}]
@@ -199,10 +202,12 @@ def _standardise(model: ClipClassifier, train: ClipDataset | ViewDataset, config
     """Measure the training features once, so that the head starts on features of mean 0 and deviation 1."""
     model.eval()
     features: list[Tensor] = []
-    for done, inputs in enumerate(_batches(train, config)):
-        if done * config.optim.batch_size >= STANDARDISE_SAMPLES:
+    done = 0
+    for inputs in _batches(train, config):
+        on_progress("standardising", done, min(len(train), STANDARDISE_SAMPLES))
+        done += len(inputs)
+        if done > STANDARDISE_SAMPLES:
             break
-        on_progress("standardising", done * config.optim.batch_size, min(len(train), STANDARDISE_SAMPLES))
         features.append(model.features(inputs).float().flatten(0, 1))
     model.head.standardise_by(torch.cat(features))
 

@@ -7,11 +7,14 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vidrisk.data import Table, guidance_from_table, split_table, targets_from_table
+from vidrisk.data.table import SPLITS
 from vidrisk.frames import is_video
+from vidrisk.plots import plot_run
 from vidrisk.run import Labels, Run, build_classifier, contract_from_config, resolved
 from vidrisk.runtimes.contract import Contract
 from vidrisk.runtimes.errors import DataError, SettingsError, require
@@ -19,7 +22,6 @@ from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.config import TrainConfig
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.loop import Epoch, best_epoch, evaluate, fit
-from vidrisk.plots import plot_run
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +45,8 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
     begin = time.perf_counter()
     if not any(s.split for s in table.samples):
         table = split_table(table, seed=config.seed, group_by=config.group_by)
-    config = resolved(config)
     labels = labels_from_table(table, config)
+    config = resolved(config, clips=labels.clips)
     contract = contract_from_config(config, labels)
     parts, unreadable = _readable_parts(table, contract, config, on_progress)
 
@@ -73,7 +75,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
     finally:
         board.close()
     run.save(model)
-    reports = {name: evaluate(model, contract, parts[name], config, on_progress)[1] for name in ("val", "test") if name in parts}
+    reports = {name: evaluate(model, contract, data, config, on_progress)[1] for name, data in parts.items() if name != "train"}
     plot_run(out / "plots", history, reports, config.optim.metric)
     run.write_metrics({
         "best_epoch": best_epoch(history),
@@ -106,8 +108,8 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig,
     """
     parts: dict[str, ClipDataset] = {}
     unreadable: list[dict[str, str]] = []
-    room_mb = config.cache_mb
-    for name in ("train", "val", "test"):
+    room_mb = float(config.cache_mb)
+    for name in SPLITS:
         part = table.of_split(name)
         if not len(part):
             if name == "train":
@@ -115,7 +117,7 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig,
             continue
         data = ClipDataset(part, contract, jitter=config.jitter if name == "train" else 1, decoder=config.decoder,
                            cache_mb=room_mb)
-        bad = data.drop_unreadable(lambda done, total, name=name: on_progress(f"reading {name}", done, total))
+        bad = data.drop_unreadable(partial(on_progress, f"reading {name}"))
         room_mb -= data.cached_mb
         unreadable += [{"path": path, "split": name, "reason": reason} for path, reason in bad]
         if not len(data):

@@ -20,6 +20,14 @@ from vidrisk.train.dataset import ClipDataset, moments_of
 log = logging.getLogger(__name__)
 
 
+FRAMES_AT_ONCE = 32
+
+
+def clips_at_once(moments: int) -> int:
+    """Clips per batch where no gradient is needed: few frames at a time stay in the processor's cache."""
+    return max(1, FRAMES_AT_ONCE // moments)
+
+
 class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
     """Item i: one view ``float16 (T, …)`` of sample i, chosen by ``draw``, and the label indices.
 
@@ -46,7 +54,7 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
 
 @torch.inference_mode()
 def views_from_clips(model: ClipClassifier, data: ClipDataset, *, views: int, kinds: tuple[str, ...], jitter: int, seed: int,
-                     room_mb: float, batch_size: int, on_progress: Callable[[int, int], None]) -> ViewDataset | None:
+                     room_mb: float, on_progress: Callable[[int, int], None]) -> ViewDataset | None:
     """Carry ``views`` views of every sample through the frozen part of the encoder.
 
     Returns:
@@ -63,7 +71,7 @@ def views_from_clips(model: ClipClassifier, data: ClipDataset, *, views: int, ki
     generator = torch.Generator().manual_seed(seed)
     kept = torch.empty((len(data), views, *one.shape[1:]), dtype=torch.float16)
     done = 0
-    for frames, _ in DataLoader(data, batch_size=batch_size):
+    for frames, _ in DataLoader(data, batch_size=clips_at_once(data[0][0].shape[0])):
         on_progress(done, len(data))
         for view in range(views):
             plain = view == 0

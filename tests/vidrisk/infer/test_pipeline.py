@@ -229,3 +229,13 @@ def test_the_summary_file_says_what_the_run_returned(media: Path, tmp_path: Path
     assert summary.mean_severity is not None and 0 < summary.mean_severity < 100
     assert set(summary.timings_s) == {"wall", "decode", "encode", "head", "write"} and summary.other_files == 3
     assert (summary.runtime, summary.variant, summary.provenance["digest"]) == ("fake", "fp32", "0" * 64)
+
+
+def test_the_odd_real_clips(tmp_path: Path) -> None:
+    """The clips have two containers, several codecs and a sound track."""
+    clips = Path(os.environ.get("VIDRISK_TEST_DATA", Path(__file__).parents[4] / "shared" / "data")) / "clips"
+    if not clips.is_dir():
+        pytest.skip(f"no real clips in {clips}: set VIDRISK_TEST_DATA")
+    summary = run_inference(colour_classifier(ACTION), find_inputs([clips]), tmp_path / "out", SETTINGS)
+    assert summary.inputs == 5 and summary.failed == 0
+    assert all(p.end_s and p.end_s > 1 for p in read_predictions(tmp_path / "out"))

@@ -42,7 +42,8 @@ def test_floats_have_six_digits_and_keys_an_order() -> None:
 
 def test_risk_has_severity_level_and_guidance() -> None:
     prediction = prediction_from_probabilities(
-        RISK, "/墙.jpg", (None, None), {"defect": np.array([0.8, 0.1, 0.1], np.float32), "level": np.array([0.1, 0.3, 0.6], np.float32)})
+        RISK, "/墙.jpg", (None, None),
+        {"defect": np.array([0.8, 0.1, 0.1], np.float32), "level": np.array([0.1, 0.3, 0.6], np.float32)})
     assert (prediction.label, prediction.defect, prediction.level) == ("red", "red", "严重")
     assert prediction.severity == pytest.approx(75.0)
     assert prediction.advice == "立即停工。" and not prediction.uncertain

@@ -1,0 +1,126 @@
+"""One export per graph and session: the exporter takes seconds each time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vidrisk.export.export import Trained, graphs_from_contract
+from vidrisk.export.gate import Validation
+from vidrisk.export.graphs import export_onnx
+from vidrisk.export.merge import merged_from_trained
+from vidrisk.export.registry import exporter_config
+from vidrisk.models.heads import Head
+from vidrisk.runtimes import Contract, Graph, PixelSpec, Target, TimeSpec
+
+FRAMES = 3
+TARGET = Target(name="action", labels=("run", "sit", "fall"))
+
+
+@dataclass(frozen=True)
+class Exported:
+    module: nn.Module
+    graph: Graph
+    path: Path
+
+
+def contract_of(side: int, frames: int = FRAMES) -> Contract:
+    return Contract(task="action", pixel=PixelSpec(side, side), time=TimeSpec(frames), targets=(TARGET,))
+
+
+@pytest.fixture(scope="session")
+def exported_encoder(adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """Family → its merged encoder and the ONNX file of it, by the registry's own dummy inputs."""
+    folder = tmp_path_factory.mktemp("encoders")
+
+    @functools.cache
+    def make(family: str) -> Exported:
+        module = merged_from_trained(adapted_encoder(family))
+        graph = graphs_from_contract(contract_of(64), module.width)["encoder"]
+        config = exporter_config(module.family, getattr(module.backbone, "config", None))
+        frames = config.generate_dummy_inputs(batch_size=2, height=64, width=64)["frames"]
+        export_onnx(module, frames, graph.inputs, graph.outputs, folder / f"{family}.onnx")
+        return Exported(module, graph, folder / f"{family}.onnx")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported_head(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Exported]:
+    """Head kind and T → the head and the ONNX file of it; two targets, features of width 24."""
+    folder = tmp_path_factory.mktemp("heads")
+
+    @functools.cache
+    def make(kind: Any, frames: int) -> Exported:
+        torch.manual_seed(0)
+        targets = (Target(name="defect", labels=("crack", "ok")), Target(name="level", labels=("1", "2", "3"), ordered=True))
+        contract = Contract(task="risk", pixel=PixelSpec(8, 8), time=TimeSpec(frames), targets=targets)
+        head = Head(kind, width=24, frames=frames, targets=targets, hidden=16, dropout=0.2)
+        head.standardise_by(torch.randn(50, 24) * 3 + 1)
+        graph = graphs_from_contract(contract, 24)["head"]
+        path = folder / f"{kind}{frames}.onnx"
+        export_onnx(head, torch.zeros(2, frames, 24), graph.inputs, graph.outputs, path)
+        return Exported(head.eval(), graph, path)
+
+    return make
+
+
+class SmallEncoder(nn.Module):
+    """Four convolutions and the average: exports in a second.
+
+    ``outlier`` scales one channel in front of the last convolution up, and that convolution's weights for it down: the same
+    function in floating point, but in 8 bits that channel drowns all others.
+    """
+
+    def __init__(self, outlier: float) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = nn.ModuleList(nn.Conv2d(inputs, 12, 3, stride=2, padding=1) for inputs in (3, 12, 12, 12))
+        third, last = self.layers[2], self.layers[3]
+        with torch.no_grad():
+            third.weight[0] *= outlier
+            third.bias[0] *= outlier
+            last.weight[:, 0] /= outlier
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        x = frames.float().permute(0, 3, 1, 2) / 64 - 1.5
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return x.mean(dim=(2, 3))
+
+
+@pytest.fixture
+def small_encoder() -> Callable[..., nn.Module]:
+    def make(outlier: float = 1.0) -> nn.Module:
+        return SmallEncoder(outlier)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_trained(clips: Callable[..., Any]) -> Callable[..., tuple[Trained, Validation]]:
+    """An encoder → what an application hands over, its head fitted to the features so that every sample is right."""
+
+    def make(encoder: nn.Module, family: str, side: int, backbone_config: Any = None, samples: int = 24) -> tuple[Trained, Validation]:
+        torch.manual_seed(5)
+        frames = clips(samples, FRAMES, side)
+        with torch.inference_mode():
+            features = encoder.eval()(torch.from_numpy(frames).flatten(0, 1))
+        head = Head("linear", width=features.shape[1], frames=FRAMES, targets=(TARGET,), hidden=16, dropout=0.1)
+        head.standardise_by(features)
+        with torch.inference_mode():
+            logits = head.eval()(features.unflatten(0, (samples, FRAMES)))[0].numpy()
+        contract = contract_of(side)
+        trained = Trained(encoder, head, contract, family=family, width=features.shape[1], backbone_config=backbone_config)
+        truth = np.asarray(logits.argmax(1), np.int64)
+        return trained, Validation(frames, {"action": truth}, [f"clip {i}" for i in range(samples)])
+
+    return make

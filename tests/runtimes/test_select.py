@@ -1,0 +1,141 @@
+"""``auto`` measures once per bundle and machine, among what passed the gate."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidrisk.runtimes import Bundle, Choice, choose, open_runner
+from vidrisk.runtimes.errors import BundleError, MissingExtra, RuntimeFailure, SettingsError
+from vidrisk.runtimes.select import BUNDLE_RUNTIMES, cache_folder, installed_runtimes
+
+MakeBundle = Callable[..., Bundle]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def kept(cache: Path) -> list[Path]:
+    return sorted((cache / "choices").iterdir()) if cache.exists() else []
+
+
+def test_auto_measures_once_and_keeps_the_choice(make_bundle: MakeBundle, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bundle = make_bundle()
+    caplog.set_level(logging.INFO, "vidrisk.runtimes.select")
+    first = choose(bundle, threads=1)
+    assert first.ms_per_frame is not None
+    assert first.ms_per_frame > 0
+    measured = [r.getMessage() for r in caplog.records if "ms per frame" in r.getMessage()]
+    assert len(measured) == len(installed_runtimes()) * 2 == 4
+    caplog.clear()
+    assert choose(bundle, threads=1) == first
+    assert not caplog.records
+    assert [p.suffix for p in kept(cache)] == [".json"]
+
+
+def test_what_is_kept_is_believed(make_bundle: MakeBundle, cache: Path) -> None:
+    bundle = make_bundle()
+    choose(bundle)
+    told = Choice("openvino", "int8", 0.001)
+    kept(cache)[0].write_text(json.dumps({"runtime": "openvino", "variant": "int8", "ms_per_frame": 0.001}))
+    assert choose(bundle) == told
+
+
+def test_another_digest_or_thread_count_measures_again(make_bundle: MakeBundle, cache: Path) -> None:
+    choose(make_bundle("one"), runtime="onnxruntime")
+    choose(make_bundle("same"), runtime="onnxruntime")
+    assert len(kept(cache)) == 1
+    choose(make_bundle("three", variants=("fp32", "int8", "mixed"), refused=("mixed",)), runtime="onnxruntime")
+    assert len(kept(cache)) == 2
+    choose(make_bundle("again"), runtime="onnxruntime", threads=1)
+    assert len(kept(cache)) == 3
+    choose(make_bundle("other"))
+    assert len(kept(cache)) == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"runtime": "x"}', b'{"runtime": "onnxruntime", "variant": "mixed"}',
+                                     b'{"runtime": "onnxruntime", "variant": "fp32", "sneaky": 1}'])
+def test_a_damaged_cache_is_measured_anew(make_bundle: MakeBundle, cache: Path, content: bytes) -> None:
+    bundle = make_bundle()
+    choose(bundle, runtime="onnxruntime")
+    path = kept(cache)[0]
+    path.write_bytes(content)
+    assert choose(bundle, runtime="onnxruntime").ms_per_frame is not None
+    assert json.loads(path.read_text())["runtime"] == "onnxruntime"
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_else(make_bundle: MakeBundle, cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    assert choose(make_bundle(), runtime="onnxruntime").runtime == "onnxruntime"
+
+
+def test_auto_considers_only_what_passed(make_bundle: MakeBundle, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vidrisk.runtimes.select")
+    bundle = make_bundle(variants=("fp32", "fp16", "int8"), refused=("int8",))
+    assert choose(bundle).variant in ("fp32", "fp16")
+    assert not any("int8" in r.getMessage() for r in caplog.records)
+    assert choose(bundle, runtime="openvino", variant="int8") == Choice("openvino", "int8")  # named: the user's own decision
+    with pytest.raises(BundleError, match="no passed variant; allowed: none"):
+        choose(make_bundle("refused", refused=("fp32", "int8")))
+
+
+def test_one_candidate_is_not_measured(make_bundle: MakeBundle, cache: Path) -> None:
+    assert choose(make_bundle(variants=("fp32",)), runtime="onnxruntime") == Choice("onnxruntime", "fp32")
+    assert kept(cache) == []
+
+
+@pytest.mark.parametrize("variants", [("fp32",), ("fp32", "int8")])
+def test_unknown_runtimes_and_variants(make_bundle: MakeBundle, variants: tuple[str, ...]) -> None:
+    bundle = make_bundle(variants=variants)
+    with pytest.raises(SettingsError, match="runtime 'tensorflow'.*; allowed: auto, onnxruntime, openvino"):
+        choose(bundle, runtime="tensorflow")
+    with pytest.raises(BundleError, match=f"has no mixed; allowed: {', '.join(variants)}"):
+        choose(bundle, variant="mixed")
+    with pytest.raises(SettingsError, match="cannot run a bundle"):
+        open_runner(bundle, "encoder", runtime="torch", variant="fp32")
+    with pytest.raises(BundleError, match="has no variant 'mixed'"):
+        open_runner(bundle, "encoder", runtime="onnxruntime", variant="mixed")
+
+
+def test_nothing_installed_names_the_extra(make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidrisk.runtimes.select.is_installed", lambda name: False)
+    with pytest.raises(MissingExtra, match=r"pip install 'vidrisk\[cpu\]'"):
+        choose(make_bundle())
+
+
+def test_a_variant_that_an_engine_refuses_is_passed_over(make_bundle: MakeBundle, caplog: pytest.LogCaptureFixture) -> None:
+    bundle = make_bundle()
+    bundle.path("encoder", "int8").write_bytes(b"garbage")
+    assert choose(bundle, runtime="onnxruntime").variant == "fp32"
+    assert "onnxruntime with int8 does not run here" in caplog.text
+    bundle.path("encoder", "fp32").write_bytes(b"garbage")
+    with pytest.raises(RuntimeFailure, match=r"no runtime can run a\.bundle here; fix: vidrisk doctor"):
+        choose(bundle, threads=1)
+
+
+@pytest.mark.parametrize("runtime", list(BUNDLE_RUNTIMES))
+def test_both_graphs_of_a_bundle_run(make_bundle: MakeBundle, runtime: str) -> None:
+    bundle = make_bundle()
+    frames = np.zeros((4, *bundle.contract.pixel.frame_shape), np.uint8)
+    with open_runner(bundle, "encoder", runtime=runtime, variant="int8", threads=1) as encoder:
+        features = encoder.infer({"frames": frames})["features"]
+    with open_runner(bundle, "head", runtime=runtime, variant="int8", threads=1) as head:
+        assert head.infer({"features": features[None]})["action_logits"].shape == (1, 3)
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("VIDRISK_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/vidrisk")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/home/y")
+    assert cache_folder() == Path("/home/y/.cache/vidrisk")
