@@ -26,7 +26,7 @@ from vidrisk.train.config import config_from_options
 from vidrisk.train.train import train_run
 
 SETTINGS = ["frames=16", "lora.last_blocks=0", "augment=[flip]", "views=2", "head.kind=segments", "head.dropout=0.5",
-            "optim.epochs=40", "optim.batch_size=64", "optim.head_lr=0.0001", "optim.label_smoothing=0.1", "precision=fp32"]
+            "optim.epochs=40", "optim.batch_size=64", "optim.head_lr=0.0001", "optim.label_smoothing=0.1"]
 RESULT = Path(__file__).parent / "results" / "ut_interaction.json"
 
 
@@ -40,12 +40,13 @@ def folds(table: Table) -> list[tuple[str, Table]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    data = parser.parse_args().data
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
     begin = time.perf_counter()
     seeds = []
-    for seed in (0, 1, 2):
+    for seed in range(arguments.seeds):
         confusion: np.ndarray | None = None
-        for number, (name, table) in enumerate(folds(load_table(data, "action"))):
+        for number, (name, table) in enumerate(folds(load_table(arguments.data, "action"))):
             with tempfile.TemporaryDirectory() as scratch:
                 run = train_run(table, config_from_options(None, [*SETTINGS, f"seed={seed}"]), Path(scratch) / "run")
                 with open_classifier(run.root) as classifier:

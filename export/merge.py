@@ -35,4 +35,15 @@ def merged_from_trained(module: nn.Module) -> nn.Module:
             setattr(parent, name.rpartition(".")[2], base)
     if has_adapter(result):
         raise RuntimeFailure("adapter layers are left after merging", fix="load the run with PEFT's own LoRA layers")
-    return result["module"].eval()
+    plain: nn.Module = result["module"].eval()
+    _fold_batch_norms(plain)
+    return plain
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Where a sequence holds a convolution and then its batch norm, make them one convolution, in place."""
+    for sequence in [part for part in module.modules() if isinstance(part, nn.Sequential)]:
+        for index in range(len(sequence) - 1):
+            convolution, norm = sequence[index], sequence[index + 1]
+            if type(convolution) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d):
+                sequence[index], sequence[index + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()

@@ -65,12 +65,20 @@ def exported_head(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, in
         contract = Contract(task="risk", pixel=PixelSpec(8, 8), time=TimeSpec(frames), targets=targets)
         head = Head(kind, width=24, frames=frames, targets=targets, hidden=16, dropout=0.2)
         head.standardise_by(torch.randn(50, 24) * 3 + 1)
+        untrained_no_more(head)
         graph = graphs_from_contract(contract, 24)["head"]
         path = folder / f"{kind}{frames}.onnx"
         export_onnx(head, torch.zeros(2, frames, 24), graph.inputs, graph.outputs, path)
         return Exported(head.eval(), graph, path)
 
     return make
+
+
+def untrained_no_more(head: Head) -> None:
+    """Weights such as training leaves: a fresh head answers the same to everything."""
+    for classifier in head.classifiers:
+        nn.init.normal_(classifier.weight)
+        nn.init.normal_(classifier.bias)
 
 
 class SmallEncoder(nn.Module):
@@ -116,6 +124,7 @@ def make_trained(clips: Callable[..., Any]) -> Callable[..., tuple[Trained, Vali
             features = encoder.eval()(torch.from_numpy(frames).flatten(0, 1))
         head = Head("linear", width=features.shape[1], frames=FRAMES, targets=(TARGET,), hidden=16, dropout=0.1)
         head.standardise_by(features)
+        untrained_no_more(head)
         with torch.inference_mode():
             logits = head.eval()(features.unflatten(0, (samples, FRAMES)))[0].numpy()
         contract = contract_of(side)

@@ -75,7 +75,7 @@ def test_the_bundle_answers_as_the_trained_model_does(full: Any) -> None:
 def test_int8_is_smaller_and_carries_qdq(full: Any) -> None:
     bundle = full[2]
     sizes = {variant: bundle.path("encoder", variant).stat().st_size for variant in bundle.passed}
-    assert sizes["int8"] < 0.6 * sizes["fp32"]
+    assert sizes["int8"] < 0.7 * sizes["fp32"]  # a quarter of the weights' bytes, but so small a model is half graph
     types = {node.op_type for node in onnx.load(str(bundle.path("encoder", "int8"))).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= types
     for path in bundle.root.iterdir():
@@ -94,7 +94,7 @@ def test_without_int8_there_is_no_calibration(small: Any, tmp_path: Path) -> Non
     trained, validation = small
     bundle, report = export_bundle(trained, tmp_path / "b", validation, np.empty((0, 32, 32, 3), np.uint8), ExportOptions())
     assert bundle.passed == ("fp32",)
-    assert {hop.variant for hop in report.hops} == {"fp32"}
+    assert [hop.name for hop in report.hops] == ["frozen → folded", *["merged → onnx fp32"] * 2]
 
 
 def test_a_loss_over_the_limit_is_refused_and_nothing_is_written(make_trained: Make, small_encoder: Make, clips: Make, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_broken_weights_are_refused_and_nothing_is_written(make_trained: Make, s
     trained, validation = make_trained(small_encoder(), "efficientnet-lite0", 32)
     with torch.no_grad():
         trained.head.classifiers[0].weight[0, 0] = float("nan")
-    with pytest.raises(GateRefused, match=r"merged → onnx fp32 .*not finite"):
+    with pytest.raises(GateRefused, match=r"the gate refused frozen → folded .*not finite"):
         export_bundle(trained, tmp_path / "b", validation, np.empty((0, 32, 32, 3), np.uint8), ExportOptions())
     assert list(tmp_path.iterdir()) == []
 

@@ -58,6 +58,7 @@ def test_every_head_agrees_in_every_engine(exported_head: Make, kind: str, frame
     for batch in (1, 2, 5):
         feed = {"features": np.random.default_rng(batch).normal(1, 3, (batch, frames, 24)).astype(np.float32)}
         expected = torch_runner.infer(feed)
+        assert all(np.ptp(logits, axis=1).min() > 0.01 for logits in expected.values())
         for runner in others:
             result = runner.infer(feed)
             for name, logits in expected.items():
@@ -80,7 +81,8 @@ def check_file(exported: Any) -> None:
 
 def test_the_uint8_input_meets_a_cast_first(exported_encoder: Make) -> None:
     model = onnx.load(str(exported_encoder("vit").path))
-    assert [n.op_type for n in model.graph.node if "frames" in n.input] == ["Cast"]  # TensorRT takes uint8 into a Cast only
+    readers = {n.op_type for n in model.graph.node if "frames" in n.input}
+    assert readers - {"Shape"} == {"Cast"}  # TensorRT takes uint8 values into a Cast only
 
 
 def spec(name: str, *shape: int | str) -> tuple[TensorSpec, ...]:

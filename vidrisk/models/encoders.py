@@ -171,9 +171,8 @@ def _hub_config(backbone: str) -> Any:
     transformers: Any = require("transformers", "train")
     try:
         config = transformers.AutoConfig.from_pretrained(backbone)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"unknown backbone {backbone!r}: {reason}",
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SettingsError(f"unknown backbone {backbone!r}: {_first_line(error)}",
                             allowed=f"{efficientnet.NAME}, a Hugging Face hub id or a local folder",
                             fix="check the spelling and the network, or give a folder saved with save_pretrained") from error
     return getattr(config, "vision_config", config)
@@ -183,15 +182,20 @@ def _hub_pixel(backbone: str, config: Any) -> PixelSpec:
     size = getattr(config, "image_size", 224)
     height, width = (size, size) if isinstance(size, int) else tuple(size)
     spec = PixelSpec(height, width)
-    transformers: Any = require("transformers", "train")
+    processing: Any = require("transformers.image_processing_base", "train")
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(backbone)
-    except (OSError, ValueError, ImportError) as error:
-        log.warning("%s has no image processor, ImageNet mean and std are taken: %s", backbone, str(error).splitlines()[0])
+        # Read, not built: some processors exist for torchvision alone.
+        processor, _ = processing.ImageProcessingMixin.get_image_processor_dict(backbone)
+        mean, std = tuple(processor["image_mean"]), tuple(processor["image_std"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s has no image processor, ImageNet mean and std are taken: %s", backbone, _first_line(error))
         return spec
-    bicubic = int(getattr(processor, "resample", None) or 2) == 3  # PIL's numbering
-    return dataclasses.replace(spec, mean=tuple(processor.image_mean), std=tuple(processor.image_std),
-                               interpolation="bicubic" if bicubic else "bilinear")
+    bicubic = processor.get("resample") == 3  # PIL's numbering
+    return dataclasses.replace(spec, mean=mean, std=std, interpolation="bicubic" if bicubic else "bilinear")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _hub_encoder(backbone: str, pixel: dict[str, Any] | None, pool: Pool) -> FrameEncoder:
@@ -200,13 +204,18 @@ def _hub_encoder(backbone: str, pixel: dict[str, Any] | None, pool: Pool) -> Fra
     spec = pixel_spec(_hub_pixel(backbone, config), pixel)
     family = FAMILIES.get(config.model_type, Family("AutoModel", "mean"))
     options: dict[str, Any] = {"add_pooling_layer": False} if family.skip_pooler else {}
+    safetensors: Any = require("safetensors", "train")
+    needed = "it needs a config.json and model.safetensors of an image encoder"
     # safetensors only: a pickled checkpoint can run code.
     try:
-        tower = getattr(transformers, family.model_class).from_pretrained(
-            backbone, use_safetensors=True, **options)
-    except (OSError, ValueError, AttributeError) as error:
-        raise SettingsError(f"backbone {backbone!r} cannot be loaded: {str(error).splitlines()[0]}",
-                            fix="it needs a config.json and model.safetensors of an image encoder") from error
+        tower, loaded = getattr(transformers, family.model_class).from_pretrained(
+            backbone, use_safetensors=True, output_loading_info=True, **options)
+    except (OSError, ValueError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+        raise SettingsError(f"backbone {backbone!r} cannot be loaded: {_first_line(error)}", fix=needed) from error
+    # They would be random. A tower that we do not know may lack layers that we do not use.
+    if config.model_type in FAMILIES and loaded["missing_keys"]:
+        missing = sorted(loaded["missing_keys"])
+        raise SettingsError(f"backbone {backbone!r} lacks {len(missing)} weights, such as {missing[0]}", fix=needed)
     try:
         return FrameEncoder(tower, spec, pool=family.pool if pool == "auto" else pool, family=config.model_type)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:

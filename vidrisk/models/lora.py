@@ -5,6 +5,7 @@ Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,22 @@ def load_adapter(encoder: FrameEncoder, folder: Path, *, trainable: bool = False
         BundleError: the adapter is missing, damaged, or made for another backbone.
     """
     peft: Any = require("peft", "train")
-    if not (folder / "adapter_model.safetensors").is_file():
+    safetensors: Any = require("safetensors", "train")
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file() or not (folder / "adapter_config.json").is_file():
         raise BundleError(f"{folder} holds no adapter", fix="train the run again, or copy it whole")
+    fix = "use the backbone that the run was trained with"
     try:
-        encoder.backbone = peft.PeftModel.from_pretrained(encoder.backbone, str(folder), is_trainable=trainable)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise BundleError(f"{folder} does not fit the backbone: {str(error).splitlines()[0]}",
-                          fix="use the backbone that the run was trained with") from error
+        with safetensors.safe_open(str(weights), framework="pt") as file:
+            saved = set(file.keys())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of missing keys, which the comparison below refuses
+            adapted = peft.PeftModel.from_pretrained(encoder.backbone, str(folder), is_trainable=trainable)
+    except (ValueError, RuntimeError, OSError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise BundleError(f"{folder} does not fit the backbone: {reason}", fix=fix) from error
+    # PEFT skips a layer that only one side has.
+    alone = sorted(saved ^ set(peft.get_peft_model_state_dict(adapted)))
+    if alone:
+        raise BundleError(f"{folder} does not fit the backbone: {len(alone)} layers without a partner, such as {alone[0]}", fix=fix)
+    encoder.backbone = adapted

@@ -1,0 +1,178 @@
+"""Encoders of every family, from folders as they are published; what is none is one line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+from torch import nn
+
+from vidrisk.models.encoders import FrameEncoder, build_encoder, default_pixel
+from vidrisk.runtimes import PixelSpec
+from vidrisk.runtimes.errors import SettingsError
+
+FAMILIES = ["clip_vision_model", "siglip_vision_model", "dinov2", "dinov3_vit", "vit"]
+Make = Callable[..., Any]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_features_are_the_familys_own_on_normalised_pixels(backbone_folder: Make, clips: Make, family: str) -> None:
+    folder = backbone_folder(family)
+    encoder = build_encoder(str(folder))
+    described = json.loads((folder / "preprocessor_config.json").read_text())
+    frames = torch.from_numpy(clips(3)[:, 0])
+    mean, std = (torch.tensor(described[f"image_{name}"]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    pixels = (frames.permute(0, 3, 1, 2) / 255 - mean) / std
+    with torch.inference_mode():
+        output = encoder.backbone(pixels)
+        features = encoder(frames)
+    expected = output.last_hidden_state[:, 0] if family == "vit" else output.pooler_output
+    assert features.shape == (3, encoder.width) == (3, 64)
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
+    assert encoder.family == family
+    assert features.std(dim=0).max() > 1e-3  # different frames, different features
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_default_pixel_is_what_the_folder_says(backbone_folder: Make, family: str, caplog: pytest.LogCaptureFixture) -> None:
+    folder = backbone_folder(family)
+    described = json.loads((folder / "preprocessor_config.json").read_text())
+    expected = PixelSpec(64, 64, interpolation="bicubic", mean=tuple(described["image_mean"]), std=tuple(described["image_std"]))
+    assert default_pixel(str(folder)) == expected
+    assert not [r for r in caplog.records if r.name.startswith("vidrisk")]
+
+
+def test_without_a_processor_imagenet_is_taken_and_said(backbone_folder: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = Path(shutil.copytree(backbone_folder("vit"), tmp_path / "bare"))
+    (folder / "preprocessor_config.json").unlink()
+    caplog.set_level(logging.WARNING, "vidrisk")
+    assert default_pixel(str(folder)) == PixelSpec(64, 64)
+    assert "ImageNet mean and std are taken" in caplog.text
+
+
+@pytest.mark.parametrize(("whole", "vision"), [("CLIP", "clip_vision_model"), ("Siglip", "siglip_vision_model")])
+def test_of_two_towers_the_vision_tower_is_taken(backbone_folder: Make, clips: Make, tmp_path: Path, whole: str, vision: str) -> None:
+    tower = build_encoder(str(backbone_folder(vision)))
+    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
+    config = getattr(transformers, f"{whole}Config")(text_config=text, vision_config=tower.backbone.config.to_dict())
+    both = getattr(transformers, f"{whole}Model")(config)
+    both.vision_model.load_state_dict({name.removeprefix("vision_model."): value for name, value in tower.backbone.state_dict().items()})
+    both.save_pretrained(tmp_path)
+    shutil.copy(backbone_folder(vision) / "preprocessor_config.json", tmp_path)
+    encoder = build_encoder(str(tmp_path))
+    assert encoder.family == vision
+    assert type(encoder.backbone) is type(tower.backbone)
+    frames = torch.from_numpy(clips(2)[:, 0])
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder(frames), tower(frames))
+
+
+def test_pools_of_a_transformer(backbone_folder: Make, clips: Make) -> None:
+    frames = torch.from_numpy(clips(2)[:, 0])
+    results = {pool: build_encoder(str(backbone_folder("dinov2")), pool=pool)(frames) for pool in ("cls", "mean", "pooler")}
+    torch.testing.assert_close(results["cls"], results["pooler"])
+    assert (results["cls"] - results["mean"]).abs().max() > 1e-3
+    with pytest.raises(SettingsError, match="does not encode 64x64 images with pool 'pooler'"):
+        build_encoder(str(backbone_folder("vit")), pool="pooler")
+
+
+def test_sizes(backbone_folder: Make) -> None:
+    assert build_encoder(str(backbone_folder("dinov2")), pixel={"height": 96, "width": 80}).width == 64
+    with pytest.raises(SettingsError, match="does not encode 96x96 images"):
+        build_encoder(str(backbone_folder("vit")), pixel={"height": 96, "width": 96})
+    with pytest.raises(SettingsError, match=r"pixel\.size is unknown; allowed: crop_fraction, height"):
+        build_encoder(str(backbone_folder("vit")), pixel={"size": 96})
+
+
+@pytest.mark.parametrize("name", ["no-such-user/no-such-model", "no such name", "", "a/b/c", "..", "/nowhere/at/all"])
+def test_unknown_backbones_are_one_line_at_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for ask in (build_encoder, default_pixel):
+        with pytest.raises(SettingsError, match="unknown backbone") as caught:
+            ask(name)
+        assert len(str(caught.value).splitlines()) == 1
+        assert "efficientnet-lite0, a Hugging Face hub id or a local folder" in str(caught.value)
+
+
+def refused(folder: Path, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        build_encoder(str(folder))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_folders_that_hold_no_backbone(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "unknown backbone")
+    for number, content in enumerate(("", "{", "[]", "{}", '{"model_type": "no-such-type"}')):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "config.json").write_text(content)
+        refused(folder, "backbone")
+
+
+def test_pickled_weights_are_never_read(backbone_folder: Make, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(backbone_folder("vit"), tmp_path / "pickled"))
+    torch.save(safetensors.torch.load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    refused(folder, r"cannot be loaded.*fix: it needs a config\.json and model\.safetensors")
+
+
+def test_damaged_and_foreign_weights(backbone_folder: Make, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(backbone_folder("vit"), tmp_path / "vit"))
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    for content in (b"", b"garbage", whole[:100], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        refused(folder, "cannot be loaded")
+    path.write_bytes((backbone_folder("dinov2") / "model.safetensors").read_bytes())  # other names: all would be left random
+    refused(folder, "lacks .* weights")
+    path.write_bytes(whole)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
+    refused(folder, "cannot be loaded")
+
+
+def test_a_text_model_is_no_image_encoder(tmp_path: Path) -> None:
+    config = transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=20)
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    refused(tmp_path, "does not encode")
+
+
+def test_batch_norms_stay_in_evaluation() -> None:
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    encoder = FrameEncoder(backbone, PixelSpec(8, 8), pool="avg", family="test").train()
+    assert [m.training for m in backbone] == [True, False, True]
+    before = backbone[1].running_mean.clone()
+    encoder(torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8))
+    assert torch.equal(backbone[1].running_mean, before)
+    assert not any(m.training for m in encoder.eval().modules())
+
+
+@pytest.mark.parametrize("family", ["vit", "efficientnet-lite0"])
+def test_an_encoder_run_in_two_parts_is_the_same(adapted_encoder: Make, clips: Make, family: str) -> None:
+    encoder, frames = adapted_encoder(family), torch.from_numpy(clips(2)[:, 0])
+    with torch.inference_mode():
+        whole = encoder(frames)
+        assert torch.equal(encoder.upper(encoder.lower(frames)), whole)
+        trained = [name for name, p in encoder.named_parameters() if p.requires_grad]
+        below = [f"blocks.{block}." for block in range(encoder.frozen_blocks)]
+        assert not [name for name in trained if any(part in name for part in below)]
+        encoder.is_frozen = True
+        assert torch.equal(encoder.upper(encoder.lower(frames)), whole)
+
+
+@pytest.mark.parametrize("family", ["vit", "efficientnet-lite0"])
+def test_adapted_encoders_can_be_trained(adapted_encoder: Make, clips: Make, family: str) -> None:
+    encoder = adapted_encoder(family).train()
+    encoder(torch.from_numpy(clips(2)[:, 0])).square().mean().backward()
+    assert {name for name, p in encoder.named_parameters() if p.grad is not None} == {
+        name for name, _ in encoder.named_parameters() if "lora_" in name}

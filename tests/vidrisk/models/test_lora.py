@@ -1,0 +1,146 @@
+"""LoRA sits on the projections of attention and MLP, and comes back from disk as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vidrisk.models.encoders import build_encoder
+from vidrisk.models.lora import add_lora, load_adapter, projection_names, save_adapter
+from vidrisk.runtimes.errors import BundleError, SettingsError
+
+Make = Callable[..., Any]
+SIDE = {"height": 64, "width": 64}
+# Attention and MLP of one layer, by the last part of their names; the SigLIP tower also ends in a pooling head with an MLP.
+PER_LAYER = {
+    "clip_vision_model": {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"},
+    "siglip_vision_model": {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"},
+    "dinov2": {"q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"},
+    "dinov3_vit": {"q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"},
+    "vit": {"q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"},
+}
+POOLING_HEAD = {"head.mlp.fc1", "head.mlp.fc2"}
+
+
+def in_layers(names: list[str]) -> list[str]:
+    return [name for name in names if name.removeprefix("vision_model.") not in POOLING_HEAD]
+
+
+@pytest.mark.parametrize("family", list(PER_LAYER))
+def test_projections_are_attention_and_mlp(backbone_folder: Make, family: str) -> None:
+    backbone = build_encoder(str(backbone_folder(family))).backbone
+    names = projection_names(backbone)
+    layers = in_layers(names)
+    assert {name.rpartition(".")[2] for name in layers} == PER_LAYER[family]
+    assert len(layers) == 3 * 6
+    assert len(names) - len(layers) == (2 if family == "siglip_vision_model" else 0)
+    assert not any("embed" in name or "norm" in name for name in names)
+    last = projection_names(backbone, last_blocks=1)
+    assert len(in_layers(last)) == 6
+    assert last == names[-len(last):]
+    assert len(in_layers(projection_names(backbone, last_blocks=2))) == 12
+    assert projection_names(backbone, last_blocks=99) == names
+
+
+def test_nothing_left_to_adapt(backbone_folder: Make) -> None:
+    with pytest.raises(SettingsError, match="LoRA finds no projection to adapt in ViTModel; allowed: a CNN or a transformer"):
+        projection_names(build_encoder(str(backbone_folder("vit"))).backbone, last_blocks=0)
+    with pytest.raises(SettingsError, match="no projection"):
+        projection_names(nn.Conv2d(3, 3, 3))
+
+
+def test_projections_of_the_cnn_are_its_pointwise_convolutions() -> None:
+    backbone = build_encoder("efficientnet-lite0", pixel=SIDE).backbone
+    names = projection_names(backbone)
+    assert all(backbone.get_submodule(name).kernel_size == (1, 1) for name in names)
+    assert len(names) == 15 + 16 + 1  # expand in all blocks but the first, project, top
+    assert projection_names(backbone, last_blocks=0) == ["top.0"]
+    assert {name.split(".")[1] for name in projection_names(backbone, last_blocks=2)[:-1]} == {"14", "15"}
+
+
+@pytest.mark.parametrize("family", ["siglip_vision_model", "efficientnet-lite0"])
+def test_an_adapter_comes_back_as_it_was(adapted_encoder: Make, backbone_folder: Make, clips: Make, tmp_path: Path, family: str) -> None:
+    adapted = adapted_encoder(family)
+    save_adapter(adapted, tmp_path / "adapter")
+    assert {p.name for p in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    fresh = build_encoder(family, pixel=SIDE) if family == "efficientnet-lite0" else build_encoder(str(backbone_folder(family)))
+    frames = torch.from_numpy(clips(3)[:, 0])
+    with torch.inference_mode():
+        plain = fresh(frames)
+        load_adapter(fresh, tmp_path / "adapter")
+        loaded, expected = fresh.eval()(frames), adapted(frames)
+    assert (plain - expected).abs().max() > 0.01
+    torch.testing.assert_close(loaded, expected)
+    assert not any(p.requires_grad for p in fresh.parameters())
+
+
+def test_a_loaded_adapter_can_be_trained_on(adapted_encoder: Make, backbone_folder: Make, tmp_path: Path) -> None:
+    save_adapter(adapted_encoder("vit"), tmp_path)
+    fresh = build_encoder(str(backbone_folder("vit")))
+    load_adapter(fresh, tmp_path, trainable=True)
+    assert {name for name, p in fresh.named_parameters() if p.requires_grad} == {n for n, _ in fresh.named_parameters() if "lora_" in n}
+
+
+def test_a_new_adapter_changes_nothing_and_trains_little(backbone_folder: Make, clips: Make) -> None:
+    encoder = build_encoder(str(backbone_folder("vit")))
+    frames = torch.from_numpy(clips(2)[:, 0])
+    with torch.inference_mode():
+        before = encoder(frames)
+        add_lora(encoder, rank=2, alpha=4, dropout=0.0, last_blocks=None)
+        torch.testing.assert_close(encoder(frames), before)
+    trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+    assert trained == 3 * 2 * (4 * (64 + 64) + 2 * (64 + 128))
+
+
+def refused(family: Any, folder: Path, said: str) -> None:
+    with pytest.raises(BundleError, match=said) as caught:
+        load_adapter(family(), folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_adapters_that_do_not_fit(adapted_encoder: Make, backbone_folder: Make, tmp_path: Path) -> None:
+    save_adapter(adapted_encoder("vit"), tmp_path)
+
+    def vit(**changed: int) -> Callable[[], Any]:
+        import transformers
+
+        def make() -> Any:
+            encoder = build_encoder(str(backbone_folder("vit")))
+            encoder.backbone = transformers.ViTModel(transformers.ViTConfig(**{**encoder.backbone.config.to_dict(), **changed}))
+            return encoder
+
+        return make
+
+    refused(lambda: build_encoder("efficientnet-lite0", pixel=SIDE), tmp_path, "does not fit the backbone.*fix: use the backbone")
+    refused(lambda: build_encoder(str(backbone_folder("clip_vision_model"))), tmp_path, "does not fit")
+    refused(vit(hidden_size=32), tmp_path, "does not fit")
+    refused(vit(num_hidden_layers=2), tmp_path, "does not fit")  # a layer of the adapter would be dropped in silence
+
+
+def test_damaged_adapters(adapted_encoder: Make, backbone_folder: Make, tmp_path: Path) -> None:
+    def make() -> Any:
+        return build_encoder(str(backbone_folder("vit")))
+
+    refused(make, tmp_path / "absent", "holds no adapter")
+    save_adapter(adapted_encoder("vit"), tmp_path)
+    weights, config = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    refused(make, tmp_path, "does not fit|damaged")
+    weights.write_bytes(whole)
+    described = config.read_text()
+    for content in ("", "{", "{}", json.dumps(json.loads(described) | {"peft_type": "SNEAKY"})):
+        config.write_text(content)
+        refused(make, tmp_path, "does not fit|damaged")
+    config.unlink()
+    refused(make, tmp_path, "does not fit|holds no adapter")
+    config.write_text(described)
+    (tmp_path / "adapter_model.bin").write_bytes(whole)
+    weights.unlink()
+    refused(make, tmp_path, "holds no adapter")  # safetensors only
