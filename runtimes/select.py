@@ -126,7 +126,8 @@ def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None)
             seconds[candidate].append(time.perf_counter() - begin)
     for runner in runners.values():
         runner.close()
-    timed = [Choice(c.runtime, c.variant, round(statistics.median(times) * 1e3 / PROBE_BATCH, 3)) for c, times in seconds.items()]
+    timed = [Choice(c.runtime, c.variant, round(statistics.median(times) * 1e3 / PROBE_BATCH, 3))
+             for c, times in seconds.items()]
     timed.sort(key=lambda choice: choice.ms_per_frame or 0.0)
     for choice in timed:
         log.info("%s %s: %.2f ms per frame", choice.runtime, choice.variant, choice.ms_per_frame)

@@ -71,7 +71,8 @@ class PixelSpec:
         _check(fraction is not None and 0.1 <= fraction[0] <= 1.0, f"crop_fraction {self.crop_fraction!r}", "0.1 to 1")
         for name in ("mean", "std"):
             values = _finite(getattr(self, name))
-            _check(values is not None and len(values) == 3, f"{name} {getattr(self, name)!r}", "three finite numbers, for R, G and B")
+            _check(values is not None and len(values) == 3, f"{name} {getattr(self, name)!r}",
+                   "three finite numbers, for R, G and B")
             object.__setattr__(self, name, values)
         _check(min(self.std) > 0, f"std {self.std}", "numbers above 0")
 

@@ -1,4 +1,4 @@
-"""Tiny real models for every room: the architectures of the supported families, with random weights, saved as their users do."""
+"""Tiny real models for every room: the architectures of the supported families, random weights, saved as their users do."""
 
 from __future__ import annotations
 
@@ -16,14 +16,32 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"  # an unknown backbone must fail at once, not after asking a network
 
 SIDE_PX = 64
-SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128, "image_size": SIDE_PX,
-         "patch_size": 16}
+SIZES = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "image_size": SIDE_PX,
+    "patch_size": 16,
+}
 # model_type → configuration class, model class, image processor, mean, std; as published checkpoints of the family have them.
 BACKBONES: dict[str, tuple[str, str, str, tuple[float, ...], tuple[float, ...]]] = {
-    "clip_vision_model": ("CLIPVisionConfig", "CLIPVisionModel", "CLIPImageProcessor", (0.481, 0.458, 0.408), (0.269, 0.261, 0.276)),
+    "clip_vision_model": (
+        "CLIPVisionConfig",
+        "CLIPVisionModel",
+        "CLIPImageProcessor",
+        (0.481, 0.458, 0.408),
+        (0.269, 0.261, 0.276),
+    ),
     "siglip_vision_model": ("SiglipVisionConfig", "SiglipVisionModel", "SiglipImageProcessor", (0.5,) * 3, (0.5,) * 3),
     "dinov2": ("Dinov2Config", "Dinov2Model", "BitImageProcessor", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "dinov3_vit": ("DINOv3ViTConfig", "DINOv3ViTModel", "DINOv3ViTImageProcessorFast", (0.43, 0.411, 0.296), (0.213, 0.156, 0.143)),
+    "dinov3_vit": (
+        "DINOv3ViTConfig",
+        "DINOv3ViTModel",
+        "DINOv3ViTImageProcessorFast",
+        (0.43, 0.411, 0.296),
+        (0.213, 0.156, 0.143),
+    ),
     "vit": ("ViTConfig", "ViTModel", "ViTImageProcessor", (0.5,) * 3, (0.5,) * 3),
 }
 
@@ -43,8 +61,13 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         torch.manual_seed(0)
         config: Any = getattr(transformers, config_class)(**SIZES)
         getattr(transformers, model_class)(config).save_pretrained(folder)
-        described = {"image_processor_type": processor, "image_mean": mean, "image_std": std, "resample": 3,
-                     "size": {"height": SIDE_PX, "width": SIDE_PX}}
+        described = {
+            "image_processor_type": processor,
+            "image_mean": mean,
+            "image_std": std,
+            "resample": 3,
+            "size": {"height": SIDE_PX, "width": SIDE_PX},
+        }
         (folder / "preprocessor_config.json").write_text(json.dumps(described), encoding="utf-8")
         return folder
 
@@ -62,8 +85,10 @@ def adapted_encoder(backbone_folder: Callable[[str], Path]) -> Callable[[str], A
         from vidrisk.models.lora import add_lora
 
         embedded = family == "efficientnet-lite0"
-        encoder = build_encoder(family if embedded else str(backbone_folder(family)),
-                                pixel={"height": SIDE_PX, "width": SIDE_PX} if embedded else None)
+        encoder = build_encoder(
+            family if embedded else str(backbone_folder(family)),
+            pixel={"height": SIDE_PX, "width": SIDE_PX} if embedded else None,
+        )
         add_lora(encoder, rank=4, alpha=8, dropout=0.0, last_blocks=2)
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():

@@ -17,7 +17,7 @@ from vidrisk.frames import read_clips
 from vidrisk.run import Run
 from vidrisk.runtimes.bundle import Bundle
 from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import DataError, UnreadableError
+from vidrisk.runtimes.errors import BundleError, DataError, UnreadableError
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +35,17 @@ def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Path
         seed: of the choice of samples.
 
     Raises:
-        DataError: calibration data that holds test samples of the run, or nothing readable.
+        BundleError: ``out`` exists, or the run is damaged.
+        DataError: a run without validation samples, calibration data that holds test samples of the run, or nothing readable.
         GateRefused: a hop lost more than it may.
     """
+    if out.exists():  # again in write_bundle; here before minutes of reading
+        raise BundleError(f"{out} exists already", fix="choose another folder, or delete it first")
     run = Run.open(run_path)
     contract = run.contract
     splits = run.read_split()
+    if not len(splits.of_split("val")):
+        raise DataError(f"{run_path} has no validation samples to judge the export by", fix="train it on data with a val split")
     rng = np.random.default_rng(seed)
     judged, frames = _read(_some(splits.of_split("val"), VALIDATION_SAMPLES, rng), contract, "reading validation", on_progress)
     truth = truth_from_table(judged, contract.targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,12 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
+def _save(figure: Any, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a character that no font here has is drawn as a box
+        figure.savefig(path)
+
+
 def _lines(path: Path, epochs: list[int], series: dict[str, list[float]], label: str) -> None:
     figure = _figure(6, 4)
     axes = figure.subplots()
@@ -49,7 +56,7 @@ def _lines(path: Path, epochs: list[int], series: dict[str, list[float]], label:
     axes.set(xlabel="epoch", ylabel=label)
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def plot_confusion(path: Path, report: Metrics) -> None:
@@ -61,12 +68,12 @@ def plot_confusion(path: Path, report: Metrics) -> None:
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true", title=f"top-1 {report.top1:.1%}, macro-F1 {report.macro_f1:.3f}, n {report.n}")
     if len(labels) <= 30:
         for row, column in np.ndindex(*counts.shape):
             if counts[row, column]:
                 axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=8,
                           color="white" if shares[row, column] > 0.5 else "black")
-    figure.savefig(path)
+    _save(figure, path)

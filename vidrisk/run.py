@@ -27,7 +27,7 @@ from vidrisk.models.encoders import build_encoder, default_pixel, pixel_spec
 from vidrisk.models.heads import Head, HeadKind
 from vidrisk.models.lora import add_lora, load_adapter, save_adapter
 from vidrisk.runtimes.contract import Contract, Guidance, Sealed, Target
-from vidrisk.runtimes.errors import BundleError, require
+from vidrisk.runtimes.errors import BundleError, SettingsError, SpecError, require
 from vidrisk.runtimes.specs import PixelSpec, TimeSpec
 from vidrisk.train.config import TrainConfig, config_from_options, write_config
 
@@ -64,9 +64,14 @@ class Run:
             raise BundleError(f"{root} is no finished run: it lacks {', '.join(missing)}", fix="vidrisk train DATA -o RUN")
         try:
             labels = Labels.model_validate_json((root / LABELS).read_bytes())
-        except ValidationError as error:
-            raise BundleError(f"{root / LABELS} is damaged: {error.errors()[0]['msg']}", fix="train the run again") from error
-        return cls(root, config_from_options(root / CONFIG), labels)
+        except (ValidationError, SpecError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            raise BundleError(f"{root / LABELS} is damaged: {reason}", fix="train the run again") from error
+        try:
+            config = config_from_options(root / CONFIG)
+        except SettingsError as error:
+            raise BundleError(f"{root / CONFIG} is damaged: {error}", fix="train the run again") from error
+        return cls(root, config, labels)
 
     @property
     def contract(self) -> Contract:

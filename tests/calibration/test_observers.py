@@ -36,7 +36,9 @@ def reference(cnn: onnx.ModelProto) -> dict[str, tuple[float, float]]:
 
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.sets(st.integers(1, 23), max_size=6), order=st.permutations(range(24)))
-def test_ranges_do_not_depend_on_batches(cnn: onnx.ModelProto, reference: dict[str, tuple[float, float]], cuts: set[int], order: list[int]) -> None:
+def test_ranges_do_not_depend_on_batches(
+    cnn: onnx.ModelProto, reference: dict[str, tuple[float, float]], cuts: set[int], order: list[int]
+) -> None:
     batches = np.split(SAMPLES[order], sorted(cuts))
     found = observed_ranges(cnn, ({"x": batch} for batch in batches))
     assert set(found) == set(reference)

@@ -15,8 +15,10 @@ from vidrisk.runtimes.errors import DataError
 from vidrisk.runtimes.openvino import OpenVinoRunner
 from vidrisk.runtimes.ort import OnnxRuntimeRunner
 
-INPUTS = {"cnn": np.random.default_rng(0).normal(size=(32, 3, 8, 8)).astype(np.float32),
-          "attention": np.random.default_rng(1).normal(size=(32, 4, 16)).astype(np.float32)}
+INPUTS = {
+    "cnn": np.random.default_rng(0).normal(size=(32, 3, 8, 8)).astype(np.float32),
+    "attention": np.random.default_rng(1).normal(size=(32, 4, 16)).astype(np.float32),
+}
 
 
 @pytest.fixture(params=["cnn", "attention"])
@@ -69,7 +71,9 @@ def test_parity_with_float_in_every_engine(case: tuple[onnx.ModelProto, np.ndarr
     shape = [d.dim_param or d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
     specs = ((TensorSpec("x", "float32", ("batch", *samples.shape[1:])),), (TensorSpec("y", "float32", tuple(shape)),))
     exact = OnnxRuntimeRunner(tmp_path / "float.onnx", *specs).infer({"x": samples})["y"]
-    results = [engine(tmp_path / "int8.onnx", *specs).infer({"x": samples})["y"] for engine in (OnnxRuntimeRunner, OpenVinoRunner)]
+    results = [
+        engine(tmp_path / "int8.onnx", *specs).infer({"x": samples})["y"] for engine in (OnnxRuntimeRunner, OpenVinoRunner)
+    ]
     spread = float(exact.std())
     for result in results:
         assert np.abs(result - exact).max() > 0  # it is quantised
@@ -106,10 +110,16 @@ def test_kept_nodes_stay_in_float(cnn: onnx.ModelProto) -> None:
 
 
 def test_float_islands_grow(cnn: onnx.ModelProto, attention: onnx.ModelProto) -> None:
-    assert [set(names) for _, names in float_islands(cnn)] == [set(), {"stem", "depthwise", "pointwise"},
-                                                               {"stem", "depthwise", "pointwise"}]
+    assert [set(names) for _, names in float_islands(cnn)] == [
+        set(),
+        {"stem", "depthwise", "pointwise"},
+        {"stem", "depthwise", "pointwise"},
+    ]
     assert [set(names) for _, names in float_islands(attention)] == [
-        set(), {"project_q", "project_k", "project_v"}, {"project_q", "project_k", "project_v", "scores", "mix"}]
+        set(),
+        {"project_q", "project_k", "project_v"},
+        {"project_q", "project_k", "project_v", "scores", "mix"},
+    ]
     for model, samples in ((cnn, INPUTS["cnn"]), (attention, INPUTS["attention"])):
         for _, names in float_islands(model):
             result = quantised(model, samples, names)

@@ -37,7 +37,9 @@ def contract_of(side: int, frames: int = FRAMES) -> Contract:
 
 
 @pytest.fixture(scope="session")
-def exported_encoder(adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+def exported_encoder(
+    adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Exported]:
     """Family → its merged encoder and the ONNX file of it, by the registry's own dummy inputs."""
     folder = tmp_path_factory.mktemp("encoders")
 
@@ -117,7 +119,9 @@ def small_encoder() -> Callable[..., nn.Module]:
 def make_trained(clips: Callable[..., Any]) -> Callable[..., tuple[Trained, Validation]]:
     """An encoder → what an application hands over, its head fitted to the features so that every sample is right."""
 
-    def make(encoder: nn.Module, family: str, side: int, backbone_config: Any = None, samples: int = 24) -> tuple[Trained, Validation]:
+    def make(
+        encoder: nn.Module, family: str, side: int, backbone_config: Any = None, samples: int = 24
+    ) -> tuple[Trained, Validation]:
         torch.manual_seed(5)
         frames = clips(samples, FRAMES, side)
         with torch.inference_mode():

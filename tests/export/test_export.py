@@ -32,8 +32,14 @@ def full(adapted_encoder: Make, make_trained: Make, clips: Make, tmp_path_factor
     trained, validation = make_trained(encoder, encoder.family, 64, encoder.backbone.config)
     progress: list[tuple[str, int, int]] = []
     out = tmp_path_factory.mktemp("full") / "deep" / "a.bundle"
-    bundle, report = export_bundle(trained, out, validation, clips(32, 1, seed=9)[:, 0],
-                                   ExportOptions(int8=True, max_drop=25, source={"run": "a"}), lambda *step: progress.append(step))
+    bundle, report = export_bundle(
+        trained,
+        out,
+        validation,
+        clips(32, 1, seed=9)[:, 0],
+        ExportOptions(int8=True, max_drop=25, source={"run": "a"}),
+        lambda *step: progress.append(step),
+    )
     return trained, validation, bundle, report, progress
 
 
@@ -43,10 +49,20 @@ def test_a_verified_bundle_comes_out(full: Any) -> None:
     assert Bundle.open(bundle.root) == bundle
     assert bundle.contract == trained.contract
     assert bundle.passed == ("fp32", "int8")
-    assert {p.name for p in bundle.root.iterdir()} == {"bundle.json", "gate.json", "encoder.fp32.onnx", "encoder.int8.onnx", "head.fp32.onnx"}
+    assert {p.name for p in bundle.root.iterdir()} == {
+        "bundle.json",
+        "gate.json",
+        "encoder.fp32.onnx",
+        "encoder.int8.onnx",
+        "head.fp32.onnx",
+    }
     assert bundle.manifest.source == {"run": "a"}
     assert {"torch", "onnx", "onnxruntime"} <= set(bundle.manifest.made_with)
-    assert [hop.name.partition(" (")[0] for hop in report.hops] == ["adapter → merged", *["merged → onnx fp32"] * 2, *["onnx fp32 → int8"] * 2]
+    assert [hop.name.partition(" (")[0] for hop in report.hops] == [
+        "adapter → merged",
+        *["merged → onnx fp32"] * 2,
+        *["onnx fp32 → int8"] * 2,
+    ]
     assert [hop.runtime for hop in report.hops] == ["torch", "onnxruntime", "openvino", "onnxruntime", "openvino"]
     assert all(hop.passed for hop in report.hops)
     assert all(hop.largest_logit_difference <= 1e-3 and hop.agreement == 1 for hop in report.hops[:3])
@@ -84,7 +100,9 @@ def test_int8_is_smaller_and_carries_qdq(full: Any) -> None:
 
 def test_only_ships_one_variant(small: Any, clips: Make, tmp_path: Path) -> None:
     trained, validation = small
-    bundle, report = export_bundle(trained, tmp_path / "b", validation, clips(16, 1, 32)[:, 0], ExportOptions(int8=True, max_drop=50, only="int8"))
+    bundle, report = export_bundle(
+        trained, tmp_path / "b", validation, clips(16, 1, 32)[:, 0], ExportOptions(int8=True, max_drop=50, only="int8")
+    )
     assert bundle.passed == ("int8",)
     assert {p.name for p in bundle.root.iterdir()} == {"bundle.json", "gate.json", "encoder.int8.onnx", "head.fp32.onnx"}
     assert "fp32" in {hop.variant for hop in report.hops}  # judged all the same
@@ -97,9 +115,13 @@ def test_without_int8_there_is_no_calibration(small: Any, tmp_path: Path) -> Non
     assert [hop.name for hop in report.hops] == ["frozen → folded", *["merged → onnx fp32"] * 2]
 
 
-def test_a_loss_over_the_limit_is_refused_and_nothing_is_written(make_trained: Make, small_encoder: Make, clips: Make, tmp_path: Path) -> None:
+def test_a_loss_over_the_limit_is_refused_and_nothing_is_written(
+    make_trained: Make, small_encoder: Make, clips: Make, tmp_path: Path
+) -> None:
     trained, validation = make_trained(small_encoder(outlier=1e4), "efficientnet-lite0", 32)
-    with pytest.raises(GateRefused, match=r"the gate refused onnx fp32 → int8 .*top-1 falls by .* points, at most 0 is allowed; fix: nothing") as caught:
+    with pytest.raises(
+        GateRefused, match=r"the gate refused onnx fp32 → int8 .*top-1 falls by .* points, at most 0 is allowed; fix: nothing"
+    ) as caught:
         export_bundle(trained, tmp_path / "b", validation, clips(32, 1, 32, seed=9)[:, 0], ExportOptions(int8=True, max_drop=0))
     assert caught.value.exit_code == 3
     assert list(tmp_path.iterdir()) == []
@@ -124,7 +146,9 @@ def test_out_that_exists_is_left_alone(small: Any, tmp_path: Path) -> None:
 
 def test_too_few_calibration_frames(small: Any, clips: Make, tmp_path: Path) -> None:
     trained, validation = small
-    with pytest.raises(DataError, match=f"15 calibration frames; allowed: at least {MIN_CALIBRATION}; fix: give more with --calib"):
+    with pytest.raises(
+        DataError, match=f"15 calibration frames; allowed: at least {MIN_CALIBRATION}; fix: give more with --calib"
+    ):
         export_bundle(trained, tmp_path / "b", validation, clips(15, 1, 32)[:, 0], ExportOptions(int8=True))
     assert list(tmp_path.iterdir()) == []
 

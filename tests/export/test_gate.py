@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidrisk.export.gate import LOGIT_TOLERANCE, GateReport, Hop, Outputs, Validation, few_samples_note, float_hop, int8_hop, outputs_of
+from vidrisk.export.gate import (
+    LOGIT_TOLERANCE,
+    GateReport,
+    Hop,
+    Outputs,
+    Validation,
+    few_samples_note,
+    float_hop,
+    int8_hop,
+    outputs_of,
+)
 from vidrisk.runtimes import Contract, FakeRunner, PixelSpec, Target, TimeSpec
 from vidrisk.runtimes.errors import DataError
 
@@ -49,9 +59,12 @@ def test_a_swapped_head_is_refused() -> None:
 def test_outputs_that_are_not_finite_are_refused(poison: float) -> None:
     broken = LOGITS.copy()
     broken[3, 1] = poison
-    for result in (hop(after(broken)), int8_hop("fp32 → int8", "openvino", BEFORE, after(broken), VALIDATION, 100.0),
-                   float_hop("adapter → merged", "merged", "torch", after(broken), BEFORE, VALIDATION),
-                   float_hop("both", "merged", "torch", after(broken), after(broken), VALIDATION)):
+    for result in (
+        hop(after(broken)),
+        int8_hop("fp32 → int8", "openvino", BEFORE, after(broken), VALIDATION, 100.0),
+        float_hop("adapter → merged", "merged", "torch", after(broken), BEFORE, VALIDATION),
+        float_hop("both", "merged", "torch", after(broken), after(broken), VALIDATION),
+    ):
         assert not result.passed
         assert result.reason == "outputs are not finite"
 
@@ -116,11 +129,19 @@ def test_validation_samples_fit_together(count: int, truth: int, names: int) -> 
 
 @pytest.mark.parametrize("samples", [1, 5, 16, 17, 33])
 def test_outputs_come_in_the_order_of_the_samples(samples: int) -> None:
-    contract = Contract(task="action", pixel=PixelSpec(2, 2), time=TimeSpec(3), targets=(Target(name="action", labels=("a", "b")),))
-    encoder = FakeRunner(contract.encoder_inputs(), contract.encoder_outputs(1),
-                         lambda feed: {"features": feed["frames"].reshape(len(feed["frames"]), -1)[:, :1].astype(np.float32)})
-    head = FakeRunner(contract.head_inputs(1), contract.head_outputs(),
-                      lambda feed: {"action_logits": np.asarray(feed["features"][:, [0, 2], 0])})
+    contract = Contract(
+        task="action", pixel=PixelSpec(2, 2), time=TimeSpec(3), targets=(Target(name="action", labels=("a", "b")),)
+    )
+    encoder = FakeRunner(
+        contract.encoder_inputs(),
+        contract.encoder_outputs(1),
+        lambda feed: {"features": feed["frames"].reshape(len(feed["frames"]), -1)[:, :1].astype(np.float32)},
+    )
+    head = FakeRunner(
+        contract.head_inputs(1),
+        contract.head_outputs(),
+        lambda feed: {"action_logits": np.asarray(feed["features"][:, [0, 2], 0])},
+    )
     frames = np.zeros((samples, 3, 2, 2, 3), np.uint8)
     frames += np.arange(samples * 3, dtype=np.uint8).reshape(samples, 3, 1, 1, 1)
     outputs = outputs_of(encoder, head, contract, frames)

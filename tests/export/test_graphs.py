@@ -28,8 +28,11 @@ Make = Callable[..., Any]
 
 def engines(exported: Any) -> list[Runner]:
     graph = exported.graph
-    return [TorchRunner(exported.module, graph.inputs, graph.outputs), OnnxRuntimeRunner(exported.path, graph.inputs, graph.outputs),
-            OpenVinoRunner(exported.path, graph.inputs, graph.outputs)]
+    return [
+        TorchRunner(exported.module, graph.inputs, graph.outputs),
+        OnnxRuntimeRunner(exported.path, graph.inputs, graph.outputs),
+        OpenVinoRunner(exported.path, graph.inputs, graph.outputs),
+    ]
 
 
 def test_the_families_tested_here_are_all_there_are() -> None:
@@ -47,7 +50,9 @@ def test_every_encoder_family_agrees_in_every_engine(exported_encoder: Make, cli
         features = torch_runner.infer({"frames": frames})["features"]
         assert np.ptp(features, axis=1).min() > 0.01
         for runner in others:
-            np.testing.assert_allclose(runner.infer({"frames": frames})["features"], features, atol=1e-3, err_msg=runner.runtime)
+            np.testing.assert_allclose(
+                runner.infer({"frames": frames})["features"], features, atol=1e-3, err_msg=runner.runtime
+            )
 
 
 @pytest.mark.parametrize(("kind", "frames"), HEADS)
@@ -69,13 +74,13 @@ def test_every_head_agrees_in_every_engine(exported_head: Make, kind: str, frame
 def check_file(exported: Any) -> None:
     """Opset, names, axes, and no trace of the machine that wrote it."""
     model = onnx.load(str(exported.path))
-    assert [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")][0] <= MAX_OPSET == 20
+    assert next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) <= MAX_OPSET == 20
     assert {o.domain for o in model.opset_import} <= {"", "ai.onnx"}
     assert model.ir_version <= 10
     assert tuple(tensor_spec(v) for v in model.graph.input) == exported.graph.inputs
     assert tuple(tensor_spec(v) for v in model.graph.output) == exported.graph.outputs
     content = exported.path.read_bytes()
-    for trace in ("/site-packages", str(Path(__file__).parents[2]), sys.prefix, "File \"", str(Path.home()) + "/", "lora_"):
+    for trace in ("/site-packages", str(Path(__file__).parents[2]), sys.prefix, 'File "', str(Path.home()) + "/", "lora_"):
         assert trace.encode() not in content, trace
 
 

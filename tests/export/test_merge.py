@@ -15,7 +15,9 @@ from vidrisk.runtimes.errors import RuntimeFailure
 Make = Callable[..., Any]
 
 
-@pytest.mark.parametrize("family", ["clip_vision_model", "siglip_vision_model", "dinov2", "dinov3_vit", "vit", "efficientnet-lite0"])
+@pytest.mark.parametrize(
+    "family", ["clip_vision_model", "siglip_vision_model", "dinov2", "dinov3_vit", "vit", "efficientnet-lite0"]
+)
 def test_merged_equals_adapted_and_leaves_it_alone(adapted_encoder: Make, clips: Make, family: str) -> None:
     adapted = adapted_encoder(family)
     before = {name: value.clone() for name, value in adapted.state_dict().items()}
@@ -37,7 +39,9 @@ def test_merged_equals_adapted_and_leaves_it_alone(adapted_encoder: Make, clips:
     assert not any(isinstance(part, nn.BatchNorm2d) for part in merged.modules())  # folded into the convolutions
 
 
-@pytest.mark.parametrize(("family", "poison"), [("vit", float("nan")), ("vit", float("inf")), ("efficientnet-lite0", float("nan"))])
+@pytest.mark.parametrize(
+    ("family", "poison"), [("vit", float("nan")), ("vit", float("inf")), ("efficientnet-lite0", float("nan"))]
+)
 def test_broken_adapters_are_refused(adapted_encoder: Make, family: str, poison: float) -> None:
     adapted = adapted_encoder(family)
     broken = [p for name, p in adapted.named_parameters() if "lora_B" in name][-1]

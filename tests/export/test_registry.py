@@ -9,7 +9,9 @@ from vidrisk.export.registry import exportable_families, exporter_config
 from vidrisk.runtimes.errors import SettingsError
 
 
-@pytest.mark.parametrize("family", ["clip_vision_model", "siglip_vision_model", "dinov2", "dinov3_vit", "vit", "efficientnet-lite0"])
+@pytest.mark.parametrize(
+    "family", ["clip_vision_model", "siglip_vision_model", "dinov2", "dinov3_vit", "vit", "efficientnet-lite0"]
+)
 def test_dummy_frames_are_what_a_reader_yields(family: str) -> None:
     config = exporter_config(family, None)
     frames = config.generate_dummy_inputs(batch_size=3, height=48, width=64)

@@ -18,18 +18,24 @@ SIDE, WIDTH, FRAMES = 8, 6, 4
 @pytest.fixture(scope="session")
 def contract() -> Contract:
     pixel = PixelSpec(SIDE, SIDE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return Contract(task="action", pixel=pixel, time=TimeSpec(FRAMES), targets=(Target(name="action", labels=("run", "sit", "fall")),))
+    return Contract(
+        task="action", pixel=pixel, time=TimeSpec(FRAMES), targets=(Target(name="action", labels=("run", "sit", "fall")),)
+    )
 
 
 @pytest.fixture(scope="session")
 def graphs(contract: Contract) -> dict[str, Graph]:
-    return {"encoder": Graph(inputs=contract.encoder_inputs(), outputs=contract.encoder_outputs(WIDTH)),
-            "head": Graph(inputs=contract.head_inputs(WIDTH), outputs=contract.head_outputs())}
+    return {
+        "encoder": Graph(inputs=contract.encoder_inputs(), outputs=contract.encoder_outputs(WIDTH)),
+        "head": Graph(inputs=contract.head_inputs(WIDTH), outputs=contract.head_outputs()),
+    }
 
 
 def save(path: Path, nodes: list[onnx.NodeProto], graph: Graph, weights: dict[str, np.ndarray]) -> Path:
-    infos = [[helper.make_tensor_value_info(s.name, helper.np_dtype_to_tensor_dtype(np.dtype(s.dtype)), s.shape) for s in specs]
-             for specs in (graph.inputs, graph.outputs)]
+    infos = [
+        [helper.make_tensor_value_info(s.name, helper.np_dtype_to_tensor_dtype(np.dtype(s.dtype)), s.shape) for s in specs]
+        for specs in (graph.inputs, graph.outputs)
+    ]
     made = helper.make_graph(nodes, "graph", *infos, initializer=[numpy_helper.from_array(w, n) for n, w in weights.items()])
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
@@ -43,27 +49,49 @@ def encoder_weights() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def onnx_files(tmp_path_factory: pytest.TempPathFactory, graphs: dict[str, Graph], encoder_weights: np.ndarray) -> dict[str, Path]:
+def onnx_files(
+    tmp_path_factory: pytest.TempPathFactory, graphs: dict[str, Graph], encoder_weights: np.ndarray
+) -> dict[str, Path]:
     """``encoder``: frames / 255 times a matrix. ``head``: the mean over time times a matrix."""
     folder = tmp_path_factory.mktemp("onnx")
-    flatten = [helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
-               helper.make_node("Flatten", ["float"], ["flat"]), helper.make_node("Div", ["flat", "scale"], ["pixels"]),
-               helper.make_node("MatMul", ["pixels", "weights"], ["features"])]
-    average = [helper.make_node("ReduceMean", ["features", "axes"], ["summary"], keepdims=0),
-               helper.make_node("MatMul", ["summary", "weights"], ["action_logits"])]
+    flatten = [
+        helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("Div", ["flat", "scale"], ["pixels"]),
+        helper.make_node("MatMul", ["pixels", "weights"], ["features"]),
+    ]
+    average = [
+        helper.make_node("ReduceMean", ["features", "axes"], ["summary"], keepdims=0),
+        helper.make_node("MatMul", ["summary", "weights"], ["action_logits"]),
+    ]
     classifier = np.random.default_rng(1).normal(size=(WIDTH, 3)).astype(np.float32)
-    return {"encoder": save(folder / "encoder.onnx", flatten, graphs["encoder"],
-                            {"weights": encoder_weights, "scale": np.array(255, np.float32)}),
-            "head": save(folder / "head.onnx", average, graphs["head"], {"weights": classifier, "axes": np.array([1])})}
+    return {
+        "encoder": save(
+            folder / "encoder.onnx",
+            flatten,
+            graphs["encoder"],
+            {"weights": encoder_weights, "scale": np.array(255, np.float32)},
+        ),
+        "head": save(folder / "head.onnx", average, graphs["head"], {"weights": classifier, "axes": np.array([1])}),
+    }
 
 
 @pytest.fixture
-def make_bundle(tmp_path: Path, contract: Contract, graphs: dict[str, Graph], onnx_files: dict[str, Path]) -> Callable[..., Bundle]:
+def make_bundle(
+    tmp_path: Path, contract: Contract, graphs: dict[str, Graph], onnx_files: dict[str, Path]
+) -> Callable[..., Bundle]:
     """A bundle whose variants all hold the same graphs; ``refused`` ones did not pass the gate."""
 
     def make(name: str = "a.bundle", variants: tuple[str, ...] = ("fp32", "int8"), refused: tuple[str, ...] = ()) -> Bundle:
-        described = {v: Variant(files={"encoder": f"encoder.{v}.onnx", "head": "head.fp32.onnx"}, passed=v not in refused,
-                                gate={"agreement": 1.0}, temperature={"action": 1.5}) for v in variants}
+        described = {
+            v: Variant(
+                files={"encoder": f"encoder.{v}.onnx", "head": "head.fp32.onnx"},
+                passed=v not in refused,
+                gate={"agreement": 1.0},
+                temperature={"action": 1.5},
+            )
+            for v in variants
+        }
         files = {f"encoder.{v}.onnx": onnx_files["encoder"] for v in variants} | {"head.fp32.onnx": onnx_files["head"]}
         manifest = Manifest(contract=contract, graphs=graphs, variants=described, files={}, made_with={"vidrisk": "0"})
         return write_bundle(tmp_path / name, manifest, files)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -38,10 +37,15 @@ def test_round_trip(make_bundle: MakeBundle, contract: Contract, graphs: dict[st
     assert opened.path("encoder", "int8").read_bytes() == onnx_files["encoder"].read_bytes()
     assert opened.path("head", "int8") == opened.path("head", "fp32")
     assert opened.manifest.variants["int8"].temperature == {"action": 1.5}
-    assert {p.name for p in written.root.iterdir()} == {"bundle.json", "encoder.fp32.onnx", "encoder.int8.onnx", "head.fp32.onnx"}
+    assert {p.name for p in written.root.iterdir()} == {
+        "bundle.json",
+        "encoder.fp32.onnx",
+        "encoder.int8.onnx",
+        "head.fp32.onnx",
+    }
     assert opened.manifest.files["head.fp32.onnx"].sha256 == hashlib.sha256(onnx_files["head"].read_bytes()).hexdigest()
     assert opened.digest == sha256_of(written.root / MANIFEST)
-    assert os.stat(written.root).st_mode & 0o777 == 0o755
+    assert written.root.stat().st_mode & 0o777 == 0o755
 
 
 def test_digest_tells_bundles_apart(make_bundle: MakeBundle) -> None:
@@ -99,7 +103,9 @@ def test_no_bundle_there(tmp_path: Path) -> None:
             Bundle.open(root)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"3", b'"x"', b"{}", b"\xff\xfe\x00", b"PK\x03\x04", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"3", b'"x"', b"{}", b"\xff\xfe\x00", b"PK\x03\x04", b"[" * 100_000]
+)
 def test_manifest_that_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / MANIFEST).write_bytes(content)
     with pytest.raises(BundleError, match="is not a manifest"):
@@ -138,7 +144,8 @@ def test_names_that_could_leave_the_folder_are_refused(make_bundle: MakeBundle, 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_names_that_could_leave_the_folder_are_not_written(
-        name: str, contract: Contract, graphs: dict[str, Graph], onnx_files: dict[str, Path], tmp_path: Path) -> None:
+    name: str, contract: Contract, graphs: dict[str, Graph], onnx_files: dict[str, Path], tmp_path: Path
+) -> None:
     manifest = Manifest(contract=contract, graphs=graphs, variants={}, files={})
     with pytest.raises(BundleError, match="file name"):
         write_bundle(tmp_path / "in" / "b", manifest, {name: onnx_files["head"]})
@@ -146,7 +153,8 @@ def test_names_that_could_leave_the_folder_are_not_written(
 
 
 def test_absolute_names_and_the_manifests_own_are_not_written(
-        contract: Contract, graphs: dict[str, Graph], onnx_files: dict[str, Path], tmp_path: Path) -> None:
+    contract: Contract, graphs: dict[str, Graph], onnx_files: dict[str, Path], tmp_path: Path
+) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     manifest = Manifest(contract=contract, graphs=graphs, variants={}, files={})
@@ -167,13 +175,22 @@ def put(*keys: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (put("sneaky", 1), "sneaky"), (put("contract", "sneaky", 1), "sneaky"), (put("contract", "pixel", "sneaky", 1), "sneaky"),
-    (put("variants", "int8", "sneaky", 1), "sneaky"), (put("variants", "fp8", {}), "fp8"), (put("graphs", "tail", {}), "tail"),
-    (put("files", "head.fp32.onnx", "bytes", -1), "bytes"), (put("files", "head.fp32.onnx", "sha256", "abc"), "sha256"),
-    (put("contract", "pixel", "height", 0), "PixelSpec size"), (put("contract", "targets", 0, "labels", ["a"]), "labels"),
-    (put("variants", "int8", "passed", None), "passed"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (put("sneaky", 1), "sneaky"),
+        (put("contract", "sneaky", 1), "sneaky"),
+        (put("contract", "pixel", "sneaky", 1), "sneaky"),
+        (put("variants", "int8", "sneaky", 1), "sneaky"),
+        (put("variants", "fp8", {}), "fp8"),
+        (put("graphs", "tail", {}), "tail"),
+        (put("files", "head.fp32.onnx", "bytes", -1), "bytes"),
+        (put("files", "head.fp32.onnx", "sha256", "abc"), "sha256"),
+        (put("contract", "pixel", "height", 0), "PixelSpec size"),
+        (put("contract", "targets", 0, "labels", ["a"]), "labels"),
+        (put("variants", "int8", "passed", None), "passed"),
+    ],
+)
 def test_unknown_keys_and_wrong_values_are_one_line(make_bundle: MakeBundle, change: Any, said: str) -> None:
     with pytest.raises(BundleError, match=said) as caught:
         Bundle.open(rewrite(make_bundle(), change))
@@ -181,8 +198,12 @@ def test_unknown_keys_and_wrong_values_are_one_line(make_bundle: MakeBundle, cha
 
 
 def test_every_file_of_a_variant_must_be_sealed(make_bundle: MakeBundle) -> None:
-    for number, change in enumerate((put("variants", "fp32", "files", "encoder", "other.onnx"),
-                                     put("variants", "fp32", "files", {"encoder": "encoder.fp32.onnx"}))):
+    for number, change in enumerate(
+        (
+            put("variants", "fp32", "files", "encoder", "other.onnx"),
+            put("variants", "fp32", "files", {"encoder": "encoder.fp32.onnx"}),
+        )
+    ):
         with pytest.raises(BundleError, match="variant fp32 names files that the manifest does not seal"):
             Bundle.open(rewrite(make_bundle(f"{number}.bundle"), change))
 
@@ -195,8 +216,9 @@ def test_out_that_exists_is_left_alone(make_bundle: MakeBundle, tmp_path: Path) 
     assert [p.name for p in tmp_path.rglob("*")] == ["a.bundle", "mine.txt"]
 
 
-def test_a_failure_in_the_middle_leaves_nothing(contract: Contract, graphs: dict[str, Graph], onnx_files: dict[str, Path],
-                                                tmp_path: Path) -> None:
+def test_a_failure_in_the_middle_leaves_nothing(
+    contract: Contract, graphs: dict[str, Graph], onnx_files: dict[str, Path], tmp_path: Path
+) -> None:
     names = {"encoder": "encoder.onnx", "head": "head.onnx"}
     manifest = Manifest(contract=contract, graphs=graphs, variants={"fp32": Variant(files=names, passed=True)}, files={})
     with pytest.raises(FileNotFoundError):

@@ -38,14 +38,17 @@ def test_fake_runner_runs_a_function() -> None:
     assert repr(runner) == "FakeRunner(a['batch', 2], b['batch', 'time'] → sum['batch'])"
 
 
-@pytest.mark.parametrize(("feed", "said"), [
-    ({"a": ones(3, 2)}, r"feed has \['a'\]; allowed: \['a', 'b'\]"),
-    ({"a": ones(3, 2), "b": ones(3, 5), "c": ones(1)}, "feed has"),
-    ({"a": ones(3, 2, dtype="float64"), "b": ones(3, 5)}, "a is float64; allowed: float32"),
-    ({"a": ones(3, 2), "b": ones(3)}, "b has shape"),
-    ({"a": ones(3, 3), "b": ones(3, 5)}, "axis 2 should be 2"),
-    ({"a": ones(3, 2), "b": ones(4, 5)}, "axis 'batch' should be 3"),
-])
+@pytest.mark.parametrize(
+    ("feed", "said"),
+    [
+        ({"a": ones(3, 2)}, r"feed has \['a'\]; allowed: \['a', 'b'\]"),
+        ({"a": ones(3, 2), "b": ones(3, 5), "c": ones(1)}, "feed has"),
+        ({"a": ones(3, 2, dtype="float64"), "b": ones(3, 5)}, "a is float64; allowed: float32"),
+        ({"a": ones(3, 2), "b": ones(3)}, "b has shape"),
+        ({"a": ones(3, 3), "b": ones(3, 5)}, "axis 2 should be 2"),
+        ({"a": ones(3, 2), "b": ones(4, 5)}, "axis 'batch' should be 3"),
+    ],
+)
 def test_a_feed_that_does_not_fit_never_reaches_the_engine(feed: Arrays, said: str) -> None:
     def never(feed: Mapping[str, Array]) -> Arrays:
         raise AssertionError("called")
@@ -54,10 +57,15 @@ def test_a_feed_that_does_not_fit_never_reaches_the_engine(feed: Arrays, said: s
         FakeRunner(INPUTS, OUTPUTS, never).infer(feed)
 
 
-@pytest.mark.parametrize(("output", "said"), [
-    ({}, "fake returned .*; allowed: also sum"), ({"sum": ones(3, dtype="float64")}, "sum is float64"), ({"sum": ones(3, 1)}, "sum has shape"),
-    ({"sum": ones(2)}, "axis 'batch' should be 3"),
-])
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ({}, "fake returned .*; allowed: also sum"),
+        ({"sum": ones(3, dtype="float64")}, "sum is float64"),
+        ({"sum": ones(3, 1)}, "sum has shape"),
+        ({"sum": ones(2)}, "axis 'batch' should be 3"),
+    ],
+)
 def test_outputs_are_checked_too(output: Arrays, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         FakeRunner(INPUTS, OUTPUTS, lambda feed: output).infer({"a": ones(3, 2), "b": ones(3, 5)})
@@ -75,8 +83,9 @@ class Encoder(nn.Module):
 
 
 @pytest.fixture(params=["onnxruntime", "openvino", "torch"])
-def open_encoder(request: pytest.FixtureRequest, graphs: dict[str, Graph], onnx_files: dict[str, Path],
-                 encoder_weights: np.ndarray) -> Callable[[], Runner]:
+def open_encoder(
+    request: pytest.FixtureRequest, graphs: dict[str, Graph], onnx_files: dict[str, Path], encoder_weights: np.ndarray
+) -> Callable[[], Runner]:
     graph = graphs["encoder"]
 
     def make() -> Runner:
@@ -104,7 +113,9 @@ def test_engines_compute_the_same(open_encoder: Callable[[], Runner], encoder_we
     np.testing.assert_allclose(features, reference(frames(count), encoder_weights), atol=1e-4)
 
 
-def test_engines_take_arrays_of_any_layout_and_leave_them_alone(open_encoder: Callable[[], Runner], encoder_weights: np.ndarray) -> None:
+def test_engines_take_arrays_of_any_layout_and_leave_them_alone(
+    open_encoder: Callable[[], Runner], encoder_weights: np.ndarray
+) -> None:
     strided = frames(6)[::-2, ::-1]
     fixed = frames(3, seed=1)
     fixed.flags.writeable = False
@@ -136,8 +147,13 @@ def test_closed_runners_say_so(open_encoder: Callable[[], Runner]) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("content", [b"", b"not an onnx file\n" * 50, None])
-def test_files_that_are_no_graph_are_one_line(engine: type[OnnxRuntimeRunner], content: bytes | None, tmp_path: Path,
-                                              graphs: dict[str, Graph], onnx_files: dict[str, Path]) -> None:
+def test_files_that_are_no_graph_are_one_line(
+    engine: type[OnnxRuntimeRunner],
+    content: bytes | None,
+    tmp_path: Path,
+    graphs: dict[str, Graph],
+    onnx_files: dict[str, Path],
+) -> None:
     path = tmp_path / "bad.onnx"
     path.write_bytes(onnx_files["encoder"].read_bytes()[:500] if content is None else content)
     with pytest.raises(RuntimeFailure, match=r"cannot load bad\.onnx") as caught:
@@ -146,8 +162,9 @@ def test_files_that_are_no_graph_are_one_line(engine: type[OnnxRuntimeRunner], c
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_graph_with_other_tensors_than_its_specs_fails_as_ours(engine: type[OnnxRuntimeRunner], graphs: dict[str, Graph],
-                                                                 onnx_files: dict[str, Path]) -> None:
+def test_a_graph_with_other_tensors_than_its_specs_fails_as_ours(
+    engine: type[OnnxRuntimeRunner], graphs: dict[str, Graph], onnx_files: dict[str, Path]
+) -> None:
     graph = graphs["encoder"]
     renamed = (TensorSpec("embedding", "float32", ("batch", 6)),)
     with pytest.raises((RuntimeFailure, SpecError)), engine(onnx_files["encoder"], graph.inputs, renamed) as runner:
@@ -170,5 +187,5 @@ def test_torch_failures_are_ours_and_modules_are_evaluated() -> None:
     result = runner.infer({"x": ones(2, 4)})
     assert list(result) == ["one", "two"]
     assert {a.dtype for a in result.values()} == {np.dtype("float32")}
-    with pytest.raises(RuntimeFailure, match="^torch failed: shapes do not fit$"):
+    with pytest.raises(RuntimeFailure, match=r"^torch failed: shapes do not fit$"):
         runner.infer({"x": ones(2, 3)})

@@ -27,7 +27,9 @@ def kept(cache: Path) -> list[Path]:
     return sorted((cache / "choices").iterdir()) if cache.exists() else []
 
 
-def test_auto_measures_once_and_keeps_the_choice(make_bundle: MakeBundle, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_measures_once_and_keeps_the_choice(
+    make_bundle: MakeBundle, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     bundle = make_bundle()
     caplog.set_level(logging.INFO, "vidrisk.runtimes.select")
     first = choose(bundle, threads=1)
@@ -61,8 +63,19 @@ def test_another_digest_or_thread_count_measures_again(make_bundle: MakeBundle, 
     assert len(kept(cache)) == 4
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"runtime": "x"}', b'{"runtime": "onnxruntime", "variant": "mixed"}',
-                                     b'{"runtime": "onnxruntime", "variant": "fp32", "sneaky": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b'{"runtime": "x"}',
+        b'{"runtime": "onnxruntime", "variant": "mixed"}',
+        b'{"runtime": "onnxruntime", "variant": "fp32", "sneaky": 1}',
+    ],
+)
 def test_a_damaged_cache_is_measured_anew(make_bundle: MakeBundle, cache: Path, content: bytes) -> None:
     bundle = make_bundle()
     choose(bundle, runtime="onnxruntime")
@@ -95,7 +108,7 @@ def test_one_candidate_is_not_measured(make_bundle: MakeBundle, cache: Path) -> 
 @pytest.mark.parametrize("variants", [("fp32",), ("fp32", "int8")])
 def test_unknown_runtimes_and_variants(make_bundle: MakeBundle, variants: tuple[str, ...]) -> None:
     bundle = make_bundle(variants=variants)
-    with pytest.raises(SettingsError, match="runtime 'tensorflow'.*; allowed: auto, onnxruntime, openvino"):
+    with pytest.raises(SettingsError, match=r"runtime 'tensorflow'.*; allowed: auto, onnxruntime, openvino"):
         choose(bundle, runtime="tensorflow")
     with pytest.raises(BundleError, match=f"has no mixed; allowed: {', '.join(variants)}"):
         choose(bundle, variant="mixed")

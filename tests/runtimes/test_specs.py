@@ -28,14 +28,26 @@ def test_pixel_spec_refuses_other_sizes(side: int, tall: bool) -> None:
         PixelSpec(side, 8) if tall else PixelSpec(8, side)
 
 
-@pytest.mark.parametrize(("field", "value", "said"), [
-    ("height", 224.0, "1 to 2048"), ("width", "224", "1 to 2048"), ("resize", "stretch", "squash, crop, pad"), ("interpolation", "nearest", "bilinear, bicubic"),
-    ("crop_fraction", 0.0, "0.1 to 1"), ("crop_fraction", 1.01, "0.1 to 1"), ("crop_fraction", float("nan"), "0.1 to 1"),
-    ("crop_fraction", "1", "0.1 to 1"),
-    ("mean", (0.5, 0.5), "three finite"), ("mean", 0.5, "three finite"), ("std", (1.0, 1.0, 1.0, 1.0), "three finite"),
-    ("mean", (0.5, float("nan"), 0.5), "finite"), ("mean", ("r", "g", "b"), "finite"), ("std", (1.0, 0.0, 1.0), "above 0"),
-    ("std", (1.0, float("inf"), 1.0), "finite"),
-])
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("height", 224.0, "1 to 2048"),
+        ("width", "224", "1 to 2048"),
+        ("resize", "stretch", "squash, crop, pad"),
+        ("interpolation", "nearest", "bilinear, bicubic"),
+        ("crop_fraction", 0.0, "0.1 to 1"),
+        ("crop_fraction", 1.01, "0.1 to 1"),
+        ("crop_fraction", float("nan"), "0.1 to 1"),
+        ("crop_fraction", "1", "0.1 to 1"),
+        ("mean", (0.5, 0.5), "three finite"),
+        ("mean", 0.5, "three finite"),
+        ("std", (1.0, 1.0, 1.0, 1.0), "three finite"),
+        ("mean", (0.5, float("nan"), 0.5), "finite"),
+        ("mean", ("r", "g", "b"), "finite"),
+        ("std", (1.0, 0.0, 1.0), "above 0"),
+        ("std", (1.0, float("inf"), 1.0), "finite"),
+    ],
+)
 def test_pixel_spec_names_what_it_allows(field: str, value: Any, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         PixelSpec(**{field: value})
@@ -67,18 +79,31 @@ def test_time_spec_refuses_strides_that_lose_moments(window_s: float, factor: fl
         TimeSpec(8, window_s, window_s * factor)
 
 
-@pytest.mark.parametrize("options", [
-    {"frames": 0}, {"frames": MAX_FRAMES + 1}, {"frames": 2.5}, {"frames": "8"}, {"window_s": 0.0}, {"window_s": -1.0}, {"window_s": float("nan")},
-    {"window_s": float("inf")}, {"window_s": "1"}, {"window_s": 1.0, "stride_s": 0.0}, {"stride_s": 1.0},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"frames": 0},
+        {"frames": MAX_FRAMES + 1},
+        {"frames": 2.5},
+        {"frames": "8"},
+        {"window_s": 0.0},
+        {"window_s": -1.0},
+        {"window_s": float("nan")},
+        {"window_s": float("inf")},
+        {"window_s": "1"},
+        {"window_s": 1.0, "stride_s": 0.0},
+        {"stride_s": 1.0},
+    ],
+)
 def test_time_spec_refuses(options: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="allowed: "):
         TimeSpec(**options)
 
 
 axes = st.one_of(st.integers(1, 5), st.sampled_from(["batch", "time", "width"]))
-tensor_specs = st.builds(TensorSpec, st.sampled_from(["frames", "features"]), st.sampled_from(DTYPES),
-                         st.lists(axes, max_size=5).map(tuple))
+tensor_specs = st.builds(
+    TensorSpec, st.sampled_from(["frames", "features"]), st.sampled_from(DTYPES), st.lists(axes, max_size=5).map(tuple)
+)
 
 
 @given(tensor_specs, st.dictionaries(st.sampled_from(["batch", "time", "width"]), st.integers(1, 4)))
@@ -115,9 +140,17 @@ def test_tensor_spec_repr_shows_the_shape() -> None:
     assert repr(TensorSpec("frames", "uint8", ("batch", 224, 224, 3))) == "TensorSpec(frames: uint8[batch, 224, 224, 3])"
 
 
-@pytest.mark.parametrize(("name", "dtype", "shape"), [
-    ("", "uint8", (1,)), ("x", "float64", (1,)), ("x", "uint8", (0,)), ("x", "uint8", (-1,)), ("x", "uint8", ("",)), ("x", "uint8", (1.0,)),
-])
+@pytest.mark.parametrize(
+    ("name", "dtype", "shape"),
+    [
+        ("", "uint8", (1,)),
+        ("x", "float64", (1,)),
+        ("x", "uint8", (0,)),
+        ("x", "uint8", (-1,)),
+        ("x", "uint8", ("",)),
+        ("x", "uint8", (1.0,)),
+    ],
+)
 def test_tensor_spec_refuses_nonsense(name: str, dtype: str, shape: tuple[Any, ...]) -> None:
     with pytest.raises(SpecError):
         TensorSpec(name, dtype, shape)

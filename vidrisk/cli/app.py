@@ -17,6 +17,8 @@ from vidrisk.cli.export import export
 from vidrisk.cli.infer import infer
 from vidrisk.cli.train import train
 
+VERBOSITY = ("-v", "-vv", "--verbose")
+
 app = typer.Typer(name="vidrisk", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 app.command()(train)
@@ -47,8 +49,10 @@ def _vidrisk(
 
 def main() -> None:
     """Run the command line. Every expected failure is one line on stderr and an exit code (README: Exit codes)."""
+    arguments = sys.argv[1:]
+    verbosity = [argument for argument in arguments if argument in VERBOSITY]  # welcome before and behind the command
     try:
-        app()
+        app(verbosity + [argument for argument in arguments if argument not in VERBOSITY])
     except (Exception, KeyboardInterrupt) as error:
         from vidrisk.runtimes.errors import EXIT_ERROR, EXIT_INTERRUPTED, VidriskError  # here: --help must stay quick
 

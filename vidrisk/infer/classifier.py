@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from vidrisk.runtimes import Bundle, Contract, Runner, choose, open_runner
 from vidrisk.runtimes.bundle import MANIFEST
-from vidrisk.runtimes.errors import SettingsError
+from vidrisk.runtimes.errors import SettingsError, require
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -100,6 +100,7 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
 
 
 def _classifier_from_run(path: Path) -> Classifier:
+    require("torch", "train")
     from vidrisk.run import Run
     from vidrisk.runtimes.bundle import sha256_of
     from vidrisk.runtimes.torch import TorchRunner

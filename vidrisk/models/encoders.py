@@ -92,7 +92,7 @@ class FrameEncoder(nn.Module):
         return self
 
     def lower(self, frames: Tensor) -> Tensor:
-        """The part below every trained layer, whose output can be kept between epochs; the frames themselves when there is none.
+        """The part below every trained layer, whose output can be kept between epochs; the frames where there is none.
 
         ``upper(lower(frames))`` is ``forward(frames)``.
         """
@@ -219,5 +219,6 @@ def _hub_encoder(backbone: str, pixel: dict[str, Any] | None, pool: Pool) -> Fra
     try:
         return FrameEncoder(tower, spec, pool=family.pool if pool == "auto" else pool, family=config.model_type)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise SettingsError(f"backbone {backbone!r} does not encode {spec.height}x{spec.width} images with pool {pool!r}: {error}",
+        size = f"{spec.height}x{spec.width}"
+        raise SettingsError(f"backbone {backbone!r} does not encode {size} images with pool {pool!r}: {_first_line(error)}",
                             fix="choose an image encoder, and a size that it takes") from error

@@ -83,5 +83,6 @@ def load_adapter(encoder: FrameEncoder, folder: Path, *, trainable: bool = False
     # PEFT skips a layer that only one side has.
     alone = sorted(saved ^ set(peft.get_peft_model_state_dict(adapted)))
     if alone:
-        raise BundleError(f"{folder} does not fit the backbone: {len(alone)} layers without a partner, such as {alone[0]}", fix=fix)
+        raise BundleError(f"{folder} does not fit the backbone: {len(alone)} layers without a partner, such as {alone[0]}",
+                          fix=fix)
     encoder.backbone = adapted

@@ -49,6 +49,22 @@ class Checkpoint:
             if old.name != name:
                 old.unlink()
 
+    def read_state(self) -> dict[str, Any]:
+        """Content of ``state.json``.
+
+        Raises:
+            BundleError: damaged, or left by a run with other settings or data.
+        """
+        try:
+            content: dict[str, Any] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            fingerprint = content["fingerprint"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{self.folder} is damaged: {error}", fix="delete it and train again") from error
+        if fingerprint != self.fingerprint:
+            raise BundleError(f"{self.folder} was left by a run with other settings or data",
+                              fix="resume with the same ones, or choose another run folder")
+        return content
+
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any) -> list[Epoch]:
         """Restore weights, optimiser and schedule; returns the history so far.
 
@@ -57,14 +73,11 @@ class Checkpoint:
         """
         from vidrisk.train.loop import Epoch
 
+        content = self.read_state()
         try:
-            content = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
             tensors = load_file(self.folder / content["file"])
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, SafetensorError) as error:
             raise BundleError(f"{self.folder} is damaged: {error}", fix="delete it and train again") from error
-        if content["fingerprint"] != self.fingerprint:
-            raise BundleError(f"{self.folder} was left by a run with other settings or data",
-                              fix="resume with the same ones, or choose another run folder")
         _restore(model, tensors)
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():

@@ -18,13 +18,16 @@ from vidrisk.runtimes.errors import SettingsError, require
 Augmentation = Literal["flip", "dihedral", "zoom", "light"]
 
 
-class LoraSettings(Sealed):
-    """``last_blocks`` adapts only that many of the last blocks; 0 leaves the encoder frozen, null adapts all of them."""
+class LoraSettings(Sealed, allow_inf_nan=False):
+    """``last_blocks`` adapts only that many of the last blocks; 0 leaves the encoder frozen, null adapts all of them.
+
+    What lies below the first adapted block of EfficientNet-Lite0 runs once per view (see ``views``), not once per epoch.
+    """
 
     rank: int = Field(16, ge=1, le=512)
-    alpha: float = Field(32.0, gt=0)
+    alpha: float = Field(16.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
-    last_blocks: int | None = Field(None, ge=0)
+    last_blocks: int | None = Field(5, ge=0)
 
 
 class HeadSettings(Sealed):
@@ -38,7 +41,7 @@ class HeadSettings(Sealed):
     dropout: float = Field(0.3, ge=0, lt=1)
 
 
-class OptimSettings(Sealed):
+class OptimSettings(Sealed, allow_inf_nan=False):
     """AdamW with its own learning rate for LoRA and head, linear warm-up, cosine decay to zero."""
 
     epochs: int = Field(10, ge=1, le=10_000)
@@ -63,13 +66,13 @@ class TrainConfig(Sealed):
     pool: Literal["auto", "avg", "avgmax", "cls", "mean", "pooler"] = "auto"
     pixel: dict[str, Any] = {}
     frames: int = Field(8, ge=1, le=512, description="moments per clip; photos have one")
-    jitter: int = Field(1, ge=1, le=9, description="odd; moments read per moment used, to train on any of them")
+    jitter: Literal[1, 3, 5, 7, 9] = Field(1, description="moments read per moment used, to train on any of them")
     level_order: tuple[str, ...] | None = None
     lora: LoraSettings = LoraSettings()
     head: HeadSettings = HeadSettings()
     optim: OptimSettings = OptimSettings()
     augment: tuple[Augmentation, ...] = ("flip",)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**31)
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor computes in it")
     gradient_checkpointing: bool = False
     workers: int = Field(0, ge=0)
@@ -113,7 +116,8 @@ def config_from_options(path: Path | None = None, assignments: Sequence[str] = (
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        known = ", ".join(TrainConfig.model_fields) if first["type"] == "extra_forbidden" else None
+        section = {"lora": LoraSettings, "head": HeadSettings, "optim": OptimSettings}.get(str(first["loc"][0]), TrainConfig)
+        known = ", ".join(section.model_fields) if first["type"] == "extra_forbidden" else None
         raise SettingsError(f"setting {where}: {first['msg']}", allowed=known) from error
 
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from vidrisk.metrics import Metrics, classification_report
 from vidrisk.models.classifier import ClipClassifier
 from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import require
+from vidrisk.runtimes.errors import SettingsError, require
 from vidrisk.train.augment import augmented
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.config import OptimSettings, TrainConfig
@@ -75,7 +75,7 @@ def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: C
     optimizer = torch.optim.AdamW(_parameter_groups(model, optim))
     steps = math.ceil(math.ceil(len(train) / optim.batch_size) / optim.accumulate) * optim.epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps, optim.warmup))
-    weights = _class_weights(train.truth, contract, optim.class_weights)
+    weights = _class_weights(train.truth.to(accelerator.device), contract, optim.class_weights)
     history = checkpoint.load(model, optimizer, schedule) if checkpoint.exists() else []
     shuffler = torch.Generator()
     loader = DataLoader(fitted, batch_size=optim.batch_size, shuffle=True, num_workers=config.workers, generator=shuffler)
@@ -107,6 +107,8 @@ def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: C
                     schedule.step()
                 optimizer.zero_grad()
             total, count = total + float(loss.detach()) * len(truth), count + len(truth)
+        if not math.isfinite(total):
+            raise SettingsError(f"the loss of epoch {epoch + 1} is not finite", fix="lower optim.head_lr and optim.lora_lr")
         val_loss, metric = None, None
         if judged:
             val_loss, reports = evaluate(plain, contract, judged, config, on_progress)
@@ -143,11 +145,12 @@ def evaluate(model: ClipClassifier, contract: Contract, data: ClipDataset | View
     """Mean loss and a report per target name, on the contract's own moments, without augmentation, in float32."""
     model.eval()
     logits: list[list[Tensor]] = [[] for _ in contract.targets]
+    device = next(model.parameters()).device
     done = 0
     for inputs in _batches(data, config):
         on_progress("validating", done, len(data))
         done += len(inputs)
-        for collected, output in zip(logits, model(inputs), strict=True):
+        for collected, output in zip(logits, model(inputs.to(device)), strict=True):
             collected.append(output.float().cpu())
     whole = tuple(torch.cat(parts) for parts in logits)
     loss = float(_loss(whole, data.truth, [None] * len(whole), 0.0))
@@ -218,12 +221,13 @@ def best_epoch(history: list[Epoch]) -> int:
 
 
 def _is_stale(history: list[Epoch], patience: int | None) -> bool:
-    return patience is not None and bool(history) and history[-1].metric is not None and (
-        history[-1].epoch - best_epoch(history) >= patience)
+    metrics = [epoch.metric for epoch in history if epoch.metric is not None]
+    return patience is not None and bool(metrics) and len(metrics) - 1 - metrics.index(max(metrics)) >= patience
 
 
 def _checkpoint_gradients(model: ClipClassifier) -> None:
-    enable = getattr(model.encoder.backbone, "gradient_checkpointing_enable", None)
+    backbone = model.encoder.backbone  # transformers 5 renames the method on its way
+    enable = getattr(backbone, "activation_checkpointing_enable", None) or getattr(backbone, "gradient_checkpointing_enable", None)
     if enable is None:
         log.warning("%s has no gradient checkpointing: going on without", model.encoder.family)
     else:

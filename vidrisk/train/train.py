@@ -48,6 +48,12 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
     labels = labels_from_table(table, config)
     config = resolved(config, clips=labels.clips)
     contract = contract_from_config(config, labels)
+    if "dihedral" in config.augment and contract.pixel.height != contract.pixel.width:
+        raise SettingsError(f"augment dihedral of {contract.pixel.height}x{contract.pixel.width} frames", allowed="square frames",
+                            fix="set pixel.height and pixel.width alike, or augment=[flip]")
+    checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table))
+    if checkpoint.exists():
+        checkpoint.read_state()  # refuses another run's before anything is read or written
     parts, unreadable = _readable_parts(table, contract, config, on_progress)
 
     require("accelerate", "train").utils.set_seed(config.seed)
@@ -57,7 +63,6 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
     run = Run(out, config, labels)
     out.mkdir(parents=True, exist_ok=True)
     run.write_split(table)
-    checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table))
     board: Any = require("torch.utils.tensorboard", "train").SummaryWriter(str(out / "tensorboard"))
 
     def on_epoch(epoch: Epoch) -> None:
@@ -97,6 +102,8 @@ def labels_from_table(table: Table, config: TrainConfig) -> Labels:
         photo = table.samples[videos.index(False)].name
         raise DataError(f"clips and photos are mixed: {photo} is a photo", fix="train on one kind at a time")
     train = table.of_split("train")
+    if not len(train):
+        raise DataError("no sample is in the train split", fix="correct the split column, or leave it out")
     return Labels(targets=targets_from_table(train, config.level_order), guidance=guidance_from_table(train), clips=clips)
 
 
@@ -112,8 +119,6 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig,
     for name in SPLITS:
         part = table.of_split(name)
         if not len(part):
-            if name == "train":
-                raise DataError("no sample is in the train split", fix="correct the split column, or leave it out")
             continue
         data = ClipDataset(part, contract, jitter=config.jitter if name == "train" else 1, decoder=config.decoder,
                            cache_mb=room_mb)

@@ -14,7 +14,14 @@ from vidrisk.runtimes import Target
 
 def test_frames_of_one_clip_stay_together(adapted_encoder: Callable[..., Any], clips: Callable[..., Any]) -> None:
     encoder = adapted_encoder("vit")
-    head = Head("segments", width=encoder.width, frames=3, targets=(Target(name="action", labels=("a", "b", "c")),), hidden=8, dropout=0.1)
+    head = Head(
+        "segments",
+        width=encoder.width,
+        frames=3,
+        targets=(Target(name="action", labels=("a", "b", "c")),),
+        hidden=8,
+        dropout=0.1,
+    )
     torch.nn.init.normal_(head.classifiers[0].weight)
     model = ClipClassifier(encoder, head).eval()
     frames = torch.from_numpy(clips(4, 3))
@@ -29,7 +36,9 @@ def test_frames_of_one_clip_stay_together(adapted_encoder: Callable[..., Any], c
 
 def test_lora_and_head_are_what_is_trained(adapted_encoder: Callable[..., Any], clips: Callable[..., Any]) -> None:
     encoder = adapted_encoder("vit")
-    head = Head("linear", width=encoder.width, frames=2, targets=(Target(name="action", labels=("a", "b")),), hidden=8, dropout=0.0)
+    head = Head(
+        "linear", width=encoder.width, frames=2, targets=(Target(name="action", labels=("a", "b")),), hidden=8, dropout=0.0
+    )
     torch.nn.init.normal_(head.classifiers[0].weight)
     model = ClipClassifier(encoder, head).train()
     model(torch.from_numpy(clips(2, 2)))[0].pow(2).sum().backward()

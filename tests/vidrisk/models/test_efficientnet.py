@@ -13,7 +13,7 @@ from vidrisk.models.encoders import build_encoder, pixel_spec
 from vidrisk.runtimes.errors import SettingsError
 
 
-@pytest.mark.parametrize(("height", "width"), [(224, 224), (96, 160), (75, 75)])
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (75, 96)])
 def test_features_equal_those_of_the_original(height: int, width: int) -> None:
     spec = pixel_spec(PIXEL, {"height": height, "width": width})
     original = efficientnet_lite_pytorch.EfficientNet.from_name(NAME, image_size=[height, width])

@@ -36,7 +36,7 @@ def test_shapes_for_clips_of_any_length(kind: str, frames: int) -> None:
 def test_every_weight_and_the_features_get_a_gradient(kind: str) -> None:
     head = make(kind, dropout=0.0).train()
     features = torch.randn(8, 6, 12, requires_grad=True)
-    sum((logits ** 2).sum() for logits in head(features)).backward()
+    sum((logits**2).sum() for logits in head(features)).backward()
     assert features.grad is not None
     assert (features.grad.abs().sum(dim=(0, 2)) > 0).all()  # from every moment
     parameters = dict(head.named_parameters())
@@ -86,7 +86,9 @@ def test_features_are_standardised_and_dead_ones_stay_quiet() -> None:
     assert all(torch.isfinite(t).all() for t in head(features.view(-1, 1, 12)))
     standardised, deviation = seen[0].view(-1, 12), features.std(dim=0, unbiased=False)
     assert standardised.mean(dim=0).abs().max() < 1e-3
-    torch.testing.assert_close(standardised.std(dim=0, unbiased=False), deviation / (deviation + QUIET * deviation.mean()), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        standardised.std(dim=0, unbiased=False), deviation / (deviation + QUIET * deviation.mean()), atol=1e-3, rtol=0
+    )
     assert {"mean", "deviation"} <= set(head.state_dict())  # saved with the head
     head.standardise_by(torch.ones(4, 12))  # nothing varies at all
     assert all(torch.isfinite(t).all() for t in head(torch.ones(1, 1, 12)))

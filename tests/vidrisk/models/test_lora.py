@@ -43,7 +43,7 @@ def test_projections_are_attention_and_mlp(backbone_folder: Make, family: str) -
     assert not any("embed" in name or "norm" in name for name in names)
     last = projection_names(backbone, last_blocks=1)
     assert len(in_layers(last)) == 6
-    assert last == names[-len(last):]
+    assert last == names[-len(last) :]
     assert len(in_layers(projection_names(backbone, last_blocks=2))) == 12
     assert projection_names(backbone, last_blocks=99) == names
 
@@ -65,7 +65,9 @@ def test_projections_of_the_cnn_are_its_pointwise_convolutions() -> None:
 
 
 @pytest.mark.parametrize("family", ["siglip_vision_model", "efficientnet-lite0"])
-def test_an_adapter_comes_back_as_it_was(adapted_encoder: Make, backbone_folder: Make, clips: Make, tmp_path: Path, family: str) -> None:
+def test_an_adapter_comes_back_as_it_was(
+    adapted_encoder: Make, backbone_folder: Make, clips: Make, tmp_path: Path, family: str
+) -> None:
     adapted = adapted_encoder(family)
     save_adapter(adapted, tmp_path / "adapter")
     assert {p.name for p in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
@@ -84,7 +86,9 @@ def test_a_loaded_adapter_can_be_trained_on(adapted_encoder: Make, backbone_fold
     save_adapter(adapted_encoder("vit"), tmp_path)
     fresh = build_encoder(str(backbone_folder("vit")))
     load_adapter(fresh, tmp_path, trainable=True)
-    assert {name for name, p in fresh.named_parameters() if p.requires_grad} == {n for n, _ in fresh.named_parameters() if "lora_" in n}
+    assert {name for name, p in fresh.named_parameters() if p.requires_grad} == {
+        n for n, _ in fresh.named_parameters() if "lora_" in n
+    }
 
 
 def test_a_new_adapter_changes_nothing_and_trains_little(backbone_folder: Make, clips: Make) -> None:
@@ -117,7 +121,9 @@ def test_adapters_that_do_not_fit(adapted_encoder: Make, backbone_folder: Make, 
 
         return make
 
-    refused(lambda: build_encoder("efficientnet-lite0", pixel=SIDE), tmp_path, "does not fit the backbone.*fix: use the backbone")
+    refused(
+        lambda: build_encoder("efficientnet-lite0", pixel=SIDE), tmp_path, "does not fit the backbone.*fix: use the backbone"
+    )
     refused(lambda: build_encoder(str(backbone_folder("clip_vision_model"))), tmp_path, "does not fit")
     refused(vit(hidden_size=32), tmp_path, "does not fit")
     refused(vit(num_hidden_layers=2), tmp_path, "does not fit")  # a layer of the adapter would be dropped in silence

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vidrisk.data import Table, load_table, write_table
+from vidrisk.evaluate import Evaluation, evaluate
+from vidrisk.export.export import ExportOptions
+from vidrisk.exporting import export_run
+from vidrisk.infer.classifier import open_classifier
+from vidrisk.infer.pipeline import InferSettings
+from vidrisk.run import Run
+from vidrisk.runtimes.bundle import Bundle
+from vidrisk.runtimes.errors import BundleError, DataError, SettingsError
+from vidrisk.runtimes.select import installed_runtimes
+
+
+@pytest.fixture(scope="module")
+def table(clip_folder: Path) -> Table:
+    return load_table(clip_folder, "action")
+
+
+@pytest.fixture(scope="module")
+def torchs(tiny_run: Path, table: Table) -> Evaluation:
+    with open_classifier(tiny_run) as classifier:
+        return evaluate(classifier, table, InferSettings(workers=1))
+
+
+@pytest.mark.parametrize("runtime", installed_runtimes())
+def test_the_bundle_agrees_with_the_run_in_every_runtime(tiny_bundle: Path, table: Table, torchs: Evaluation, runtime: str) -> None:
+    for variant, tolerance in (("fp32", 1e-4), ("int8", 0.3)):
+        with open_classifier(tiny_bundle, runtime=runtime, variant=variant, threads=1) as classifier:
+            found = evaluate(classifier, table, InferSettings(workers=1))
+        assert (found.runtime, found.variant) == (runtime, variant)
+        np.testing.assert_allclose(found.probabilities["action"], torchs.probabilities["action"], atol=tolerance)
+        assert (found.probabilities["action"].argmax(1) == torchs.probabilities["action"].argmax(1)).mean() >= (
+            1 if variant == "fp32" else 0.9)
+
+
+def test_the_bundle_keeps_the_runs_contract(tiny_run: Path, tiny_bundle: Path) -> None:
+    assert Bundle.open(tiny_bundle).contract.digest == Run.open(tiny_run).contract.digest
+    assert Bundle.open(tiny_bundle).passed == ("fp32", "int8")
+
+
+@pytest.mark.parametrize(("model", "runtime", "variant"), [("run", "onnxruntime", "auto"), ("run", "auto", "int8"), ("bundle", "torch", "auto")])
+def test_a_runtime_that_cannot_read_the_model(tiny_run: Path, tiny_bundle: Path, model: str, runtime: str, variant: str) -> None:
+    with pytest.raises(SettingsError, match="allowed"):
+        open_classifier(tiny_run if model == "run" else tiny_bundle, runtime=runtime, variant=variant)
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no bundle"):
+        open_classifier(tmp_path / "none")
+
+
+class TakenError(Exception):
+    """The export itself is tested elsewhere: these tests stop where it begins."""
+
+
+@pytest.fixture
+def calibration_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., np.ndarray[Any, Any]]:
+    """Run and options → the frames that the export would calibrate on."""
+    taken: list[np.ndarray[Any, Any]] = []
+
+    def take(trained: Any, out: Any, validation: Any, calibration: np.ndarray[Any, Any], *rest: Any) -> None:
+        taken.append(calibration)
+        raise TakenError
+
+    def run(path: Path, **options: Any) -> np.ndarray[Any, Any]:
+        monkeypatch.setattr("vidrisk.exporting.export_bundle", take)
+        with pytest.raises(TakenError):
+            export_run(path, tmp_path / "out", ExportOptions(int8=True), **options)
+        return taken[-1]
+
+    return run
+
+
+def test_calibration_takes_the_samples_that_were_asked_for(tiny_run: Path, calibration_of: Callable[..., np.ndarray[Any, Any]]) -> None:
+    frames = calibration_of(tiny_run, calib_samples=8)
+    assert frames.shape == (8, 64, 64, 3) and frames.dtype == np.uint8
+    assert np.array_equal(frames, calibration_of(tiny_run, calib_samples=8))
+    assert not np.array_equal(frames, calibration_of(tiny_run, calib_samples=8, seed=1))
+
+
+def test_calibrating_on_test_samples_is_refused(tiny_run: Path, clip_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="test split"):
+        export_run(tiny_run, tmp_path / "out", ExportOptions(int8=True), calib=clip_folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreadable_calibration_sample_is_left_out(tiny_run: Path, write_clip: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture,
+                                                      calibration_of: Callable[..., np.ndarray[Any, Any]]) -> None:
+    for number in range(3):
+        write_clip(tmp_path / "calib" / "red" / f"{number}.mp4", (200, 0, 0), seed=number)
+        write_clip(tmp_path / "calib" / "蓝色 🎥" / f"{number}.mp4", (0, 0, 200), seed=number)
+    (tmp_path / "calib" / "red" / "0.mp4").write_bytes(b"")
+    assert len(calibration_of(tiny_run, calib=tmp_path / "calib", calib_samples=50)) == 5 * 2
+    assert "1 samples cannot be read" in caplog.text
+    for path in (tmp_path / "calib").rglob("*.mp4"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="none of 6 samples can be read"):
+        export_run(tiny_run, tmp_path / "out", ExportOptions(int8=True), calib=tmp_path / "calib")
+
+
+def test_a_run_whose_data_moved_away_or_that_has_no_validation_samples(tiny_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+    run = Run.open(copy)
+    table = run.read_split()
+    run.write_split(table.with_samples(s for s in table.samples if s.split != "val"))
+    with pytest.raises(DataError, match="no validation samples"):
+        export_run(copy, tmp_path / "out", ExportOptions())
+    run.write_split(table.with_samples(type(s)(tmp_path / "gone" / s.path.name, s.name, s.labels, split=s.split) for s in table.samples))
+    with pytest.raises(DataError, match="still be in its place"):
+        export_run(copy, tmp_path / "out", ExportOptions())
+
+
+def test_an_out_that_exists_is_refused_before_anything_is_read(tiny_run: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    with pytest.raises(BundleError, match="exists"):
+        export_run(tiny_run, tmp_path, ExportOptions(), on_progress=lambda what, done, total: told.append(what))
+    assert told == []
+
+
+def test_a_manifest_with_a_split_is_calibrated_on_as_any_other(tiny_run: Path, clip_folder: Path, calibration_of: Callable[..., Any]) -> None:
+    table = Run.open(tiny_run).read_split()
+    manifest = clip_folder / "calib.jsonl"
+    try:
+        write_table(Table(clip_folder, "action", table.of_split("train").samples), manifest)
+        assert len(calibration_of(tiny_run, calib=manifest, calib_samples=4)) == 4
+    finally:
+        manifest.unlink()
