@@ -73,7 +73,8 @@ def main() -> None:
         bundle = bundle_mb(Path(scratch))
     rows = [
         {"what": "`vidrisk --help`, median of 7", "measured": f"{start:.2f} s", "limit": "0.3 s", "ok": start < 0.3},
-        {"what": "`[cpu]` environment with OpenVINO, pip included", "measured": f"{with_openvino:.0f} MB", "limit": "550 MB", "ok": with_openvino < 550},
+        {"what": "`[cpu]` environment with OpenVINO, pip included", "measured": f"{with_openvino:.0f} MB", "limit": "550 MB",
+         "ok": with_openvino < 550},
         {"what": "`[cpu]` environment without OpenVINO", "measured": f"{without:.0f} MB", "limit": "350 MB", "ok": without < 350},
         {"what": "bundle of EfficientNet-Lite0, INT8 alone", "measured": f"{bundle:.1f} MB", "limit": "8 MB", "ok": bundle < 8},
     ]

@@ -31,7 +31,8 @@ def grid(header: list[str], rows: list[list[str]]) -> str:
 def machine() -> str:
     found = result("elpv")["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items() if name != "vidrisk")
-    return f"Measured on {found['cores']} cores of {found['processor']} ({', '.join(found['flags'])}), Python {found['python']}, {packages}."
+    return (f"Measured on {found['cores']} cores of {found['processor']} ({', '.join(found['flags'])}), "
+            f"Python {found['python']}, {packages}.")
 
 
 def elpv() -> str:
@@ -48,14 +49,18 @@ def ut_interaction() -> str:
     scores = ", ".join(f"{100 * seed['top1']:.1f} %" for seed in found["seeds"])
     confusion = found["seeds"][0]["confusion"]
     rows = [[label, *map(str, counts)] for label, counts in zip(labels, confusion, strict=True)]
-    return (f"Top-1 **{100 * found['top1']:.1f} %**, mean of the seeds ({scores}). Confusion of the first seed, rows are the truth:\n\n"
+    return (f"Top-1 **{100 * found['top1']:.1f} %**; per seed {scores}. Confusion of the first seed, rows are the truth:\n\n"
             + grid(["", *labels], rows))
 
 
 def export() -> str:
-    rows = [[hop["name"], hop["runtime"], f"{hop['largest_logit_difference']:.1e}", f"{100 * hop['agreement']:.1f} %",
-             f"{hop['drop_points']:+.2f}", f"{1e3 / hop['ms_per_frame']:.0f}"] for hop in result("elpv")["gate"]["hops"]]
-    return grid(["hop", "runtime", "largest Δ logit", "same predictions", "drop, points", "frames/s, batch 16"], rows)
+    found = result("elpv")["export"]
+    hops = [[hop["name"], hop["runtime"], f"{hop['largest_logit_difference']:.1e}", f"{100 * hop['agreement']:.1f} %"]
+            for hop in found["gate"]["hops"]]
+    lines = [[line["runtime"], line["variant"], f"{100 * line['top1']:.1f} %", f"{100 * line['agreement']:.1f} %",
+              f"{line['frames_per_s']:.0f}"] for line in found["test"]]
+    return (grid(["hop", "runtime", "largest Δ logit", "same predictions"], hops) + "\n\n"
+            + grid(["runtime", "variant", "four levels, top-1 on the test split", "same as fp32", "frames/s, batch 8"], lines))
 
 
 def footprint() -> str:
@@ -70,8 +75,8 @@ def files() -> str:
             inside = path.relative_to(ROOT / room)
             if not (room == "vidrisk" and inside.parts[0] in ROOMS):
                 doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-                rows.append(f"| `{room}/{inside}` | {' '.join(doc.partition(chr(10) * 2)[0].split())} |")
-    return "\n".join(rows)
+                rows.append([f"`{room}/{inside}`", " ".join(doc.partition("\n\n")[0].split()).replace("|", "\\|")])
+    return grid(["file", "what it holds"], rows)
 
 
 def with_tables(text: str) -> str:

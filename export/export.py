@@ -25,7 +25,7 @@ from vidrisk.export.merge import has_adapter, merged_from_trained
 from vidrisk.export.registry import exporter_config
 from vidrisk.runtimes.bundle import Bundle, Graph, Manifest, Variant, VariantName, write_bundle
 from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import BundleError, DataError, GateRefused, SettingsError
+from vidrisk.runtimes.errors import BundleError, DataError, GateRefused, MissingExtra, SettingsError
 from vidrisk.runtimes.select import BUNDLE_RUNTIMES, installed_runtimes
 from vidrisk.runtimes.torch import TorchRunner
 
@@ -95,6 +95,9 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
     if options.int8 and len(calibration) < MIN_CALIBRATION:
         raise DataError(f"{len(calibration)} calibration frames", allowed=f"at least {MIN_CALIBRATION}",
                         fix="give more with --calib or --calib-samples")
+    runtimes = installed_runtimes()
+    if not runtimes:
+        raise MissingExtra("onnxruntime", "cpu")
     count = len(validation.names)
     report = GateReport(options.max_drop, count, note=few_samples_note(count))
     judge = _Judge(trained.contract, graphs_from_contract(trained.contract, trained.width), validation)
@@ -106,7 +109,7 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
         on_progress("exporting to ONNX", 1, steps)
         fp32 = _export_fp32(trained, merged, judge.graphs, work)
         on_progress("comparing ONNX with torch", 2, steps)
-        floats = {runtime: judge.onnx(runtime, fp32) for runtime in installed_runtimes()}
+        floats = {runtime: judge.onnx(runtime, fp32) for runtime in runtimes}
         _admit(report, [float_hop("merged → onnx fp32", "fp32", runtime, reference, outputs, validation)
                         for runtime, outputs in floats.items()])
         variants: dict[VariantName, dict[str, Path]] = {"fp32": fp32}
@@ -150,8 +153,10 @@ def _admit(report: GateReport, hops: Sequence[Hop]) -> None:
     report.hops.extend(hops)
     for hop in hops:
         if not hop.passed:
-            raise GateRefused(f"the gate refused {hop.name} ({hop.runtime}): {hop.reason}",
-                              fix="nothing was written; raise --max-drop only if you can bear the loss")
+            fix = "raise --max-drop only if you can bear the loss" if hop.variant == "int8" else (
+                "this is a fault of the export, not of your data: please report it with the versions that vidrisk doctor lists")
+            what = f"the gate refused {hop.name} ({hop.runtime}), nothing was written: {hop.reason}"
+            raise GateRefused(what, fix=fix, report=report)
 
 
 def _merge(trained: Trained, judge: _Judge, report: GateReport) -> tuple[nn.Module, Outputs]:

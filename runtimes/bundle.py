@@ -140,6 +140,11 @@ def _read_manifest(root: Path) -> tuple[Manifest, str]:
         raise BundleError(f"{path}: {where}: {first['msg']}", fix="export the bundle again") from error
     except VidriskError as error:
         raise BundleError(f"{path}: {error}", fix="export the bundle again") from error
+    wanted = {"encoder": manifest.contract.encoder_inputs(), "head": manifest.contract.head_outputs()}
+    if set(manifest.graphs) != set(GRAPHS) or manifest.graphs["encoder"].inputs != wanted["encoder"] or (
+            manifest.graphs["head"].outputs != wanted["head"]):
+        raise BundleError(f"{path}: the graphs are not those that the contract needs", allowed="encoder and head",
+                          fix="export the bundle again")
     for name, variant in manifest.variants.items():
         if set(variant.files) != set(manifest.graphs) or not set(variant.files.values()) <= set(manifest.files):
             raise BundleError(f"{path}: variant {name} names files that the manifest does not seal",

@@ -8,7 +8,8 @@
     ├── BundleError                      a bundle or a run directory that is damaged, foreign or too new
     ├── RuntimeFailure                   an engine (ONNX Runtime, OpenVINO, …) refused or failed
     ├── MissingExtra                     an optional dependency that is not installed
-    └── GateRefused             exit 3   the exported model is not good enough to ship
+    ├── GateRefused             exit 3   the exported model is not good enough to ship
+    └── Interrupted             exit 130 Ctrl-C: what was finished is kept
 
 Third-party exceptions become one of these at the seam where the third party is called, never further up.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from types import ModuleType
+from typing import Any
 
 EXIT_OK = 0
 EXIT_ERROR = 1
@@ -80,9 +82,19 @@ class MissingExtra(VidriskError):
 
 
 class GateRefused(VidriskError):
-    """The export was stopped: a hop lost more than it may."""
+    """The export was stopped: a hop lost more than it may. ``report`` holds what the gate had measured until then."""
 
     exit_code = EXIT_GATE
+
+    def __init__(self, what: str, *, fix: str | None = None, report: Any = None) -> None:
+        super().__init__(what, fix=fix)
+        self.report = report
+
+
+class Interrupted(VidriskError):
+    """Ctrl-C: what was finished is kept."""
+
+    exit_code = EXIT_INTERRUPTED
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -90,11 +102,15 @@ def require(module: str, extra: str) -> ModuleType:
 
     Raises:
         MissingExtra: the module (or what it needs) is not installed.
+        RuntimeFailure: it is installed and does not load, for example for want of a system library.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtra((error.name or module).partition(".")[0], extra) from error
+    except (ImportError, OSError) as error:
+        raise RuntimeFailure(f"{module} is installed and does not load: {error}",
+                             fix=f"pip install --force-reinstall {module}, or mend what it says") from error
 
 
 def is_installed(module: str) -> bool:

@@ -14,7 +14,7 @@ from vidrisk.runtimes.specs import TensorSpec
 
 
 class OnnxRuntimeRunner(Runner):
-    """Runs an ONNX file with ONNX Runtime's CPU provider.
+    """Runs an ONNX file with ONNX Runtime, on CUDA where the installed package has it, else on the CPU.
 
     Args:
         path: the ONNX file.
@@ -32,7 +32,7 @@ class OnnxRuntimeRunner(Runner):
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
         try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = ort.InferenceSession(str(path), options, providers=_providers(ort))
         except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
             raise RuntimeFailure(f"ONNX Runtime cannot load {path.name}: {error}", fix="export the bundle again") from error
 
@@ -47,3 +47,8 @@ class OnnxRuntimeRunner(Runner):
     def close(self) -> None:
         super().close()
         self._session = None
+
+
+def _providers(ort: Any) -> list[str]:
+    available = ort.get_available_providers()
+    return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]

@@ -105,12 +105,15 @@ def _model_from_table(name: str, table: Table, config: TrainConfig, out: Path, o
 
 def _measured(task: str, bundle: Bundle, held_out: Table, on_progress: OnProgress) -> Iterator[Line]:
     """Accuracy on held-out samples and speed of every runtime and variant, timed in turns in one run."""
+    def tell(what: str, done: int, total: int) -> None:
+        on_progress(f"{task}: {what}", done, total)
+
     target = bundle.contract.targets[0].name
     reference: dict[str, np.ndarray[Any, Any]] = {}
     for choice in sorted(ranked(bundle, [Choice(r, v) for r in installed_runtimes() for v in bundle.passed]),
                          key=lambda c: (c.runtime, c.variant != "fp32")):
         with open_classifier(bundle.root, runtime=choice.runtime, variant=choice.variant) as classifier:
-            result = evaluate(classifier, held_out, on_progress=lambda what, done, total: on_progress(f"{task}: {what}", done, total))
+            result = evaluate(classifier, held_out, on_progress=tell)
         scores, metrics = result.probabilities[target], result.metrics[target]
         reference.setdefault(choice.runtime, scores)
         yield Line(task, choice.runtime, choice.variant, metrics.n, metrics.top1, metrics.macro_f1,
@@ -136,7 +139,8 @@ def cell_photos() -> list[tuple[Path, str]]:
 
 def photo_table(photos: list[tuple[Path, str]]) -> Table:
     """A subset of the photos as a risk table with advice, split into train, val and test."""
-    samples = tuple(Sample(path=path, name=path.name, labels={"level": level}, advice=ADVICE[level]) for path, level in photos[:PHOTOS])
+    samples = tuple(Sample(path=path, name=path.name, labels={"level": level}, advice=ADVICE[level])
+                    for path, level in photos[:PHOTOS])
     return split_table(Table(photos[0][0].parent, "risk", samples), ratios=PHOTO_RATIOS, seed=0)
 
 

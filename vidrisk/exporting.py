@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.data import Table, load_table
+from vidrisk.data import Table
 from vidrisk.data.targets import truth_from_table
 from vidrisk.export.export import ExportOptions, Trained, export_bundle
 from vidrisk.export.gate import GateReport, Validation
@@ -23,20 +25,24 @@ log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], None]
 VALIDATION_SAMPLES = 512
+MAX_VALIDATION_BYTES = 2 * 2**30
 
 
-def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Path | None = None, calib_samples: int = 128,
-               seed: int = 0, on_progress: OnProgress = lambda what, done, total: None) -> tuple[Bundle, GateReport]:
+def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Table | None = None, val: Table | None = None,
+               calib_samples: int = 128, seed: int = 0,
+               on_progress: OnProgress = lambda what, done, total: None) -> tuple[Bundle, GateReport]:
     """Export a run.
 
     Args:
-        calib: labelled data to calibrate on instead of the run's own training split.
+        calib: labelled samples to calibrate on instead of the run's training split; what is in the run's val and test splits,
+            or in ``val``, is left out.
+        val: labelled samples for the gate instead of the run's validation split.
         calib_samples: samples to calibrate on.
         seed: of the choice of samples.
 
     Raises:
         BundleError: ``out`` exists, or the run is damaged.
-        DataError: a run without validation samples, calibration data that holds test samples of the run, or nothing readable.
+        DataError: no validation or calibration samples, or none that can be read.
         GateRefused: a hop lost more than it may.
     """
     if out.exists():  # again in write_bundle; here before minutes of reading
@@ -44,20 +50,24 @@ def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Path
     run = Run.open(run_path)
     contract = run.contract
     splits = run.read_split()
-    if not len(splits.of_split("val")):
-        raise DataError(f"{run_path} has no validation samples to judge the export by", fix="train it on data with a val split")
+    val = splits.of_split("val") if val is None else val
+    if not len(val):
+        raise DataError(f"{run_path} has no validation samples to judge the export by", fix="give labelled data with --val")
     rng = np.random.default_rng(seed)
-    judged, frames = _read(_some(splits.of_split("val"), VALIDATION_SAMPLES, rng), contract, "reading validation", on_progress)
+    most = max(1, MAX_VALIDATION_BYTES // (contract.frames * math.prod(contract.pixel.frame_shape)))
+    judged, frames = _read(_some(val, min(VALIDATION_SAMPLES, most), rng), contract, "reading validation", on_progress)
     truth = truth_from_table(judged, contract.targets)
     validation = Validation(frames, truth, [sample.name for sample in judged.samples])
     calibration = np.empty((0, *contract.pixel.frame_shape), np.uint8)
     if options.int8:
-        source = splits.of_split("train") if calib is None else _without_test_samples(load_table(calib, contract.task), splits)
+        source = _without(splits.of_split("train") if calib is None else calib, val, splits.of_split("val"),
+                          splits.of_split("test"))
         _, clips = _read(_some(source, calib_samples, rng), contract, "reading calibration", on_progress)
         flat = clips.reshape(-1, *contract.pixel.frame_shape)
-        calibration = flat[np.sort(rng.permutation(len(flat))[: max(calib_samples, len(clips))])]
+        calibration = flat[np.sort(rng.permutation(len(flat))[:calib_samples])]
     model = run.load_classifier()
     backbone_config = getattr(model.encoder.backbone, "config", None)
+    options = replace(options, source={"run": run_path.resolve().name, "backbone": run.config.backbone, "digest": run.digest})
     trained = Trained(model.encoder, model.head, contract, family=model.encoder.family, width=model.encoder.width,
                       backbone_config=backbone_config)
     return export_bundle(trained, out, validation, calibration, options, on_progress)
@@ -68,13 +78,14 @@ def _some(table: Table, count: int, rng: np.random.Generator) -> Table:
     return table.with_samples(table.samples[i] for i in chosen)
 
 
-def _without_test_samples(table: Table, splits: Table) -> Table:
-    held_out = {sample.path for sample in splits.of_split("test").samples}
-    overlap = [sample.name for sample in table.samples if sample.path in held_out]
-    if overlap:
-        raise DataError(f"{len(overlap)} calibration samples are in the run's test split, such as {overlap[0]}",
-                        fix="calibrate on other data: the test split must stay unseen")
-    return table
+def _without(table: Table, *held_out: Table) -> Table:
+    """The samples that are in none of the held-out tables: what judges a model must not have shaped it."""
+    paths = {sample.path for part in held_out for sample in part.samples}
+    kept = table.with_samples(sample for sample in table.samples if sample.path not in paths)
+    if len(kept) < len(table):
+        log.warning("%d of %d calibration samples are held out for validation or test, and left out",
+                    len(table) - len(kept), len(table))
+    return kept
 
 
 def _read(table: Table, contract: Contract, what: str, on_progress: OnProgress) -> tuple[Table, npt.NDArray[np.uint8]]:

@@ -21,7 +21,8 @@ def plot_run(folder: Path, history: Sequence[Epoch], reports: Mapping[str, Mappi
     folder.mkdir(parents=True, exist_ok=True)
     epochs = [e.epoch for e in history]
     val_loss = [e.val_loss for e in history if e.val_loss is not None]
-    _lines(folder / "loss.png", epochs, {"train": [e.train_loss for e in history], **({"val": val_loss} if val_loss else {})}, "loss")
+    losses = {"train": [e.train_loss for e in history], **({"val": val_loss} if val_loss else {})}
+    _lines(folder / "loss.png", epochs, losses, "loss")
     if val_loss:
         _lines(folder / "metric.png", epochs, {"val": [e.metric for e in history if e.metric is not None]}, metric)
     for split, by_target in reports.items():

@@ -13,19 +13,20 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
 
 from vidrisk.data import Sample, Table
 from vidrisk.models.classifier import ClipClassifier
 from vidrisk.models.encoders import build_encoder, default_pixel, pixel_spec
 from vidrisk.models.heads import Head, HeadKind
 from vidrisk.models.lora import add_lora, load_adapter, save_adapter
+from vidrisk.models.weights import load_tensors, save_tensors
 from vidrisk.runtimes.contract import Contract, Guidance, Sealed, Target
 from vidrisk.runtimes.errors import BundleError, SettingsError, SpecError, require
 from vidrisk.runtimes.specs import PixelSpec, TimeSpec
@@ -77,6 +78,14 @@ class Run:
     def contract(self) -> Contract:
         return contract_from_config(self.config, self.labels)
 
+    @property
+    def digest(self) -> str:
+        """sha256 over the trained weights: head, then adapter."""
+        digest = hashlib.sha256((self.root / HEAD).read_bytes())
+        adapter = self.root / ADAPTER / "adapter_model.safetensors"
+        digest.update(adapter.read_bytes() if adapter.is_file() else b"")
+        return digest.hexdigest()
+
     def load_classifier(self) -> ClipClassifier:
         """The trained model on the CPU, adapter unmerged, in evaluation mode.
 
@@ -88,9 +97,10 @@ class Run:
             load_adapter(model.encoder, self.root / ADAPTER)
         elif self.config.lora.last_blocks != 0:
             raise BundleError(f"{self.root} lacks its {ADAPTER} folder", fix="copy the run whole, or train it again")
+        weights = load_tensors(self.root / HEAD)
         try:
-            model.head.load_state_dict(load_file(self.root / HEAD))
-        except Exception as error:  # safetensors and torch each have their own type for a damaged or foreign file
+            model.head.load_state_dict(weights)
+        except RuntimeError as error:
             raise BundleError(f"{self.root / HEAD} does not fit the run: {str(error).splitlines()[0]}",
                               fix="copy the run whole, or train it again") from error
         return model.eval()
@@ -102,7 +112,7 @@ class Run:
         (self.root / LABELS).write_text(self.labels.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if self.config.lora.last_blocks != 0:
             save_adapter(model.encoder, self.root / ADAPTER)
-        save_file({name: tensor.contiguous() for name, tensor in model.head.state_dict().items()}, self.root / HEAD)
+        save_tensors(model.head.state_dict(), self.root / HEAD)
 
     def write_split(self, table: Table) -> None:
         """Record who was in which split: absolute path, name, labels, split."""
@@ -131,13 +141,17 @@ class Run:
 
 
 def resolved(config: TrainConfig, *, clips: bool) -> TrainConfig:
-    """The configuration with the pixel spec written out, so that the run does not depend on defaults.
+    """The configuration with nothing left to defaults or to the folder it was run in.
 
     Mean, deviation, size and filter are the backbone's own. Clips are cropped, so that the aspect ratio of a camera does not
     give the label away; photos are squashed, so that a defect at the rim is not cut off.
     """
     pixel = pixel_spec(default_pixel(config.backbone), {"resize": "crop" if clips else "squash", **config.pixel})
-    return config.model_copy(update={"pixel": dataclasses.asdict(pixel)})
+    # A mirrored swipe to the left is a swipe to the right: clips are augmented only when asked for.
+    augment = config.augment if config.augment is not None else ("flip",) if config.task == "risk" else ()
+    folder = Path(config.backbone)
+    backbone = str(folder.resolve()) if folder.is_dir() else config.backbone
+    return config.model_copy(update={"backbone": backbone, "pixel": dataclasses.asdict(pixel), "augment": augment})
 
 
 def contract_from_config(config: TrainConfig, labels: Labels) -> Contract:

@@ -16,8 +16,18 @@ import pytest
 
 LABELS = {"red": (200, 40, 40), "green, dark": (20, 90, 20), "蓝色 🎥": (40, 40, 200)}
 CLIPS_PER_LABEL = 8
-SMALL = ("pixel.height=64", "pixel.width=64", "frames=2", "lora.rank=4", "lora.last_blocks=2", "optim.epochs=3", "optim.batch_size=6",
-         "optim.head_lr=0.01", "precision=fp32", "views=2")
+SMALL = (
+    "pixel.height=64",
+    "pixel.width=64",
+    "frames=2",
+    "lora.rank=4",
+    "lora.last_blocks=2",
+    "optim.epochs=3",
+    "optim.batch_size=6",
+    "optim.head_lr=0.01",
+    "precision=fp32",
+    "views=2",
+)
 
 
 @dataclass(frozen=True)
@@ -36,9 +46,13 @@ def cli() -> Callable[..., Ended]:
 
     def run(*arguments: str | Path) -> Ended:
         stdout, stderr, argv = io.StringIO(), io.StringIO(), sys.argv
-        sys.argv = ["vidrisk", *map(os.fspath, arguments)]
+        sys.argv = ["vidrisk", *(os.fspath(argument) for argument in arguments)]
         try:
-            with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as end:
+            with (
+                contextlib.redirect_stdout(stdout),
+                contextlib.redirect_stderr(stderr),
+                pytest.raises(SystemExit) as end,
+            ):
                 main()
         finally:
             sys.argv = argv
@@ -60,7 +74,9 @@ def write_clip() -> Callable[..., Path]:
             for moment in range(6):
                 frame = np.array(rgb) + rng.integers(0, 40, (48, 64, 3))
                 frame[:, 8 * moment : 8 * moment + 8] += 50
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.clip(frame, 0, 255).astype(np.uint8), format="rgb24")))
+                container.mux(
+                    stream.encode(av.VideoFrame.from_ndarray(np.clip(frame, 0, 255).astype(np.uint8), format="rgb24"))
+                )
             container.mux(stream.encode(None))
         return path
 
@@ -84,7 +100,9 @@ def settings() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(cli: Callable[..., Ended], clip_folder: Path, settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_run(
+    cli: Callable[..., Ended], clip_folder: Path, settings: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A run that the command line trained: EfficientNet-Lite0 at 64 px, two moments per clip."""
     out = tmp_path_factory.mktemp("runs") / "colours"
     end = cli("train", clip_folder, "-o", out, *settings)

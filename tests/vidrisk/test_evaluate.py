@@ -19,13 +19,25 @@ ONE = InferSettings(workers=1)
 def photo_table(folder: Path, *pairs: tuple[str, str]) -> Table:
     """(true colour, colour that is shown) → photos with labels."""
     levels = {"red": "严重", "green": "中等", "blue": "轻微"}
-    return Table(folder, "risk", tuple(
-        Sample(Path(write_photo(folder / f"{i}.png", shown)), f"{i}.png", {"defect": true, "level": levels[true]})
-        for i, (true, shown) in enumerate(pairs)))
+    return Table(
+        folder,
+        "risk",
+        tuple(
+            Sample(Path(write_photo(folder / f"{i}.png", shown)), f"{i}.png", {"defect": true, "level": levels[true]})
+            for i, (true, shown) in enumerate(pairs)
+        ),
+    )
 
 
 def test_metrics_are_those_of_the_probabilities(tmp_path: Path) -> None:
-    pairs = [("red", "red"), ("red", "blue"), ("green", "green"), ("blue", "blue"), ("blue", "green"), ("green", "green")]
+    pairs = [
+        ("red", "red"),
+        ("red", "blue"),
+        ("green", "green"),
+        ("blue", "blue"),
+        ("blue", "green"),
+        ("green", "green"),
+    ]
     table = photo_table(tmp_path, *pairs)
     with colour_classifier(RISK) as classifier:
         result = evaluate(classifier, table, ONE)
@@ -36,12 +48,17 @@ def test_metrics_are_those_of_the_probabilities(tmp_path: Path) -> None:
     scores = np.stack([by_colour[colour] for _, colour in pairs])
     np.testing.assert_allclose(result.probabilities["defect"], scores, atol=1e-5)
     metrics = result.metrics["defect"]
-    assert (metrics.n, metrics.top1) == (6, pytest.approx(4 / 6))
+    assert metrics.n == 6 and metrics.top1 == pytest.approx(4 / 6)
     assert metrics.confusion == ((1, 0, 1), (0, 2, 0), (0, 1, 1))
     assert metrics.macro_f1 == pytest.approx((2 / 3 + 4 / 5 + 1 / 2) / 3)
     worst = result.worst["defect"]
-    assert {(e["path"], e["true"], e["predicted"]) for e in worst} == {("1.png", "red", "blue"), ("4.png", "blue", "green")}
-    assert [e["score"] for e in worst] == pytest.approx(sorted((scores[1].max(), scores[4].max()), reverse=True), abs=1e-5)
+    assert {(e["path"], e["true"], e["predicted"]) for e in worst} == {
+        ("1.png", "red", "blue"),
+        ("4.png", "blue", "green"),
+    }
+    assert [e["score"] for e in worst] == pytest.approx(
+        sorted((scores[1].max(), scores[4].max()), reverse=True), abs=1e-5
+    )
     assert result.metrics["level"].mean_absolute_level_error is not None and metrics.mean_absolute_level_error is None
     assert result.unreadable == []
 
@@ -61,7 +78,9 @@ def test_unreadable_samples_are_listed_and_the_others_keep_their_order(tmp_path:
     with colour_classifier(RISK) as classifier:
         result = evaluate(classifier, table, ONE)
         assert result.metrics["defect"].n == 2 and result.metrics["defect"].top1 == 1
-        assert [(row["path"], row["state"]) for row in result.unreadable] == [("1.png", "corrupt")] and result.unreadable[0]["reason"]
+        assert [(row["path"], row["state"]) for row in result.unreadable] == [
+            ("1.png", "corrupt")
+        ] and result.unreadable[0]["reason"]
         for sample in table.samples:
             sample.path.write_bytes(b"")
         with pytest.raises(DataError, match="none of 3 samples can be read"):
@@ -70,7 +89,9 @@ def test_unreadable_samples_are_listed_and_the_others_keep_their_order(tmp_path:
 
 def test_a_label_that_the_model_does_not_know(tmp_path: Path) -> None:
     table = photo_table(tmp_path, ("red", "red"))
-    odd = table.with_samples([*table.samples, Sample(table.samples[0].path, "odd.png", {"defect": "mould", "level": "严重"})])
+    odd = table.with_samples(
+        [*table.samples, Sample(table.samples[0].path, "odd.png", {"defect": "mould", "level": "严重"})]
+    )
     with colour_classifier(RISK) as classifier, pytest.raises(DataError, match="mould"):
         evaluate(classifier, odd, ONE)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidrisk.data import Table, load_table, write_table
+from vidrisk.data import Table, load_table
 from vidrisk.evaluate import Evaluation, evaluate
 from vidrisk.export.export import ExportOptions
 from vidrisk.exporting import export_run
@@ -18,6 +18,8 @@ from vidrisk.run import Run
 from vidrisk.runtimes.bundle import Bundle
 from vidrisk.runtimes.errors import BundleError, DataError, SettingsError
 from vidrisk.runtimes.select import installed_runtimes
+
+Frames = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +34,17 @@ def torchs(tiny_run: Path, table: Table) -> Evaluation:
 
 
 @pytest.mark.parametrize("runtime", installed_runtimes())
-def test_the_bundle_agrees_with_the_run_in_every_runtime(tiny_bundle: Path, table: Table, torchs: Evaluation, runtime: str) -> None:
+def test_the_bundle_agrees_with_the_run_in_every_runtime(
+    tiny_bundle: Path, table: Table, torchs: Evaluation, runtime: str
+) -> None:
     for variant, tolerance in (("fp32", 1e-4), ("int8", 0.3)):
         with open_classifier(tiny_bundle, runtime=runtime, variant=variant, threads=1) as classifier:
             found = evaluate(classifier, table, InferSettings(workers=1))
         assert (found.runtime, found.variant) == (runtime, variant)
         np.testing.assert_allclose(found.probabilities["action"], torchs.probabilities["action"], atol=tolerance)
         assert (found.probabilities["action"].argmax(1) == torchs.probabilities["action"].argmax(1)).mean() >= (
-            1 if variant == "fp32" else 0.9)
+            1 if variant == "fp32" else 0.9
+        )
 
 
 def test_the_bundle_keeps_the_runs_contract(tiny_run: Path, tiny_bundle: Path) -> None:
@@ -47,8 +52,13 @@ def test_the_bundle_keeps_the_runs_contract(tiny_run: Path, tiny_bundle: Path) -
     assert Bundle.open(tiny_bundle).passed == ("fp32", "int8")
 
 
-@pytest.mark.parametrize(("model", "runtime", "variant"), [("run", "onnxruntime", "auto"), ("run", "auto", "int8"), ("bundle", "torch", "auto")])
-def test_a_runtime_that_cannot_read_the_model(tiny_run: Path, tiny_bundle: Path, model: str, runtime: str, variant: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "runtime", "variant"),
+    [("run", "onnxruntime", "auto"), ("run", "auto", "int8"), ("bundle", "torch", "auto")],
+)
+def test_a_runtime_that_cannot_read_the_model(
+    tiny_run: Path, tiny_bundle: Path, model: str, runtime: str, variant: str
+) -> None:
     with pytest.raises(SettingsError, match="allowed"):
         open_classifier(tiny_run if model == "run" else tiny_bundle, runtime=runtime, variant=variant)
 
@@ -63,15 +73,15 @@ class TakenError(Exception):
 
 
 @pytest.fixture
-def calibration_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., np.ndarray[Any, Any]]:
+def calibration_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Frames]:
     """Run and options → the frames that the export would calibrate on."""
-    taken: list[np.ndarray[Any, Any]] = []
+    taken: list[Frames] = []
 
-    def take(trained: Any, out: Any, validation: Any, calibration: np.ndarray[Any, Any], *rest: Any) -> None:
+    def take(trained: Any, out: Any, validation: Any, calibration: Frames, *rest: Any) -> None:
         taken.append(calibration)
         raise TakenError
 
-    def run(path: Path, **options: Any) -> np.ndarray[Any, Any]:
+    def run(path: Path, **options: Any) -> Frames:
         monkeypatch.setattr("vidrisk.exporting.export_bundle", take)
         with pytest.raises(TakenError):
             export_run(path, tmp_path / "out", ExportOptions(int8=True), **options)
@@ -80,31 +90,45 @@ def calibration_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[
     return run
 
 
-def test_calibration_takes_the_samples_that_were_asked_for(tiny_run: Path, calibration_of: Callable[..., np.ndarray[Any, Any]]) -> None:
+def test_calibration_takes_the_samples_that_were_asked_for(
+    tiny_run: Path, calibration_of: Callable[..., Frames]
+) -> None:
     frames = calibration_of(tiny_run, calib_samples=8)
     assert frames.shape == (8, 64, 64, 3) and frames.dtype == np.uint8
     assert np.array_equal(frames, calibration_of(tiny_run, calib_samples=8))
     assert not np.array_equal(frames, calibration_of(tiny_run, calib_samples=8, seed=1))
 
 
-def test_calibrating_on_test_samples_is_refused(tiny_run: Path, clip_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="test split"):
-        export_run(tiny_run, tmp_path / "out", ExportOptions(int8=True), calib=clip_folder)
-    assert not (tmp_path / "out").exists()
+def test_what_judges_the_model_never_calibrates_it(
+    tiny_run: Path, table: Table, tmp_path: Path, calibration_of: Callable[..., Frames], caplog: pytest.LogCaptureFixture
+) -> None:
+    splits = Run.open(tiny_run).read_split()
+    held_out = len(splits.of_split("val")) + len(splits.of_split("test"))
+    assert len(calibration_of(tiny_run, calib=table, calib_samples=99)) == 2 * (24 - held_out)
+    assert f"{held_out} of 24 calibration samples" in caplog.text
+    with pytest.raises(DataError, match="calibration"):
+        export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), calib=splits.of_split("test"))
+    with pytest.raises(DataError, match="calibration"):
+        export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), val=splits.of_split("train"), calib=table)
 
 
-def test_an_unreadable_calibration_sample_is_left_out(tiny_run: Path, write_clip: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture,
-                                                      calibration_of: Callable[..., np.ndarray[Any, Any]]) -> None:
+def test_an_unreadable_calibration_sample_is_left_out(
+    tiny_run: Path,
+    write_clip: Callable[..., Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    calibration_of: Callable[..., Frames],
+) -> None:
     for number in range(3):
         write_clip(tmp_path / "calib" / "red" / f"{number}.mp4", (200, 0, 0), seed=number)
         write_clip(tmp_path / "calib" / "蓝色 🎥" / f"{number}.mp4", (0, 0, 200), seed=number)
     (tmp_path / "calib" / "red" / "0.mp4").write_bytes(b"")
-    assert len(calibration_of(tiny_run, calib=tmp_path / "calib", calib_samples=50)) == 5 * 2
+    assert len(calibration_of(tiny_run, calib=load_table(tmp_path / "calib", "action"), calib_samples=50)) == 5 * 2
     assert "1 samples cannot be read" in caplog.text
     for path in (tmp_path / "calib").rglob("*.mp4"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="none of 6 samples can be read"):
-        export_run(tiny_run, tmp_path / "out", ExportOptions(int8=True), calib=tmp_path / "calib")
+        export_run(tiny_run, tmp_path / "out", ExportOptions(int8=True), calib=load_table(tmp_path / "calib", "action"))
 
 
 def test_a_run_whose_data_moved_away_or_that_has_no_validation_samples(tiny_run: Path, tmp_path: Path) -> None:
@@ -114,7 +138,11 @@ def test_a_run_whose_data_moved_away_or_that_has_no_validation_samples(tiny_run:
     run.write_split(table.with_samples(s for s in table.samples if s.split != "val"))
     with pytest.raises(DataError, match="no validation samples"):
         export_run(copy, tmp_path / "out", ExportOptions())
-    run.write_split(table.with_samples(type(s)(tmp_path / "gone" / s.path.name, s.name, s.labels, split=s.split) for s in table.samples))
+    run.write_split(
+        table.with_samples(
+            type(s)(tmp_path / "gone" / s.path.name, s.name, s.labels, split=s.split) for s in table.samples
+        )
+    )
     with pytest.raises(DataError, match="still be in its place"):
         export_run(copy, tmp_path / "out", ExportOptions())
 
@@ -124,13 +152,3 @@ def test_an_out_that_exists_is_refused_before_anything_is_read(tiny_run: Path, t
     with pytest.raises(BundleError, match="exists"):
         export_run(tiny_run, tmp_path, ExportOptions(), on_progress=lambda what, done, total: told.append(what))
     assert told == []
-
-
-def test_a_manifest_with_a_split_is_calibrated_on_as_any_other(tiny_run: Path, clip_folder: Path, calibration_of: Callable[..., Any]) -> None:
-    table = Run.open(tiny_run).read_split()
-    manifest = clip_folder / "calib.jsonl"
-    try:
-        write_table(Table(clip_folder, "action", table.of_split("train").samples), manifest)
-        assert len(calibration_of(tiny_run, calib=manifest, calib_samples=4)) == 4
-    finally:
-        manifest.unlink()

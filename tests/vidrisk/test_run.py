@@ -20,9 +20,15 @@ def copy(tiny_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("last_blocks", ["2", "0"])
-def test_what_is_saved_answers_as_what_was_trained(backbone_folder: Callable[[str], Path], tmp_path: Path, last_blocks: str) -> None:
-    config = resolved(config_from_options(None, [f"lora.last_blocks={last_blocks}", "frames=3", "lora.rank=4"],
-                                          backbone=str(backbone_folder("vit"))), clips=True)
+def test_what_is_saved_answers_as_what_was_trained(
+    backbone_folder: Callable[[str], Path], tmp_path: Path, last_blocks: str
+) -> None:
+    config = resolved(
+        config_from_options(
+            None, [f"lora.last_blocks={last_blocks}", "frames=3", "lora.rank=4"], backbone=str(backbone_folder("vit"))
+        ),
+        clips=True,
+    )
     labels = Labels(targets=(Target(name="action", labels=("a", "b", "c")),), clips=True)
     trained = build_classifier(config, contract_from_config(config, labels), with_lora=True)
     generator = torch.Generator().manual_seed(0)
@@ -54,7 +60,9 @@ def test_the_contract_is_resolved(tiny_run: Path) -> None:
 
 def test_the_split_is_read_back(tiny_run: Path, clip_folder: Path) -> None:
     table = Run.open(tiny_run).read_split()
-    assert len(table) == 24 and len(table.of_split("val")) > 0 and all(sample.path.is_file() for sample in table.samples)
+    assert (
+        len(table) == 24 and len(table.of_split("val")) > 0 and all(sample.path.is_file() for sample in table.samples)
+    )
     assert {sample.labels["action"] for sample in table.samples} == {path.name for path in clip_folder.iterdir()}
 
 
@@ -65,9 +73,17 @@ def test_an_incomplete_run_names_what_it_lacks(copy: Path, name: str) -> None:
         Run.open(copy)
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("labels.json", "{"), ("labels.json", json.dumps({"targets": [{"name": "action", "labels": ["only"]}], "clips": True})),
-    ("labels.json", "{}"), ("config.yaml", "nonsense: 1"), ("config.yaml", "["), ("config.yaml", "optim: {epochs: 0}")])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels.json", "{"),
+        ("labels.json", json.dumps({"targets": [{"name": "action", "labels": ["only"]}], "clips": True})),
+        ("labels.json", "{}"),
+        ("config.yaml", "nonsense: 1"),
+        ("config.yaml", "["),
+        ("config.yaml", "optim: {epochs: 0}"),
+    ],
+)
 def test_a_damaged_run_is_one_line_that_names_the_file(copy: Path, name: str, content: str) -> None:
     (copy / name).write_text(content, encoding="utf-8")
     with pytest.raises(BundleError, match=name) as caught:
@@ -81,7 +97,9 @@ def test_a_missing_adapter(copy: Path) -> None:
         Run.open(copy).load_classifier()
 
 
-@pytest.mark.parametrize("name", ["head.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"])
+@pytest.mark.parametrize(
+    "name", ["head.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
+)
 def test_damaged_weights(copy: Path, name: str) -> None:
     (copy / name).write_bytes((copy / name).read_bytes()[:40])
     with pytest.raises(BundleError) as caught:

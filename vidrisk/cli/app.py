@@ -18,6 +18,7 @@ from vidrisk.cli.infer import infer
 from vidrisk.cli.train import train
 
 VERBOSITY = ("-v", "-vv", "--verbose")
+CTRL_C = 130  # what Typer makes of KeyboardInterrupt; EXIT_INTERRUPTED in vidrisk.runtimes.errors
 
 app = typer.Typer(name="vidrisk", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,13 +54,15 @@ def main() -> None:
     verbosity = [argument for argument in arguments if argument in VERBOSITY]  # welcome before and behind the command
     try:
         app(verbosity + [argument for argument in arguments if argument not in VERBOSITY])
-    except (Exception, KeyboardInterrupt) as error:
-        from vidrisk.runtimes.errors import EXIT_ERROR, EXIT_INTERRUPTED, VidriskError  # here: --help must stay quick
+    except SystemExit as end:
+        if end.code == CTRL_C:
+            typer.echo("error: stopped by Ctrl-C", err=True)
+        raise
+    except Exception as error:
+        from vidrisk.runtimes.errors import EXIT_ERROR, VidriskError  # here: --help must stay quick
 
         if isinstance(error, VidriskError):
             _fail(str(error), error.exit_code)
-        if isinstance(error, KeyboardInterrupt):
-            _fail("stopped by Ctrl-C", EXIT_INTERRUPTED)
         if isinstance(error, BrokenPipeError):
             sys.exit(EXIT_ERROR)
         if isinstance(error, OSError):

@@ -9,7 +9,8 @@ import typer
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="New folder for everything the demo makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(
+        "-o", "--output", metavar="DIR", help="New folder for everything the demo makes.")] = Path("demo"),
 ) -> None:
     """Train, export, infer and report on real solar-cell photos, then on a small action task made from them."""
     from vidrisk.cli.console import progress_bar

@@ -15,7 +15,7 @@ def evaluate(
         metavar="RUN|BUNDLE", show_default=False, help="A run directory or a bundle.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", show_default=False, help="Labelled data, as for train.")],
     out: Annotated[Path | None, typer.Option(
-        "--out", "-o", metavar="FILE", help="JSON to write; plots go beside it.")] = None,
+        "-o", "--output", metavar="FILE", help="JSON to write; plots go beside it.")] = None,
     split: Annotated[Literal["train", "val", "test"] | None, typer.Option(
         help="Score only this split of DATA.")] = None,
     runtime: Annotated[RuntimeChoice, typer.Option(
@@ -24,12 +24,16 @@ def evaluate(
         help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
     json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False,
 ) -> None:
-    """Top-1 and top-5, macro-F1, mAP, ECE, per class, confusion and worst errors of a model on DATA."""
+    """Top-1 and top-5, macro-F1, mAP, ECE, per class, confusion and worst errors of a model on DATA.
+
+    Samples that cannot be read are left out and listed; the exit code is then 4.
+    """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_evaluation
     from vidrisk.data import load_table
     from vidrisk.evaluate import evaluate, write_evaluation
     from vidrisk.infer.classifier import open_classifier
+    from vidrisk.runtimes.errors import EXIT_SOME_FAILED
 
     with open_classifier(model, runtime=runtime.value, variant=variant.value) as classifier, progress_bar() as advance:
         table = load_table(data, classifier.contract.task)
@@ -37,3 +41,5 @@ def evaluate(
     if out is not None:
         write_evaluation(result, out)
     print_evaluation(result, as_json=json)
+    if result.unreadable:
+        raise typer.Exit(EXIT_SOME_FAILED)

@@ -19,15 +19,13 @@ class RuntimeChoice(str, Enum):
 class VariantChoice(str, Enum):
     auto = "auto"
     fp32 = "fp32"
-    fp16 = "fp16"
     int8 = "int8"
-    mixed = "mixed"
 
 
 def infer(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle that `vidrisk export` made, or a run.")],
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Clips, photos: files, folders, quoted globs.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="New folder for what is found.")],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="New folder for what is found.")],
     runtime: Annotated[RuntimeChoice, typer.Option(
         help="Engine; auto takes the fastest measured here.")] = RuntimeChoice.auto,
     variant: Annotated[VariantChoice, typer.Option(
@@ -51,6 +49,7 @@ def infer(
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.infer_view import print_summary
     from vidrisk.infer.classifier import open_classifier
+    from vidrisk.infer.ledger import settled_choice
     from vidrisk.infer.pipeline import InferSettings, default_workers, run_inference
     from vidrisk.infer.sources import find_inputs
     from vidrisk.report import build_report
@@ -58,7 +57,10 @@ def infer(
 
     settings = InferSettings(window_s=window, stride_s=stride, workers=workers or default_workers(), resume=resume)
     inputs = find_inputs(paths)
-    with open_classifier(bundle, runtime=runtime.value, variant=variant.value) as classifier, progress_bar() as advance:
+    settled = runtime.value, variant.value
+    if resume:
+        settled = settled_choice(out, *settled)
+    with open_classifier(bundle, runtime=settled[0], variant=settled[1]) as classifier, progress_bar() as advance:
         summary = run_inference(classifier, inputs, out, settings,
                                 on_progress=lambda p: advance("predict", p.files, p.files_total))
     page = None if no_report else build_report(out)

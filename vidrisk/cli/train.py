@@ -12,11 +12,12 @@ def train(
     data: Annotated[Path, typer.Argument(
         metavar="DATA", show_default=False, help="A folder with one sub-folder per class, or a CSV, JSONL or Parquet manifest.")],
     out: Annotated[Path, typer.Option(
-        "--out", "-o", metavar="RUN", show_default=False, help="New folder for the run.")],
+        "-o", "--output", metavar="RUN", show_default=False, help="New folder for the run.")],
     task: Annotated[Literal["action", "risk"] | None, typer.Option(
         show_default="action", help="action: which action a clip shows. risk: which defect, how bad.")] = None,
     backbone: Annotated[str | None, typer.Option(
-        metavar="ID", show_default="efficientnet-lite0", help="efficientnet-lite0, a Hugging Face hub id, or a local folder.")] = None,
+        metavar="ID", show_default="efficientnet-lite0",
+        help="efficientnet-lite0, a Hugging Face hub id, or a local folder.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings; config.yaml of a run is one.")] = None,
     assignments: Annotated[list[str] | None, typer.Option(
         "--set", metavar="KEY=VALUE", help="One setting, such as optim.epochs=3; may be repeated.")] = None,

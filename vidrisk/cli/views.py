@@ -47,17 +47,22 @@ def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
     typer.echo(f"{evaluation.runtime} {evaluation.variant}; {len(evaluation.unreadable)} samples could not be read")
 
 
-def print_gate(bundle: Bundle, report: GateReport, *, as_json: bool) -> None:
+def print_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None = None) -> None:
+    """What every hop lost, and where the bundle is; without a bundle the gate has refused."""
     if as_json:
-        typer.echo(json.dumps({"bundle": str(bundle.root), "digest": bundle.digest, **report.to_dict()}, ensure_ascii=False))
+        where = {"bundle": str(bundle.root), "digest": bundle.digest} if bundle else {"bundle": None}
+        typer.echo(json.dumps({**where, **report.to_dict()}, ensure_ascii=False))
         return
     table = Table("hop", "runtime", "agreement", "drop (points)", "largest Δ logit", "ms/frame", "gate")
     for hop in report.hops:
-        table.add_row(hop.name, hop.runtime, f"{hop.agreement:.1%}", f"{hop.drop_points:+.2f}", f"{hop.largest_logit_difference:.2g}",
-                      f"{hop.ms_per_frame:.2f}", "passed" if hop.passed else Text(hop.reason, style="red"))
+        table.add_row(hop.name, hop.runtime, f"{hop.agreement:.1%}", f"{hop.drop_points:+.2f}",
+                      f"{hop.largest_logit_difference:.2g}", f"{hop.ms_per_frame:.2f}",
+                      "passed" if hop.passed else Text(hop.reason, style="red"))
     Console().print(table)
     if report.note:
         typer.echo(report.note)
+    if bundle is None:
+        return
     size_mb = sum(file.bytes for file in bundle.manifest.files.values()) / 1e6
     typer.echo(f"{', '.join(bundle.passed)} → {bundle.root} ({size_mb:.1f} MB)")
 

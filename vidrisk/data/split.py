@@ -42,7 +42,7 @@ def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
     """Give every sample a split; the result does not depend on the order of the samples.
 
     Samples of one group stay together. The groups come from ``group_by``, else from the table's own groups, else every
-    sample stands alone. Every class with at least three groups has one in train, and no split with a ratio above 0
+    sample stands alone. Every class has a group in train; as far as that leaves any, no split with a ratio above 0
     stays empty.
 
     The groups are dealt out greedily, the largest first, those with equal labels after one another. Each brings credit
@@ -58,7 +58,7 @@ def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
 
     Raises:
         DataError: fewer than three samples or groups, samples without a group, some samples without a split.
-        SettingsError: bad ratios, or a ``group_by`` that is neither a column nor such an expression.
+        SettingsError: bad ratios, or a ``group_by`` that is neither a column nor such an expression, or that comes too late.
     """
     ratios = _checked(ratios)
     without = sum(sample.split is None for sample in table.samples)
@@ -66,6 +66,9 @@ def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
         if without:
             raise DataError(f"samples without a split: {without} of {len(table)}",
                             fix="fill the rest, or split anew with --force")
+        if group_by is not None:
+            raise SettingsError(f"group-by {group_by!r} of data that is split already",
+                                fix="take the split out of the data, or: vidrisk data split --force")
         log.info("%s keeps the split it has", table.root.name)
         return table
     keys = _keys(table, group_by)
@@ -155,7 +158,6 @@ def _cell(sample: Sample, column: str) -> str | None:
 def _deal(units: Sequence[_Unit], ratios: Ratios) -> list[SplitName]:
     shares = {split: ratio / sum(ratios) for split, ratio in zip(SPLITS, ratios, strict=True)}
     wanted: list[SplitName] = [split for split in SPLITS if shares[split] > 0]
-    units_of = Counter(cls for unit in units for cls in unit.classes)
     credit: defaultdict[tuple[tuple[str, ...], str], float] = defaultdict(float)
     in_train: set[tuple[str, ...]] = set()
     chosen: list[SplitName] = []
@@ -164,7 +166,7 @@ def _deal(units: Sequence[_Unit], ratios: Ratios) -> list[SplitName]:
         for feature, count in unit.counts.items():
             for split in wanted:
                 credit[feature, split] += shares[split] * count
-        needed = any(cls not in in_train and units_of[cls] >= MIN_UNITS for cls in unit.classes)
+        needed = any(cls not in in_train for cls in unit.classes)
         open_credit = {s: sum(credit[f, s] * count for f, count in unit.counts.items()) for s in wanted}
         split = "train" if needed else max(wanted, key=open_credit.__getitem__)
         if split == "train":
@@ -174,9 +176,8 @@ def _deal(units: Sequence[_Unit], ratios: Ratios) -> list[SplitName]:
         for feature, count in unit.counts.items():
             credit[feature, split] -= count
         chosen.append(split)
-    # A class is first seen at least two units before the last, so two units are free and an empty split can be filled.
     for split in wanted:
-        if split not in chosen:
-            movable = [i for i in free if chosen.count(chosen[i]) > 1]
+        movable = [i for i in free if chosen.count(chosen[i]) > 1]
+        if split not in chosen and movable:
             chosen[movable[-1]] = split
     return chosen

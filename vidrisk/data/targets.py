@@ -97,10 +97,16 @@ def _ranks(levels: Sequence[str], scale: Sequence[Sequence[str]]) -> dict[str, f
 
 
 def guidance_from_table(table: Table) -> tuple[Guidance, ...]:
-    """Every (defect, level) pair that has texts, with its most frequent ones, the first seen on a tie."""
+    """Every (defect, level) pair that has texts, with its most frequent ones, the first seen on a tie.
+
+    Then every level and every defect by itself, for pairs that the table does not have.
+    """
     pairs: dict[tuple[str | None, str | None], list[Sample]] = {}
     for sample in table.samples if table.task == "risk" else ():
-        pairs.setdefault((sample.labels.get("defect"), sample.labels.get("level")), []).append(sample)
+        defect, level = sample.labels.get("defect"), sample.labels.get("level")
+        for key in {(defect, level): 0, (None, level): 0, (defect, None): 0}:
+            if key != (None, None):
+                pairs.setdefault(key, []).append(sample)
     found = (Guidance(defect=defect, level=level, risk=_most_frequent(s.risk for s in samples),
                       advice=_most_frequent(s.advice for s in samples),
                       description=_most_frequent(s.description for s in samples))

@@ -12,9 +12,9 @@ VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg
                   ".wmv")
 MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 
-# Checked before pixels are allocated: 268 Mpx are 0.8 GB of RGB.
+# Checked before pixels are allocated: 100 Mpx are 0.3 GB of RGB, in each decode thread.
 MAX_SIDE_PX = 16384
-MAX_FRAME_PX = MAX_SIDE_PX * MAX_SIDE_PX
+MAX_FRAME_PX = 100_000_000
 
 
 def is_image(path: str | Path) -> bool:
@@ -62,10 +62,11 @@ def check_size(width: int, height: int, path: Path) -> None:
     """Refuse a frame that is too large, before it is allocated.
 
     Raises:
-        UnreadableError: over MAX_SIDE_PX on a side (too_large), or no size at all (corrupt).
+        UnreadableError: over MAX_SIDE_PX on a side or MAX_FRAME_PX in all (too_large), or no size at all (corrupt).
     """
     if width < 1 or height < 1:
         raise UnreadableError(f"{name_of(path)} states no picture size")
-    if max(width, height) > MAX_SIDE_PX:
-        raise UnreadableError(f"{name_of(path)} is {width}x{height} pixels, the limit is {MAX_SIDE_PX} per side",
+    if max(width, height) > MAX_SIDE_PX or width * height > MAX_FRAME_PX:
+        raise UnreadableError(f"{name_of(path)} is {width}x{height} pixels, the limit is {MAX_SIDE_PX} per side and "
+                              f"{MAX_FRAME_PX // 10**6} million in all",
                               state="too_large", fix="scale it down first")

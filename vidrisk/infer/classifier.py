@@ -102,7 +102,6 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
 def _classifier_from_run(path: Path) -> Classifier:
     require("torch", "train")
     from vidrisk.run import Run
-    from vidrisk.runtimes.bundle import sha256_of
     from vidrisk.runtimes.torch import TorchRunner
 
     run = Run.open(path)
@@ -110,5 +109,5 @@ def _classifier_from_run(path: Path) -> Classifier:
     width = model.encoder.width
     encoder = TorchRunner(model.encoder, contract.encoder_inputs(), contract.encoder_outputs(width))
     head = TorchRunner(model.head, contract.head_inputs(width), contract.head_outputs())
-    provenance = {"model": path.resolve().name, "digest": sha256_of(path / "head.safetensors"), "backbone": run.config.backbone}
+    provenance = {"model": path.resolve().name, "digest": run.digest, "backbone": run.config.backbone}
     return Classifier(encoder, head, contract, variant="fp32", provenance=provenance)

@@ -203,7 +203,8 @@ class Ledger:
         os.truncate(path, self._length)
 
     def _reopen_changed(self) -> None:
-        changed = [row.id for row in self.rows() if row.state != "pending" and _changed_since(row)]
+        # What was skipped (missing, not permitted) leaves no trace in the file when it is mended: try it again.
+        changed = [row.id for row in self.rows() if row.state == "skipped" or (row.state != "pending" and _changed_since(row))]
         if changed:
             with self._transaction():
                 self._database.executemany(
@@ -258,6 +259,23 @@ def read_ledger(out: str | os.PathLike[str]) -> list[Row]:
             database.close()
     except sqlite3.Error as error:
         raise VidriskError(f"{path} cannot be read: {error}", fix="wait for the run to end, or resume it") from error
+
+
+def settled_choice(out: str | os.PathLike[str], runtime: str, variant: str) -> tuple[str, str]:
+    """Runtime and variant for continuing the run in ``out``: what ``auto`` chose when it began, else what is asked for."""
+    path = Path(out) / LEDGER
+    if not is_ledger(path):
+        return runtime, variant
+    try:
+        database = sqlite3.connect(path, timeout=0.2)
+        try:
+            meta = dict(database.execute("SELECT key, value FROM meta"))
+        finally:
+            database.close()
+    except sqlite3.Error:  # opening the run says what is wrong
+        return runtime, variant
+    return tuple(meta.get(name, asked) if asked == "auto" else asked  # type: ignore[return-value]
+                 for name, asked in (("runtime", runtime), ("variant", variant)))
 
 
 def _rows(database: sqlite3.Connection) -> list[Row]:

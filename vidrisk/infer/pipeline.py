@@ -30,17 +30,11 @@ from vidrisk.infer.predictions import Prediction, prediction_from_probabilities
 from vidrisk.infer.sources import Inputs
 from vidrisk.infer.summary import StageTimes, Summary, summarize, write_summary
 from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import EXIT_INTERRUPTED, SettingsError, SpecError, VidriskError, require
+from vidrisk.runtimes.errors import Interrupted, SettingsError, SpecError, require
 from vidrisk.runtimes.specs import TimeSpec
 
 MAX_WORKERS = 64
 MAX_BATCH_FRAMES = 4096
-
-
-class Interrupted(VidriskError):
-    """Ctrl-C: what was finished is in the output folder."""
-
-    exit_code = EXIT_INTERRUPTED
 
 
 def default_workers() -> int:
@@ -224,7 +218,7 @@ def predict(batches: Iterable[list[EncodedClip | ReadEnd]], classifier: Classifi
     """Run the head on the clips of each batch; yield each file with its predictions when it ends."""
     contract = classifier.contract
     threshold = classifier.threshold(contract.targets[0].name)
-    of_file: list[tuple[EncodedClip, dict[str, npt.NDArray[np.float32]]]] = []
+    of_file: list[tuple[tuple[float | None, float | None], dict[str, npt.NDArray[np.float32]]]] = []
     for batch in batches:
         clips = [item for item in batch if isinstance(item, EncodedClip)]
         probabilities: dict[str, npt.NDArray[np.float32]] = {}
@@ -234,12 +228,12 @@ def predict(batches: Iterable[list[EncodedClip | ReadEnd]], classifier: Classifi
         position = 0
         for item in batch:
             if isinstance(item, EncodedClip):
-                of_file.append((item, {name: rows[position] for name, rows in probabilities.items()}))
+                of_file.append((item.interval_s, {name: rows[position] for name, rows in probabilities.items()}))
                 position += 1
                 continue
             row = replace(item.row, predictions=len(of_file))
-            yield row, [prediction_from_probabilities(contract, row.path, clip.interval_s, scores, threshold, row.state)
-                        for clip, scores in of_file]
+            yield row, [prediction_from_probabilities(contract, row.path, interval_s, scores, threshold, row.state)
+                        for interval_s, scores in of_file]
             of_file = []
 
 

@@ -15,13 +15,13 @@ from vidrisk.runtimes.errors import require
 from vidrisk.runtimes.specs import PixelSpec
 
 NAME = "efficientnet-lite0"
-WIDTH = 1280
+FINE_BLOCKS = 11  # behind that many blocks the map still has a sixteenth of the input's side
 # The weights come from TensorFlow, which feeds them (pixel - 127) / 128.
 PIXEL = PixelSpec(224, 224, resize="squash", interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
 class EfficientNetLite(nn.Module):
-    """The trunk alone: normalised ``(N, 3, H, W)`` → feature map ``(N, 1280, H/32, W/32)``.
+    """The trunk alone: normalised ``(N, 3, H, W)`` → feature maps ``(N, 112, H/16, W/16)`` and ``(N, 1280, H/32, W/32)``.
 
     Rebuilt from plain layers, because PEFT cannot rebuild the package's own convolutions. Batch norms stay apart while
     training (folded in, the expanding convolutions would be 5 × smaller and the projecting ones 3 × larger, and no learning
@@ -42,15 +42,17 @@ class EfficientNetLite(nn.Module):
             x = block(x)
         return x
 
-    def upper(self, hidden: Tensor, blocks: int) -> Tensor:
-        """What ``lower`` left out."""
-        for block in self.blocks[blocks:]:
+    def upper(self, hidden: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+        """What ``lower`` left out; ``blocks`` may be ``FINE_BLOCKS`` at the most."""
+        for block in self.blocks[blocks:FINE_BLOCKS]:
             hidden = block(hidden)
-        result: Tensor = self.activation(self.top(hidden))
-        return result
+        fine = hidden
+        for block in self.blocks[max(blocks, FINE_BLOCKS):]:
+            hidden = block(hidden)
+        return fine, self.activation(self.top(hidden))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.upper(self.lower(pixels, len(self.blocks)), len(self.blocks))
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.upper(self.lower(pixels, 0), 0)
 
 
 class _Block(nn.Module):

@@ -8,18 +8,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidrisk.models import efficientnet
+from vidrisk.models import Pool, efficientnet
 from vidrisk.runtimes.errors import SettingsError, require
 from vidrisk.runtimes.specs import PixelSpec
 
 log = logging.getLogger(__name__)
 
-Pool = Literal["auto", "avg", "avgmax", "cls", "mean", "pooler"]
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,10 @@ class FrameEncoder(nn.Module):
 
 
 def _pooled(output: Any, pool: Pool) -> Tensor:
-    if isinstance(output, Tensor):  # a feature map
-        average = output.mean(dim=(2, 3))
-        return torch.cat([average, output.amax(dim=(2, 3))], dim=1) if pool == "avgmax" else average
+    if isinstance(output, tuple):  # feature maps, the finest first
+        maps = output if pool == "stages" else output[-1:]
+        means = [one.mean(dim=(2, 3)) for one in maps]
+        return torch.cat([*means, *(one.amax(dim=(2, 3)) for one in maps)] if pool != "avg" else means, dim=1)
     if pool == "pooler":
         pooled: Tensor = output.pooler_output
         return pooled
@@ -147,8 +147,8 @@ def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: P
     """
     if backbone == efficientnet.NAME:
         spec = pixel_spec(efficientnet.PIXEL, pixel)
-        if pool not in ("auto", "avg", "avgmax"):
-            raise SettingsError(f"pool {pool!r} of {backbone}", allowed="auto, avg, avgmax")
+        if pool not in ("auto", "avg", "avgmax", "stages"):
+            raise SettingsError(f"pool {pool!r} of {backbone}", allowed="auto, avg, avgmax, stages")
         trunk = efficientnet.load_efficientnet_lite(spec)
         return FrameEncoder(trunk, spec, pool="avg" if pool == "auto" else pool, family=backbone)
     return _hub_encoder(backbone, pixel, pool)
@@ -202,6 +202,9 @@ def _hub_encoder(backbone: str, pixel: dict[str, Any] | None, pool: Pool) -> Fra
     transformers: Any = require("transformers", "train")
     config = _hub_config(backbone)
     spec = pixel_spec(_hub_pixel(backbone, config), pixel)
+    if config.model_type not in FAMILIES:
+        log.warning("%s is of family %s, which trains but is not registered for export (CONTRIBUTING: adding a backbone)", backbone,
+                    config.model_type)
     family = FAMILIES.get(config.model_type, Family("AutoModel", "mean"))
     options: dict[str, Any] = {"add_pooling_layer": False} if family.skip_pooler else {}
     safetensors: Any = require("safetensors", "train")

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from vidrisk.models.efficientnet import FINE_BLOCKS
 from vidrisk.models.encoders import FrameEncoder
 from vidrisk.runtimes.errors import BundleError, SettingsError, require
 
@@ -48,7 +49,7 @@ def add_lora(encoder: FrameEncoder, *, rank: int, alpha: float, dropout: float, 
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout,
                              target_modules=projection_names(encoder.backbone, last_blocks))
     if hasattr(encoder.backbone, "lower") and last_blocks is not None:
-        encoder.frozen_blocks = max(0, len(encoder.backbone.blocks) - last_blocks)
+        encoder.frozen_blocks = min(FINE_BLOCKS, max(0, len(encoder.backbone.blocks) - last_blocks))
     encoder.backbone = peft.get_peft_model(encoder.backbone, config)
 
 

@@ -20,8 +20,8 @@ def augmented(frames: Tensor, kinds: Sequence[str], generator: torch.Generator) 
 
     Args:
         frames: ``uint8 (B, T, H, W, 3)``.
-        kinds: of ``flip`` (left and right), ``dihedral`` (any of the 8 turns and mirrorings; needs square frames), ``zoom``
-            (a random part down to 1/1.25 of each side, or as far out) and ``light`` (brightness and contrast ± 20 %).
+        kinds: of ``flip`` (left and right), ``updown``, ``dihedral`` (any of the 8 turns and mirrorings; needs square
+            frames), ``zoom`` (a random part down to 1/1.25 of each side, or as far out) and ``light`` (brightness and contrast ± 20 %).
         generator: source of randomness, on the CPU.
     """
     for kind in kinds:
@@ -35,6 +35,10 @@ def _uniform(generator: torch.Generator, low: float, high: float) -> float:
 
 def _flip(clip: Tensor, generator: torch.Generator) -> Tensor:
     return clip.flip(2) if _uniform(generator, 0, 1) < 0.5 else clip
+
+
+def _updown(clip: Tensor, generator: torch.Generator) -> Tensor:
+    return clip.flip(1) if _uniform(generator, 0, 1) < 0.5 else clip
 
 
 def _dihedral(clip: Tensor, generator: torch.Generator) -> Tensor:
@@ -58,4 +62,4 @@ def _light(clip: Tensor, generator: torch.Generator) -> Tensor:
     return ((clip.float() - 128) * contrast + 128 + brightness).round().clamp(0, 255).to(torch.uint8)
 
 
-_ONE = {"flip": _flip, "dihedral": _dihedral, "zoom": _zoom, "light": _light}
+_ONE = {"flip": _flip, "updown": _updown, "dihedral": _dihedral, "zoom": _zoom, "light": _light}

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vidrisk.models.weights import load_tensors, save_tensors
 from vidrisk.runtimes.errors import BundleError
 
 if TYPE_CHECKING:
@@ -35,11 +34,11 @@ class Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         weights = _trained(model)
         if is_best:
-            _replace(self.folder / "best.safetensors", weights)
+            save_tensors(weights, self.folder / "best.safetensors")
         state = optimizer.state_dict()["state"]
         moments = {f"optimizer.{i}.{name}": value for i, slot in state.items() for name, value in slot.items()}
         name = f"epoch-{history[-1].epoch}.safetensors"
-        _replace(self.folder / name, {**weights, **moments})
+        save_tensors({**weights, **moments}, self.folder / name)
         content = {"fingerprint": self.fingerprint, "file": name, "schedule_step": schedule.last_epoch,
                    "history": [dataclasses.asdict(epoch) for epoch in history]}
         staged = self.folder / "state.json.tmp"
@@ -74,10 +73,7 @@ class Checkpoint:
         from vidrisk.train.loop import Epoch
 
         content = self.read_state()
-        try:
-            tensors = load_file(self.folder / content["file"])
-        except (OSError, SafetensorError) as error:
-            raise BundleError(f"{self.folder} is damaged: {error}", fix="delete it and train again") from error
+        tensors = load_tensors(self.folder / content["file"])
         _restore(model, tensors)
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
@@ -91,13 +87,13 @@ class Checkpoint:
         return [Epoch(**epoch) for epoch in content["history"]]
 
     def load_best(self, model: nn.Module) -> None:
-        _restore(model, load_file(self.folder / "best.safetensors"))
+        _restore(model, load_tensors(self.folder / "best.safetensors"))
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:
     """What training changes: the parameters with a gradient, and all of the head."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return {f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    return {f"model.{name}": tensor for name, tensor in model.state_dict().items()
             if name in trained or name.startswith("head.")}
 
 
@@ -106,9 +102,3 @@ def _restore(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
     if unexpected:
         raise BundleError(f"the checkpoint holds {unexpected[0]}, which the model lacks", fix="delete it and train again")
-
-
-def _replace(path: Path, tensors: dict[str, Tensor]) -> None:
-    staged = path.with_suffix(".tmp")
-    save_file(tensors, staged)
-    staged.replace(path)

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from vidrisk.models import Pool
 from vidrisk.runtimes.contract import Sealed, Task
 from vidrisk.runtimes.errors import SettingsError, require
 
-Augmentation = Literal["flip", "dihedral", "zoom", "light"]
+Augmentation = Literal["flip", "updown", "dihedral", "zoom", "light"]
 
 
 class LoraSettings(Sealed, allow_inf_nan=False):
@@ -63,8 +64,8 @@ class TrainConfig(Sealed):
 
     task: Task = "action"
     backbone: str = "efficientnet-lite0"
-    pool: Literal["auto", "avg", "avgmax", "cls", "mean", "pooler"] = "auto"
-    pixel: dict[str, Any] = {}
+    pool: Pool = "auto"
+    pixel: dict[str, Any] = Field(default_factory=dict)
     frames: int = Field(8, ge=1, le=512, description="moments per clip; photos have one")
     jitter: Literal[1, 3, 5, 7, 9] = Field(1, description="moments read per moment used, to train on any of them")
     level_order: tuple[str, ...] | None = None
@@ -101,6 +102,9 @@ def config_from_options(path: Path | None = None, assignments: Sequence[str] = (
             if not isinstance(loaded, Mapping):
                 raise SettingsError(f"{path} holds a {type(loaded).__name__}", allowed="a mapping of settings")
             values.update(loaded)
+            if options.get("backbone") not in (None, values.get("backbone")):
+                values.pop("pixel", None)  # size, mean and deviation were the other backbone's
+                values.pop("pool", None)
         values.update({key: value for key, value in options.items() if value is not None})
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
@@ -116,7 +120,8 @@ def config_from_options(path: Path | None = None, assignments: Sequence[str] = (
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        section = {"lora": LoraSettings, "head": HeadSettings, "optim": OptimSettings}.get(str(first["loc"][0]), TrainConfig)
+        sections: dict[str, type[Sealed]] = {"lora": LoraSettings, "head": HeadSettings, "optim": OptimSettings}
+        section = sections.get(str(first["loc"][0]), TrainConfig)
         known = ", ".join(section.model_fields) if first["type"] == "extra_forbidden" else None
         raise SettingsError(f"setting {where}: {first['msg']}", allowed=known) from error
 

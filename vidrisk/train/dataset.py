@@ -51,6 +51,11 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
                 self._room -= frames.numel()
         return frames, self.truth[index]
 
+    def forget(self) -> None:
+        """Give the cached frames back."""
+        self._room += sum(frames.numel() for frames in self._cache.values())
+        self._cache.clear()
+
     @property
     def cached_mb(self) -> float:
         return sum(frames.numel() for frames in self._cache.values()) / 2**20

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from vidrisk.metrics import Metrics, classification_report
 from vidrisk.models.classifier import ClipClassifier
@@ -62,6 +62,7 @@ def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: C
     """
     accelerate: Any = require("accelerate", "train")
     optim = config.optim
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # or a second run here would inherit the precision
     accelerator = accelerate.Accelerator(mixed_precision="bf16" if uses_bf16(config.precision) else "no",
                                          gradient_accumulation_steps=optim.accumulate)
     if config.gradient_checkpointing:
@@ -69,9 +70,9 @@ def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: C
     accelerate.utils.set_seed(config.seed)
     with accelerator.autocast():
         fitted = _views_or_clips(model, train, config, config.views, on_progress)
-        judged = val and _views_or_clips(model, val, config, min(config.views, 1), on_progress)
-        if not checkpoint.exists():
-            _standardise(model, fitted, config, on_progress)
+    judged = val and _views_or_clips(model, val, config, min(config.views, 1), on_progress)
+    if not checkpoint.exists():
+        _standardise(model, fitted, config, on_progress)
     optimizer = torch.optim.AdamW(_parameter_groups(model, optim))
     steps = math.ceil(math.ceil(len(train) / optim.batch_size) / optim.accumulate) * optim.epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps, optim.warmup))
@@ -96,7 +97,7 @@ def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: C
         for done, (inputs, truth) in enumerate(loader):
             on_progress(f"epoch {epoch + 1}/{optim.epochs}", done, len(loader))
             if inputs.dtype == torch.uint8:
-                inputs = augmented(moments_of(inputs, config.jitter, draws), config.augment, draws)
+                inputs = augmented(moments_of(inputs, config.jitter, draws), config.augment or (), draws)
             with accelerator.accumulate(model):
                 loss = _loss(model(inputs), truth, weights, optim.label_smoothing)
                 accelerator.backward(loss)
@@ -117,7 +118,7 @@ def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: C
         history.append(Epoch(epoch + 1, total / count, val_loss, metric, lora_lr, head_lr))
         checkpoint.save(plain, optimizer, schedule, history, is_best=best_epoch(history) == epoch + 1)
         on_epoch(history[-1])
-    checkpoint.load_best(plain)
+    checkpoint.load_best(accelerator.unwrap_model(model, keep_fp32_wrapper=False))
     return history
 
 
@@ -133,10 +134,13 @@ def uses_bf16(precision: str) -> bool:
 def _views_or_clips(model: ClipClassifier, data: ClipDataset, config: TrainConfig, views: int,
                     on_progress: OnProgress) -> ViewDataset | ClipDataset:
     """The dataset in the form that costs least per epoch."""
-    made = views_from_clips(model, data, views=views, kinds=config.augment, jitter=data.jitter,
+    made = views_from_clips(model, data, views=views, kinds=config.augment or (), jitter=data.jitter,
                             seed=config.seed, room_mb=config.cache_mb,
                             on_progress=lambda done, total: on_progress("running the frozen layers", done, total))
-    return made or data
+    if made is None:
+        return data
+    data.forget()
+    return made
 
 
 @torch.inference_mode()
@@ -150,7 +154,8 @@ def evaluate(model: ClipClassifier, contract: Contract, data: ClipDataset | View
     for inputs in _batches(data, config):
         on_progress("validating", done, len(data))
         done += len(inputs)
-        for collected, output in zip(logits, model(inputs.to(device)), strict=True):
+        # Part by part: accelerate wraps forward, and only that, into the training precision.
+        for collected, output in zip(logits, model.head(model.features(inputs.to(device))), strict=True):
             collected.append(output.float().cpu())
     whole = tuple(torch.cat(parts) for parts in logits)
     loss = float(_loss(whole, data.truth, [None] * len(whole), 0.0))
@@ -160,11 +165,15 @@ def evaluate(model: ClipClassifier, contract: Contract, data: ClipDataset | View
     return loss, reports
 
 
-def _batches(data: ClipDataset | ViewDataset, config: TrainConfig) -> Iterator[Tensor]:
-    """The whole dataset in order, unaugmented: frames ``uint8 (B, T, H, W, 3)`` or views ``(B, T, …)``."""
+def _batches(data: ClipDataset | ViewDataset, config: TrainConfig, most: int | None = None) -> Iterator[Tensor]:
+    """The dataset in order, unaugmented: frames ``uint8 (B, T, H, W, 3)`` or views ``(B, T, …)``.
+
+    With ``most``, so many samples at the most, evenly spread: a table is often sorted by class.
+    """
     if isinstance(data, ViewDataset):
         data.draw(None)
-    for inputs, _ in DataLoader(data, batch_size=clips_at_once(data[0][0].shape[0]), num_workers=config.workers):
+    chosen = range(len(data)) if most is None or most >= len(data) else np.linspace(0, len(data) - 1, most).astype(int).tolist()
+    for inputs, _ in DataLoader(Subset(data, chosen), batch_size=clips_at_once(data[0][0].shape[0]), num_workers=config.workers):
         yield inputs if isinstance(data, ViewDataset) else moments_of(inputs, data.jitter, None)
 
 
@@ -205,12 +214,8 @@ def _standardise(model: ClipClassifier, train: ClipDataset | ViewDataset, config
     """Measure the training features once, so that the head starts on features of mean 0 and deviation 1."""
     model.eval()
     features: list[Tensor] = []
-    done = 0
-    for inputs in _batches(train, config):
-        on_progress("standardising", done, min(len(train), STANDARDISE_SAMPLES))
-        done += len(inputs)
-        if done > STANDARDISE_SAMPLES:
-            break
+    for inputs in _batches(train, config, STANDARDISE_SAMPLES):
+        on_progress("standardising", sum(map(len, features)), min(len(train), STANDARDISE_SAMPLES))
         features.append(model.features(inputs).float().flatten(0, 1))
     model.head.standardise_by(torch.cat(features))
 
@@ -226,8 +231,8 @@ def _is_stale(history: list[Epoch], patience: int | None) -> bool:
 
 
 def _checkpoint_gradients(model: ClipClassifier) -> None:
-    backbone = model.encoder.backbone  # transformers 5 renames the method on its way
-    enable = getattr(backbone, "activation_checkpointing_enable", None) or getattr(backbone, "gradient_checkpointing_enable", None)
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # the new name and the old, both transformers 5
+    enable = next((getattr(model.encoder.backbone, name) for name in names if hasattr(model.encoder.backbone, name)), None)
     if enable is None:
         log.warning("%s has no gradient checkpointing: going on without", model.encoder.family)
     else:

@@ -17,7 +17,7 @@ from vidrisk.frames import is_video
 from vidrisk.plots import plot_run
 from vidrisk.run import Labels, Run, build_classifier, contract_from_config, resolved
 from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import DataError, SettingsError, require
+from vidrisk.runtimes.errors import DataError, Interrupted, SettingsError, require
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.config import TrainConfig
 from vidrisk.train.dataset import ClipDataset
@@ -43,14 +43,13 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
     if resume and (out / "metrics.json").is_file():
         raise SettingsError(f"{out} is a finished run", fix="choose another folder to train again")
     begin = time.perf_counter()
-    if not any(s.split for s in table.samples):
-        table = split_table(table, seed=config.seed, group_by=config.group_by)
+    table = split_table(table, seed=config.seed, group_by=config.group_by)
     labels = labels_from_table(table, config)
     config = resolved(config, clips=labels.clips)
     contract = contract_from_config(config, labels)
-    if "dihedral" in config.augment and contract.pixel.height != contract.pixel.width:
-        raise SettingsError(f"augment dihedral of {contract.pixel.height}x{contract.pixel.width} frames", allowed="square frames",
-                            fix="set pixel.height and pixel.width alike, or augment=[flip]")
+    if "dihedral" in (config.augment or ()) and contract.pixel.height != contract.pixel.width:
+        raise SettingsError(f"augment dihedral of {contract.pixel.height}x{contract.pixel.width} frames",
+                            allowed="square frames", fix="set pixel.height and pixel.width alike, or augment=[flip]")
     checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table))
     if checkpoint.exists():
         checkpoint.read_state()  # refuses another run's before anything is read or written
@@ -77,6 +76,8 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
     try:
         history = fit(model, contract, config, parts["train"], parts.get("val"), checkpoint=checkpoint, on_epoch=on_epoch,
                       on_progress=on_progress)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped by Ctrl-C", fix=f"the same command with --resume continues in {out}") from None
     finally:
         board.close()
     run.save(model)

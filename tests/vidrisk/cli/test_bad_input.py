@@ -55,7 +55,9 @@ def test_one_class_only(cli: Cli, tmp_path: Path, out: Path) -> None:
     assert not out.exists()
 
 
-def test_unreadable_clips_become_rows_of_the_ledger(cli: Cli, tiny_bundle: Path, clip_folder: Path, tmp_path: Path, out: Path) -> None:
+def test_unreadable_clips_become_rows_of_the_ledger(
+    cli: Cli, tiny_bundle: Path, clip_folder: Path, tmp_path: Path, out: Path
+) -> None:
     data = tmp_path / "cam 7 '\"楼🎥"
     data.mkdir()
     good = sorted((clip_folder / "red").iterdir())[0]
@@ -72,12 +74,18 @@ def test_unreadable_clips_become_rows_of_the_ledger(cli: Cli, tiny_bundle: Path,
     ledger.close()
     states = {Path(str(row["path"])).name: (row["state"], row["reason"]) for row in rows}
     assert states["good, one.mp4"] == ("ok", "") and len(states) == 5
-    assert all(state in ("corrupt", "skipped") and reason for name, (state, reason) in states.items() if name != "good, one.mp4"), states
+    assert all(
+        state in ("corrupt", "skipped") and reason
+        for name, (state, reason) in states.items()
+        if name != "good, one.mp4"
+    ), states
     page = (out / "report.html").read_text(encoding="utf-8")
     assert all(name in page for name in ("zero.mp4", "truncated.mp4", "text.mp4", "sound.mp4"))
 
 
-def test_training_goes_on_without_unreadable_clips(cli: Cli, clip_folder: Path, settings: list[str], tmp_path: Path, out: Path) -> None:
+def test_training_goes_on_without_unreadable_clips(
+    cli: Cli, clip_folder: Path, settings: list[str], tmp_path: Path, out: Path
+) -> None:
     data = Path(shutil.copytree(clip_folder, tmp_path / "data"))
     (data / "red" / "zero.mp4").touch()
     write_sound(data / "red" / "sound.mp4")
@@ -90,7 +98,9 @@ def test_a_csv_with_a_missing_column_or_a_path_that_leaves(cli: Cli, tmp_path: P
     write_photo(tmp_path / "a.png")
     lacking = csv_of(tmp_path / "m.csv", [["image_path", "note"], ["a.png", "x"]])
     assert_one_line(cli("train", lacking, "-o", out, "--task", "risk"), EXIT_ERROR, "m.csv")
-    leaving = csv_of(tmp_path / "n.csv", [["image_path", "data_风险等级"], ["a.png", "轻微"], ["../../etc/passwd", "严重"]])
+    leaving = csv_of(
+        tmp_path / "n.csv", [["image_path", "data_风险等级"], ["a.png", "轻微"], ["../../etc/passwd", "严重"]]
+    )
     assert_one_line(cli("train", leaving, "-o", out, "--task", "risk"), EXIT_ERROR, "leaves the manifest's folder")
     assert not out.exists()
 
@@ -98,7 +108,9 @@ def test_a_csv_with_a_missing_column_or_a_path_that_leaves(cli: Cli, tmp_path: P
 def test_nan_in_a_manifest(cli: Cli, tmp_path: Path, out: Path) -> None:
     write_photo(tmp_path / "a.png")
     write_photo(tmp_path / "b.png")
-    (tmp_path / "m.jsonl").write_text('{"path": "a.png", "label": NaN}\n{"path": "b.png", "label": "x"}\n', encoding="utf-8")
+    (tmp_path / "m.jsonl").write_text(
+        '{"path": "a.png", "label": NaN}\n{"path": "b.png", "label": "x"}\n', encoding="utf-8"
+    )
     assert_one_line(cli("train", tmp_path / "m.jsonl", "-o", out), EXIT_ERROR, "empty action label", "line 1")
 
 
@@ -108,8 +120,10 @@ def test_an_unknown_backbone(cli: Cli, clip_folder: Path, out: Path) -> None:
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("assignment", "said"), [
-    ("optim.epochs=0", "optim.epochs"), ("nonsense=1", "nonsense"), ("augment=[", "YAML"), ("epochs", "key=value")])
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [("optim.epochs=0", "optim.epochs"), ("nonsense=1", "nonsense"), ("augment=[", "YAML"), ("epochs", "key=value")],
+)
 def test_a_bad_setting(cli: Cli, clip_folder: Path, out: Path, assignment: str, said: str) -> None:
     assert_one_line(cli("train", clip_folder, "-o", out, "--set", assignment), EXIT_USAGE, said)
 
@@ -119,9 +133,18 @@ def test_a_bad_configuration_file(cli: Cli, clip_folder: Path, out: Path, tmp_pa
     assert_one_line(cli("train", clip_folder, "-o", out, "--config", tmp_path / "c.yaml"), EXIT_USAGE, "YAML")
 
 
-@pytest.mark.parametrize(("damage", "said"), [("byte", "changed after export"), ("missing", "lacks encoder.int8.onnx"),
-                                              ("schema", "schema version 99"), ("manifest", "not a manifest")])
-def test_a_damaged_bundle(cli: Cli, tiny_bundle: Path, clip_folder: Path, tmp_path: Path, out: Path, damage: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("byte", "changed after export"),
+        ("missing", "lacks encoder.int8.onnx"),
+        ("schema", "schema version 99"),
+        ("manifest", "not a manifest"),
+    ],
+)
+def test_a_damaged_bundle(
+    cli: Cli, tiny_bundle: Path, clip_folder: Path, tmp_path: Path, out: Path, damage: str, said: str
+) -> None:
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "b.bundle"))
     graph, manifest = bundle / "encoder.int8.onnx", bundle / "bundle.json"
     if damage == "byte":
@@ -131,7 +154,9 @@ def test_a_damaged_bundle(cli: Cli, tiny_bundle: Path, clip_folder: Path, tmp_pa
     elif damage == "missing":
         graph.unlink()
     elif damage == "schema":
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text(encoding="utf-8")), "schema_version": 99}), encoding="utf-8")
+        manifest.write_text(
+            json.dumps({**json.loads(manifest.read_text(encoding="utf-8")), "schema_version": 99}), encoding="utf-8"
+        )
     else:
         manifest.write_text("{", encoding="utf-8")
     assert_one_line(cli("infer", bundle, clip_folder, "-o", out), EXIT_ERROR, said, "fix:")
@@ -145,10 +170,12 @@ def test_an_out_that_exists(cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_fo
     assert_one_line(cli("train", clip_folder, "-o", out), EXIT_USAGE, "exists and is not empty")
     assert_one_line(cli("export", tiny_run, "-o", out), EXIT_ERROR, "exists already")
     assert_one_line(cli("infer", tiny_bundle, clip_folder, "-o", out), EXIT_USAGE, "not empty")
-    assert_one_line(cli("data", "preview", clip_folder, "-o", out / "mine.txt"), EXIT_ERROR, "mine.txt")
+    assert_one_line(cli("data", "preview", clip_folder, "-o", out / "mine.txt"), EXIT_USAGE, "mine.txt")
     assert_one_line(cli("demo", "-o", out), EXIT_USAGE, "exists and is not empty")
     assert_one_line(cli("train", clip_folder, "-o", out / "mine.txt"), EXIT_ERROR, "mine.txt")
-    assert [path.name for path in out.iterdir()] == ["mine.txt"] and (out / "mine.txt").read_text(encoding="utf-8") == "mine"
+    assert [path.name for path in out.iterdir()] == ["mine.txt"] and (out / "mine.txt").read_text(
+        encoding="utf-8"
+    ) == "mine"
 
 
 def test_the_gate_refuses(cli: Cli, tiny_run: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,10 +184,24 @@ def test_the_gate_refuses(cli: Cli, tiny_run: Path, out: Path, monkeypatch: pyte
     assert not out.exists()
 
 
-@pytest.mark.parametrize("arguments", [
-    (), ("nonsense",), ("train",), ("train", "x"), ("export", "r", "-o", "b", "--max-drop", "-1"), ("export", "r", "-o", "b", "--only", "fp64"),
-    ("infer", "b", "x"), ("infer", "b", "x", "-o", "o", "--workers", "0"), ("train", "x", "-o", "o", "--task", "other"), ("--nonsense",),
-    ("data", "split", "x", "-o", "m.csv", "--task", "other"), ("eval", "m"), ("data",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nonsense",),
+        ("train",),
+        ("train", "x"),
+        ("export", "r", "-o", "b", "--max-drop", "-1"),
+        ("export", "r", "-o", "b", "--only", "fp64"),
+        ("infer", "b", "x"),
+        ("infer", "b", "x", "-o", "o", "--workers", "0"),
+        ("train", "x", "-o", "o", "--task", "other"),
+        ("--nonsense",),
+        ("data", "split", "x", "-o", "m.csv", "--task", "other"),
+        ("eval", "m"),
+        ("data",),
+    ],
+)
 def test_wrong_usage(cli: Cli, arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     end = cli(*arguments)
@@ -168,11 +209,17 @@ def test_wrong_usage(cli: Cli, arguments: tuple[str, ...], tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_options_that_contradict_one_another(cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_folder: Path, out: Path) -> None:
+def test_options_that_contradict_one_another(
+    cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_folder: Path, out: Path
+) -> None:
     assert_one_line(cli("export", tiny_run, "-o", out, "--only", "int8"), EXIT_USAGE, "--int8")
     assert_one_line(cli("infer", tiny_bundle, clip_folder, "-o", out, "--stride", "1"), EXIT_USAGE, "--window")
-    assert_one_line(cli("infer", tiny_bundle, clip_folder, "-o", out, "--runtime", "torch"), EXIT_USAGE, "torch cannot read")
+    assert_one_line(
+        cli("infer", tiny_bundle, clip_folder, "-o", out, "--runtime", "torch"), EXIT_USAGE, "torch cannot read"
+    )
     assert_one_line(cli("infer", tiny_bundle, clip_folder, "-o", out, "--variant", "fp16"), EXIT_ERROR, "fp16")
-    assert_one_line(cli("infer", tiny_run, clip_folder, "-o", out, "--runtime", "onnxruntime"), EXIT_USAGE, "vidrisk export")
+    assert_one_line(
+        cli("infer", tiny_run, clip_folder, "-o", out, "--runtime", "onnxruntime"), EXIT_USAGE, "vidrisk export"
+    )
     assert_one_line(cli("export", tiny_bundle, "-o", out), EXIT_ERROR, "no finished run")
     assert not out.exists()

@@ -14,11 +14,26 @@ Cli = Callable[..., Any]
 
 def test_train_leaves_the_whole_run(tiny_run: Path) -> None:
     assert {path.name for path in tiny_run.iterdir()} == {
-        "config.yaml", "adapter", "head.safetensors", "labels.json", "metrics.json", "split.parquet", "tensorboard", "plots",
-        "checkpoints"}
-    assert {path.name for path in (tiny_run / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+        "config.yaml",
+        "adapter",
+        "head.safetensors",
+        "labels.json",
+        "metrics.json",
+        "split.parquet",
+        "tensorboard",
+        "plots",
+        "checkpoints",
+    }
+    assert {path.name for path in (tiny_run / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
     assert {path.name for path in (tiny_run / "plots").iterdir()} == {
-        "loss.png", "metric.png", "confusion-val-action.png", "confusion-test-action.png"}
+        "loss.png",
+        "metric.png",
+        "confusion-val-action.png",
+        "confusion-test-action.png",
+    }
     assert all((tiny_run / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in ("loss.png", "metric.png"))
     assert any((tiny_run / "tensorboard").iterdir())
 
@@ -37,7 +52,12 @@ def test_labels_keep_comma_and_emoji(tiny_run: Path) -> None:
 
 def test_export_ships_both_variants(tiny_bundle: Path) -> None:
     assert {path.name for path in tiny_bundle.iterdir()} == {
-        "bundle.json", "encoder.fp32.onnx", "encoder.int8.onnx", "head.fp32.onnx", "gate.json"}
+        "bundle.json",
+        "encoder.fp32.onnx",
+        "encoder.int8.onnx",
+        "head.fp32.onnx",
+        "gate.json",
+    }
     gate = json.loads((tiny_bundle / "gate.json").read_text(encoding="utf-8"))
     assert all(hop["passed"] for hop in gate["hops"]) and "few" in gate["note"]
 
@@ -56,7 +76,9 @@ def test_eval(cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_folder: Path, tm
 
 def test_eval_prints_a_table(cli: Cli, tiny_bundle: Path, clip_folder: Path) -> None:
     end = cli("eval", tiny_bundle, clip_folder, "--variant", "fp32", "--runtime", "onnxruntime")
-    assert end.code == 0 and "macro-F1" in end.stdout and "green, dark" in end.stdout and "onnxruntime fp32" in end.stdout
+    assert (
+        end.code == 0 and "macro-F1" in end.stdout and "green, dark" in end.stdout and "onnxruntime fp32" in end.stdout
+    )
 
 
 def test_eval_of_a_split(cli: Cli, tiny_run: Path, clip_folder: Path, tmp_path: Path) -> None:
@@ -69,7 +91,9 @@ def test_eval_of_a_split(cli: Cli, tiny_run: Path, clip_folder: Path, tmp_path: 
     assert end.code == 0 and 0 < json.loads(end.stdout)["metrics"]["action"]["n"] < 24
 
 
-def test_infer_writes_predictions_and_the_report(cli: Cli, tiny_bundle: Path, clip_folder: Path, tmp_path: Path) -> None:
+def test_infer_writes_predictions_and_the_report(
+    cli: Cli, tiny_bundle: Path, clip_folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "报告 out"
     end = cli("infer", tiny_bundle, clip_folder, "-o", out, "--json")
     assert (end.code, end.stderr) == (0, "")

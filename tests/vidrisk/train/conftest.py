@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vidrisk.data import Sample, Table
+from vidrisk.data.table import SplitName
 from vidrisk.train.config import TrainConfig, config_from_options
 
 RGB = {"blue": (40, 40, 170), "green": (40, 170, 40), "red": (170, 40, 40)}
@@ -25,7 +26,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Table:
         noise = np.random.default_rng(number).integers(-30, 30, (64, 64, 3))
         path = root / f"{number:02}.png"
         Image.fromarray(np.clip(np.array(RGB[label]) + noise, 0, 255).astype(np.uint8)).save(path)
-        split = "train" if number < 16 else "val" if number < 21 else "test"
+        split: SplitName = "train" if number < 16 else "val" if number < 21 else "test"
         samples.append(Sample(path, path.name, {"action": label}, split=split))
     return Table(root, "action", tuple(samples))
 
@@ -35,7 +36,18 @@ def config_of(backbone_folder: Callable[[str], Path]) -> Callable[..., TrainConf
     """Assignments → a configuration on a transformer of three layers, 64 px."""
 
     def make(*assignments: str) -> TrainConfig:
-        return config_from_options(None, ["optim.epochs=3", "optim.batch_size=4", "optim.lora_lr=0.002", "optim.head_lr=0.01", "lora.rank=4",
-                                          "precision=fp32", *assignments], backbone=str(backbone_folder("vit")))
+        return config_from_options(
+            None,
+            [
+                "optim.epochs=3",
+                "optim.batch_size=4",
+                "optim.lora_lr=0.002",
+                "optim.head_lr=0.01",
+                "lora.rank=4",
+                "precision=fp32",
+                *assignments,
+            ],
+            backbone=str(backbone_folder("vit")),
+        )
 
     return make

@@ -13,7 +13,9 @@ KINDS: tuple[str, ...] = get_args(Augmentation)
 
 
 def random_clips(count: int = 3, moments: int = 2, side: int = 12) -> Tensor:
-    return torch.randint(0, 256, (count, moments, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
+    return torch.randint(
+        0, 256, (count, moments, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(7)
+    )
 
 
 def drawn(frames: Tensor, *kinds: str, seed: int = 0) -> Tensor:
@@ -61,8 +63,11 @@ def test_flip_swaps_left_and_right_of_about_half() -> None:
 
 def test_dihedral_reaches_the_eight_symmetries_and_no_other() -> None:
     frame = random_clips(1, 1)
-    symmetries = {torch.rot90(f, turns, dims=(0, 1)).contiguous().numpy().tobytes()
-                  for f in (frame[0, 0], frame[0, 0].flip(1)) for turns in range(4)}
+    symmetries = {
+        torch.rot90(f, turns, dims=(0, 1)).contiguous().numpy().tobytes()
+        for f in (frame[0, 0], frame[0, 0].flip(1))
+        for turns in range(4)
+    }
     reached = {clip[0].contiguous().numpy().tobytes() for clip in drawn(frame.expand(128, -1, -1, -1, -1), "dihedral")}
     assert len(symmetries) == 8 and reached == symmetries
 

@@ -20,8 +20,18 @@ def test_the_later_source_wins(tmp_path: Path) -> None:
 
 
 def test_values_are_yaml() -> None:
-    config = config_from_options(None, ["augment=[zoom, light]", "lora.last_blocks=null", "level_order=[轻微, 严重]", "augment=[]",
-                                        "optim.lora_lr=1.0e-5", "pixel.height=64", "pixel.mean=[0.5, 0.5, 0.5]"])
+    config = config_from_options(
+        None,
+        [
+            "augment=[zoom, light]",
+            "lora.last_blocks=null",
+            "level_order=[轻微, 严重]",
+            "augment=[]",
+            "optim.lora_lr=1.0e-5",
+            "pixel.height=64",
+            "pixel.mean=[0.5, 0.5, 0.5]",
+        ],
+    )
     assert config.augment == () and config.lora.last_blocks is None and config.level_order == ("轻微", "严重")
     assert config.optim.lora_lr == 1e-5 and config.pixel == {"height": 64, "mean": [0.5, 0.5, 0.5]}
 
@@ -33,12 +43,27 @@ def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
     assert set(yaml.safe_load((tmp_path / "c.yaml").read_text(encoding="utf-8"))) == set(TrainConfig.model_fields)
 
 
-@pytest.mark.parametrize(("assignment", "said"), [
-    ("optim.epochs=0", "optim.epochs"), ("optim.nonsense=1", "optim.nonsense"), ("nonsense=1", "nonsense"), ("=1", "setting"),
-    ("optim=3", "optim"), ("lora.rank=many", "lora.rank"), ("augment=[spin]", "augment"), ("seed=-1", "seed"), ("jitter=2", "jitter"),
-    (f"seed={2**40}", "seed"), ("head.dropout=1", "head.dropout"), ("optim.epochs", "key=value"), ("augment=[", "YAML"),
-    ("optim.warmup=.nan", "optim.warmup"), ("optim.head_lr=.inf", "optim.head_lr"), ("lora=null", "lora"),
-])
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("optim.epochs=0", "optim.epochs"),
+        ("optim.nonsense=1", "optim.nonsense"),
+        ("nonsense=1", "nonsense"),
+        ("=1", "setting"),
+        ("optim=3", "optim"),
+        ("lora.rank=many", "lora.rank"),
+        ("augment=[spin]", "augment"),
+        ("seed=-1", "seed"),
+        ("jitter=2", "jitter"),
+        (f"seed={2**40}", "seed"),
+        ("head.dropout=1", "head.dropout"),
+        ("optim.epochs", "key=value"),
+        ("augment=[", "YAML"),
+        ("optim.warmup=.nan", "optim.warmup"),
+        ("optim.head_lr=.inf", "optim.head_lr"),
+        ("lora=null", "lora"),
+    ],
+)
 def test_a_bad_setting_is_one_line_that_names_it(assignment: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
         config_from_options(None, [assignment])
@@ -48,10 +73,16 @@ def test_a_bad_setting_is_one_line_that_names_it(assignment: str, said: str) -> 
 def test_an_unknown_key_is_answered_with_the_known_ones_beside_it() -> None:
     with pytest.raises(SettingsError) as caught:
         config_from_options(None, ["optim.learning_rate=1"])
-    assert caught.value.allowed is not None and "head_lr" in caught.value.allowed and "backbone" not in caught.value.allowed
+    assert (
+        caught.value.allowed is not None
+        and "head_lr" in caught.value.allowed
+        and "backbone" not in caught.value.allowed
+    )
 
 
-@pytest.mark.parametrize("content", [b"- a\n- b\n", b"{", b"\xff\xfe\xff", b"optim: 3", b"1: 2", b"!!python/object:os.system {}"])
+@pytest.mark.parametrize(
+    "content", [b"- a\n- b\n", b"{", b"\xff\xfe\xff", b"optim: 3", b"1: 2", b"!!python/object:os.system {}"]
+)
 def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c.yaml").write_bytes(content)
     with pytest.raises(SettingsError) as caught:

@@ -31,7 +31,7 @@ def assert_same_weights(first: Path, second: Path, tolerance: float) -> None:
     a, b = weights_of(first), weights_of(second)
     assert a.keys() == b.keys() and any("lora_B" in name for name in a)
     for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance)
 
 
 def test_lora_and_head_have_their_own_rates(config_of: ConfigOf) -> None:
@@ -47,10 +47,17 @@ def test_lora_and_head_have_their_own_rates(config_of: ConfigOf) -> None:
     assert {id(p) for group in (lora, head) for p in group["params"]} == trainable
 
 
-@pytest.mark.parametrize(("rule", "expected"), [
-    ("balanced", [4 / (2 * 3), 4 / (2 * 1)]), ("sqrt", [4 / (math.sqrt(3) + 1) / math.sqrt(3), 4 / (math.sqrt(3) + 1)])])
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("balanced", [4 / (2 * 3), 4 / (2 * 1)]),
+        ("sqrt", [4 / (math.sqrt(3) + 1) / math.sqrt(3), 4 / (math.sqrt(3) + 1)]),
+    ],
+)
 def test_class_weights(rule: str, expected: list[float]) -> None:
-    contract = Contract(task="action", pixel=PixelSpec(8, 8), targets=(Target(name="action", labels=("often", "rare")),))
+    contract = Contract(
+        task="action", pixel=PixelSpec(8, 8), targets=(Target(name="action", labels=("often", "rare")),)
+    )
     (weights,) = _class_weights(torch.tensor([[0], [0], [0], [1]]), contract, rule)
     assert weights is not None
     torch.testing.assert_close(weights, torch.tensor(expected))
@@ -78,10 +85,21 @@ def test_best_epoch() -> None:
     assert best_epoch(history_of(None, None)) == 2
 
 
-@pytest.mark.parametrize(("metrics", "patience", "stale"), [
-    ((0.5, 0.4, 0.3), 2, True), ((0.5, 0.4), 2, False), ((0.5, 0.5, 0.5), 2, True), ((0.5, 0.4, 0.6), 2, False), ((0.5, 0.4), None, False),
-    ((), 1, False), ((None, None, None), 1, False)])
-def test_patience_counts_epochs_without_a_better_metric(metrics: tuple[float | None, ...], patience: int | None, stale: bool) -> None:
+@pytest.mark.parametrize(
+    ("metrics", "patience", "stale"),
+    [
+        ((0.5, 0.4, 0.3), 2, True),
+        ((0.5, 0.4), 2, False),
+        ((0.5, 0.5, 0.5), 2, True),
+        ((0.5, 0.4, 0.6), 2, False),
+        ((0.5, 0.4), None, False),
+        ((), 1, False),
+        ((None, None, None), 1, False),
+    ],
+)
+def test_patience_counts_epochs_without_a_better_metric(
+    metrics: tuple[float | None, ...], patience: int | None, stale: bool
+) -> None:
     assert _is_stale(history_of(*metrics), patience) is stale
 
 

@@ -40,7 +40,9 @@ def without(table: Table, split: str) -> Table:
     return table.with_samples(s for s in table.samples if s.split != split)
 
 
-@pytest.mark.parametrize("more", [(), ("lora.last_blocks=0",), ("head.kind=mlp", "optim.class_weights=balanced", "optim.metric=macro_f1")])
+@pytest.mark.parametrize(
+    "more", [(), ("lora.last_blocks=0",), ("head.kind=mlp", "optim.class_weights=balanced", "optim.metric=macro_f1")]
+)
 def test_training_learns(photos: Table, config_of: ConfigOf, tmp_path: Path, more: tuple[str, ...]) -> None:
     run = train_run(photos, config_of("optim.epochs=4", *more), tmp_path / "run")
     metrics = metrics_of(run.root)
@@ -60,12 +62,15 @@ def test_the_best_epoch_is_what_is_kept(photos: Table, config_of: ConfigOf, tmp_
 
 
 def test_early_stop(photos: Table, config_of: ConfigOf, tmp_path: Path) -> None:
-    run = train_run(photos, config_of("optim.epochs=9", "optim.patience=2", "optim.lora_lr=0", "optim.head_lr=0"), tmp_path / "run")
+    run = train_run(
+        photos, config_of("optim.epochs=9", "optim.patience=2", "optim.lora_lr=0", "optim.head_lr=0"), tmp_path / "run"
+    )
     assert len(metrics_of(run.root)["epochs"]) == 3
 
 
-def test_without_validation_the_last_epoch_is_kept(photos: Table, config_of: ConfigOf, tmp_path: Path,
-                                                   caplog: pytest.LogCaptureFixture) -> None:
+def test_without_validation_the_last_epoch_is_kept(
+    photos: Table, config_of: ConfigOf, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = train_run(without(photos, "val"), config_of("optim.epochs=2", "optim.patience=1"), tmp_path / "run")
     metrics = metrics_of(run.root)
     assert metrics["best_epoch"] == 2 and "val" not in metrics and metrics["epochs"][0]["metric"] is None
@@ -75,14 +80,19 @@ def test_without_validation_the_last_epoch_is_kept(photos: Table, config_of: Con
 
 
 @pytest.mark.parametrize("more", [("augment=[flip, light]",), ("lora.last_blocks=0", "views=3")])
-def test_a_resumed_run_equals_one_that_was_never_stopped(photos: Table, config_of: ConfigOf, tmp_path: Path, more: tuple[str, ...]) -> None:
+def test_a_resumed_run_equals_one_that_was_never_stopped(
+    photos: Table, config_of: ConfigOf, tmp_path: Path, more: tuple[str, ...]
+) -> None:
     config = config_of("head.dropout=0.3", *more)
     whole = train_run(photos, config, tmp_path / "whole")
     with pytest.raises(StoppedError):
         train_run(photos, config, tmp_path / "run", on_progress=stop_at(2))
     assert not (tmp_path / "run" / "metrics.json").exists()
     resumed = train_run(photos, config, tmp_path / "run", resume=True)
-    for name in ("head.safetensors", *(["adapter/adapter_model.safetensors"] if "lora.last_blocks=0" not in more else [])):
+    for name in (
+        "head.safetensors",
+        *(["adapter/adapter_model.safetensors"] if "lora.last_blocks=0" not in more else []),
+    ):
         a, b = load_file(whole.root / name), load_file(resumed.root / name)
         assert a.keys() == b.keys()
         for key in a:
@@ -91,7 +101,9 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(photos: Table, config_o
         assert before == pytest.approx(after)
 
 
-def test_resume_refuses_other_settings_and_leaves_the_run_alone(photos: Table, config_of: ConfigOf, tmp_path: Path) -> None:
+def test_resume_refuses_other_settings_and_leaves_the_run_alone(
+    photos: Table, config_of: ConfigOf, tmp_path: Path
+) -> None:
     with pytest.raises(StoppedError):
         train_run(photos, config_of(), tmp_path / "run", on_progress=stop_at(2))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
@@ -104,7 +116,10 @@ def test_resume_refuses_other_settings_and_leaves_the_run_alone(photos: Table, c
 def test_a_damaged_checkpoint_is_refused(photos: Table, config_of: ConfigOf, tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         train_run(photos, config_of(), tmp_path / "run", on_progress=stop_at(2))
-    weights, state = tmp_path / "run" / "checkpoints" / "epoch-1.safetensors", tmp_path / "run" / "checkpoints" / "state.json"
+    weights, state = (
+        tmp_path / "run" / "checkpoints" / "epoch-1.safetensors",
+        tmp_path / "run" / "checkpoints" / "state.json",
+    )
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(BundleError, match="damaged"):
         train_run(photos, config_of(), tmp_path / "run", resume=True)
@@ -113,7 +128,9 @@ def test_a_damaged_checkpoint_is_refused(photos: Table, config_of: ConfigOf, tmp
         train_run(photos, config_of(), tmp_path / "run", resume=True)
 
 
-def test_a_folder_that_exists_and_a_finished_run_are_refused(photos: Table, config_of: ConfigOf, tmp_path: Path) -> None:
+def test_a_folder_that_exists_and_a_finished_run_are_refused(
+    photos: Table, config_of: ConfigOf, tmp_path: Path
+) -> None:
     config = config_of("optim.epochs=1")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").touch()
@@ -130,20 +147,30 @@ def test_unreadable_samples_are_left_out_and_listed(photos: Table, config_of: Co
     table = photos.with_samples([*photos.samples, replace(photos.samples[0], path=empty, name="empty.png")])
     metrics = metrics_of(train_run(table, config_of("optim.epochs=1"), tmp_path / "run").root)
     assert metrics["samples"]["train"] == 16
-    assert [(row["path"], row["split"]) for row in metrics["unreadable"]] == [("empty.png", "train")] and metrics["unreadable"][0]["reason"]
+    assert [(row["path"], row["split"]) for row in metrics["unreadable"]] == [("empty.png", "train")] and metrics[
+        "unreadable"
+    ][0]["reason"]
 
 
-def test_what_cannot_be_trained_on(photos: Table, config_of: ConfigOf, write_clip: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_cannot_be_trained_on(
+    photos: Table, config_of: ConfigOf, write_clip: Callable[..., Path], tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match="no sample is in the train split"):
         train_run(photos.with_samples(replace(s, split="val") for s in photos.samples), config_of(), tmp_path / "a")
     clip = replace(photos.samples[0], path=write_clip(tmp_path / "c.mp4", (1, 2, 3)), name="c.mp4")
     with pytest.raises(DataError, match="mixed"):
         train_run(photos.with_samples([*photos.samples, clip]), config_of(), tmp_path / "b")
-    broken = photos.with_samples(replace(s, path=tmp_path / "none.png") if s.split == "val" else s for s in photos.samples)
+    broken = photos.with_samples(
+        replace(s, path=tmp_path / "none.png") if s.split == "val" else s for s in photos.samples
+    )
     with pytest.raises(DataError, match="no sample of the val split can be read"):
         train_run(broken, config_of(), tmp_path / "c")
     with pytest.raises(SettingsError, match="square"):
-        train_run(photos, config_from_options(None, ["augment=[dihedral]", "pixel.height=64", "pixel.width=96"]), tmp_path / "d")
+        train_run(
+            photos,
+            config_from_options(None, ["augment=[dihedral]", "pixel.height=64", "pixel.width=96"]),
+            tmp_path / "d",
+        )
     assert not any((tmp_path / name).exists() for name in "abcd")
 
 
@@ -153,9 +180,24 @@ def test_a_loss_that_is_not_finite_stops_the_run(photos: Table, config_of: Confi
 
 
 def test_clips_learn_with_jitter_and_without_views(clip_folder: Path, tmp_path: Path) -> None:
-    config = config_from_options(None, [
-        "pixel.height=64", "pixel.width=64", "frames=2", "jitter=3", "views=0", "lora.rank=4", "lora.last_blocks=1", "optim.epochs=2",
-        "optim.batch_size=6", "optim.head_lr=0.01", "precision=fp32", "head.kind=attention", "augment=[flip, dihedral, zoom, light]"])
+    config = config_from_options(
+        None,
+        [
+            "pixel.height=64",
+            "pixel.width=64",
+            "frames=2",
+            "jitter=3",
+            "views=0",
+            "lora.rank=4",
+            "lora.last_blocks=1",
+            "optim.epochs=2",
+            "optim.batch_size=6",
+            "optim.head_lr=0.01",
+            "precision=fp32",
+            "head.kind=attention",
+            "augment=[flip, dihedral, zoom, light]",
+        ],
+    )
     run = train_run(load_table(clip_folder, "action"), config, tmp_path / "run")
     assert run.contract.frames == 2
     assert metrics_of(run.root)["epochs"][-1]["train_loss"] < metrics_of(run.root)["epochs"][0]["train_loss"]
@@ -163,9 +205,18 @@ def test_clips_learn_with_jitter_and_without_views(clip_folder: Path, tmp_path: 
 
 def test_risk_photos_carry_advice_into_the_run(photos: Table, config_of: ConfigOf, tmp_path: Path) -> None:
     levels = {"blue": "轻微", "green": "中等", "red": "严重"}
-    table = Table(photos.root, "risk", tuple(
-        replace(s, labels={"defect": s.labels["action"], "level": levels[s.labels["action"]]}, advice=f"advice {s.labels['action']}")
-        for s in photos.samples))
+    table = Table(
+        photos.root,
+        "risk",
+        tuple(
+            replace(
+                s,
+                labels={"defect": s.labels["action"], "level": levels[s.labels["action"]]},
+                advice=f"advice {s.labels['action']}",
+            )
+            for s in photos.samples
+        ),
+    )
     run = train_run(table, config_of("task=risk", "optim.epochs=1"), tmp_path / "run")
     level = Run.open(run.root).contract.target("level")
     assert level is not None and level.labels == ("轻微", "中等", "严重") and level.severity == (0, 50, 100)

@@ -17,8 +17,10 @@ from vidrisk.train.views import ViewDataset, views_from_clips
 
 
 def config_of(last_blocks: str) -> TrainConfig:
-    return resolved(config_from_options(None, ["pixel.height=64", "pixel.width=64", "frames=2", f"lora.last_blocks={last_blocks}"]),
-                    clips=True)
+    return resolved(
+        config_from_options(None, ["pixel.height=64", "pixel.width=64", "frames=2", f"lora.last_blocks={last_blocks}"]),
+        clips=True,
+    )
 
 
 def model_and_data(folder: Path, last_blocks: str) -> tuple[ClipClassifier, ClipDataset]:
@@ -30,16 +32,27 @@ def model_and_data(folder: Path, last_blocks: str) -> tuple[ClipClassifier, Clip
     return build_classifier(config, contract, with_lora=True).eval(), ClipDataset(small, contract, cache_mb=64)
 
 
-def views(model: ClipClassifier, data: ClipDataset, count: int = 3, room_mb: float = 64, **other: Any) -> ViewDataset | None:
-    return views_from_clips(model, data, views=count, kinds=("flip", "light"), jitter=1, seed=other.get("seed", 0), room_mb=room_mb,
-                            on_progress=lambda done, total: None)
+def views(
+    model: ClipClassifier, data: ClipDataset, count: int = 3, room_mb: float = 64, **other: Any
+) -> ViewDataset | None:
+    return views_from_clips(
+        model,
+        data,
+        views=count,
+        kinds=("flip", "light"),
+        jitter=1,
+        seed=other.get("seed", 0),
+        room_mb=room_mb,
+        on_progress=lambda done, total: None,
+    )
 
 
 @pytest.mark.parametrize("last_blocks", ["2", "0"])
 @torch.inference_mode()
 def test_the_two_parts_of_the_encoder_are_the_whole(clip_folder: Path, last_blocks: str) -> None:
     model, data = model_and_data(clip_folder, last_blocks)
-    torch.nn.init.normal_(model.head.classifiers[0].weight, generator=torch.Generator().manual_seed(0))
+    for parameter in model.head.classifiers.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     frames = torch.stack([data[i][0] for i in range(len(data))])
     lower = model.lower(frames)
     assert lower.shape[:2] == frames.shape[:2] and lower.dtype == torch.float32
@@ -70,7 +83,9 @@ def test_draw_picks_views_and_goes_back_to_the_sample(clip_folder: Path) -> None
     assert [int(made[i][0]) for i in range(4)] == [0, 2, 4, 6]
 
 
-def test_no_views_when_they_do_not_fit_or_nothing_is_frozen(clip_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_views_when_they_do_not_fit_or_nothing_is_frozen(
+    clip_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model, data = model_and_data(clip_folder, "2")
     assert views(model, data, count=0) is None
     assert views(model, data, room_mb=0.01) is None and "cache_mb" in caplog.text
@@ -79,7 +94,9 @@ def test_no_views_when_they_do_not_fit_or_nothing_is_frozen(clip_folder: Path, c
 
 
 def test_a_transformer_has_no_lower_part(backbone_folder: Callable[[str], Path], clip_folder: Path) -> None:
-    config = resolved(config_from_options(None, ["frames=2", "lora.last_blocks=1"], backbone=str(backbone_folder("vit"))), clips=True)
+    config = resolved(
+        config_from_options(None, ["frames=2", "lora.last_blocks=1"], backbone=str(backbone_folder("vit"))), clips=True
+    )
     labels = Labels(targets=(Target(name="action", labels=("a", "b")),), clips=True)
     model = build_classifier(config, contract_from_config(config, labels), with_lora=True)
     frames = torch.zeros((1, 2, 64, 64, 3), dtype=torch.uint8)

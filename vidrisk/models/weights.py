@@ -1,0 +1,40 @@
+"""Tensors on disk: safetensors only, whole or not at all, and every failure as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vidrisk.runtimes.errors import BundleError, VidriskError
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a file in one step: a stop in the middle leaves the old one.
+
+    Raises:
+        VidriskError: the disk is full or may not be written.
+    """
+    staged = path.with_suffix(".tmp")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, staged)
+        staged.replace(path)
+    except (SafetensorError, OSError) as error:
+        staged.unlink(missing_ok=True)
+        raise VidriskError(f"{path} cannot be written: {error}", fix="make room, then run again with --resume") from error
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a file.
+
+    Raises:
+        BundleError: missing, damaged or no safetensors.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {error}", fix="copy the run whole, or train it again") from error
+    return tensors
