@@ -38,6 +38,7 @@ from vidrisk.metrics import agreement, classification_report
 from vidrisk.run import METRICS, Run, build_classifier
 from vidrisk.runtimes.select import Choice, installed_runtimes, ranked
 from vidrisk.train.config import config_from_options
+from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.train import train_run
 
 SETTINGS = ["task=risk", "pool=stages", "pixel={height: 320, width: 320}", "lora.last_blocks=5", "lora.rank=16", "lora.alpha=16",
@@ -67,19 +68,20 @@ def scores_of(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
             "levels_macro_f1": levels.macro_f1}
 
 
-def frozen_scores(run: Run, table: Table) -> dict[str, float]:
-    """Logistic regression on the standardised features of the same encoder without its adapter."""
-    from vidrisk.train.dataset import ClipDataset
+def frozen_features(run: Run, table: Table) -> dict[str, np.ndarray]:
+    """Features of the same encoder without its adapter, by photo; they are the same for every seed."""
+    encoder = build_classifier(run.config, run.contract, with_lora=False).eval().encoder
+    data = ClipDataset(table, run.contract)
+    with torch.inference_mode():
+        return {sample.name: encoder(data[i][0]).numpy()[0] for i, sample in enumerate(data.samples)}
 
-    model = build_classifier(run.config, run.contract, with_lora=False).eval()
-    features, truth = {}, {}
-    for split in ("train", "test"):
-        data = ClipDataset(table.of_split(split), run.contract)
-        with torch.inference_mode():
-            features[split] = torch.cat([model.encoder(data[i][0]) for i in range(len(data))]).numpy()
-        truth[split] = data.truth[:, 0].numpy()
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000)).fit(features["train"], truth["train"])
-    return scores_of(truth["test"], probe.predict_proba(features["test"]))
+
+def frozen_scores(features: dict[str, np.ndarray], table: Table) -> dict[str, float]:
+    """Logistic regression on the standardised features."""
+    inputs = {split: np.stack([features[s.name] for s in table.of_split(split).samples]) for split in ("train", "test")}
+    truth = {split: np.array([ORDER.index(s.labels["level"]) for s in table.of_split(split).samples]) for split in inputs}
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000)).fit(inputs["train"], truth["train"])
+    return scores_of(truth["test"], probe.predict_proba(inputs["test"]))
 
 
 def main() -> None:
@@ -89,6 +91,7 @@ def main() -> None:
     arguments = parser.parse_args()
     seeds, begin = arguments.seeds, time.perf_counter()
     training_s: list[float] = []
+    features: dict[str, np.ndarray] = {}
     ours: list[dict[str, float]] = []
     frozen: list[dict[str, float]] = []
     export: dict[str, Any] = {}
@@ -105,7 +108,8 @@ def main() -> None:
             truth = np.array([ORDER.index(sample.labels["level"]) for sample in table.of_split("test").samples])
             ours.append(scores_of(truth, probabilities))
             print(f"seed {seed}: {ours[-1]} ({time.perf_counter() - begin:.0f} s)", flush=True)
-            frozen.append(frozen_scores(run, table))
+            features = features or frozen_features(run, table)
+            frozen.append(frozen_scores(features, table))
             print(f"seed {seed}, frozen: {frozen[-1]} ({time.perf_counter() - begin:.0f} s)", flush=True)
             if seed == 0:
                 export = exported(run, table, Path(scratch))

@@ -41,7 +41,7 @@ class Ended:
 
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Ended]:
-    """Arguments → the end of ``vidrisk ARGUMENTS`` in this process: quicker than a new one, with the same exit codes."""
+    """Arguments → the end of ``vidrisk ARGUMENTS``, run in this process: quicker, with the same exit codes."""
     from vidrisk.cli.app import main
 
     def run(*arguments: str | Path) -> Ended:

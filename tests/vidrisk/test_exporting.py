@@ -100,7 +100,11 @@ def test_calibration_takes_the_samples_that_were_asked_for(
 
 
 def test_what_judges_the_model_never_calibrates_it(
-    tiny_run: Path, table: Table, tmp_path: Path, calibration_of: Callable[..., Frames], caplog: pytest.LogCaptureFixture
+    tiny_run: Path,
+    table: Table,
+    tmp_path: Path,
+    calibration_of: Callable[..., Frames],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     splits = Run.open(tiny_run).read_split()
     held_out = len(splits.of_split("val")) + len(splits.of_split("test"))

@@ -21,7 +21,8 @@ def augmented(frames: Tensor, kinds: Sequence[str], generator: torch.Generator) 
     Args:
         frames: ``uint8 (B, T, H, W, 3)``.
         kinds: of ``flip`` (left and right), ``updown``, ``dihedral`` (any of the 8 turns and mirrorings; needs square
-            frames), ``zoom`` (a random part down to 1/1.25 of each side, or as far out) and ``light`` (brightness and contrast ± 20 %).
+            frames), ``zoom`` (a random part down to 1/1.25 of each side, or as far out) and ``light`` (brightness and
+            contrast ± 20 %).
         generator: source of randomness, on the CPU.
     """
     for kind in kinds:

@@ -185,7 +185,9 @@ def test_ctrl_c_stops_training_cleanly_and_resume_goes_on(
         running.send_signal(signal.SIGINT)
         _, stderr = running.communicate(timeout=60)
     assert running.returncode == EXIT_INTERRUPTED
-    assert stderr.startswith("error: stopped by Ctrl-C; fix: the same command with --resume") and stderr.count("\n") == 1
+    assert (
+        stderr.startswith("error: stopped by Ctrl-C; fix: the same command with --resume") and stderr.count("\n") == 1
+    )
     assert not (tmp_path / "run" / "metrics.json").exists()
     end = vidrisk(*command, "--resume", "--json")
     assert end.returncode == EXIT_OK and json.loads(end.stdout)["epochs"][0]["epoch"] == 1
