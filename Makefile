@@ -28,7 +28,7 @@ test: $(STAMP) check  ## everything: lint, types, imports, docs, all tests with 
 check: $(STAMP)  ## ruff, mypy --strict, the one-way import rule, docs against the code
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/test_rooms.py tests/test_docs.py
+	$(BIN)/pytest -q -m 'not slow' tests/test_rooms.py tests/test_docs.py
 
 format: $(STAMP)  ## mend what ruff can mend, and write the README's tables from the benchmarks' JSON
 	$(BIN)/ruff check --fix .

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from vidrisk.data import Table
 
-app = typer.Typer(no_args_is_help=True, help="Look at labelled data, and split it into train, val and test.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at labelled data, and split it into train, val and test.")
 
 
 Data = Annotated[Path, typer.Argument(

@@ -78,7 +78,7 @@ def _decoded(path: Path) -> str:
 
 def _csv_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     text = _decoded(path)
-    first_line = text.partition("\n")[0]
+    first_line = next(iter(text.splitlines()), "")
     delimiter = max(DELIMITERS, key=lambda d: len(next(csv.reader([first_line], delimiter=d), [])))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,8 @@ from vidrisk.runtimes.errors import SettingsError, require
 from vidrisk.runtimes.specs import PixelSpec
 
 log = logging.getLogger(__name__)
+
+HUB_POOLS = ("auto", "cls", "mean", "pooler")
 
 
 
@@ -120,6 +124,8 @@ class FrameEncoder(nn.Module):
 
 
 def _pooled(output: Any, pool: Pool) -> Tensor:
+    if isinstance(output, Tensor):
+        output = (output,)
     if isinstance(output, tuple):  # feature maps, the finest first
         maps = output if pool == "stages" else output[-1:]
         means = [one.mean(dim=(2, 3)) for one in maps]
@@ -198,8 +204,24 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+@contextmanager
+def _quietly(transformers: Any) -> Iterator[None]:
+    """Without transformers' own bars and load reports; what matters in them is checked."""
+    logs = transformers.utils.logging
+    level = logs.get_verbosity()
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(level)
+        logs.enable_progress_bar()
+
+
 def _hub_encoder(backbone: str, pixel: dict[str, Any] | None, pool: Pool) -> FrameEncoder:
     transformers: Any = require("transformers", "train")
+    if pool not in HUB_POOLS:
+        raise SettingsError(f"pool {pool!r} of {backbone}", allowed=", ".join(HUB_POOLS))
     config = _hub_config(backbone)
     spec = pixel_spec(_hub_pixel(backbone, config), pixel)
     if config.model_type not in FAMILIES:
@@ -211,8 +233,9 @@ def _hub_encoder(backbone: str, pixel: dict[str, Any] | None, pool: Pool) -> Fra
     needed = "it needs a config.json and model.safetensors of an image encoder"
     # safetensors only: a pickled checkpoint can run code.
     try:
-        tower, loaded = getattr(transformers, family.model_class).from_pretrained(
-            backbone, use_safetensors=True, output_loading_info=True, **options)
+        with _quietly(transformers):
+            tower, loaded = getattr(transformers, family.model_class).from_pretrained(
+                backbone, use_safetensors=True, output_loading_info=True, **options)
     except (OSError, ValueError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
         raise SettingsError(f"backbone {backbone!r} cannot be loaded: {_first_line(error)}", fix=needed) from error
     # They would be random. A tower that we do not know may lack layers that we do not use.

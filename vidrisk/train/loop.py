@@ -127,7 +127,7 @@ def uses_bf16(precision: str) -> bool:
     if precision == "auto":
         if torch.cuda.is_available():
             return bool(torch.cuda.is_bf16_supported())
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # native, not emulated
     return precision == "bf16"
 
 

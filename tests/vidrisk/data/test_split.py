@@ -41,12 +41,13 @@ def test_single_samples(labels: list[dict[str, str]], seed: int, ratios: tuple[f
     for name, ratio in zip(("train", "val", "test"), ratios, strict=True):
         part = done.of_split(name)
         assert abs(len(part) - len(table) * ratio / 10) <= 3
-        assert bool(len(part)) is (ratio > 0)
+        assert len(part) or ratio == 0 or len(table) - 7 < 2  # 7: samples that classes may need in train
+        assert ratio or not len(part)
         for target in table.target_names:
             have = part.label_counts(target) if len(part) else {}
             for label, n in table.label_counts(target).items():
                 assert abs(have.get(label, 0) - n * ratio / 10) <= 3
-                assert name != "train" or n < 3 or label in have
+                assert name != "train" or label in have
 
 
 def test_round_numbers_are_exact() -> None:
@@ -70,10 +71,8 @@ def test_groups_never_straddle(rows: list[tuple[str, int]], seed: int, ratios: t
         return
     done = split_table(table, group_by="site", ratios=ratios, seed=seed)
     assert {len({s.split for s in done.samples if s.group == group}) for group in groups} == {1}
-    assert {s.split for s in done.samples} == {"train", "val", "test"}
-    in_train = done.of_split("train").label_counts("defect")
-    groups_of = Counter(label for label, _ in set(zip((label for label, _ in rows), groups, strict=True)))
-    assert all(label in in_train for label, n in groups_of.items() if n >= 3)
+    assert {s.split for s in done.samples} == {"train", "val", "test"} or len(set(groups)) - 3 < 2
+    assert set(done.of_split("train").label_counts("defect")) == {label for label, _ in rows}
 
 
 def test_large_groups_come_first() -> None:

@@ -76,7 +76,10 @@ def test_guidance_is_the_most_frequent_text_of_each_pair() -> None:
     rows = [{"defect": "crack", "level": "minor", "advice": text} for text in ("", "", "", "seal", "watch", "watch")]
     rows += [{"defect": "crack", "level": "severe", "advice": text, "risk": "fall"} for text in ("stop", "close")]
     rows += [{"defect": "free", "level": "minor"}]
-    minor, severe = guidance_from_table(risk_table(*rows))
+    entries = {(g.defect, g.level): g for g in guidance_from_table(risk_table(*rows))}
+    assert set(entries) == {("crack", "minor"), ("crack", "severe"), (None, "minor"), (None, "severe"), ("crack", None)}
+    minor, severe = entries["crack", "minor"], entries["crack", "severe"]
+    assert entries["crack", None].advice == "watch"  # for a level that was never seen with it
     assert (minor.defect, minor.level, minor.advice, minor.risk) == ("crack", "minor", "watch", "")
     assert (severe.level, severe.advice, severe.risk) == ("severe", "stop", "fall")
     clip = Sample(ROOT / "a.mp4", "a.mp4", {"action": "x"}, risk="r")

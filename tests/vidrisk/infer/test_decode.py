@@ -46,7 +46,9 @@ def test_reading_ahead_is_bounded() -> None:
 
 
 def test_closing_stops_the_threads() -> None:
-    before = threading.active_count()
+
+    def ours() -> int:
+        return sum(thread.name.startswith("decode-") for thread in threading.enumerate())
 
     def read(row: Row) -> Iterator[Read]:
         while True:
@@ -55,4 +57,7 @@ def test_closing_stops_the_threads() -> None:
     reads = read_in_order(ROWS, read, workers=3)
     next(reads)
     reads.close()
-    assert threading.active_count() == before
+    deadline = time.monotonic() + 10
+    while ours() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert ours() == 0

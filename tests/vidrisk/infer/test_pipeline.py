@@ -14,11 +14,11 @@ from small_media import write_photo, write_sound, write_video
 from vidrisk.frames import Clip, Decoder, is_video, read_clips
 from vidrisk.infer.classifier import Classifier
 from vidrisk.infer.ledger import Row, read_ledger
-from vidrisk.infer.pipeline import InferSettings, Interrupted, Progress, run_inference
+from vidrisk.infer.pipeline import InferSettings, Progress, run_inference
 from vidrisk.infer.predictions import PREDICTIONS, read_predictions
 from vidrisk.infer.sources import Inputs, find_inputs
 from vidrisk.infer.summary import SUMMARY, read_summary
-from vidrisk.runtimes.errors import EXIT_INTERRUPTED, DataError, RuntimeFailure, SettingsError
+from vidrisk.runtimes.errors import EXIT_INTERRUPTED, DataError, Interrupted, RuntimeFailure, SettingsError
 from vidrisk.runtimes.specs import PixelSpec, TimeSpec
 
 SETTINGS = InferSettings(workers=2, batch_frames=8)

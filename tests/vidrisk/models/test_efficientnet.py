@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vidrisk.models.efficientnet import NAME, PIXEL, load_efficientnet_lite
+from vidrisk.models.efficientnet import FINE_BLOCKS, NAME, PIXEL, load_efficientnet_lite
 from vidrisk.models.encoders import build_encoder, pixel_spec
 from vidrisk.runtimes.errors import SettingsError
 
@@ -23,10 +23,11 @@ def test_features_equal_those_of_the_original(height: int, width: int) -> None:
     pixels = (frames.permute(0, 3, 1, 2).float() - 127) / 128  # as TensorFlow's preprocessing has it
     with torch.inference_mode():
         expected = original.eval().extract_features(pixels)
-        result = load_efficientnet_lite(spec)(pixels)
+        fine, result = load_efficientnet_lite(spec)(pixels)
         pooled = build_encoder(NAME, pixel={"height": height, "width": width})(frames)
     assert expected.abs().max() > 1
     assert result.shape == expected.shape
+    assert fine.shape == (2, 112, -(-height // 16), -(-width // 16))
     assert (result - expected).abs().max() < 1e-4
     assert (pooled - expected.mean(dim=(2, 3))).abs().max() < 1e-4
 
@@ -38,16 +39,17 @@ def test_the_trunk_is_plain_layers_and_can_be_run_in_two_parts() -> None:
     pixels = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         whole = trunk(pixels)
-        for blocks in (0, 7, 16):
-            assert torch.equal(trunk.upper(trunk.lower(pixels, blocks), blocks), whole)
+        for blocks in (0, 7, FINE_BLOCKS):
+            halves = trunk.upper(trunk.lower(pixels, blocks), blocks)
+            assert all(torch.equal(one, other) for one, other in zip(halves, whole, strict=True))
 
 
 def test_pools() -> None:
     size = {"height": 64, "width": 64}
     frames = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    average, both = build_encoder(NAME, pixel=size), build_encoder(NAME, pixel=size, pool="avgmax")
-    assert (average.width, both.width) == (1280, 2560)
+    average, both, stages = (build_encoder(NAME, pixel=size, pool=pool) for pool in ("auto", "avgmax", "stages"))
+    assert (average.width, both.width, stages.width) == (1280, 2560, 2 * (112 + 1280))
     with torch.inference_mode():
         torch.testing.assert_close(both(frames)[:, :1280], average(frames))
-    with pytest.raises(SettingsError, match="pool 'cls' of efficientnet-lite0; allowed: auto, avg, avgmax"):
+    with pytest.raises(SettingsError, match="pool 'cls' of efficientnet-lite0; allowed: auto, avg, avgmax, stages"):
         build_encoder(NAME, pool="cls")
