@@ -17,6 +17,7 @@ from vidrisk.runtimes.errors import RuntimeFailure
 from vidrisk.runtimes.specs import TensorSpec
 
 log = logging.getLogger(__name__)
+logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # it misses torchvision: we do not
 
 IR_VERSION = 10  # what onnx 1.16 writes; readers of that age are on devices
 

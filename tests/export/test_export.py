@@ -120,7 +120,8 @@ def test_a_loss_over_the_limit_is_refused_and_nothing_is_written(
 ) -> None:
     trained, validation = make_trained(small_encoder(outlier=1e4), "efficientnet-lite0", 32)
     with pytest.raises(
-        GateRefused, match=r"the gate refused onnx fp32 → int8 .*top-1 falls by .* points, at most 0 is allowed; fix: nothing"
+        GateRefused,
+        match=r"the gate refused onnx fp32 → int8 .*top-1 falls by .* points, at most 0 is allowed; fix: raise --max-drop",
     ) as caught:
         export_bundle(trained, tmp_path / "b", validation, clips(32, 1, 32, seed=9)[:, 0], ExportOptions(int8=True, max_drop=0))
     assert caught.value.exit_code == 3

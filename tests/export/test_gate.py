@@ -69,13 +69,12 @@ def test_outputs_that_are_not_finite_are_refused(poison: float) -> None:
         assert result.reason == "outputs are not finite"
 
 
-def test_a_changed_prediction_is_refused_however_small_the_difference() -> None:
+def test_an_undecided_sample_may_fall_either_way_and_is_named() -> None:
     tie, flipped = LOGITS.copy(), LOGITS.copy()
     tie[7], flipped[7] = 0, 0
     tie[7, 0] = flipped[7, 1] = LOGIT_TOLERANCE / 4
     result = float_hop("merged → onnx fp32", "fp32", "onnxruntime", after(tie), after(flipped), VALIDATION)
-    assert not result.passed
-    assert result.reason == "1 predictions changed in a hop that must change none"
+    assert result.passed
     assert result.flipped == ["c7.mp4"]
     assert result.agreement == pytest.approx(1 - 1 / SAMPLES)
 

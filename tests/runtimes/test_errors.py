@@ -33,6 +33,7 @@ def test_exit_codes() -> None:
         "RuntimeFailure": 1,
         "MissingExtra": 1,
         "GateRefused": 3,
+        "Interrupted": 130,
     }
 
 
