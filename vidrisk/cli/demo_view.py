@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def print_demo(result: DemoResult) -> None:
-    table = Table("task", "runtime", "variant", "held-out", "top-1", "macro-F1", "same as fp32", "frames/s")
+    table = Table("task", "runtime", "variant", "n", "top-1", "F1", "= fp32", "frames/s")
     for line in result.lines:
         table.add_row(line.task, line.runtime, line.variant, str(line.samples), f"{line.top1:.1%}", f"{line.macro_f1:.3f}",
                       f"{line.agreement_with_fp32:.1%}", f"{line.frames_per_s:.0f}")
