@@ -1,0 +1,27 @@
+"""The public surface, pinned: a name that appears or goes is a decision, not an accident."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+SURFACE = {
+    "vidrisk.runtimes": {
+        "Bundle", "Choice", "Contract", "FakeRunner", "Graph", "Guidance", "Manifest", "PixelSpec", "Runner", "SealedFile",
+        "Target", "TensorSpec", "TimeSpec", "Variant", "VariantName", "choose", "open_runner", "write_bundle",
+    },
+    "vidrisk.calibration": {"Ranges", "float_islands", "observed_ranges", "quantised_from_float"},
+    "vidrisk.frames": {"MEDIA_SUFFIXES", "Clip", "Decoder", "MediaInfo", "is_image", "is_video", "probe", "read_clips"},
+    "vidrisk.data": {
+        "Sample", "Table", "contact_sheet", "guidance_from_table", "load_table", "ratios_from_text", "split_table",
+        "targets_from_table", "write_table",
+    },
+}
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_exported_members(module: str) -> None:
+    package = importlib.import_module(module)
+    assert set(package.__all__) == SURFACE[module]
+    assert all(hasattr(package, name) for name in package.__all__)
