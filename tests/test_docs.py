@@ -61,7 +61,8 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
         if line.startswith("vidrisk infer"):
             stdout = end.stdout
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))["metrics"]["action"]["n"] == 9
+    held_out = (tmp_path / "clips" / "split.csv").read_text(encoding="utf-8").count(",test")
+    assert json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))["metrics"]["action"]["n"] == held_out > 0
     for out, inputs in (("out", 2), ("walls-out", 30)):
         assert {path.name for path in (tmp_path / out).iterdir()} == {
             "predictions.jsonl",

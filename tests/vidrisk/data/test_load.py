@@ -60,7 +60,7 @@ def test_folder_warns_about_what_it_leaves_out(tmp_path: Path, photo: Photo, cap
     for name in ("a/1.jpg", "b/1.jpg", "loose.jpg"):
         photo(tmp_path / name)
     (tmp_path / "a" / "notes.txt").write_text("x")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="vidrisk"):
         assert len(load_table(tmp_path, "action")) == 2
     assert "loose.jpg" in caplog.text and "a/notes.txt" in caplog.text
 
@@ -135,7 +135,7 @@ def test_defect_is_a_class_or_a_text(root: Path, caplog: pytest.LogCaptureFixtur
                                      is_class: bool) -> None:
     levels = ["minor", "minor", "severe", "severe"]
     rows = "".join(f"{n}.jpg,{v},{lv}\n" for n, v, lv in zip("abcd", values, levels, strict=True))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="vidrisk"):
         table = load_table(written(root, "path,defect,risk_level\n" + rows), "risk")
     assert table.target_names == (("defect", "level") if is_class else ("level",))
     assert (table.samples[0].description == "") is is_class
@@ -166,7 +166,7 @@ def test_parquet_numbers_are_labels(root: Path) -> None:
 def test_absolute_windows_and_repeated_paths(root: Path, photo: Photo, caplog: pytest.LogCaptureFixture) -> None:
     photo(root / "sub" / "x.jpg")
     text = f"path,label\n{root / 'a.jpg'},p\nsub\\x.jpg,q\nsub/../a.jpg,p\n"
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="vidrisk"):
         table = load_table(written(root, text), "action")
     assert [s.name for s in table.samples] == ["a.jpg", "sub/x.jpg"]
     assert "repeated rows left out: 1" in caplog.text
