@@ -9,11 +9,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import safetensors
 from torch import nn
 
 from vidrisk.models.efficientnet import FINE_BLOCKS
 from vidrisk.models.encoders import FrameEncoder
-from vidrisk.runtimes.errors import BundleError, SettingsError, require
+from vidrisk.runtimes.errors import BundleError, SettingsError, VidriskError, require
 
 
 def projection_names(backbone: nn.Module, last_blocks: int | None = None) -> list[str]:
@@ -54,9 +55,16 @@ def add_lora(encoder: FrameEncoder, *, rank: int, alpha: float, dropout: float, 
 
 
 def save_adapter(encoder: FrameEncoder, folder: Path) -> None:
-    """Write the adapter (PEFT layout, safetensors); the backbone's own weights are not in it."""
+    """Write the adapter (PEFT layout, safetensors); the backbone's own weights are not in it.
+
+    Raises:
+        VidriskError: the disk is full or may not be written.
+    """
     backbone: Any = encoder.backbone
-    backbone.save_pretrained(str(folder), safe_serialization=True)
+    try:
+        backbone.save_pretrained(str(folder), safe_serialization=True)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise VidriskError(f"{folder} cannot be written: {error}", fix="make room, then run again with --resume") from error
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card template, empty
 
 
