@@ -16,7 +16,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -252,11 +252,8 @@ def read_ledger(out: str | os.PathLike[str]) -> list[Row]:
     if not is_ledger(path):
         raise VidriskError(f"{out} holds no {LEDGER} of a run", fix="vidrisk infer BUNDLE PATH… -o OUT")
     try:
-        database = sqlite3.connect(path, isolation_level=None, timeout=0.2)
-        try:
+        with closing(sqlite3.connect(path, timeout=0.2)) as database:
             return _rows(database)
-        finally:
-            database.close()
     except sqlite3.Error as error:
         raise VidriskError(f"{path} cannot be read: {error}", fix="wait for the run to end, or resume it") from error
 
@@ -267,11 +264,8 @@ def settled_choice(out: str | os.PathLike[str], runtime: str, variant: str) -> t
     if not is_ledger(path):
         return runtime, variant
     try:
-        database = sqlite3.connect(path, timeout=0.2)
-        try:
+        with closing(sqlite3.connect(path, timeout=0.2)) as database:
             meta = dict(database.execute("SELECT key, value FROM meta"))
-        finally:
-            database.close()
     except sqlite3.Error:  # opening the run says what is wrong
         return runtime, variant
     return tuple(meta.get(name, asked) if asked == "auto" else asked  # type: ignore[return-value]
