@@ -23,9 +23,9 @@ from vidrisk.export.gate import BATCH, GateReport, Hop, Outputs, Validation, few
 from vidrisk.export.graphs import export_onnx
 from vidrisk.export.merge import has_adapter, merged_from_trained
 from vidrisk.export.registry import exporter_config
-from vidrisk.runtimes.bundle import Bundle, Graph, Manifest, Variant, VariantName, write_bundle
+from vidrisk.runtimes.bundle import Bundle, Graph, Manifest, Variant, VariantName, check_vacant, write_bundle
 from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import BundleError, DataError, GateRefused, MissingExtra, SettingsError
+from vidrisk.runtimes.errors import DataError, GateRefused, MissingExtra, SettingsError
 from vidrisk.runtimes.select import BUNDLE_RUNTIMES, installed_runtimes
 from vidrisk.runtimes.torch import TorchRunner
 
@@ -90,8 +90,7 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
         BundleError: ``out`` exists.
         DataError: too few calibration frames.
     """
-    if out.exists():
-        raise BundleError(f"{out} exists already", fix="choose another folder, or delete it first")
+    check_vacant(out)
     if options.int8 and len(calibration) < MIN_CALIBRATION:
         raise DataError(f"{len(calibration)} calibration frames", allowed=f"at least {MIN_CALIBRATION}",
                         fix="give more with --calib or --calib-samples")

@@ -160,6 +160,16 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def check_vacant(root: Path) -> None:
+    """Refuse to write a bundle over anything.
+
+    Raises:
+        BundleError: ``root`` exists.
+    """
+    if root.exists():
+        raise BundleError(f"{root} exists already", fix="choose another folder, or delete it first")
+
+
 def write_bundle(root: str | Path, manifest: Manifest, files: Mapping[str, Path]) -> Bundle:
     """Write a bundle in one step: it appears at ``root`` whole and verified, or not at all.
 
@@ -172,8 +182,7 @@ def write_bundle(root: str | Path, manifest: Manifest, files: Mapping[str, Path]
         BundleError: ``root`` exists, or a name is none that a bundle may hold.
     """
     root = Path(root)
-    if root.exists():
-        raise BundleError(f"{root} exists already", fix="choose another folder, or delete it first")
+    check_vacant(root)
     for name in files:  # before the first copy: a name such as /x or ../x would be written outside
         if not re.fullmatch(FILE_NAME, name) or name.endswith("\n") or name == MANIFEST:
             raise BundleError(f"file name {name!r} in a bundle", allowed=f"letters, digits, '.', '_' and '-', not {MANIFEST}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from PIL import Image
 
 from vidrisk.data import Sample, Table, load_table, split_table
 from vidrisk.evaluate import evaluate
-from vidrisk.export.export import ExportOptions
+from vidrisk.export.export import ExportOptions, OnProgress
 from vidrisk.exporting import export_run
 from vidrisk.infer.classifier import open_classifier
 from vidrisk.infer.pipeline import InferSettings, run_inference
@@ -31,8 +31,6 @@ from vidrisk.runtimes.errors import SettingsError, require
 from vidrisk.runtimes.select import Choice, installed_runtimes, ranked
 from vidrisk.train.config import TrainConfig, config_from_options
 from vidrisk.train.train import train_run
-
-OnProgress = Callable[[str, int, int], None]
 
 PHOTOS = 900
 PHOTO_RATIOS = (6, 2, 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +12,16 @@ import numpy.typing as npt
 
 from vidrisk.data import Table
 from vidrisk.data.targets import truth_from_table
-from vidrisk.export.export import ExportOptions, Trained, export_bundle
+from vidrisk.export.export import ExportOptions, OnProgress, Trained, export_bundle
 from vidrisk.export.gate import GateReport, Validation
 from vidrisk.frames import read_clips
 from vidrisk.run import Run
-from vidrisk.runtimes.bundle import Bundle
+from vidrisk.runtimes.bundle import Bundle, check_vacant
 from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import BundleError, DataError, UnreadableError
+from vidrisk.runtimes.errors import DataError, UnreadableError
 
 log = logging.getLogger(__name__)
 
-OnProgress = Callable[[str, int, int], None]
 VALIDATION_SAMPLES = 512
 MAX_VALIDATION_BYTES = 2 * 2**30
 
@@ -45,8 +43,7 @@ def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Tabl
         DataError: no validation or calibration samples, or none that can be read.
         GateRefused: a hop lost more than it may.
     """
-    if out.exists():  # again in write_bundle; here before minutes of reading
-        raise BundleError(f"{out} exists already", fix="choose another folder, or delete it first")
+    check_vacant(out)  # before minutes of reading
     run = Run.open(run_path)
     contract = run.contract
     splits = run.read_split()

@@ -133,7 +133,8 @@ class Run:
             samples = tuple(Sample(path=Path(row["path"]), name=row["name"], split=row["split"], group=row["group"],
                                    labels={t.name: row[t.name] for t in self.labels.targets}) for row in rows)
         except (OSError, ValueError, KeyError) as error:
-            raise BundleError(f"{self.root / SPLIT} cannot be read: {error}", fix="give the data with --calib") from error
+            raise BundleError(f"{self.root / SPLIT} cannot be read: {error}",
+                              fix="copy the run whole, or train it again") from error
         return Table(root=self.root, task=self.config.task, samples=samples)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:

@@ -31,10 +31,8 @@ def export(
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_gate
-    from vidrisk.runtimes.errors import GateRefused, SettingsError, require
+    from vidrisk.runtimes.errors import GateRefused, require
 
-    if only == "int8" and not int8:
-        raise SettingsError("--only int8 without --int8", fix="add --int8")
     for module in ("torch", "onnx", "onnxscript", "optimum"):
         require(module, "export")
     from vidrisk.data import load_table
@@ -42,11 +40,12 @@ def export(
     from vidrisk.exporting import export_run
     from vidrisk.run import Run
 
+    options = ExportOptions(int8, max_drop, only)
     task = Run.open(run).config.task
     tables = [load_table(path, task) if path else None for path in (calib, val)]
     try:
         with progress_bar() as advance:
-            bundle, report = export_run(run, out, ExportOptions(int8, max_drop, only), calib=tables[0], val=tables[1],
+            bundle, report = export_run(run, out, options, calib=tables[0], val=tables[1],
                                         calib_samples=calib_samples, on_progress=advance)
     except GateRefused as refusal:
         print_gate(refusal.report, as_json=json)

@@ -15,7 +15,7 @@ from vidrisk.data import Table, guidance_from_table, split_table, targets_from_t
 from vidrisk.data.table import SPLITS
 from vidrisk.frames import is_video
 from vidrisk.plots import plot_run
-from vidrisk.run import Labels, Run, build_classifier, contract_from_config, resolved
+from vidrisk.run import METRICS, Labels, Run, build_classifier, contract_from_config, resolved
 from vidrisk.runtimes.contract import Contract
 from vidrisk.runtimes.errors import DataError, Interrupted, SettingsError, require
 from vidrisk.train.checkpoint import Checkpoint
@@ -40,7 +40,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
     """
     if out.exists() and any(out.iterdir()) and not resume:
         raise SettingsError(f"{out} exists and is not empty", fix="--resume to continue it, or choose another folder")
-    if resume and (out / "metrics.json").is_file():
+    if resume and (out / METRICS).is_file():
         raise SettingsError(f"{out} is a finished run", fix="choose another folder to train again")
     begin = time.perf_counter()
     table = split_table(table, seed=config.seed, group_by=config.group_by)
