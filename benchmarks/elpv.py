@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from vidrisk.data import Sample, Table
 from vidrisk.demo import LEVELS, cell_photos
 from vidrisk.evaluate import evaluate
-from vidrisk.export.export import ExportOptions
+from vidrisk.export.trained import ExportOptions
 from vidrisk.exporting import export_run
 from vidrisk.infer.classifier import open_classifier
 from vidrisk.metrics import agreement, classification_report

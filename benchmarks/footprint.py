@@ -45,7 +45,8 @@ def bundle_mb(folder: Path) -> float:
     """EfficientNet-Lite0 in INT8 alone: a frozen encoder and a fresh head, whose size is that of a trained one."""
     import numpy as np
 
-    from vidrisk.export.export import ExportOptions, Trained, export_bundle
+    from vidrisk.export.export import export_bundle
+    from vidrisk.export.trained import ExportOptions, Trained
     from vidrisk.export.gate import Validation
     from vidrisk.models.encoders import build_encoder
     from vidrisk.models.heads import Head

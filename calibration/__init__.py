@@ -1,6 +1,39 @@
-"""Calibration: arrays → ranges → explicit Q/DQ graph. Knows nothing of where the arrays came from."""
+"""Calibration: arrays → ranges → explicit Q/DQ graph → a point inside the accuracy budget. Knows nothing of where the arrays
+came from. Read it in this order:
 
-from vidrisk.calibration.observers import Ranges, observed_ranges
-from vidrisk.calibration.qdq import float_islands, quantised_from_float
+    graph       an ONNX graph as a net of nodes and tensors
+    histogram   a one-pass histogram, and ranges from it
+    observers   a histogram per activation, batch by batch; ``cache`` keeps them
+    profiles    what integer kernels want; ``qdq`` inserts Q/DQ pairs accordingly
+    weights     weight scales and bias correction; ``migration`` moves range from activations into weights
+    recipe      which of these steps gain
+    blocks      pieces of a graph; ``search`` finds those that stay in floating point; ``journal`` keeps what it measured
+    temperature confidence that can be believed
+"""
 
-__all__ = ["Ranges", "float_islands", "observed_ranges", "quantised_from_float"]
+from vidrisk.calibration.histogram import Histogram, range_from_histogram
+from vidrisk.calibration.observers import Statistics, observed_statistics, ranges_from_statistics
+from vidrisk.calibration.profiles import PROFILES, Profile
+from vidrisk.calibration.qdq import quantised_from_float
+from vidrisk.calibration.recipe import Observed, Quantiser, Recipe, chosen_recipe
+from vidrisk.calibration.search import Budget, Search, searched_precision
+from vidrisk.calibration.temperature import fitted_temperature
+
+__all__ = [
+    "PROFILES",
+    "Budget",
+    "Histogram",
+    "Observed",
+    "Profile",
+    "Quantiser",
+    "Recipe",
+    "Search",
+    "Statistics",
+    "chosen_recipe",
+    "fitted_temperature",
+    "observed_statistics",
+    "quantised_from_float",
+    "range_from_histogram",
+    "ranges_from_statistics",
+    "searched_precision",
+]

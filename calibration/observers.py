@@ -1,61 +1,74 @@
-"""Streaming observers: activations pass by batch by batch, and only their ranges are kept."""
+"""Streaming observers: activations pass by batch by batch, and only their statistics are kept."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 
-from vidrisk.runtimes.errors import DataError, RuntimeFailure, VidriskError
-from vidrisk.runtimes.runner import Array, Arrays
-
-log = logging.getLogger(__name__)
+from vidrisk.calibration.graph import FloatArray
+from vidrisk.calibration.histogram import Floats, Histogram, Method, range_from_histogram
+from vidrisk.runtimes.errors import DataError, RuntimeFailure
+from vidrisk.runtimes.runner import Array
 
 Ranges = dict[str, tuple[float, float]]
 
 
-class MinMax:
-    """Smallest and largest value seen."""
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What calibration keeps of one activation. Channels lie along axis 1 of rank 4 (images) and along the last axis otherwise.
 
-    def __init__(self) -> None:
-        self.low, self.high = np.inf, -np.inf
+    Attributes:
+        histogram: of all values.
+        channel_largest: float64 (C,), the largest magnitude.
+        channel_mean: float64 (C,).
+    """
 
-    def observe(self, values: Array) -> None:
-        self.low = min(self.low, float(values.min()))
-        self.high = max(self.high, float(values.max()))
+    histogram: Histogram
+    channel_largest: Floats
+    channel_mean: Floats
 
-    def range(self) -> tuple[float, float]:
-        return self.low, self.high
+    def __repr__(self) -> str:
+        return f"Statistics([{self.histogram.low:g}, {self.histogram.high:g}], {len(self.channel_mean)} channels)"
 
 
-def observed_ranges(model: onnx.ModelProto, batches: Iterable[Mapping[str, Array]]) -> Ranges:
-    """Run calibration batches through a float model and return the range of every float tensor between its nodes.
+def observed_statistics(
+    model: onnx.ModelProto, batches: Iterable[Mapping[str, Array]], *, names: Collection[str] | None = None
+) -> dict[str, Statistics]:
+    """Run calibration batches through a float model and return the statistics of its activations.
 
-    Memory holds one batch of activations at a time, whatever the number of samples.
+    Memory holds the wanted activations of one batch at a time, whatever the number of batches: the size of a batch is what
+    sets it.
 
     Args:
         model: the float graph.
         batches: feeds of the graph's inputs.
+        names: the activations that are wanted; all of them (``activation_names``) when None.
 
     Raises:
         DataError: no batch, or activations that are not finite.
+        RuntimeFailure: ONNX Runtime refuses the graph or a feed.
     """
-    names = activation_names(model)
-    observers = {name: MinMax() for name in names}
+    wanted = [name for name in activation_names(model) if names is None or name in names]
+    inputs = [name for name in wanted if name in {value.name for value in model.graph.input}]
+    made = [name for name in wanted if name not in inputs]
+    session = _session(model, made)
+    observers = {name: _Observer() for name in wanted}
     seen = False
-    for activations in _activations(model, names, batches):
+    for feed in batches:
         seen = True
-        for name, values in activations.items():
-            if not np.isfinite(values).all():
-                raise DataError(f"activation {name} is not finite on the calibration data",
-                                fix="look for a broken sample or weights with NaN")
-            observers[name].observe(values)
+        _observe(observers, _fetched(session, made, feed) | {name: feed[name] for name in inputs})
     if not seen:
         raise DataError("no calibration sample", allowed="at least one batch")
-    return {name: observer.range() for name, observer in observers.items()}
+    return {name: observer.statistics() for name, observer in observers.items() if observer.histogram.count}
+
+
+def ranges_from_statistics(statistics: Mapping[str, Statistics], method: Method, *, symmetric: bool) -> Ranges:
+    """The range that 8 bits should cover, for every activation. A constant one gives a range of no width."""
+    return {name: range_from_histogram(s.histogram, method, symmetric=symmetric) for name, s in statistics.items()}
 
 
 def activation_names(model: onnx.ModelProto) -> list[str]:
@@ -67,26 +80,72 @@ def activation_names(model: onnx.ModelProto) -> list[str]:
     return [name for name in names if typed.get(name) == onnx.TensorProto.FLOAT]
 
 
-def _activations(model: onnx.ModelProto, names: list[str], batches: Iterable[Mapping[str, Array]]) -> Iterator[Arrays]:
+class _Observer:
+    """Gathers the statistics of one activation."""
+
+    def __init__(self) -> None:
+        self.histogram = Histogram()
+        self.largest: Floats = np.zeros(1)
+        self.total: Floats = np.zeros(1)
+
+    def observe(self, name: str, values: Array) -> None:
+        lined = _by_channel(values)
+        largest = np.maximum(lined.max(axis=0).max(axis=1), -lined.min(axis=0).min(axis=1)).astype(np.float64)
+        if not np.isfinite(largest).all():
+            raise DataError(f"activation {name} is not finite on the calibration data",
+                            fix="look for a broken sample or weights with NaN")
+        total = np.einsum("nci->c", lined, dtype=np.float64)
+        if not self.histogram.count:
+            self.largest, self.total = np.zeros_like(largest), np.zeros_like(total)
+        elif len(largest) != len(self.largest):  # a batch or a length lies along that axis: all values are one channel
+            largest, total = largest.max(keepdims=True), total.sum(keepdims=True)
+            self.largest, self.total = self.largest.max(keepdims=True), self.total.sum(keepdims=True)
+        self.largest = np.maximum(self.largest, largest)
+        self.total = self.total + total
+        self.histogram.observe(values)
+
+    def statistics(self) -> Statistics:
+        return Statistics(self.histogram, self.largest, self.total * len(self.total) / self.histogram.count)
+
+
+def _observe(observers: Mapping[str, _Observer], activations: dict[str, Array]) -> None:
+    """Show each observer its activation, and let go of it."""
+    for name, observer in observers.items():
+        values = activations.pop(name)
+        if values.size:
+            observer.observe(name, values)
+
+
+def _by_channel(values: Array) -> FloatArray:
+    """A view of float activations as (outer, channels, inner)."""
+    if values.ndim == 4:
+        return values.reshape(*values.shape[:2], -1).astype(np.float32, copy=False)
+    return values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1, 1).astype(np.float32, copy=False)
+
+
+def _session(model: onnx.ModelProto, made: list[str]) -> Any:
+    """A session that gives the activations ``made`` as outputs."""
     import onnxruntime
 
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     known = {value.name for value in watched.graph.output}
-    inputs = {value.name for value in watched.graph.input}
-    wanted = [name for name in names if name not in inputs]
     watched.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-                                for name in wanted if name not in known)
+                                for name in made if name not in known)
     options: Any = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Without fusion: a fused node would hide the tensor that is to be observed.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        for feed in batches:
-            values = session.run(wanted, dict(feed))
-            yield {**{name: feed[name] for name in names if name in inputs}, **dict(zip(wanted, values, strict=True))}
-    except VidriskError:
-        raise
+        return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
+        raise RuntimeFailure(f"ONNX Runtime refused the graph to calibrate: {error}") from error
+
+
+def _fetched(session: Any, made: list[str], feed: Mapping[str, Array]) -> dict[str, Array]:
+    if not made:  # an empty list would fetch every output
+        return {}
+    try:
+        return dict(zip(made, session.run(made, dict(feed)), strict=True))
+    except Exception as error:
         raise RuntimeFailure(f"ONNX Runtime failed while calibrating: {error}") from error

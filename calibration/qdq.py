@@ -1,71 +1,172 @@
-"""Float graph + ranges → explicit Q/DQ graph (ONNX QuantizeLinear/DequantizeLinear), by onnxruntime's quantiser.
+"""Float graph + ranges → explicit Q/DQ graph (ONNX QuantizeLinear/DequantizeLinear).
 
-The result is the one INT8 file that every engine reads: activations asymmetric uint8, weights symmetric int8 per channel,
-biases int32. LayerNorm, Softmax and GELU stay in floating point.
+    float:      x ──────────► Conv(W, b) ──► Clip ──────────► Conv …
+    quantised:  x ─ Q ─ DQ ─► Conv(DQ Wq, DQ bq) ─► Clip ─ Q ─ DQ ─► Conv …
+
+Every input of a quantised node gets one Q/DQ pair, shared by all its quantised readers; engines fuse what lies between a DQ
+and the next Q into one integer kernel. LayerNorm, Softmax and GELU stay in floating point. Written here instead of using
+onnxruntime's quantiser, which pairs the output of every node (one rounding more per residual sum and per activation) and
+takes no weight scales but its own.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import onnx
+from onnx import helper
 
+from vidrisk.calibration.graph import FloatArray, Net, checked_float
 from vidrisk.calibration.observers import Ranges
-from vidrisk.runtimes.errors import DataError
+from vidrisk.calibration.profiles import Profile
+from vidrisk.calibration.weights import SMALLEST_SCALE, integers_from_weight, plain_weight_scales
 
-log = logging.getLogger(__name__)
-
-QUANTISED_OPS = ("Conv", "MatMul", "Gemm", "Add", "Clip", "Relu")
-
-
-def float_islands(model: onnx.ModelProto) -> list[tuple[str, list[str]]]:
-    """Sets of nodes worth leaving in floating point, from none to many: (description, node names).
-
-    The loss of INT8 sits in few places: the first layers, whose few channels differ most in range, then depthwise
-    convolutions and products of two activations, which have no weights to carry per-channel scales.
-    """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    weighted = [node for node in model.graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
-    first = [node.name for node in weighted[:3]]
-    fragile = [node.name for node in weighted if _is_depthwise(node) or node.input[1] not in weights]
-    return [("all", []), ("first three layers in float", first),
-            ("first three layers, depthwise and attention products in float", [*first, *fragile])]
+BIAS_MAX = 2**30  # half of what the accumulator holds, so that the products fit in beside it
 
 
-def _is_depthwise(node: onnx.NodeProto) -> bool:
-    return any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
-
-
-def quantised_from_float(model: onnx.ModelProto, ranges: Ranges, *, keep_float: Sequence[str] = ()) -> onnx.ModelProto:
+def quantised_from_float(model: onnx.ModelProto, ranges: Ranges, profile: Profile, *, keep_float: Collection[str] = (),
+                         weight_scales: Mapping[str, FloatArray] | None = None) -> onnx.ModelProto:
     """Insert Q/DQ pairs around the operators that gain from INT8.
 
     Args:
         model: the float graph, left untouched.
-        ranges: smallest and largest value per activation, from ``observed_ranges``.
+        ranges: smallest and largest value per activation.
         keep_float: names of nodes to leave in floating point.
+        weight_scales: scale per output channel by weight name; absent ones take the channel's largest value / 127.
 
     Raises:
         DataError: the graph is quantised already.
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantType
-    from onnxruntime.quantization.calibrate import TensorsData
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    checked_float(model)
+    net = Net(model)
+    scales = weight_scales or {}
+    pairs = _Pairs(net, ranges, profile)
+    # All is decided before anything changes: a node whose weight has a DQ in front of it does not count as weighted any more.
+    planned = [(node, activation_slots(net, node, profile), net.is_weighted(node))
+               for node in quantisable_nodes(net) if node.name not in keep_float]
+    for node, slots, weighted in planned:
+        for slot in slots:
+            node.input[slot] = pairs.pair(node.input[slot])
+        if weighted:
+            _quantise_weight(net, node, pairs, scales.get(node.input[1]), profile)
+            if node.op_type == "Conv" and profile.quantise_averaged:
+                _quantise_result(net, node, pairs)
+    return pairs.finished()
 
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
-        raise DataError("the graph is quantised already", fix="export from the floating-point run")
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
-    options: dict[str, Any] = {"ActivationSymmetric": False, "WeightSymmetric": True}
-    quantiser: Any = QDQQuantizer(
-        copy, per_channel=True, reduce_range=False, weight_qType=QuantType.QInt8, activation_qType=QuantType.QUInt8,
-        tensors_range=TensorsData(CalibrationMethod.MinMax, data), nodes_to_quantize=[], nodes_to_exclude=list(keep_float),
-        op_types_to_quantize=list(QUANTISED_OPS), extra_options=options)
-    quantiser.quantize_model()
-    quantiser.model.topological_sort()
-    result: onnx.ModelProto = quantiser.model.model
-    onnx.checker.check_model(result)
-    return result
+
+def quantisable_nodes(net: Net) -> list[onnx.NodeProto]:
+    """Convolutions, matrix products (of an activation with weights or with another activation) and residual sums."""
+    return [node for node in net.nodes if net.is_weighted(node) or node.op_type == "MatMul" or is_sum(net, node)]
+
+
+def quantised_tensors(net: Net) -> set[str]:
+    """Activations that quantised nodes read: those whose ranges are needed, whatever the profile."""
+    return {name for node in quantisable_nodes(net) for name in node.input[:2] if name not in net.weights}
+
+
+def is_sum(net: Net, node: onnx.NodeProto) -> bool:
+    """A residual sum of convolutions. Those of transformers feed layer norms and nothing else: 8 bits would gain nothing there."""
+    return (node.op_type == "Add" and not any(name in net.weights for name in node.input)
+            and any(net.maker[name].op_type == "Conv" for name in node.input if name in net.maker))
+
+
+def activation_slots(net: Net, node: onnx.NodeProto, profile: Profile) -> list[int]:
+    """Which inputs of a quantised node get a Q/DQ pair."""
+    slots = [slot for slot, name in enumerate(node.input[:2]) if name not in net.weights]
+    if is_sum(net, node) and not profile.quantise_sums:
+        fused = [slot for slot in slots if _fuses_into(net, node.input[slot])]
+        return [slot for slot in slots if slot not in fused[:1]]
+    return slots
+
+
+def _fuses_into(net: Net, name: str) -> bool:
+    maker = net.maker.get(name)
+    return maker is not None and net.is_weighted(maker) and len(net.readers[name]) == 1
+
+
+class _Pairs:
+    """Q/DQ pairs of one graph, each made once, and put behind the node that makes the tensor."""
+
+    def __init__(self, net: Net, ranges: Ranges, profile: Profile) -> None:
+        self.net, self.ranges, self.profile = net, ranges, profile
+        self.behind: dict[str, list[onnx.NodeProto]] = {}
+        self.before: list[onnx.NodeProto] = []
+        self.scale_of: dict[str, float] = {}
+
+    def pair(self, name: str) -> str:
+        """The dequantised name of an activation."""
+        result = f"{name}_dequantized"
+        if name not in self.behind:
+            scale, zero_point = quantisation_of(*self.ranges[name], self.profile)
+            self.net.set_array(f"{name}_scale", np.array(scale, np.float32))
+            self.net.set_array(f"{name}_zero_point", np.array(zero_point, self.profile.dtype))
+            parameters = [f"{name}_scale", f"{name}_zero_point"]
+            self.behind[name] = [
+                helper.make_node("QuantizeLinear", [name, *parameters], [f"{name}_quantized"], name=f"{name}_quantize"),
+                helper.make_node("DequantizeLinear", [f"{name}_quantized", *parameters], [result], name=f"{name}_dequantize")]
+            self.scale_of[result] = float(np.float32(scale))
+        return result
+
+    def constant(self, name: str, values: npt.NDArray[np.generic], scale: FloatArray, axis: int) -> str:
+        """The dequantised name of an integer initialiser."""
+        self.net.set_array(f"{name}_quantized", values)
+        self.net.set_array(f"{name}_scale", scale)
+        self.net.set_array(f"{name}_zero_point", np.zeros(scale.shape, values.dtype))
+        self.before.append(helper.make_node("DequantizeLinear", [f"{name}_quantized", f"{name}_scale", f"{name}_zero_point"],
+                                            [f"{name}_dequantized"], name=f"{name}_dequantize", axis=axis))
+        return f"{name}_dequantized"
+
+    def finished(self) -> onnx.ModelProto:
+        """The graph with all pairs in place, and without initialisers that nobody reads any more."""
+        graph = self.net.model.graph
+        nodes = [*self.before, *(pair for value in graph.input for pair in self.behind.get(value.name, []))]
+        for node in self.net.nodes:
+            nodes += [node, *(pair for name in node.output for pair in self.behind.get(name, []))]
+        del graph.node[:]
+        graph.node.extend(nodes)
+        read = {name for node in nodes for name in node.input} | self.net.outputs
+        kept = [tensor for tensor in graph.initializer if tensor.name in read]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+        onnx.checker.check_model(self.net.model)
+        return self.net.model
+
+
+def quantisation_of(low: float, high: float, profile: Profile) -> tuple[float, int]:
+    """Scale and zero point of an activation range, widened to hold zero exactly.
+
+    A constant zero gets scale 1: whatever the scale, zero stays zero.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max(-low, high) / 127 if profile.symmetric else (high - low) / 255
+    if scale < SMALLEST_SCALE:
+        return 1.0, 0
+    return scale, 0 if profile.symmetric else round(-low / scale)
+
+
+def _quantise_result(net: Net, convolution: onnx.NodeProto, pairs: _Pairs) -> None:
+    """Let an average, too, read a convolution's result in 8 bits: of so many values it hides the rounding."""
+    name = convolution.output[0]
+    if [reader.op_type for reader in net.readers[name]] in (["Relu"], ["Clip"]):
+        name = net.readers[name][0].output[0]
+    readers = net.readers[name]
+    if len(readers) == 1 and readers[0].op_type in ("ReduceMean", "GlobalAveragePool") and name not in net.outputs:
+        readers[0].input[0] = pairs.pair(name)
+
+
+def _quantise_weight(net: Net, node: onnx.NodeProto, pairs: _Pairs, scale: FloatArray | None, profile: Profile) -> None:
+    name, axis = node.input[1], net.output_axis(node)
+    weight = net.array(name)
+    scale = plain_weight_scales(weight, axis) if scale is None else scale
+    input_scale = pairs.scale_of[node.input[0]]
+    has_bias = len(node.input) > 2 and node.input[2] in net.weights
+    if has_bias and profile.integer_bias:
+        bias = net.array(node.input[2])
+        # Where a bias would overflow, its channel's weights count for nothing beside it: a coarser scale loses nothing.
+        scale = np.maximum(scale, np.abs(bias) / BIAS_MAX / input_scale).astype(np.float32)
+        unit = (scale * np.float32(input_scale)).astype(np.float32)
+        integers = np.rint(bias.astype(np.float64) / unit).astype(np.int32)
+        node.input[2] = pairs.constant(f"{node.name}_bias", integers, unit, 0)
+    node.input[1] = pairs.constant(f"{node.name}_weight", integers_from_weight(weight, scale, axis).astype(np.int8), scale, axis)

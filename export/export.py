@@ -1,78 +1,54 @@
-"""One export: merge, convert, calibrate, pass the gate, write the bundle. A refusal leaves nothing behind."""
+"""One export: merge, convert, quantise, pass the gate, write the bundle. A refusal ships nothing.
+
+    trained ─► merged ─► ONNX fp32 ─► (migrated) ─► INT8 or mixed     every arrow is a hop of the gate, on every runtime here
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
 
-from vidrisk.calibration import float_islands, observed_ranges, quantised_from_float
-from vidrisk.export.gate import BATCH, GateReport, Hop, Outputs, Validation, few_samples_note, float_hop, int8_hop, outputs_of
+from vidrisk.calibration.search import Budget
+from vidrisk.calibration.temperature import fitted_temperature
+from vidrisk.export.gate import (
+    GateReport,
+    Hop,
+    Lap,
+    Outputs,
+    Validation,
+    few_samples_note,
+    float_hop,
+    lossy_hop,
+    recorded_hop,
+    speed_verdict,
+)
 from vidrisk.export.graphs import export_onnx
+from vidrisk.export.judge import Files, SearchJudge, StageJudge, graphs_from_contract
 from vidrisk.export.merge import has_adapter, merged_from_trained
+from vidrisk.export.pack import bundle_from_variants, waived_of
+from vidrisk.export.page import gate_page
+from vidrisk.export.qat import QatOptions, finished_by_qat
+from vidrisk.export.quantise import CalibrationFrames, Quantised, layer_ranges, quantised_encoder
 from vidrisk.export.registry import exporter_config
-from vidrisk.runtimes.bundle import Bundle, Graph, Manifest, Variant, VariantName, check_vacant, write_bundle
-from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import DataError, GateRefused, MissingExtra, SettingsError
-from vidrisk.runtimes.select import BUNDLE_RUNTIMES, installed_runtimes
-from vidrisk.runtimes.torch import TorchRunner
+from vidrisk.export.trained import ExportOptions, Trained
+from vidrisk.runtimes.bundle import Bundle, VariantName, check_vacant
+from vidrisk.runtimes.errors import DataError, GateRefused, MissingExtra
+from vidrisk.runtimes.select import cache_folder, installed_runtimes
 
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], None]
-MIN_CALIBRATION = 16
-AGREEMENT_AIM = 0.97  # of INT8 predictions with the floating-point ones; more operators stay in float until it is met
-MADE_WITH = ("vidrisk", "torch", "transformers", "onnx", "onnxruntime", "openvino")
+AGREEMENT_AIM = 0.985  # of quantised predictions with floating-point ones; the search goes for it, the gate judges the drop
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What an application hands over: two modules and what they promise.
-
-    Attributes:
-        encoder: ``uint8 (N, H, W, 3)`` → ``float32 (N, width)``; may carry an unmerged adapter.
-        head: ``float32 (B, T, width)`` → a tuple of logits ``(B, C)``, one per target of the contract.
-        family: model_type of the backbone, the key to its export configuration.
-        backbone_config: the backbone's Hugging Face configuration, or None.
-        width: D, size of a feature.
-    """
-
-    encoder: nn.Module
-    head: nn.Module
-    contract: Contract
-    family: str
-    width: int
-    backbone_config: Any = None
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """``only`` ships one variant alone; None ships every variant that was made."""
-
-    int8: bool = False
-    max_drop: float = 1.0
-    only: VariantName | None = None
-    source: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        made = ("fp32", "int8") if self.int8 else ("fp32",)
-        if self.only is not None and self.only not in made:
-            raise SettingsError(f"only {self.only!r} is to be shipped", allowed=", ".join(made), fix="make it, too: --int8")
-
-
-def export_bundle(trained: Trained, out: Path, validation: Validation, calibration: npt.NDArray[np.uint8],
+def export_bundle(trained: Trained, out: Path, validation: Validation, calibration: CalibrationFrames | None,
                   options: ExportOptions,
                   on_progress: OnProgress = lambda what, done, total: None) -> tuple[Bundle, GateReport]:
     """Export a trained model and write its bundle.
@@ -80,160 +56,199 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
     Args:
         out: folder to make; it must not exist.
         validation: labelled samples for the gate.
-        calibration: frames ``uint8 (N, H, W, 3)`` for the INT8 ranges; disjoint from the validation samples.
+        calibration: frames for the INT8 ranges, disjoint from the validation samples; None without ``int8``.
 
     Returns:
         The verified bundle and what the gate measured.
 
     Raises:
-        GateRefused: a hop lost more than it may; nothing is written.
+        GateRefused: a hop lost more than it may. No bundle is written; what was measured lies beside it in
+            ``<out>.refused.html``.
         BundleError: ``out`` exists.
-        DataError: too few calibration frames.
+        DataError: calibration frames missing, too few or of another size.
     """
     check_vacant(out)
-    if options.int8 and len(calibration) < MIN_CALIBRATION:
-        raise DataError(f"{len(calibration)} calibration frames", allowed=f"at least {MIN_CALIBRATION}",
-                        fix="give more with --calib or --calib-samples")
-    runtimes = installed_runtimes()
-    if not runtimes:
+    if not installed_runtimes():
         raise MissingExtra("onnxruntime", "cpu")
-    count = len(validation.names)
-    report = GateReport(options.max_drop, count, note=few_samples_note(count))
-    judge = _Judge(trained.contract, graphs_from_contract(trained.contract, trained.width), validation)
-    steps = 4 + options.int8
+    if options.int8 and calibration is None:
+        raise DataError("no calibration frames", fix="give them with --calib")
     with tempfile.TemporaryDirectory(prefix="vidrisk-export-") as scratch:
-        work = Path(scratch)
-        on_progress("merging the adapter", 0, steps)
-        merged, reference = _merge(trained, judge, report)
-        on_progress("exporting to ONNX", 1, steps)
-        fp32 = _export_fp32(trained, merged, judge.graphs, work)
-        on_progress("comparing ONNX with torch", 2, steps)
-        floats = {runtime: judge.onnx(runtime, fp32) for runtime in runtimes}
-        _admit(report, [float_hop("merged → onnx fp32", "fp32", runtime, reference, outputs, validation)
-                        for runtime, outputs in floats.items()])
-        variants: dict[VariantName, dict[str, Path]] = {"fp32": fp32}
-        if options.int8:
-            on_progress("calibrating INT8", 3, steps)
-            variants["int8"] = _export_int8(fp32, floats, calibration, judge, report, work)
-        on_progress("writing the bundle", steps - 1, steps)
-        bundle = _write(out, judge, variants, report, options, work)
-    on_progress("done", steps, steps)
-    return bundle, report
-
-
-def graphs_from_contract(contract: Contract, width: int) -> dict[Literal["encoder", "head"], Graph]:
-    """Tensor specs of the two graphs, for features of ``width``."""
-    return {"encoder": Graph(inputs=contract.encoder_inputs(), outputs=contract.encoder_outputs(width)),
-            "head": Graph(inputs=contract.head_inputs(width), outputs=contract.head_outputs())}
-
-
-@dataclass(frozen=True)
-class _Judge:
-    """Runs any stage of the model over the validation samples."""
-
-    contract: Contract
-    graphs: dict[Literal["encoder", "head"], Graph]
-    validation: Validation
-
-    def torch(self, encoder: nn.Module, head: nn.Module) -> Outputs:
-        before, after = self.graphs["encoder"], self.graphs["head"]
-        return outputs_of(TorchRunner(encoder, before.inputs, before.outputs), TorchRunner(head, after.inputs, after.outputs),
-                          self.contract, self.validation.frames)
-
-    def onnx(self, runtime: str, files: dict[str, Path]) -> Outputs:
-        engine = BUNDLE_RUNTIMES[runtime]
-        encoder, head = (engine(files[name], graph.inputs, graph.outputs) for name, graph in self.graphs.items())
-        with encoder, head:
-            return outputs_of(encoder, head, self.contract, self.validation.frames)
-
-
-def _admit(report: GateReport, hops: Sequence[Hop]) -> None:
-    """Take hops into the report, and stop the export at the first refused one."""
-    report.hops.extend(hops)
-    for hop in hops:
-        if not hop.passed:
-            fix = "raise --max-drop only if you can bear the loss" if hop.variant == "int8" else (
-                "this is a fault of the export, not of your data: please report it with the versions that vidrisk doctor lists")
-            what = f"the gate refused {hop.name} ({hop.runtime}), nothing was written: {hop.reason}"
-            raise GateRefused(what, fix=fix, report=report)
-
-
-def _merge(trained: Trained, judge: _Judge, report: GateReport) -> tuple[nn.Module, Outputs]:
-    """The encoder in plain layers, and its outputs, once the gate has admitted the hop."""
-    before = judge.torch(trained.encoder, trained.head)
-    merged = merged_from_trained(trained.encoder)
-    outputs = judge.torch(merged, trained.head)
-    name = "adapter → merged" if has_adapter(trained.encoder) else "frozen → folded"
-    _admit(report, [float_hop(name, "merged", "torch", before, outputs, judge.validation)])
-    return merged, outputs
-
-
-def _export_fp32(trained: Trained, merged: nn.Module, graphs: dict[Literal["encoder", "head"], Graph],
-                 work: Path) -> dict[str, Path]:
-    pixel = trained.contract.pixel
-    config = exporter_config(trained.family, trained.backbone_config)
-    frames = config.generate_dummy_inputs(batch_size=2, height=pixel.height, width=pixel.width)["frames"]
-    features = torch.zeros((2, trained.contract.frames, trained.width))
-    files: dict[str, Path] = {name: work / f"{name}.fp32.onnx" for name in graphs}
-    export_onnx(merged, frames, graphs["encoder"].inputs, graphs["encoder"].outputs, files["encoder"])
-    export_onnx(trained.head, features, graphs["head"].inputs, graphs["head"].outputs, files["head"])
-    return files
-
-
-def _export_int8(fp32: dict[str, Path], floats: dict[str, Outputs], calibration: npt.NDArray[np.uint8], judge: _Judge,
-                 report: GateReport, work: Path) -> dict[str, Path]:
-    """The INT8 encoder with the fewest operators in floating point that agrees well enough, on every runtime here.
-
-    The head stays in fp32: it is a thousandth of the work.
-    """
-    model = onnx.load(str(fp32["encoder"]))
-    ranges = observed_ranges(model, ({"frames": calibration[i : i + BATCH]} for i in range(0, len(calibration), BATCH)))
-    tried: list[tuple[dict[str, Path], list[Hop]]] = []
-    for step, (description, keep_float) in enumerate(float_islands(model)):
-        files = {**fp32, "encoder": work / f"encoder.int8.{step}.onnx"}
-        onnx.save_model(quantised_from_float(model, ranges, keep_float=keep_float), str(files["encoder"]))
-        hops = [int8_hop(f"onnx fp32 → int8 ({description})", runtime, outputs, judge.onnx(runtime, files), judge.validation,
-                         report.max_drop) for runtime, outputs in floats.items()]
-        tried.append((files, hops))
-        log.info("INT8, %s: agreement %.1f %%", description, 100 * min(hop.agreement for hop in hops))
-        if min(hop.agreement for hop in hops) >= AGREEMENT_AIM and all(hop.passed for hop in hops):
-            break
-    files, hops = max(tried, key=lambda t: (all(hop.passed for hop in t[1]), min(hop.agreement for hop in t[1])))
-    _admit(report, hops)
-    return files
-
-
-def _write(out: Path, judge: _Judge, variants: dict[VariantName, dict[str, Path]], report: GateReport,
-           options: ExportOptions, work: Path) -> Bundle:
-    if options.only is not None:
-        variants = {name: files for name, files in variants.items() if name == options.only}
-    gate = work / "gate.json"
-    gate.write_text(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    files = {"gate.json": gate}
-    described: dict[VariantName, Variant] = {}
-    for name, graphs in variants.items():
-        # A graph that a variant does not change keeps the name of the variant that made it.
-        names = {graph: f"{graph}.{'fp32' if graph == 'head' else name}.onnx" for graph in graphs}
-        files.update({names[graph]: path for graph, path in graphs.items()})
-        described[name] = Variant(files=names, passed=True, gate=_measured(name, report))
-    manifest = Manifest(contract=judge.contract, graphs=judge.graphs, variants=described, files={}, made_with=_versions(),
-                        created=datetime.now(timezone.utc).isoformat(timespec="seconds"), source=options.source)
-    return write_bundle(out, manifest, files)
-
-
-def _measured(variant: VariantName, report: GateReport) -> dict[str, float]:
-    """The worst figures over the runtimes, for the manifest; ``gate.json`` has them all."""
-    hops = [hop for hop in report.hops if hop.variant == variant]
-    return {"samples": report.samples, "agreement": min(hop.agreement for hop in hops),
-            "drop_points": round(max(hop.drop_points for hop in hops), 4),
-            "largest_logit_difference": max(hop.largest_logit_difference for hop in hops)}
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in MADE_WITH:
+        export = _Export(trained, validation, calibration, options, Path(scratch), on_progress)
         try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+            return export.run(out), export.report
+        except GateRefused as refusal:
+            page = out.with_name(f"{out.name}.refused.html")
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(export.page(out.name), encoding="utf-8")
+            raise GateRefused(f"{refusal.what} (see {page.name})", fix=refusal.fix, report=export.report) from refusal
+
+
+class _Export:
+    """The way of one model through the gate; ``report`` fills as it goes."""
+
+    def __init__(self, trained: Trained, validation: Validation, calibration: CalibrationFrames | None, options: ExportOptions,
+                 work: Path, on_progress: OnProgress) -> None:
+        self.trained, self.validation, self.calibration, self.options = trained, validation, calibration, options
+        self.work, self.on_progress = work, on_progress
+        self.contract = trained.contract
+        self.judge = StageJudge(self.contract, graphs_from_contract(self.contract, trained.width), validation)
+        count = len(validation.names)
+        self.report = GateReport(options.max_drop, count, note=few_samples_note(count), target=options.target)
+
+    def page(self, title: str) -> str:
+        return gate_page(self.report, self.contract, self.validation.frames, title)
+
+    def run(self, out: Path) -> Bundle:
+        encoder, trained = self._merged()
+        head, exact = self.trained.head, trained
+        if self.options.qat_steps and self.calibration is not None:
+            encoder, head, exact = self._finished(encoder, trained, self.calibration)
+        fp32 = self._onnx(encoder, head)
+        floats = self._floats(exact, fp32)
+        fastest = next(iter(floats))
+        files: dict[VariantName, Files] = {"fp32": fp32}
+        outputs: dict[VariantName, Outputs] = {"fp32": floats[fastest]}
+        if self.options.int8 and self.calibration is not None:
+            name, files_made, outputs_made = self._quantised(fp32, floats, self.calibration)
+            if self.options.qat_steps:  # both losses together
+                self._admit([self._lossy(f"merged → {name}", name, fastest, trained, outputs_made)])
+            files[name], outputs[name] = files_made, outputs_made
+        self._race(files)
+        self.report.temperature = {
+            name: {target: fitted_temperature(logits, self.validation.truth[target]) for target, logits in found.logits.items()}
+            for name, found in outputs.items()}
+        return self._packed(out, files)
+
+    def _merged(self) -> tuple[nn.Module, Outputs]:
+        """The encoder in plain layers, and its outputs, once the gate has admitted both hops."""
+        self.on_progress("merging the adapter", 0, 1)
+        trained = self.trained
+        before = self.judge.torch(trained.encoder, trained.head)
+        if trained.recorded:
+            self._admit([recorded_hop(before, self.validation, self.contract, trained.recorded)])
+        merged = merged_from_trained(trained.encoder)
+        outputs = self.judge.torch(merged, trained.head)
+        name = "adapter → merged" if has_adapter(trained.encoder) else "frozen → folded"
+        self._admit([self._exact(name, "merged", "torch", before, outputs)])
+        return merged, outputs
+
+    def _finished(self, merged: nn.Module, before: Outputs, calibration: CalibrationFrames) -> tuple[nn.Module, nn.Module, Outputs]:
+        """Encoder and head after a quantisation-aware finish, and their outputs, still in floating point."""
+        if self.trained.clips is None:
+            raise DataError("no training samples for --qat-steps", fix="the run's data must still be in its place")
+        profile = self.options.profile
+        model = onnx.load(str(self._onnx(merged, self.trained.head)["encoder"]))
+        ranges = layer_ranges(model, calibration, profile, self._cache, self.on_progress)
+        encoder, head = finished_by_qat(merged, self.trained.head, ranges, profile, (), self.trained.clips,
+                                        QatOptions(self.options.qat_steps), self.on_progress)
+        outputs = self.judge.torch(encoder, head)
+        self._admit([self._lossy("merged → quantisation-aware finish", "fp32", "torch", before, outputs)])
+        return encoder, head, outputs
+
+    def _onnx(self, encoder: nn.Module, head: nn.Module) -> Files:
+        self.on_progress("exporting to ONNX", 0, 1)
+        pixel, graphs = self.contract.pixel, self.judge.graphs
+        config = exporter_config(self.trained.family, self.trained.backbone_config)
+        frames = config.generate_dummy_inputs(batch_size=2, height=pixel.height, width=pixel.width)["frames"]
+        features = torch.zeros((2, self.contract.frames, self.trained.width))
+        files: Files = {name: self.work / f"{name}.fp32.onnx" for name in graphs}
+        export_onnx(encoder, frames, graphs["encoder"].inputs, graphs["encoder"].outputs, files["encoder"])
+        export_onnx(head, features, graphs["head"].inputs, graphs["head"].outputs, files["head"])
+        return files
+
+    def _floats(self, exact: Outputs, files: Files) -> dict[str, Outputs]:
+        """What the float ONNX files compute, by runtime, the fastest first."""
+        floats = self._outputs("onnx fp32", files, installed_runtimes())
+        self._admit([self._exact("merged → onnx fp32", "fp32", runtime, exact, outputs) for runtime, outputs in floats.items()])
+        return dict(sorted(floats.items(), key=lambda item: item[1].ms_per_frame))
+
+    def _quantised(self, fp32: Files, floats: Mapping[str, Outputs],
+                   calibration: CalibrationFrames) -> tuple[VariantName, Files, Outputs]:
+        """The quantised variant, admitted on every runtime, and its outputs on the fastest. The head stays in fp32: it is a
+        thousandth of the work."""
+        fastest = next(iter(floats))
+        judge = SearchJudge(self.judge, fastest, fp32["head"], floats[fastest])
+        budget = Budget(self.options.max_drop, AGREEMENT_AIM, self.options.search_s)
+        found = quantised_encoder(onnx.load(str(fp32["encoder"])), calibration, self.options.profile, judge, budget, self._cache,
+                                  self.on_progress)
+        self._describe(found, calibration)
+        if found.migrated is not None:
+            equal = self._outputs("migrated", self._with_encoder(fp32, found.migrated, "migrated"), floats)
+            self._admit([self._exact("onnx fp32 → migrated", "fp32", r, floats[r], outputs) for r, outputs in equal.items()])
+        name: VariantName = "mixed" if found.search.best.float_blocks else "int8"
+        files = self._with_encoder(fp32, found.model, name)
+        after = self._outputs(name, files, floats)
+        self._admit([self._lossy(f"onnx fp32 → {name}", name, r, floats[r], outputs) for r, outputs in after.items()])
+        return name, files, after[fastest]
+
+    def _with_encoder(self, files: Files, model: onnx.ModelProto, name: str) -> Files:
+        path = self.work / f"encoder.{name}.onnx"
+        onnx.save_model(model, str(path))
+        return {**files, "encoder": path}
+
+    def _outputs(self, what: str, files: Files, runtimes: Sequence[str] | Mapping[str, Outputs]) -> dict[str, Outputs]:
+        outputs = {}
+        for done, runtime in enumerate(runtimes):
+            self.on_progress(f"judging {what}", done, len(runtimes))
+            outputs[runtime] = self.judge.onnx(runtime, files)
+        return outputs
+
+    def _exact(self, name: str, variant: str, runtime: str, before: Outputs, after: Outputs) -> Hop:
+        return float_hop(name, variant, runtime, before, after, self.validation, self.contract)
+
+    def _lossy(self, name: str, variant: str, runtime: str, before: Outputs, after: Outputs) -> Hop:
+        return lossy_hop(name, variant, runtime, before, after, self.validation, self.contract, max_drop=self.options.max_drop,
+                         allow_drop=self.options.allow_drop)
+
+    def _describe(self, found: Quantised, calibration: CalibrationFrames) -> None:
+        recipe = next(str(trial.recipe) for trial in found.trials if trial.chosen)
+        self.report.calibration = {"frames": calibration.count, "profile": self.options.profile.name, "recipe": recipe}
+        self.report.recipe = [{"name": str(trial.recipe), "sqnr_db": trial.sqnr_db, "chosen": trial.chosen} for trial in found.trials]
+        self.report.search = [vars(row) for row in found.search.rows]
+        self.report.points = [vars(point) for point in found.search.points]
+
+    def _race(self, files: Mapping[VariantName, Files]) -> None:
+        """Time every variant on every runtime side by side, and refuse what is slower than floating point.
+
+        A bundle for a GPU or a Jetson is not judged by the speed of this machine's processor.
+        """
+        self.on_progress("timing", 0, 1)
+        sizes = {str(name): sum(path.stat().st_size for path in files[name].values()) for name in files}
+        encoders = {(str(name), runtime): files[name]["encoder"] for runtime in installed_runtimes() for name in files}
+        self.report.laps = [Lap(name, runtime, seconds * 1e3, 1 / seconds, sizes[name])
+                            for (name, runtime), seconds in self.judge.seconds_per_frame(encoders).items()]
+        for name in files:
+            reason = speed_verdict(self.report.laps, name)
+            if reason and self.options.target == "cpu":
+                self._refuse(name, "speed", reason)
+
+    def _admit(self, hops: Sequence[Hop]) -> None:
+        """Take hops into the report, and stop the export at the first refused one."""
+        self.report.hops.extend(hops)
+        for hop in hops:
+            if not hop.passed:
+                self._refuse(hop.variant, f"{hop.name} ({hop.runtime})", hop.reason)
+
+    def _refuse(self, variant: str, where: str, reason: str) -> None:
+        lossy = variant in ("int8", "mixed")
+        fix = ("calibrate on more or other data (--calib, --calib-samples), try --qat-steps 200, or accept the loss with "
+               "--allow-drop") if lossy else "run vidrisk doctor, and report this with the versions that it lists"
+        self.report.verdicts.append(f"{variant}: not shipped. {reason}")
+        raise GateRefused(f"the gate refused {where}, no bundle was written: {reason}", fix=fix, report=self.report)
+
+    def _packed(self, out: Path, files: Mapping[VariantName, Files]) -> Bundle:
+        self.on_progress("writing the bundle", 0, 1)
+        if self.options.only is not None:
+            files = {name: made for name, made in files.items() if (name == "fp32") == (self.options.only == "fp32")}
+        for name in files:
+            waived = waived_of(self.report, name)
+            self.report.verdicts.append(f"{name}: shipped" + (f", although the gate would have refused it: {waived}" if waived else ""))
+        beside = {"gate.json": self.work / "gate.json", "gate.html": self.work / "gate.html"}
+        text = json.dumps(self.report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        beside["gate.json"].write_text(text + "\n", encoding="utf-8")
+        beside["gate.html"].write_text(self.page(out.name), encoding="utf-8")
+        return bundle_from_variants(out, self.judge, files, self.report, beside, self.options.source)
+
+    @property
+    def _cache(self) -> Path:
+        return cache_folder() / "calibration"

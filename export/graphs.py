@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
 from collections.abc import Sequence
@@ -49,10 +50,19 @@ def export_onnx(module: nn.Module, example: torch.Tensor, inputs: Sequence[Tenso
         raise RuntimeFailure(f"torch exported nothing for {type(module).__name__}")
     model: onnx.ModelProto = program.model_proto
     model.ir_version = min(model.ir_version, IR_VERSION)
+    _name_by_module(model)
     _strip(model)
     onnx.checker.check_model(model)
     _check_tensors(model, [*inputs], [*outputs])
     onnx.save_model(model, str(path))
+
+
+def _name_by_module(model: onnx.ModelProto) -> None:
+    """Name nodes by the module that they come from, as tables and engines will: ``backbone.blocks.3.expand.0/conv2d_9``."""
+    for node in model.graph.node:
+        scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
+        modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
+        node.name = "/".join([*modules[-1:], node.name.removeprefix("node_")])
 
 
 def _strip(model: onnx.ModelProto) -> None:

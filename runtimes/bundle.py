@@ -4,7 +4,7 @@
     encoder.fp32.onnx       one graph per variant; variants may share a file
     encoder.int8.onnx
     head.fp32.onnx
-    gate.json               what every hop of the export lost
+    gate.json, gate.html    what every hop of the export lost
 
 ``Bundle.open`` refuses a changed or missing file, an unknown schema version and a name that could leave the folder.
 """
@@ -52,11 +52,12 @@ class Variant(Sealed):
     """One precision of the model: which file each graph takes, whether it passed the gate, and what the gate measured.
 
     ``temperature`` and ``threshold`` are per target name: logits are divided by the one, and a top probability under the
-    other is reported as uncertain.
+    other is reported as uncertain. ``waived`` says what the gate would have refused, had the exporter not insisted.
     """
 
     files: dict[str, FileName]
     passed: bool
+    waived: str = ""
     gate: dict[str, float] = Field(default_factory=dict)
     temperature: dict[str, float] = Field(default_factory=dict)
     threshold: dict[str, float] = Field(default_factory=dict)

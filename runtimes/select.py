@@ -11,8 +11,6 @@ import json
 import logging
 import os
 import platform
-import statistics
-import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +22,7 @@ from vidrisk.runtimes.errors import BundleError, MissingExtra, RuntimeFailure, S
 from vidrisk.runtimes.openvino import OpenVinoRunner
 from vidrisk.runtimes.ort import OnnxRuntimeRunner
 from vidrisk.runtimes.runner import Runner
+from vidrisk.runtimes.timing import seconds_in_turns
 
 log = logging.getLogger(__name__)
 
@@ -111,23 +110,17 @@ def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None)
     for candidate in candidates:
         try:
             runner = open_runner(bundle, "encoder", runtime=candidate.runtime, variant=candidate.variant, threads=threads)
-            runner.infer({"frames": frames})  # warm-up: engines compile and allocate on the first call
+            runner.infer({"frames": frames})  # some fail only now
         except RuntimeFailure as error:
             log.warning("%s with %s does not run here: %s", candidate.runtime, candidate.variant, error)
             continue
         runners[candidate] = runner
     if not runners:
         raise RuntimeFailure(f"no runtime can run {bundle.root.name} here", fix="vidrisk doctor")
-    seconds: dict[Choice, list[float]] = {candidate: [] for candidate in runners}
-    for _ in range(PROBE_ROUNDS):
-        for candidate, runner in runners.items():
-            begin = time.perf_counter()
-            runner.infer({"frames": frames})
-            seconds[candidate].append(time.perf_counter() - begin)
+    seconds = seconds_in_turns(runners, {"frames": frames}, PROBE_ROUNDS)
     for runner in runners.values():
         runner.close()
-    timed = [Choice(c.runtime, c.variant, round(statistics.median(times) * 1e3 / PROBE_BATCH, 3))
-             for c, times in seconds.items()]
+    timed = [Choice(c.runtime, c.variant, round(each * 1e3 / PROBE_BATCH, 3)) for c, each in seconds.items()]
     timed.sort(key=lambda choice: choice.ms_per_frame or 0.0)
     for choice in timed:
         log.info("%s %s: %.2f ms per frame", choice.runtime, choice.variant, choice.ms_per_frame)

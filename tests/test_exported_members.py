@@ -11,7 +11,11 @@ SURFACE = {
         "Bundle", "Choice", "Contract", "FakeRunner", "Graph", "Guidance", "Manifest", "PixelSpec", "Runner", "SealedFile",
         "Target", "TensorSpec", "TimeSpec", "Variant", "VariantName", "choose", "open_runner", "write_bundle",
     },
-    "vidrisk.calibration": {"Ranges", "float_islands", "observed_ranges", "quantised_from_float"},
+    "vidrisk.calibration": {
+        "PROFILES", "Budget", "Histogram", "Observed", "Profile", "Quantiser", "Recipe", "Search", "Statistics", "chosen_recipe",
+        "fitted_temperature", "observed_statistics", "quantised_from_float", "range_from_histogram", "ranges_from_statistics",
+        "searched_precision",
+    },
     "vidrisk.frames": {"MEDIA_SUFFIXES", "Clip", "Decoder", "MediaInfo", "is_image", "is_video", "probe", "read_clips"},
     "vidrisk.data": {
         "Sample", "Table", "contact_sheet", "guidance_from_table", "load_table", "ratios_from_text", "split_table",

@@ -21,7 +21,7 @@ ALLOWED = {
 FORBIDDEN = {
     "runtimes": {"torch", "av", "decord", "onnx", "transformers", "peft"},
     "calibration": {"torch", "av", "decord", "PIL", "transformers", "peft"},
-    "export": {"av", "decord", "PIL", "typer"},
+    "export": {"av", "decord", "typer"},
 }
 
 

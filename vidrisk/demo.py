@@ -19,7 +19,8 @@ from PIL import Image
 
 from vidrisk.data import Sample, Table, load_table, split_table
 from vidrisk.evaluate import evaluate
-from vidrisk.export.export import ExportOptions, OnProgress
+from vidrisk.export.export import OnProgress
+from vidrisk.export.trained import ExportOptions
 from vidrisk.exporting import export_run
 from vidrisk.infer.classifier import open_classifier
 from vidrisk.infer.pipeline import InferSettings, run_inference

@@ -1,22 +1,28 @@
-"""From a run directory to a bundle: reads the run's samples, then hands modules and arrays to ``vidrisk.export``."""
+"""From a run directory to a bundle: reads the run's samples, then hands modules and frames to ``vidrisk.export``."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from vidrisk.data import Table
+from vidrisk.data.choice import balanced_order
+from vidrisk.data.table import Sample
 from vidrisk.data.targets import truth_from_table
-from vidrisk.export.export import ExportOptions, OnProgress, Trained, export_bundle
+from vidrisk.export.export import OnProgress, export_bundle
 from vidrisk.export.gate import GateReport, Validation
+from vidrisk.export.trained import ExportOptions, Trained
 from vidrisk.frames import read_clips
-from vidrisk.run import Run
-from vidrisk.runtimes.bundle import Bundle, check_vacant
+from vidrisk.run import METRICS, Run
+from vidrisk.runtimes.bundle import Bundle, check_vacant, sha256_of
 from vidrisk.runtimes.contract import Contract
 from vidrisk.runtimes.errors import DataError, UnreadableError
 
@@ -24,6 +30,7 @@ log = logging.getLogger(__name__)
 
 VALIDATION_SAMPLES = 512
 MAX_VALIDATION_BYTES = 2 * 2**30
+FRAMES_PER_CLIP = 4  # of a calibration clip: its other frames look much the same
 
 
 def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Table | None = None, val: Table | None = None,
@@ -32,73 +39,146 @@ def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Tabl
     """Export a run.
 
     Args:
-        calib: labelled samples to calibrate on instead of the run's training split; what is in the run's val and test splits,
-            or in ``val``, is left out.
+        calib: labelled samples to calibrate on instead of the run's training split; what the gate judges by is left out.
         val: labelled samples for the gate instead of the run's validation split.
-        calib_samples: samples to calibrate on.
+        calib_samples: samples to calibrate on, balanced over classes and sources.
         seed: of the choice of samples.
 
     Raises:
         BundleError: ``out`` exists, or the run is damaged.
-        DataError: no validation or calibration samples, or none that can be read.
+        DataError: no validation or calibration samples, none that can be read, or calibration samples of the run's test split.
         GateRefused: a hop lost more than it may.
     """
     check_vacant(out)  # before minutes of reading
     run = Run.open(run_path)
     contract = run.contract
     splits = run.read_split()
-    val = splits.of_split("val") if val is None else val
-    if not len(val):
+    judged = splits.of_split("val") if val is None else val
+    if not len(judged):
         raise DataError(f"{run_path} has no validation samples to judge the export by", fix="give labelled data with --val")
-    rng = np.random.default_rng(seed)
     most = max(1, MAX_VALIDATION_BYTES // (contract.frames * math.prod(contract.pixel.frame_shape)))
-    judged, frames = _read(_some(val, min(VALIDATION_SAMPLES, most), rng), contract, "reading validation", on_progress)
-    truth = truth_from_table(judged, contract.targets)
-    validation = Validation(frames, truth, [sample.name for sample in judged.samples])
-    calibration = np.empty((0, *contract.pixel.frame_shape), np.uint8)
+    validation = _validation(_drawn(judged, min(VALIDATION_SAMPLES, most), seed), contract, on_progress)
+    frames = None
     if options.int8:
-        source = _without(splits.of_split("train") if calib is None else calib, val, splits.of_split("val"),
-                          splits.of_split("test"))
-        _, clips = _read(_some(source, calib_samples, rng), contract, "reading calibration", on_progress)
-        flat = clips.reshape(-1, *contract.pixel.frame_shape)
-        calibration = flat[np.sort(rng.permutation(len(flat))[:calib_samples])]
+        source = _calibration_source(splits.of_split("train") if calib is None else calib, judged, splits)
+        frames = ReadFrames(_readable(balanced_order(source, seed), calib_samples, contract, on_progress), contract)
     model = run.load_classifier()
     backbone_config = getattr(model.encoder.backbone, "config", None)
     options = replace(options, source={"run": run_path.resolve().name, "backbone": run.config.backbone, "digest": run.digest})
+    clips = ReadClips(splits.of_split("train").samples, contract) if options.qat_steps else None
     trained = Trained(model.encoder, model.head, contract, family=model.encoder.family, width=model.encoder.width,
-                      backbone_config=backbone_config)
-    return export_bundle(trained, out, validation, calibration, options, on_progress)
+                      backbone_config=backbone_config, recorded=_recorded(run) if val is None else {}, clips=clips)
+    return export_bundle(trained, out, validation, frames, options, on_progress)
 
 
-def _some(table: Table, count: int, rng: np.random.Generator) -> Table:
-    chosen = sorted(rng.permutation(len(table))[:count])
+@dataclass(frozen=True)
+class ReadClips:
+    """Clips ``uint8 (T, H, W, 3)`` of samples that training could read, read when asked for: ``export.qat.Clips``."""
+
+    samples: tuple[Sample, ...]
+    contract: Contract
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[np.uint8]:
+        return next(read_clips(self.samples[index].path, self.contract.pixel, self.contract.time)).frames
+
+
+@dataclass(frozen=True)
+class ReadFrames:
+    """Frames of photos and clips, read from their files whenever they are asked for: ``export.quantise.CalibrationFrames``."""
+
+    samples: tuple[Sample, ...]
+    contract: Contract
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha256(self.contract.digest.encode())
+        for sample in self.samples:
+            digest.update(sha256_of(sample.path).encode())
+        object.__setattr__(self, "digest", digest.hexdigest())
+
+    @property
+    def count(self) -> int:
+        return len(self.samples) * min(FRAMES_PER_CLIP, self.contract.frames)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        for sample in self.samples:
+            frames = next(read_clips(sample.path, self.contract.pixel, self.contract.time)).frames
+            yield from frames[np.linspace(0, len(frames) - 1, min(FRAMES_PER_CLIP, len(frames))).astype(int)]
+
+
+def _drawn(table: Table, count: int, seed: int) -> Table:
+    """``count`` samples as they come: a gate judges by the frequencies that the data have."""
+    chosen = sorted(np.random.default_rng(seed).permutation(len(table))[:count])
     return table.with_samples(table.samples[i] for i in chosen)
 
 
-def _without(table: Table, *held_out: Table) -> Table:
-    """The samples that are in none of the held-out tables: what judges a model must not have shaped it."""
-    paths = {sample.path for part in held_out for sample in part.samples}
-    kept = table.with_samples(sample for sample in table.samples if sample.path not in paths)
+def _calibration_source(table: Table, judged: Table, splits: Table) -> Table:
+    """What may be calibrated on: what judges a model must not have shaped it.
+
+    Raises:
+        DataError: samples of the run's test split are among them.
+    """
+    paths, tested = ({sample.path.resolve() for sample in part.samples} for part in (judged, splits.of_split("test")))
+    wrong = sum(sample.path.resolve() in tested for sample in table.samples)
+    if wrong:
+        raise DataError(f"{wrong} of {len(table)} calibration samples are in the run's test split",
+                        fix="leave --calib out to take the training split, or give other data")
+    kept = table.with_samples(sample for sample in table.samples if sample.path.resolve() not in paths)
     if len(kept) < len(table):
-        log.warning("%d of %d calibration samples are held out for validation or test, and left out",
-                    len(table) - len(kept), len(table))
+        log.warning("%d of %d calibration samples are what the gate judges by, and left out", len(table) - len(kept), len(table))
     return kept
 
 
-def _read(table: Table, contract: Contract, what: str, on_progress: OnProgress) -> tuple[Table, npt.NDArray[np.uint8]]:
-    """Frames ``uint8 (N, T, H, W, 3)`` of the readable samples, and the table of these alone."""
+def _readable(samples: list[Sample], count: int, contract: Contract, on_progress: OnProgress) -> tuple[Sample, ...]:
+    """The first ``count`` samples that can be read; those that cannot are replaced by the next ones, and said."""
+    kept: list[Sample] = []
+    reasons: list[str] = []
+    for sample in samples:
+        if len(kept) == count:
+            break
+        on_progress("reading calibration", len(kept), count)
+        try:
+            next(read_clips(sample.path, contract.pixel, contract.time))
+        except UnreadableError as error:
+            reasons.append(str(error))
+        else:
+            kept.append(sample)
+    _say(reasons, "calibration", len(samples), fix="give data with --calib", left=len(kept))
+    return tuple(kept)
+
+
+def _validation(table: Table, contract: Contract, on_progress: OnProgress) -> Validation:
     kept, clips, reasons = [], [], []
     for done, sample in enumerate(table.samples):
-        on_progress(what, done, len(table))
+        on_progress("reading validation", done, len(table))
         try:
             clips.append(next(read_clips(sample.path, contract.pixel, contract.time)).frames)
         except UnreadableError as error:
             reasons.append(str(error))
             continue
         kept.append(sample)
-    if not clips:
-        raise DataError(f"{what}: none of {len(table)} samples can be read" + (f"; the first: {reasons[0]}" if reasons else ""),
-                        fix="give data with --calib" if "calibration" in what else "the run's data must still be in its place")
+    _say(reasons, "validation", len(table), fix="the run's data must still be in its place", left=len(kept))
+    truth = truth_from_table(table.with_samples(kept), contract.targets)
+    return Validation(np.stack(clips), truth, [sample.name for sample in kept])
+
+
+def _say(reasons: list[str], what: str, total: int, *, fix: str, left: int) -> None:
+    if not left:
+        raise DataError(f"reading {what}: none of {total} samples can be read" + (f"; the first: {reasons[0]}" if reasons else ""),
+                        fix=fix)
     if reasons:
-        log.warning("%s: %d samples cannot be read and are left out; the first: %s", what, len(reasons), reasons[0])
-    return table.with_samples(kept), np.stack(clips)
+        log.warning("reading %s: %d samples cannot be read and are left out; the first: %s", what, len(reasons), reasons[0])
+
+
+def _recorded(run: Run) -> dict[str, float]:
+    """Top-1 per target that training measured on the run's validation split; nothing when it measured none."""
+    if not (run.root / METRICS).is_file():
+        return {}
+    try:
+        metrics = json.loads((run.root / METRICS).read_text(encoding="utf-8"))
+        return {target: float(scores["top1"]) for target, scores in metrics.get("val", {}).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{run.root / METRICS} cannot be read: {error}", fix="copy the run whole, or train it again") from error

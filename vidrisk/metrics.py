@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.runtimes.errors import SpecError
+from vidrisk.runtimes.probabilities import expected_calibration_error
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
-ECE_BINS = 15
 SUM_TOLERANCE = 1e-2  # half precision and rounding in files
 
 
@@ -138,18 +138,6 @@ def average_precision(positive: npt.NDArray[np.bool_], score: Floats) -> float:
     precision = hits / (last_of_ties + 1)
     gained = np.diff(hits, prepend=0) / hits[-1]
     return float(np.sum(gained * precision))
-
-
-def expected_calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = ECE_BINS) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins ``(lower, upper]``, weighted by their samples.
-
-    Args:
-        confidence: top-1 probabilities ``(N,)``.
-        correct: whether the top-1 class was right ``(N,)``.
-    """
-    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap = np.bincount(index, weights=confidence - correct, minlength=bins)
-    return float(np.abs(gap).sum() / len(confidence))
 
 
 def agreement(a: Floats, b: Floats) -> float:

@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from vidrisk.export.export import Trained, graphs_from_contract
 from vidrisk.export.gate import Validation
 from vidrisk.export.graphs import export_onnx
+from vidrisk.export.judge import graphs_from_contract
 from vidrisk.export.merge import merged_from_trained
 from vidrisk.export.registry import exporter_config
+from vidrisk.export.trained import Trained
 from vidrisk.models.heads import Head
 from vidrisk.runtimes import Contract, Graph, PixelSpec, Target, TimeSpec
 

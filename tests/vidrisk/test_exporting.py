@@ -10,7 +10,7 @@ import pytest
 
 from vidrisk.data import Table, load_table
 from vidrisk.evaluate import Evaluation, evaluate
-from vidrisk.export.export import ExportOptions
+from vidrisk.export.trained import ExportOptions
 from vidrisk.exporting import export_run
 from vidrisk.infer.classifier import open_classifier
 from vidrisk.infer.pipeline import InferSettings

@@ -21,13 +21,20 @@ def export(
     calib_samples: Annotated[int, typer.Option(min=16, metavar="N", help="Samples to calibrate on.")] = 128,
     max_drop: Annotated[float, typer.Option(
         min=0, max=100, metavar="POINTS", help="Points of top-1 that INT8 may lose.")] = 1.0,
+    allow_drop: Annotated[bool, typer.Option(
+        "--allow-drop", help="Ship it even if it loses more; the bundle records that.")] = False,
+    target: Annotated[Literal["cpu", "gpu", "jetson"], typer.Option(
+        help="What the bundle is to run on: INT8 kernels of processors and of TensorRT differ.")] = "cpu",
+    qat_steps: Annotated[int, typer.Option(
+        min=0, metavar="N", help="Fine-tune so many steps with INT8's rounding, first.")] = 0,
     only: Annotated[Literal["fp32", "int8"] | None, typer.Option(
-        show_default="every variant", help="Ship this variant alone.")] = None,
+        show_default="every variant", help="Ship this variant alone; int8 includes mixed precision.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what the gate measured as JSON.")] = False,
 ) -> None:
-    """Merge, convert to ONNX, calibrate INT8, and compare every hop with the one before it.
+    """Merge, convert to ONNX, quantise, and compare every hop with the one before it.
 
-    A hop that loses more than it may stops the export: exit code 3, and nothing is written.
+    INT8 that loses more than --max-drop keeps some blocks in floating point; the fastest such point is searched. A hop that
+    still loses more than it may, or INT8 slower than floating point, stops the export: exit code 3, and no bundle is written.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_gate
@@ -36,11 +43,11 @@ def export(
     for module in ("torch", "onnx", "onnxscript", "optimum"):
         require(module, "export")
     from vidrisk.data import load_table
-    from vidrisk.export.export import ExportOptions
+    from vidrisk.export.trained import ExportOptions
     from vidrisk.exporting import export_run
     from vidrisk.run import Run
 
-    options = ExportOptions(int8, max_drop, only)
+    options = ExportOptions(int8, max_drop, allow_drop, target, only, qat_steps=qat_steps)
     task = Run.open(run).config.task
     tables = [load_table(path, task) if path else None for path in (calib, val)]
     try:

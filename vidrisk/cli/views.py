@@ -53,18 +53,33 @@ def print_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None = Non
         where = {"bundle": str(bundle.root), "digest": bundle.digest} if bundle else {"bundle": None}
         typer.echo(json.dumps({**where, **report.to_dict()}, ensure_ascii=False))
         return
-    table = Table("hop", "runtime", "agreement", "drop (points)", "largest Δ logit", "ms/frame", "gate")
+    console = Console()
+    hops = Table("hop", "runtime", "agreement", "drop in points (95 %)", "largest Δ logit", "gate")
     for hop in report.hops:
-        table.add_row(hop.name, hop.runtime, f"{hop.agreement:.1%}", f"{hop.drop_points:+.2f}",
-                      f"{hop.largest_logit_difference:.2g}", f"{hop.ms_per_frame:.2f}",
-                      "passed" if hop.passed else Text(hop.reason, style="red"))
-    Console().print(table)
+        worst = max(hop.changes, key=lambda change: change.drop_points, default=None)
+        interval = f" ({worst.interval_points[0]:+.1f} … {worst.interval_points[1]:+.1f})" if worst else ""
+        verdict = Text(hop.reason, style="yellow" if hop.passed else "red") if hop.reason else "passed"
+        compared = (f"{hop.agreement:.1%}", f"{hop.largest_logit_difference:.2g}") if hop.agreement >= 0 else ("–", "–")
+        hops.add_row(hop.name, hop.runtime, compared[0], f"{hop.drop_points:+.2f}{interval}", compared[1], verdict)
+    console.print(hops)
+    if report.search:
+        kept = [row for row in report.search if row["precision"] == "float"]
+        blocks = Table("block in floating point", "share of INT8's noise", "costs ms/frame")
+        for row in kept:
+            blocks.add_row(Text(row["block"]), f"{row['noise_share']:.1%}", f"{row['float_ms']:.3f}")
+        console.print(blocks)
+        typer.echo(f"{len(report.search) - len(kept)} of {len(report.search)} blocks are in INT8")
+    if report.laps:
+        laps = Table("variant", "runtime", "ms/frame", "frames/s", "MB")
+        for lap in report.laps:
+            laps.add_row(lap.variant, lap.runtime, f"{lap.ms_per_frame:.2f}", f"{lap.frames_per_s:.0f}", f"{lap.bytes / 1e6:.1f}")
+        console.print(laps)
     if report.note:
         typer.echo(report.note)
     if bundle is None:
         return
     size_mb = sum(file.bytes for file in bundle.manifest.files.values()) / 1e6
-    typer.echo(f"{', '.join(bundle.passed)} → {bundle.root} ({size_mb:.1f} MB)")
+    typer.echo(f"{', '.join(bundle.passed)} → {bundle.root} ({size_mb:.1f} MB); the report: {bundle.root / 'gate.html'}")
 
 
 def _scores(scores: dict[str, Any]) -> tuple[str, ...]:

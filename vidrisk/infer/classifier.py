@@ -13,6 +13,7 @@ from typing_extensions import Self
 from vidrisk.runtimes import Bundle, Contract, Runner, choose, open_runner
 from vidrisk.runtimes.bundle import MANIFEST
 from vidrisk.runtimes.errors import SettingsError, require
+from vidrisk.runtimes.probabilities import probabilities_from_logits
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -42,8 +43,8 @@ class Classifier:
     def probabilities(self, features: FloatArray) -> dict[str, FloatArray]:
         """``float32 (B, T, D)`` → probabilities ``float32 (B, C)`` per target, after its temperature."""
         outputs = self._head.infer({"features": np.ascontiguousarray(features)})
-        return {target.name: _softmax(np.asarray(outputs[f"{target.name}_logits"], np.float32)
-                                      / self._temperature.get(target.name, 1.0)) for target in self.contract.targets}
+        return {target.name: probabilities_from_logits(np.asarray(outputs[f"{target.name}_logits"], np.float32),
+                                                       self._temperature.get(target.name, 1.0)) for target in self.contract.targets}
 
     def threshold(self, target: str) -> float:
         """A top probability below it is reported as uncertain; 0 when the model has none."""
@@ -58,12 +59,6 @@ class Classifier:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-def _softmax(logits: FloatArray) -> FloatArray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: FloatArray = powers / powers.sum(axis=1, keepdims=True)
-    return result
 
 
 def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None) -> Classifier:

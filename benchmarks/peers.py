@@ -1,0 +1,169 @@
+"""The peers of our INT8: what ONNX Runtime's and NNCF's own tools make of an encoder, with their recommended settings.
+
+    python benchmarks/peers.py ours|entropy ENCODER FRAMES COUNT    one calibration in a process of its own, and its peak memory
+
+All of them take the encoder's ONNX file and calibration frames ``uint8 (N, H, W, 3)``, and write a model file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Frames = npt.NDArray[np.uint8]
+Predict = Callable[[npt.NDArray[np.float32]], int]  # features (T, D) of one sample → its class
+INPUT, OUTPUT = "frames", "features"
+KEPT_PIXELS = 64 * 224 * 224  # ONNX Runtime's histogram calibrators keep every activation: about 3 GB for so many pixels
+BATCH = 8
+
+
+def kept_samples(frames: Frames) -> int:
+    """How many frames a calibrator that keeps every activation is given."""
+    return min(len(frames), KEPT_PIXELS // math.prod(frames.shape[1:3]))
+
+
+class FrameReader:
+    """ONNX Runtime's ``CalibrationDataReader``: one frame per feed, as in its examples."""
+
+    def __init__(self, frames: Frames) -> None:
+        self._feeds = iter(frames)
+
+    def get_next(self) -> dict[str, Frames] | None:
+        frame = next(self._feeds, None)
+        return None if frame is None else {INPUT: frame[None]}
+
+
+def ort_static(encoder: Path, out: Path, frames: Frames, *, method: Literal["MinMax", "Entropy", "Percentile"] = "MinMax",
+               symmetric: bool = False) -> Path:
+    """``quantize_static`` in Q/DQ format, per channel, after ``quant_pre_process``.
+
+    uint8 activations and int8 weights, as advised for x86 with VNNI; ``symmetric`` takes int8 around zero for both, as advised
+    for TensorRT.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared, path = out / "prepared.onnx", out / "model.onnx"
+    quant_pre_process(encoder, prepared)
+    options = {"ActivationSymmetric": True, "WeightSymmetric": True} if symmetric else {}
+    with redirect_stdout(StringIO()):
+        quantize_static(prepared, path, FrameReader(frames), quant_format=QuantFormat.QDQ, per_channel=True,
+                        activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8, weight_type=QuantType.QInt8,
+                        calibrate_method=CalibrationMethod[method], extra_options=options)
+    return path
+
+
+def nncf_quantized(encoder: Path, out: Path, frames: Frames, *, mixed: bool = False, transformer: bool = False) -> Path:
+    """``nncf.quantize`` on OpenVINO's model; ``mixed`` asks for asymmetric activations, which transformers get anyway."""
+    nncf, openvino = _quiet_nncf()
+    model = nncf.quantize(openvino.Core().read_model(encoder), nncf.Dataset(frames, _feed), subset_size=len(frames),
+                          preset=nncf.QuantizationPreset.MIXED if mixed else None,
+                          model_type=nncf.ModelType.TRANSFORMER if transformer else None)
+    return _saved(openvino, model, out)
+
+
+def nncf_accuracy_controlled(encoder: Path, out: Path, frames: Frames, samples: Sequence[tuple[Frames, int]], predict: Predict, *,
+                             max_drop: float, transformer: bool = False) -> Path:
+    """``nncf.quantize_with_accuracy_control``, judged by top-1 on ``samples``: frames ``(T, H, W, 3)`` and class.
+
+    Args:
+        max_drop: of top-1, as a fraction.
+    """
+    nncf, openvino = _quiet_nncf()
+
+    def top1(model: Any, items: Any) -> tuple[float, list[float]]:
+        hits = [float(predict(model({INPUT: clip})[OUTPUT]) == label) for clip, label in items]
+        return float(np.mean(hits)), hits
+
+    judged = nncf.Dataset(samples, lambda item: {INPUT: item[0]})
+    model = nncf.quantize_with_accuracy_control(
+        openvino.Core().read_model(encoder), nncf.Dataset(frames, _feed), judged, top1, max_drop=max_drop,
+        drop_type=nncf.DropType.ABSOLUTE, subset_size=len(frames),
+        model_type=nncf.ModelType.TRANSFORMER if transformer else None)
+    return _saved(openvino, model, out)
+
+
+def _quiet_nncf() -> tuple[Any, Any]:
+    import logging
+
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    return nncf, openvino
+
+
+def _feed(frame: Frames) -> dict[str, Frames]:
+    return {INPUT: frame[None]}
+
+
+def _saved(openvino: Any, model: Any, out: Path) -> Path:
+    path = out / "model.xml"
+    openvino.save_model(model, path, compress_to_fp16=False)  # what stays in floating point stays in fp32, as in all others
+    return path
+
+
+def batches(path: Path, count: int, shape: Sequence[int]) -> Iterator[dict[str, Frames]]:
+    """The first ``count`` frames of a file of bytes, read batch by batch."""
+    size = math.prod(shape)
+    with path.open("rb") as file:
+        for begin in range(0, count, BATCH):
+            data = file.read(size * min(BATCH, count - begin))
+            yield {INPUT: np.frombuffer(data, np.uint8).reshape(-1, *shape)}
+
+
+def memory_mb(key: Literal["VmRSS", "VmHWM"]) -> float:
+    """Resident memory of this process, now or at its peak. ``getrusage`` would count the parent's, too."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+
+
+def available_bytes() -> int:
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
+
+
+def main() -> None:
+    """Calibrate once and print the memory before and at the peak."""
+    kind, encoder, frames, count = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+    import onnx
+
+    model = onnx.load(encoder)
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
+    if kind == "ours":
+        from vidrisk.calibration.observers import observed_statistics
+
+        before = memory_mb("VmRSS")
+        observed_statistics(model, batches(frames, count, shape))
+    else:
+        from onnxruntime.quantization import CalibrationMethod
+        from onnxruntime.quantization.calibrate import create_calibrator
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        before = memory_mb("VmRSS")
+        # A request over what the machine has must fail here, and not take the machine with it.
+        resource.setrlimit(resource.RLIMIT_AS, (int(0.95 * available_bytes()),) * 2)
+        with tempfile.TemporaryDirectory() as scratch:
+            prepared = Path(scratch) / "prepared.onnx"
+            quant_pre_process(encoder, prepared)
+            calibrator = create_calibrator(prepared, augmented_model_path=str(Path(scratch) / "augmented.onnx"),
+                                           calibrate_method=CalibrationMethod.Entropy)
+            feeds = (frame for batch in batches(frames, count, shape) for frame in batch[INPUT])
+            calibrator.collect_data(FrameReader(feeds))  # type: ignore[arg-type]
+            calibrator.compute_data()
+    print(json.dumps({"before_mb": round(before), "peak_mb": round(memory_mb("VmHWM"))}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Blocks: the pieces of a graph that stay in floating point, or do not, as one.
+
+Nodes carry the path of the module that they come from (``backbone.blocks.3.expand.0/conv2d_9``). A block is a prefix of that
+path: ``backbone.blocks.3``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vidrisk.calibration.graph import Net
+from vidrisk.calibration.qdq import quantisable_nodes
+
+Blocks = dict[str, tuple[str, ...]]
+ENOUGH = 8  # blocks for a search to have a choice
+
+
+def blocks_from_net(net: Net) -> Blocks:
+    """Quantisable nodes by block, in graph order: the coarsest division with enough blocks, else the finest."""
+    names = [node.name for node in quantisable_nodes(net)]
+    deepest = max((name.count(".") for name in names), default=0)
+    blocks: Blocks = {}
+    for depth in range(deepest + 2):
+        blocks = {}
+        for name in names:
+            block = _block(name, depth)
+            blocks[block] = (*blocks.get(block, ()), name)
+        if len(blocks) >= ENOUGH:
+            break
+    return blocks
+
+
+def _block(name: str, depth: int) -> str:
+    """The path up to its first number, and ``depth`` parts more; a path without a number starts with two parts."""
+    path = name.partition("/")[0]
+    numbered = re.match(r"(?:[^.]+\.)*?\d+(?=\.|$)", path)
+    start = numbered[0].count(".") + 1 if numbered else 2
+    parts = path.split(".")
+    return ".".join(parts[: start + depth]) if len(parts) > start + depth else path

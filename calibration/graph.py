@@ -1,0 +1,108 @@
+"""An ONNX graph as a net of nodes and tensors: who makes a tensor, who reads it, and its weights as arrays."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from vidrisk.runtimes.errors import DataError
+
+FloatArray = npt.NDArray[np.float32]
+WEIGHTED = ("Conv", "MatMul", "Gemm")
+
+
+class Net:
+    """A private copy of a model, indexed. Edit ``model`` through the methods, and take it when done.
+
+    Attributes:
+        model: the copy.
+        weights: initialisers by name.
+        maker: node that makes a tensor, by the tensor's name.
+        readers: nodes that read a tensor, by the tensor's name, in graph order.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(model)
+        graph = self.model.graph
+        self.weights: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self.maker: dict[str, onnx.NodeProto] = {name: node for node in graph.node for name in node.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in graph.node:
+            for name in dict.fromkeys(node.input):
+                self.readers[name].append(node)
+        self.outputs = {value.name for value in graph.output}
+
+    @property
+    def nodes(self) -> list[onnx.NodeProto]:
+        return list(self.model.graph.node)
+
+    def array(self, name: str) -> FloatArray:
+        """Values of an initialiser."""
+        values: FloatArray = numpy_helper.to_array(self.weights[name])
+        return values
+
+    def set_array(self, name: str, values: npt.NDArray[Any]) -> None:
+        """Overwrite an initialiser, or add it."""
+        tensor = numpy_helper.from_array(values, name)
+        if name not in self.weights:
+            self.weights[name] = self.model.graph.initializer.add()
+        self.weights[name].CopyFrom(tensor)
+
+    def own_array(self, node: onnx.NodeProto, slot: int) -> FloatArray:
+        """Values of a weight that ``node`` is about to change: a weight that others read, too, is duplicated first."""
+        name = node.input[slot]
+        values = self.array(name)
+        if len(self.readers[name]) > 1:
+            self.readers[name].remove(node)
+            node.input[slot] = f"{name}.{node.name}"
+            self.readers[node.input[slot]].append(node)
+            self.set_array(node.input[slot], values)
+        return values
+
+    def is_weighted(self, node: onnx.NodeProto) -> bool:
+        """Whether ``node`` multiplies an activation by a constant matrix or kernel."""
+        return node.op_type in WEIGHTED and node.input[1] in self.weights and node.input[0] not in self.weights
+
+    def is_depthwise(self, node: onnx.NodeProto) -> bool:
+        """A convolution with one kernel per channel."""
+        if node.op_type != "Conv" or not self.is_weighted(node):
+            return False
+        kernels, per_group = self.weights[node.input[1]].dims[:2]
+        return bool(attribute(node, "group", 1) == kernels > 1 and per_group == 1)
+
+    def output_axis(self, node: onnx.NodeProto) -> int:
+        """The axis of a weighted node's matrix that runs over its output channels."""
+        if node.op_type == "Conv":
+            return 0
+        if node.op_type == "Gemm":
+            return 0 if attribute(node, "transB", 0) else 1
+        return len(self.weights[node.input[1]].dims) - 1
+
+    def input_axis(self, node: onnx.NodeProto) -> int:
+        """The axis that runs over a weighted node's input channels; a depthwise convolution has its output axis alone."""
+        if self.is_depthwise(node):
+            return 0
+        if node.op_type == "Conv":
+            return 1
+        return len(self.weights[node.input[1]].dims) - 2 if node.op_type == "MatMul" else 1 - self.output_axis(node)
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """Value of an ONNX attribute, or what the standard takes when it is absent."""
+    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def checked_float(model: onnx.ModelProto) -> None:
+    """Refuse a graph that holds quantised parts already.
+
+    Raises:
+        DataError: it does.
+    """
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+        raise DataError("the graph is quantised already", fix="export from the floating-point run")

@@ -1,0 +1,48 @@
+"""A journal of what a search has measured: a search that was stopped goes on where it was, and a second one repeats nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """Values by the name of the step that measured them, kept as lines of JSON.
+
+    Args:
+        path: the file; None keeps values for this process alone.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._values: dict[str, Any] = {}
+        text = path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
+        for line in text.splitlines():
+            try:
+                step, value = json.loads(line)
+                self._values[step] = value
+            except (ValueError, TypeError):
+                continue  # the last line of a process that was killed, or no line of a journal
+
+    def value(self, step: str, measure: Callable[[], Any]) -> Any:
+        """What ``measure`` gave when it was last asked for ``step``; it is called when it never was. JSON values only."""
+        if step not in self._values:
+            self._values[step] = measure()
+            self._write(step)
+        return self._values[step]
+
+    def _write(self, step: str) -> None:
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n" + json.dumps([step, self._values[step]]))  # newline first: the line before may be torn
+        except OSError as error:
+            log.info("the measurement is not kept: %s", error)  # costs a repetition, no more
+            self.path = None

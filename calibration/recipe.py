@@ -1,0 +1,120 @@
+"""A recipe: how ranges, weight scales and biases are found; and the choice of the best one for a graph, by measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+
+from vidrisk.calibration.graph import FloatArray, Net
+from vidrisk.calibration.histogram import Method
+from vidrisk.calibration.journal import Journal
+from vidrisk.calibration.observers import Statistics, ranges_from_statistics
+from vidrisk.calibration.profiles import Profile
+from vidrisk.calibration.qdq import quantised_from_float
+from vidrisk.calibration.weights import bias_corrected, mse_weight_scales, plain_weight_scales
+
+WORTH_DB = 0.1  # a step that gains less is left out
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every step is one of the modules here; the first one is plain min-max INT8.
+
+    Attributes:
+        migrated: range moved from activations into weights (``migration``).
+        method: of the activation ranges (``histogram``).
+        mse_weights: weight scales of least squared error instead of the largest weight (``weights``).
+        corrected: biases take the mean error of rounded weights (``weights``).
+    """
+
+    migrated: bool = False
+    method: Method = "minmax"
+    mse_weights: bool = False
+    corrected: bool = False
+
+    def __str__(self) -> str:
+        parts = [self.method, "migrated" if self.migrated else "", "MSE weights" if self.mse_weights else "",
+                 "corrected biases" if self.corrected else ""]
+        return ", ".join(part for part in parts if part)
+
+
+STEPS: tuple[tuple[dict[str, Any], ...], ...] = (
+    ({"migrated": True},),
+    ({"method": "percentile"}, {"method": "entropy"}, {"method": "mse"}),
+    ({"mse_weights": True},),
+    ({"corrected": True},),
+)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A float graph and the statistics of its activations."""
+
+    model: onnx.ModelProto
+    statistics: dict[str, Statistics]
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """Makes quantised graphs of one model for one profile.
+
+    Attributes:
+        plain: the graph as it was exported.
+        migrated: the same function with range moved into the weights.
+    """
+
+    plain: Observed
+    migrated: Observed
+    profile: Profile
+
+    def quantised(self, recipe: Recipe, keep_float: Collection[str] = ()) -> onnx.ModelProto:
+        """The Q/DQ graph; nodes named in ``keep_float`` stay in floating point."""
+        observed = self.migrated if recipe.migrated else self.plain
+        ranges = ranges_from_statistics(observed.statistics, recipe.method, symmetric=self.profile.symmetric)
+        scales = weight_scales(observed.model, mse=recipe.mse_weights)
+        model = observed.model
+        if recipe.corrected:
+            model = bias_corrected(model, observed.statistics, scales, keep_float)
+        return quantised_from_float(model, ranges, self.profile, keep_float=keep_float, weight_scales=scales)
+
+
+def weight_scales(model: onnx.ModelProto, *, mse: bool) -> dict[str, FloatArray]:
+    """Scales per output channel by weight name."""
+    net = Net(model)
+    choose = mse_weight_scales if mse else plain_weight_scales
+    return {node.input[1]: choose(net.array(node.input[1]), net.output_axis(node)) for node in net.nodes if net.is_weighted(node)}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One recipe and the signal-to-noise ratio of the quantised features, in decibels."""
+
+    recipe: Recipe
+    sqnr_db: float
+    chosen: bool = False
+
+
+def chosen_recipe(quantiser: Quantiser, sqnr_db: Callable[[onnx.ModelProto], float], journal: Journal,
+                  on_trial: Callable[[int, int], None]) -> list[Trial]:
+    """Try the steps one after the other, and keep each that gains.
+
+    Returns:
+        All trials in order; one is ``chosen``.
+    """
+
+    def tried(recipe: Recipe) -> Trial:
+        on_trial(len(trials), 1 + sum(map(len, STEPS)))
+        trials.append(Trial(recipe, journal.value(f"recipe {recipe}", lambda: sqnr_db(quantiser.quantised(recipe)))))
+        return trials[-1]
+
+    trials: list[Trial] = []
+    best = tried(Recipe())
+    for alternatives in STEPS:
+        found = [tried(replace(best.recipe, **step)) for step in alternatives]
+        better = max(found, key=lambda trial: trial.sqnr_db)
+        if better.sqnr_db > best.sqnr_db + WORTH_DB:
+            best = better
+    return [replace(trial, chosen=trial == best) for trial in trials]

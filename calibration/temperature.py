@@ -1,0 +1,44 @@
+"""Temperature scaling: one number per target that makes the confidence of a model believable.
+
+Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrisk.runtimes.probabilities import probabilities_from_logits
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+MIN_SAMPLES = 10
+HALVINGS = 40  # of a range of log temperature six wide: far below the noise of any sample
+
+
+def fitted_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]) -> float:
+    """The temperature at which the true classes are most likely: the minimum of the mean negative log-likelihood.
+
+    1, that is no change, where the samples cannot say: fewer than ten, all of one class, or every one of them right (then
+    the likelihood only grows as the temperature falls to 0).
+
+    Args:
+        logits: ``float32 (N, C)``, finite.
+        truth: label indices ``int64 (N,)``.
+
+    Returns:
+        A temperature from 0.05 to 20.
+    """
+    if len(truth) < MIN_SAMPLES or len(np.unique(truth)) < 2 or (logits.argmax(axis=1) == truth).all():
+        return 1.0
+    of_truth = float(np.take_along_axis(logits, truth[:, None], axis=1).mean(dtype=np.float64))
+
+    # The likelihood is log-concave in 1/T. Its slope there is what the true logits exceed the expected ones by, and that only
+    # rises with T: so its one zero can be found by halving.
+    low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        expected = float((probabilities_from_logits(logits, math.exp(middle)) * logits).sum(axis=1).mean(dtype=np.float64))
+        low, high = (middle, high) if expected > of_truth else (low, middle)
+    return math.exp((low + high) / 2)

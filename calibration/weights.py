@@ -1,0 +1,111 @@
+"""Weights in 8 bits: scales per output channel, and the mean error that rounding leaves for the bias to take."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import onnx
+
+from vidrisk.calibration.graph import FloatArray, Net, attribute
+from vidrisk.calibration.observers import Statistics
+
+LARGEST = 127
+SMALLEST_SCALE = 1e-18  # engines flush smaller float32 products of two scales to zero
+RATIOS = np.linspace(0.5, 1.0, 51, dtype=np.float32)
+
+
+def plain_weight_scales(weight: FloatArray, axis: int) -> FloatArray:
+    """Largest absolute value per output channel / 127; a dead channel, whose weights decayed to next to nothing, takes 1.
+
+    Args:
+        axis: the one that runs over output channels.
+    """
+    largest = np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis))
+    scale = largest / np.float32(LARGEST)
+    return np.where(scale >= SMALLEST_SCALE, scale, 1).astype(np.float32)
+
+
+def mse_weight_scales(weight: FloatArray, axis: int) -> FloatArray:
+    """The scale per output channel, out of ``RATIOS`` of the plain one, that leaves the least squared error.
+
+    Clipping a channel's few largest weights can cost less than rounding all others coarsely (Banner et al. 2019).
+    """
+    plain = plain_weight_scales(weight, axis)
+    rows = np.moveaxis(weight, axis, 0).reshape(len(plain), -1) / plain[:, None]  # squares of small weights would underflow
+    errors = np.stack([np.square(rounded(rows, np.full_like(plain, ratio), 0) - rows).sum(axis=1) for ratio in RATIOS])
+    return (plain * RATIOS[errors.argmin(axis=0)]).astype(np.float32)
+
+
+def rounded(weight: FloatArray, scale: FloatArray, axis: int) -> FloatArray:
+    """The weight that an engine computes with: on the grid of its scales."""
+    values: FloatArray = (integers_from_weight(weight, scale, axis) * _along(scale, axis, weight.ndim)).astype(np.float32)
+    return values
+
+
+def integers_from_weight(weight: FloatArray, scale: FloatArray, axis: int) -> FloatArray:
+    values: FloatArray = np.clip(np.rint(weight / _along(scale, axis, weight.ndim)), -LARGEST, LARGEST)
+    return values
+
+
+def _along(scale: FloatArray, axis: int, rank: int) -> FloatArray:
+    return scale.reshape([-1 if dimension == axis else 1 for dimension in range(rank)])
+
+
+def bias_corrected(model: onnx.ModelProto, statistics: Mapping[str, Statistics],
+                   scales: Mapping[str, FloatArray], keep_float: Collection[str] = ()) -> onnx.ModelProto:
+    """The float graph whose biases make up for what rounding the weights adds on average (Nagel et al. 2019, §4.2).
+
+    Rounding W to Ŵ shifts the mean output by (Ŵ − W)·E[x]; the bias takes the opposite shift. The graph with its weights
+    unrounded thus has shifted means on purpose: quantise it with the same scales.
+
+    Args:
+        statistics: of the activations, by tensor name.
+        scales: per output channel, by weight name.
+        keep_float: names of nodes whose weights are not rounded.
+    """
+    net = Net(model)
+    for node in net.nodes:
+        slot = _bias_slot(net, node)
+        if node.name in keep_float or not net.is_weighted(node) or slot is None or not _is_observed(net, node, statistics):
+            continue
+        weight, axis = net.array(node.input[1]), net.output_axis(node)
+        error = rounded(weight, scales[node.input[1]], axis) - weight
+        mean = statistics[node.input[0]].channel_mean.astype(np.float32)
+        holder, position = slot
+        shift = _mean_output(net, node, error, mean)
+        bias = net.own_array(holder, position)
+        net.set_array(holder.input[position], (bias - shift).astype(np.float32))
+    return net.model
+
+
+def _is_observed(net: Net, node: onnx.NodeProto, statistics: Mapping[str, Statistics]) -> bool:
+    """Whether the statistics of a node's input are by the channels that it reads: those of images, or of the rows of a matrix."""
+    dims, found = net.weights[node.input[1]].dims, statistics.get(node.input[0])
+    if found is None or len(dims) != (4 if node.op_type == "Conv" else 2):
+        return False
+    channels = dims[1] * attribute(node, "group", 1) if node.op_type == "Conv" else dims[net.input_axis(node)]
+    return bool(len(found.channel_mean) == channels)
+
+
+def _mean_output(net: Net, node: onnx.NodeProto, weight: FloatArray, mean: FloatArray) -> FloatArray:
+    """What ``weight`` makes of the mean input, per output channel; borders are taken for inner pixels."""
+    if node.op_type == "Conv":
+        taps = weight.sum(axis=(2, 3))
+        groups = len(mean) // taps.shape[1]
+        inputs = mean.reshape(groups, 1, -1).repeat(len(taps) // groups, axis=1).reshape(len(taps), -1)
+        return np.asarray((taps * inputs).sum(axis=1), np.float32)
+    return np.asarray(mean @ weight if net.input_axis(node) == 0 else weight @ mean, np.float32)
+
+
+def _bias_slot(net: Net, node: onnx.NodeProto) -> tuple[onnx.NodeProto, int] | None:
+    """The node and input that hold a weighted node's bias: its own third input, or the constant that the next Add adds."""
+    if len(node.input) > 2 and node.input[2] in net.weights:
+        return node, 2
+    readers = net.readers[node.output[0]]
+    if node.op_type == "MatMul" and len(readers) == 1 and readers[0].op_type == "Add":
+        position = 1 - list(readers[0].input).index(node.output[0])
+        name = readers[0].input[position]
+        if name in net.weights and list(net.weights[name].dims) == [net.array(node.input[1]).shape[-1]]:
+            return readers[0], position
+    return None

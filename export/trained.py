@@ -1,0 +1,75 @@
+"""What an application hands over to be exported, and how it wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from vidrisk.calibration.profiles import PROFILES, Profile
+from vidrisk.export.qat import Clips
+from vidrisk.runtimes.contract import Contract
+from vidrisk.runtimes.errors import SettingsError
+
+TargetName = Literal["cpu", "gpu", "jetson"]
+PROFILE_OF: dict[TargetName, Profile] = {"cpu": PROFILES["cpu"], "gpu": PROFILES["tensorrt"], "jetson": PROFILES["tensorrt"]}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What an application hands over: two modules and what they promise.
+
+    Attributes:
+        encoder: ``uint8 (N, H, W, 3)`` → ``float32 (N, width)``; may carry an unmerged adapter.
+        head: ``float32 (B, T, width)`` → a tuple of logits ``(B, C)``, one per target of the contract.
+        family: model_type of the backbone, the key to its export configuration.
+        backbone_config: the backbone's Hugging Face configuration, or None.
+        width: D, size of a feature.
+        recorded: top-1 per target that training measured on its own validation split; empty when it had none.
+        clips: what the model was trained on, for a quantisation-aware finish.
+    """
+
+    encoder: nn.Module
+    head: nn.Module
+    contract: Contract
+    family: str
+    width: int
+    backbone_config: Any = None
+    recorded: Mapping[str, float] = field(default_factory=dict)
+    clips: Clips | None = None
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Attributes:
+        int8: also make a quantised variant: ``int8``, or ``mixed`` where some blocks have to stay in floating point.
+        max_drop: points of top-1 that it may lose.
+        allow_drop: ship it even if it loses more; the bundle records that.
+        target: what the bundle is to run on, which decides how it is quantised.
+        only: ship this variant alone, ``int8`` standing for whichever quantised one was made; None ships all.
+        qat_steps: steps of quantisation-aware fine-tuning before the model is converted.
+        search_s: seconds after which the precision search begins no further measurement.
+        source: where the model came from, for the manifest.
+    """
+
+    int8: bool = False
+    max_drop: float = 1.0
+    allow_drop: bool = False
+    target: TargetName = "cpu"
+    only: Literal["fp32", "int8"] | None = None
+    qat_steps: int = 0
+    search_s: float = 180.0
+    source: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def profile(self) -> Profile:
+        return PROFILE_OF[self.target]
+
+    def __post_init__(self) -> None:
+        if self.qat_steps and not self.int8:
+            raise SettingsError("a quantisation-aware finish without INT8", fix="add --int8")
+        made = ("fp32", "int8") if self.int8 else ("fp32",)
+        if self.only is not None and self.only not in made:
+            raise SettingsError(f"only {self.only!r} is to be shipped", allowed=", ".join(made), fix="make it, too: --int8")

@@ -1,0 +1,329 @@
+"""The search finds a point inside the budget from which no block can return, and spends no more than it may."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper
+
+from vidrisk.calibration.blocks import Blocks, blocks_from_net
+from vidrisk.calibration.graph import Net
+from vidrisk.calibration.journal import Journal
+from vidrisk.calibration.observers import Statistics
+from vidrisk.calibration.profiles import PROFILES
+from vidrisk.calibration.recipe import Observed, Quantiser, Recipe
+from vidrisk.calibration.search import MAX_RETURNS, Budget, OnProgress, Search, searched_precision
+from vidrisk.runtimes import TensorSpec
+from vidrisk.runtimes.ort import OnnxRuntimeRunner
+from vidrisk.runtimes.timing import seconds_in_turns
+
+NEVER = 1e9
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    pass
+
+
+def named(keep_float: Collection[str]) -> onnx.ModelProto:
+    """Stands for a quantised graph: it knows which nodes stayed in float, and nothing else."""
+    return onnx.ModelProto(graph=onnx.GraphProto(name=json.dumps(sorted(keep_float))))
+
+
+@dataclass
+class Additive:
+    """A judge for whom every block in 8 bits adds its noise, and every block in float its time; both in thousandths."""
+
+    blocks: Blocks
+    noise: dict[str, int]
+    cost: dict[str, int]
+    calls: list[str] = field(default_factory=list)
+    seconds_per_call: float = 0
+    clock: Callable[[float], None] = lambda seconds: None
+
+    def _int8(self, model: onnx.ModelProto) -> list[str]:
+        kept = set(json.loads(model.graph.name))
+        for nodes in self.blocks.values():
+            assert kept.issuperset(nodes) or not kept.intersection(nodes)  # a block moves as one
+        return [block for block, nodes in self.blocks.items() if not kept.intersection(nodes)]
+
+    def _called(self, what: str) -> None:
+        self.calls.append(what)
+        self.clock(self.seconds_per_call)
+
+    def total(self, float_blocks: Collection[str]) -> int:
+        return sum(self.noise[block] for block in self.blocks if block not in float_blocks)
+
+    def probe(self, model: onnx.ModelProto) -> tuple[float, float]:
+        self._called("probe")
+        (alone,) = self._int8(model)
+        return self.noise[alone] / 1000, self.noise[alone] / 2000
+
+    def verdict(self, model: onnx.ModelProto) -> tuple[float, float]:
+        self._called("verdict")
+        noise = sum(self.noise[block] for block in self._int8(model))
+        return 1 - noise / 1000, noise / 100
+
+    def ms_per_frame(self, models: Sequence[onnx.ModelProto]) -> list[float]:
+        self._called("ms_per_frame")
+        return [10 + sum(self.cost[block] for block in self.blocks if block not in self._int8(model)) / 1000 for model in models]
+
+
+def judge_of(noise: Sequence[int], cost: Sequence[int] | None = None, **settings: Any) -> Additive:
+    blocks = {f"b{i}": (f"b{i}/conv", f"b{i}/sum") for i in range(len(noise))}
+    costs = cost or [100] * len(noise)
+    return Additive(blocks, dict(zip(blocks, noise, strict=True)), dict(zip(blocks, costs, strict=True)), **settings)
+
+
+def search(judge: Additive, allowed_noise: int, *, seconds: float = NEVER, journal: Journal | None = None,
+           on_progress: OnProgress = quiet) -> Search:
+    budget = Budget(max_drop=100, min_agreement=1 - (allowed_noise + 0.5) / 1000, seconds=seconds)
+    return searched_precision(named, judge.blocks, judge, budget, journal or Journal(), on_progress)
+
+
+CASES = st.lists(st.tuples(st.integers(0, 100), st.integers(-20, 300)), min_size=1, max_size=MAX_RETURNS)
+
+
+@given(case=CASES, allowed=st.integers(0, 300))
+def test_the_point_is_inside_and_no_block_can_return(case: list[tuple[int, int]], allowed: int) -> None:
+    judge = judge_of([noise for noise, _ in case], [cost for _, cost in case])
+    found = search(judge, allowed)
+    best = found.best
+    assert best.inside
+    assert judge.total(best.float_blocks) <= allowed
+    for block in best.float_blocks:
+        assert judge.total(set(best.float_blocks) - {block}) > allowed, block
+    assert best in found.points
+    assert judge.calls.count("probe") <= len(case)
+    assert judge.calls.count("verdict") == len(found.points) <= 2 + int(np.log2(len(case)) + 1) + MAX_RETURNS
+    assert search(judge_of([n for n, _ in case], [c for _, c in case]), allowed) == found  # deterministic
+
+
+def test_8_bits_everywhere_is_judged_first_and_may_be_enough() -> None:
+    judge = judge_of([5] * 6)
+    found = search(judge, 30)
+    assert judge.calls == ["verdict"]
+    assert (found.best.float_blocks, found.rows, len(found.points)) == ((), (), 1)
+    assert found.best.agreement == pytest.approx(0.97)
+
+
+def test_the_block_that_does_the_harm_goes_into_float() -> None:
+    found = search(judge_of([1, 2, 90, 1, 3, 1, 2, 1, 1, 4]), 20)
+    assert found.best.float_blocks == ("b2",)
+    assert [row.precision for row in found.rows] == ["int8", "int8", "float"] + ["int8"] * 7
+
+
+def test_of_two_that_do_the_same_harm_the_cheaper_one_goes() -> None:
+    judge = judge_of([40, 1, 40, 1], [500, 10, 20, 10])
+    assert search(judge, 50).best.float_blocks == ("b2",)
+
+
+def test_a_dear_block_returns_where_cheaper_ones_suffice() -> None:
+    judge = judge_of([30, 30, 30, 70, 0, 0], [100, 100, 100, 240, 1, 1])
+    found = search(judge, 90)
+    assert found.best.inside
+    assert "b3" in found.best.float_blocks or set(found.best.float_blocks) == {"b0", "b1", "b2"}
+    assert judge.total(found.best.float_blocks) <= 90
+
+
+def test_rows_say_what_each_block_costs_and_saves() -> None:
+    found = search(judge_of([10, 60, 30], [50, 100, 0]), 50)
+    assert [(row.block, row.nodes) for row in found.rows] == [("b0", 2), ("b1", 2), ("b2", 2)]
+    assert [row.noise_share for row in found.rows] == pytest.approx([0.1, 0.6, 0.3])
+    assert [row.probability_shift for row in found.rows] == pytest.approx([0.005, 0.03, 0.015])
+    assert [row.float_ms for row in found.rows] == pytest.approx([0.05, 0.1, 0.001])  # nothing is for free
+
+
+def test_a_block_that_is_quicker_in_float_costs_as_good_as_nothing() -> None:
+    found = search(judge_of([40, 40, 1], [100, -500, 100]), 50)
+    assert found.best.float_blocks == ("b1",)
+    assert all(row.float_ms > 0 for row in found.rows)
+
+
+def test_accuracy_counts_as_agreement_does() -> None:
+    judge = judge_of([50, 10, 10])
+    budget = Budget(max_drop=0.3, min_agreement=0, seconds=NEVER)  # a drop of 0.01 points per unit of noise
+    found = searched_precision(named, judge.blocks, judge, budget, Journal(), quiet)
+    assert found.best.float_blocks == ("b0",)
+    assert found.best.drop_points == pytest.approx(0.2)
+
+
+class Hopeless(Additive):
+    """The more stays in float, the better; but nothing ever reaches the budget."""
+
+    def verdict(self, model: onnx.ModelProto) -> tuple[float, float]:
+        agreement, drop = super().verdict(model)
+        return agreement - 0.5, drop + 50
+
+
+def test_a_budget_out_of_reach_gives_the_best_point() -> None:
+    judge = judge_of([10, 20, 30, 40])
+    hopeless = Hopeless(judge.blocks, judge.noise, judge.cost)
+    found = search(hopeless, 5)
+    assert not found.best.inside
+    assert found.best.agreement == max(point.agreement for point in found.points) == pytest.approx(0.5)
+    assert not any(point.inside for point in found.points)
+
+
+def test_no_blocks_at_all() -> None:
+    judge = Hopeless({}, {}, {})
+    found = search(judge, 5)
+    assert (found.best.float_blocks, found.best.inside, found.rows) == ((), False, ())
+
+
+# Time, journal, progress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Time stands still until the function given lets seconds pass."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def let_pass(seconds: float) -> None:
+        now[0] += seconds
+
+    return let_pass
+
+
+@pytest.mark.parametrize("seconds", range(0, 30))
+def test_no_measurement_begins_when_time_is_over(clock: Callable[[float], None], seconds: int) -> None:
+    judge = judge_of([40, 30, 50, 20, 60, 10], seconds_per_call=1, clock=clock)
+    found = search(judge, 45, seconds=seconds)
+    # A measurement of a block is a probe and a timing; one that has begun is finished.
+    assert len(judge.calls) <= max(seconds, 1) + 1
+    assert found.best == max(found.points, key=lambda point: (point.inside, point.agreement)) or found.best.inside
+    assert len(found.rows) == 6
+    if seconds >= 25:
+        assert found.best.inside
+
+
+def test_blocks_that_time_did_not_suffice_for_are_taken_for_harmless(
+    clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    judge = judge_of([40, 30, 50], seconds_per_call=1, clock=clock)
+    found = search(judge, 10, seconds=4.5)
+    assert [row.noise_share for row in found.rows] == pytest.approx([4 / 7, 3 / 7, 0])
+    assert "out of time after 2 of 3 blocks" in caplog.text
+
+
+def test_a_second_search_measures_nothing(tmp_path: Path) -> None:
+    first = search(judge_of([40, 30, 50, 20, 60, 10]), 45, journal=Journal(tmp_path / "j.jsonl"))
+    judge = judge_of([0] * 6)  # another outcome, were it asked
+    assert search(judge, 45, journal=Journal(tmp_path / "j.jsonl")) == first
+    assert judge.calls == []
+
+
+@pytest.mark.parametrize("stop", range(1, 18))
+def test_an_interrupted_search_goes_on(tmp_path: Path, stop: int) -> None:
+    def interrupt(seconds: float) -> None:
+        if len(judge.calls) == stop:
+            raise KeyboardInterrupt
+
+    whole = judge_of([40, 30, 50, 20, 60, 10])
+    expected = search(whole, 45)
+    judge = judge_of([40, 30, 50, 20, 60, 10], clock=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        search(judge, 45, journal=Journal(tmp_path / "j.jsonl"))
+    resumed = judge_of([40, 30, 50, 20, 60, 10])
+    assert search(resumed, 45, journal=Journal(tmp_path / "j.jsonl")) == expected
+    assert len(resumed.calls) <= len(whole.calls) - stop + 2  # the one interrupted, with the probe that belongs to it
+
+
+def test_progress(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    search(judge_of([40, 30, 50, 20, 60, 10]), 45, on_progress=lambda *step: seen.append(step))
+    assert all(0 <= done < total for _, done, total in seen)
+    assert [step for step in seen if step[0] == "measuring each block"] == [("measuring each block", done, 6) for done in range(6)]
+    tries = [done for what, done, _ in seen if what == "trying mixed precision"]
+    assert tries == list(range(len(tries)))
+    assert len(tries) > 3
+
+
+# With real graphs
+
+
+BLOCKS, BROKEN = 8, 4
+
+
+@pytest.fixture(scope="module")
+def chain() -> onnx.ModelProto:
+    """Eight convolutions; one channel in front of number four is 2,000 times larger than the others, and read 2,000 times smaller."""
+    rng = np.random.default_rng(3)
+    nodes, weights = [], {"axes": np.array([2, 3])}
+    source = "x"
+    for i in range(BLOCKS):
+        wide = 3 if i == 0 else 12
+        weights[f"w{i}"] = rng.normal(0, (2 / (9 * wide)) ** 0.5, (12, wide, 3, 3)).astype(np.float32)
+        weights[f"b{i}"] = rng.normal(0, 0.1, 12).astype(np.float32)
+        nodes += [helper.make_node("Conv", [source, f"w{i}", f"b{i}"], [f"c{i}"], name=f"net.blocks.{i}/conv", pads=[1] * 4),
+                  helper.make_node("Relu", [f"c{i}"], [f"r{i}"], name=f"net.blocks.{i}/relu")]
+        source = f"r{i}"
+    weights[f"w{BROKEN - 1}"][0] *= 2000
+    weights[f"b{BROKEN - 1}"][0] *= 2000
+    weights[f"w{BROKEN}"][:, 0] /= 2000
+    nodes += [helper.make_node("ReduceMean", [source, "axes"], ["mean"], name="net.pool/mean", keepdims=0),
+              helper.make_node("Gemm", ["mean", "wh"], ["y"], name="net.head/gemm")]
+    weights["wh"] = rng.normal(size=(12, 4)).astype(np.float32)
+    tensors = [onnx.numpy_helper.from_array(w, name) for name, w in weights.items()]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(nodes, "g", [value("x", 1, ["batch", 3, 8, 8])], [value("y", 1, ["batch", 4])], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+class EngineJudge:
+    """Runs every graph in ONNX Runtime, on inputs whose class is what the float graph says."""
+
+    def __init__(self, model: onnx.ModelProto, folder: Path, x: np.ndarray) -> None:
+        self.folder, self.x = folder, x
+        self.exact = self._run(model, x)
+
+    def _runner(self, model: onnx.ModelProto) -> OnnxRuntimeRunner:
+        path = self.folder / f"{len(list(self.folder.iterdir()))}.onnx"
+        onnx.save_model(model, str(path))
+        specs = (TensorSpec("x", "float32", ("batch", 3, 8, 8)),), (TensorSpec("y", "float32", ("batch", 4)),)
+        return OnnxRuntimeRunner(path, *specs, threads=1)
+
+    def _run(self, model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self._runner(model).infer({"x": x})["y"])
+
+    def probe(self, model: onnx.ModelProto) -> tuple[float, float]:
+        error = float(np.square(self._run(model, self.x[:32]) - self.exact[:32]).mean())
+        return error, min(error, 1.0)
+
+    def verdict(self, model: onnx.ModelProto) -> tuple[float, float]:
+        agreement = float((self._run(model, self.x).argmax(axis=1) == self.exact.argmax(axis=1)).mean())
+        return agreement, 100 * (1 - agreement)
+
+    def ms_per_frame(self, models: Sequence[onnx.ModelProto]) -> list[float]:
+        runners = dict(enumerate(map(self._runner, models)))
+        return [seconds * 1e3 / 32 for seconds in seconds_in_turns(runners, {"x": self.x[:32]}, 3).values()]
+
+
+def test_the_one_outlier_block_of_a_real_network_stays_in_float(
+    chain: onnx.ModelProto, statistics: Callable[..., dict[str, Statistics]], tmp_path: Path
+) -> None:
+    x = np.random.default_rng(4).normal(size=(200, 3, 8, 8)).astype(np.float32)
+    observed = Observed(chain, statistics(chain, x))
+    quantiser = Quantiser(observed, observed, PROFILES["cpu"])
+    blocks = blocks_from_net(Net(chain))
+    assert list(blocks) == [*(f"net.blocks.{i}" for i in range(BLOCKS)), "net.head"]
+    judge = EngineJudge(chain, tmp_path, x)
+    found = searched_precision(lambda kept: quantiser.quantised(Recipe(), kept), blocks, judge,
+                               Budget(max_drop=5, min_agreement=0.95, seconds=60), Journal(), quiet)
+    assert found.points[0].agreement < 0.8  # plain INT8 breaks
+    assert found.best.inside
+    assert found.best.float_blocks == (f"net.blocks.{BROKEN}",)
+    shares = {row.block: row.noise_share for row in found.rows}
+    assert max(shares, key=shares.__getitem__) == f"net.blocks.{BROKEN}"
+    assert shares[f"net.blocks.{BROKEN}"] > 0.8

@@ -1,0 +1,70 @@
+"""The temperature is the one that an independent minimiser finds, and 1 where the samples cannot say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from vidrisk.calibration.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE, fitted_temperature
+from vidrisk.runtimes.probabilities import expected_calibration_error, probabilities_from_logits
+
+
+def likelihood_loss(log_temperature: float, logits: np.ndarray, truth: np.ndarray) -> float:
+    return float(-log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)[np.arange(len(truth)), truth].mean())
+
+
+def drawn(samples: int, classes: int, sharpness: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and a truth drawn from their own probabilities, before they are made ``sharpness`` times too sharp."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(samples, classes)) * 2
+    uniform = rng.random((samples, 1))
+    truth = (probabilities_from_logits(logits.astype(np.float32)).cumsum(axis=1) < uniform).sum(axis=1).clip(max=classes - 1)
+    return (logits * sharpness).astype(np.float32), truth.astype(np.int64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(10, 120), st.integers(2, 7), st.floats(0.1, 10), st.integers(0, 2**32 - 1))
+def test_equal_to_scipy(samples: int, classes: int, sharpness: float, seed: int) -> None:
+    logits, truth = drawn(samples, classes, sharpness, seed)
+    if len(np.unique(truth)) < 2 or (logits.argmax(1) == truth).all():
+        assert fitted_temperature(logits, truth) == 1
+        return
+    ends = np.log([MIN_TEMPERATURE, MAX_TEMPERATURE])
+    theirs = minimize_scalar(likelihood_loss, bounds=ends, args=(logits, truth), method="bounded", options={"xatol": 1e-7})
+    ours = fitted_temperature(logits, truth)
+    assert MIN_TEMPERATURE <= ours <= MAX_TEMPERATURE
+    assert likelihood_loss(np.log(ours), logits, truth) <= theirs.fun + 1e-6
+    # Near the ends the minimum is flat; between them both must be at the same place.
+    if 0.1 < np.exp(theirs.x) < 5:
+        assert ours == pytest.approx(np.exp(theirs.x), rel=1e-2)
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
+def test_it_undoes_what_made_a_model_too_sure(sharpness: float) -> None:
+    logits, truth = drawn(4000, 5, sharpness, 7)
+    temperature = fitted_temperature(logits, truth)
+    assert temperature == pytest.approx(sharpness, rel=0.06)
+    errors = []
+    for each in (1.0, temperature):
+        probabilities = probabilities_from_logits(logits, each)
+        errors.append(expected_calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth))
+    assert errors[1] < 0.03 and (sharpness == 1 or errors[1] < errors[0] / 3)
+
+
+def test_a_model_that_is_wrong_and_sure_of_it_is_made_as_unsure_as_allowed() -> None:
+    logits = np.eye(2, dtype=np.float32)[np.arange(40) % 2] * 8
+    assert fitted_temperature(logits, 1 - np.arange(40) % 2) == pytest.approx(MAX_TEMPERATURE)
+
+
+@pytest.mark.parametrize(("samples", "truth"), [
+    (9, [0, 1] * 4 + [0]),  # too few
+    (12, [0] * 12),  # one class
+    (12, [0, 1] * 6),  # all right: no temperature is low enough
+])
+def test_samples_that_cannot_say(samples: int, truth: list[int]) -> None:
+    logits = np.eye(2, dtype=np.float32)[np.arange(samples) % 2]
+    assert fitted_temperature(logits, np.array(truth)) == 1

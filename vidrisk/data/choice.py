@@ -1,0 +1,32 @@
+"""Choosing few samples out of many, so that every class and every source has its share."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+
+from vidrisk.data.table import Sample, Table
+
+
+def balanced_order(table: Table, seed: int) -> list[Sample]:
+    """All samples, such that any first N of them are balanced: over classes, and within a class over sources.
+
+    The class is the combination of all labels; the source is the group, or else the folder of the file. Classes and sources
+    take turns, in an order drawn from the seed; a class that runs out leaves its turns to the others.
+    """
+    rng = random.Random(seed)
+    classes: dict[tuple[str, ...], dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for sample in sorted(table.samples, key=lambda sample: (sample.name, str(sample.path))):
+        classes[tuple(sample.labels.values())][sample.group or str(sample.path.parent)].append(sample)
+    by_class = []
+    for sources in classes.values():
+        lines = [rng.sample(samples, len(samples)) for samples in sources.values()]
+        by_class.append(list(_in_turns(rng.sample(lines, len(lines)))))
+    return list(_in_turns(rng.sample(by_class, len(by_class))))
+
+
+def _in_turns(lines: Sequence[Sequence[Sample]]) -> Iterator[Sample]:
+    for row in zip_longest(*lines):
+        yield from (sample for sample in row if sample is not None)
