@@ -113,7 +113,7 @@ VIT = {"hidden_size": VIT_WIDTH, "num_hidden_layers": 6, "num_attention_heads": 
        "image_size": VIT_SIDE, "patch_size": 16}
 VIT_SETTINGS = ("task=risk", "pool=mean", "lora.last_blocks=0", "head.kind=linear", "head.dropout=0", "augment=[]", "views=1",
                 "optim.epochs=40", "optim.batch_size=32", "optim.head_lr=0.01")
-VIT_EPOCHS, VIT_BATCH, VIT_LR = 30, 64, 1e-3
+VIT_EPOCHS, VIT_BATCH, VIT_LR = 24, 64, 1e-3
 VIT_PROTOCOL = "elpv, sound (probability 0) or defective (1), 75/25, seed 0; every fourth training photo judges and does not train"
 OUTLIERS, OUTLIER_GAIN = 4, 50.0
 

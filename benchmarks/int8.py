@@ -184,8 +184,10 @@ def _made(name: str, profile: str, calibration: int, make: Callable[[Path], Path
     path, refusal = None, ""
     try:
         path = make(out)
-    except Exception as error:  # a peer's own types, and our refusals
-        refusal = str(error).partition("; fix:")[0].partition("\n")[0] or type(error).__name__
+    except VidriskError as error:
+        refusal = str(error).partition("; fix:")[0]
+    except Exception as error:  # of any type that a peer may raise
+        refusal = f"{type(error).__name__}: {error}".partition("\n")[0]
     seconds = time.perf_counter() - begin
     print(f"  {name} ({profile}): {seconds:.0f} s {refusal}", flush=True)
     return Method(name, profile, calibration, path, refusal, seconds)

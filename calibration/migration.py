@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from vidrisk.calibration.graph import FloatArray, Net, attribute
@@ -94,10 +96,11 @@ def _streams(net: Net) -> list[Stream]:
         readers = [node for name in tensors for node in net.readers[name] if not _passes_scale(net, node)]
         sums = [node for node in made if _passes_scale(net, node)]
         added = {name for node in sums for name in node.input if name not in net.weights}
-        if (makers and readers and added <= inside and not inside & net.outputs and _has_one_channel_axis(net, makers, sums, readers)
+        stream = Stream(tuple(tensors), tuple(makers), tuple(sums), tuple(readers))
+        if (makers and readers and added <= inside and not inside & net.outputs and _has_one_channel_axis(net, stream)
                 and all(_is_maker(net, node) for node in makers)
                 and all(_is_reader(net, node) and node.input[0] in inside for node in readers)):
-            streams.append(Stream(tuple(tensors), tuple(makers), tuple(sums), tuple(readers)))
+            streams.append(stream)
     return streams
 
 
@@ -110,10 +113,11 @@ def _passes_scale(net: Net, node: onnx.NodeProto) -> bool:
     return all(len(net.weights[name].dims) == 1 for name in node.input if name in net.weights)
 
 
-def _has_one_channel_axis(net: Net, makers: list[onnx.NodeProto], sums: list[onnx.NodeProto], readers: list[onnx.NodeProto]) -> bool:
+def _has_one_channel_axis(net: Net, stream: Stream) -> bool:
     """Channels of convolutions lie along axis 1, those of all others, and of constants that are added, along the last one."""
-    images = {node.op_type == "Conv" for node in (*makers, *readers)}
-    return images == {False} or (images == {True} and not any(name in net.weights for node in sums for name in node.input))
+    images = {node.op_type == "Conv" for node in (*stream.makers, *stream.readers)}
+    constants = [name for node in stream.sums for name in node.input if name in net.weights]
+    return images == {False} or (images == {True} and not constants)
 
 
 def _is_maker(net: Net, node: onnx.NodeProto) -> bool:

@@ -51,8 +51,8 @@ def quantised_from_float(model: onnx.ModelProto, ranges: Ranges, profile: Profil
             node.input[slot] = pairs.pair(node.input[slot])
         if weighted:
             _quantise_weight(net, node, pairs, scales.get(node.input[1]), profile)
-            if node.op_type == "Conv" and profile.quantise_averaged:
-                _quantise_result(net, node, pairs)
+            if profile.quantise_averaged and (average := _average_over(net, node)):
+                average.input[0] = pairs.pair(average.input[0])
     return pairs.finished()
 
 
@@ -63,7 +63,9 @@ def quantisable_nodes(net: Net) -> list[onnx.NodeProto]:
 
 def quantised_tensors(net: Net) -> set[str]:
     """Activations that quantised nodes read: those whose ranges are needed, whatever the profile."""
-    return {name for node in quantisable_nodes(net) for name in node.input[:2] if name not in net.weights}
+    nodes = quantisable_nodes(net)
+    averages = [average for node in nodes if (average := _average_over(net, node))]
+    return {name for node in nodes for name in node.input[:2] if name not in net.weights} | {node.input[0] for node in averages}
 
 
 def is_sum(net: Net, node: onnx.NodeProto) -> bool:
@@ -146,14 +148,17 @@ def quantisation_of(low: float, high: float, profile: Profile) -> tuple[float, i
     return scale, 0 if profile.symmetric else round(-low / scale)
 
 
-def _quantise_result(net: Net, convolution: onnx.NodeProto, pairs: _Pairs) -> None:
-    """Let an average, too, read a convolution's result in 8 bits: of so many values it hides the rounding."""
-    name = convolution.output[0]
+def _average_over(net: Net, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """The average that alone reads a convolution's result: it may read it in 8 bits, since over so many values it hides the
+    rounding."""
+    if node.op_type != "Conv":
+        return None
+    name = node.output[0]
     if [reader.op_type for reader in net.readers[name]] in (["Relu"], ["Clip"]):
         name = net.readers[name][0].output[0]
     readers = net.readers[name]
-    if len(readers) == 1 and readers[0].op_type in ("ReduceMean", "GlobalAveragePool") and name not in net.outputs:
-        readers[0].input[0] = pairs.pair(name)
+    alone = len(readers) == 1 and name not in net.outputs
+    return readers[0] if alone and readers[0].op_type in ("ReduceMean", "GlobalAveragePool") else None
 
 
 def _quantise_weight(net: Net, node: onnx.NodeProto, pairs: _Pairs, scale: FloatArray | None, profile: Profile) -> None:

@@ -88,7 +88,8 @@ class Point:
 @dataclass(frozen=True)
 class Search:
     """Attributes:
-        best: the point inside the budget with the most 8-bit work; where none is, the one that agrees best.
+        best: the point inside the budget with the most 8-bit work; where none is, the one that agrees best. At least one of its
+            blocks is in 8 bits.
         rows: empty when 8 bits everywhere were good enough.
     """
 
@@ -127,7 +128,7 @@ def searched_precision(quantise: Callable[[Collection[str]], onnx.ModelProto], b
         """What there was no time to judge does not count as inside."""
         return (in_order(float_blocks) in points or time.monotonic() < end) and at(float_blocks).inside
 
-    if at(()).inside:
+    if at(()).inside or not blocks:
         return Search(points[()], (), tuple(points.values()))
     measured = _measured_blocks(quantise, blocks, judge, journal, begin + MEASURING * budget.seconds, on_progress)
     order = [row.block for row in sorted(measured, key=lambda row: -row.noise_share / row.float_ms)]
@@ -141,7 +142,10 @@ def searched_precision(quantise: Callable[[Collection[str]], onnx.ModelProto], b
         fewer = [other for other in chosen if other != block]
         if is_inside(fewer):
             chosen = fewer
-    best = at(chosen) if is_inside(chosen) else max(points.values(), key=lambda point: (point.inside, point.agreement))
+    points.pop(tuple(blocks), None)  # everything in floating point is no quantised model
+    kept = in_order(chosen)
+    best = points[kept] if kept in points and points[kept].inside else max(
+        points.values(), key=lambda point: (point.inside, point.agreement))
     rows = tuple(_with_precision(row, best) for row in measured)
     return Search(best, rows, tuple(points.values()))
 

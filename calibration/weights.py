@@ -34,7 +34,8 @@ def mse_weight_scales(weight: FloatArray, axis: int) -> FloatArray:
     plain = plain_weight_scales(weight, axis)
     rows = np.moveaxis(weight, axis, 0).reshape(len(plain), -1) / plain[:, None]  # squares of small weights would underflow
     errors = np.stack([np.square(rounded(rows, np.full_like(plain, ratio), 0) - rows).sum(axis=1) for ratio in RATIOS])
-    return (plain * RATIOS[errors.argmin(axis=0)]).astype(np.float32)
+    best: FloatArray = (plain * RATIOS[errors.argmin(axis=0)]).astype(np.float32)
+    return best
 
 
 def rounded(weight: FloatArray, scale: FloatArray, axis: int) -> FloatArray:

@@ -9,6 +9,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import onnx
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], None]
 AGREEMENT_AIM = 0.985  # of quantised predictions with floating-point ones; the search goes for it, the gate judges the drop
+COVERAGE_FRAMES = 64
+MAX_OUTSIDE = 0.5  # of the validation pixels, beyond what calibration has seen
 
 
 def export_bundle(trained: Trained, out: Path, validation: Validation, calibration: CalibrationFrames | None,
@@ -99,20 +102,16 @@ class _Export:
         return gate_page(self.report, self.contract, self.validation.frames, title)
 
     def run(self, out: Path) -> Bundle:
-        encoder, trained = self._merged()
-        head, exact = self.trained.head, trained
-        if self.options.qat_steps and self.calibration is not None:
-            encoder, head, exact = self._finished(encoder, trained, self.calibration)
-        fp32 = self._onnx(encoder, head)
-        floats = self._floats(exact, fp32)
+        merged, exact = self._merged()
+        fp32 = self._onnx(merged, self.trained.head, "fp32")
+        floats = self._floats("merged → onnx fp32", exact, fp32)
         fastest = next(iter(floats))
         files: dict[VariantName, Files] = {"fp32": fp32}
         outputs: dict[VariantName, Outputs] = {"fp32": floats[fastest]}
         if self.options.int8 and self.calibration is not None:
-            name, files_made, outputs_made = self._quantised(fp32, floats, self.calibration)
-            if self.options.qat_steps:  # both losses together
-                self._admit([self._lossy(f"merged → {name}", name, fastest, trained, outputs_made)])
-            files[name], outputs[name] = files_made, outputs_made
+            self._covers(self.calibration)
+            source = self._finished(merged, fp32, self.calibration) if self.options.qat_steps else fp32
+            name, files[name], outputs[name] = self._quantised(source, floats, self.calibration)
         self._race(files)
         self.report.temperature = {
             name: {target: fitted_temperature(logits, self.validation.truth[target]) for target, logits in found.logits.items()}
@@ -132,54 +131,68 @@ class _Export:
         self._admit([self._exact(name, "merged", "torch", before, outputs)])
         return merged, outputs
 
-    def _finished(self, merged: nn.Module, before: Outputs, calibration: CalibrationFrames) -> tuple[nn.Module, nn.Module, Outputs]:
-        """Encoder and head after a quantisation-aware finish, and their outputs, still in floating point."""
+    def _finished(self, merged: nn.Module, fp32: Files, calibration: CalibrationFrames) -> Files:
+        """The model after a quantisation-aware finish, in floating point: better than before once it is rounded, and only then."""
         if self.trained.clips is None:
             raise DataError("no training samples for --qat-steps", fix="the run's data must still be in its place")
         profile = self.options.profile
-        model = onnx.load(str(self._onnx(merged, self.trained.head)["encoder"]))
-        ranges = layer_ranges(model, calibration, profile, self._cache, self.on_progress)
+        ranges = layer_ranges(onnx.load(str(fp32["encoder"])), calibration, profile, self._cache, self.on_progress)
         encoder, head = finished_by_qat(merged, self.trained.head, ranges, profile, (), self.trained.clips,
                                         QatOptions(self.options.qat_steps), self.on_progress)
-        outputs = self.judge.torch(encoder, head)
-        self._admit([self._lossy("merged → quantisation-aware finish", "fp32", "torch", before, outputs)])
-        return encoder, head, outputs
+        files = self._onnx(encoder, head, "int8")
+        self._floats("finished → onnx", self.judge.torch(encoder, head), files)
+        return files
 
-    def _onnx(self, encoder: nn.Module, head: nn.Module) -> Files:
+    def _onnx(self, encoder: nn.Module, head: nn.Module, variant: VariantName) -> Files:
         self.on_progress("exporting to ONNX", 0, 1)
         pixel, graphs = self.contract.pixel, self.judge.graphs
         config = exporter_config(self.trained.family, self.trained.backbone_config)
         frames = config.generate_dummy_inputs(batch_size=2, height=pixel.height, width=pixel.width)["frames"]
         features = torch.zeros((2, self.contract.frames, self.trained.width))
-        files: Files = {name: self.work / f"{name}.fp32.onnx" for name in graphs}
+        files: Files = {name: self.work / f"{name}.{variant}.onnx" for name in graphs}
         export_onnx(encoder, frames, graphs["encoder"].inputs, graphs["encoder"].outputs, files["encoder"])
         export_onnx(head, features, graphs["head"].inputs, graphs["head"].outputs, files["head"])
         return files
 
-    def _floats(self, exact: Outputs, files: Files) -> dict[str, Outputs]:
-        """What the float ONNX files compute, by runtime, the fastest first."""
-        floats = self._outputs("onnx fp32", files, installed_runtimes())
-        self._admit([self._exact("merged → onnx fp32", "fp32", runtime, exact, outputs) for runtime, outputs in floats.items()])
+    def _floats(self, hop: str, exact: Outputs, files: Files) -> dict[str, Outputs]:
+        """What float ONNX files compute, by runtime, the fastest first."""
+        floats = self._outputs(hop, files, installed_runtimes())
+        self._admit([self._exact(hop, "fp32", runtime, exact, outputs) for runtime, outputs in floats.items()])
         return dict(sorted(floats.items(), key=lambda item: item[1].ms_per_frame))
 
-    def _quantised(self, fp32: Files, floats: Mapping[str, Outputs],
+    def _quantised(self, source: Files, floats: Mapping[str, Outputs],
                    calibration: CalibrationFrames) -> tuple[VariantName, Files, Outputs]:
         """The quantised variant, admitted on every runtime, and its outputs on the fastest. The head stays in fp32: it is a
         thousandth of the work."""
         fastest = next(iter(floats))
-        judge = SearchJudge(self.judge, fastest, fp32["head"], floats[fastest])
+        judge = SearchJudge(self.judge, fastest, source["head"], floats[fastest])
         budget = Budget(self.options.max_drop, AGREEMENT_AIM, self.options.search_s)
-        found = quantised_encoder(onnx.load(str(fp32["encoder"])), calibration, self.options.profile, judge, budget, self._cache,
+        found = quantised_encoder(onnx.load(str(source["encoder"])), calibration, self.options.profile, judge, budget, self._cache,
                                   self.on_progress)
         self._describe(found, calibration)
         if found.migrated is not None:
-            equal = self._outputs("migrated", self._with_encoder(fp32, found.migrated, "migrated"), floats)
-            self._admit([self._exact("onnx fp32 → migrated", "fp32", r, floats[r], outputs) for r, outputs in equal.items()])
+            self._same_function(source, self._with_encoder(source, found.migrated, "migrated"), fastest)
         name: VariantName = "mixed" if found.search.best.float_blocks else "int8"
-        files = self._with_encoder(fp32, found.model, name)
-        after = self._outputs(name, files, floats)
+        files = self._with_encoder(source, found.model, name)
+        after = self._outputs(f"onnx fp32 → {name}", files, floats)
         self._admit([self._lossy(f"onnx fp32 → {name}", name, r, floats[r], outputs) for r, outputs in after.items()])
         return name, files, after[fastest]
+
+    def _same_function(self, before: Files, after: Files, runtime: str) -> None:
+        found = [self.judge.onnx(runtime, files) for files in (before, after)]
+        self._admit([self._exact("onnx fp32 → migrated", "fp32", runtime, *found)])
+
+    def _covers(self, calibration: CalibrationFrames) -> None:
+        """Refuse calibration frames that are nothing like the validation frames: black ones, or another camera's."""
+        few = list(islice(calibration, COVERAGE_FRAMES))
+        if not few:
+            return  # said later, with what is allowed
+        low, high = min(frame.min() for frame in few), max(frame.max() for frame in few)
+        frames = self.validation.frames
+        outside = float(((frames < low) | (frames > high)).mean())
+        if outside > MAX_OUTSIDE:
+            self._refuse("int8", "onnx fp32 → int8 (calibration)", f"the calibration frames hold pixel values from {low} to {high} "
+                         f"only, and {outside:.0%} of the validation pixels lie outside")
 
     def _with_encoder(self, files: Files, model: onnx.ModelProto, name: str) -> Files:
         path = self.work / f"encoder.{name}.onnx"
@@ -219,7 +232,7 @@ class _Export:
                             for (name, runtime), seconds in self.judge.seconds_per_frame(encoders).items()]
         for name in files:
             reason = speed_verdict(self.report.laps, name)
-            if reason and self.options.target == "cpu":
+            if reason and self.options.target == "cpu" and not self.options.allow_drop:
                 self._refuse(name, "speed", reason)
 
     def _admit(self, hops: Sequence[Hop]) -> None:

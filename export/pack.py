@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from vidrisk.export.gate import GateReport
+from vidrisk.export.gate import GateReport, speed_verdict
 from vidrisk.export.judge import Files, StageJudge
 from vidrisk.runtimes.bundle import Bundle, Manifest, Variant, VariantName, write_bundle
 
@@ -26,9 +26,8 @@ def bundle_from_variants(out: Path, judge: StageJudge, variants: Mapping[Variant
     files = dict(beside)
     described: dict[VariantName, Variant] = {}
     for name, graphs in variants.items():
-        # A graph that a variant does not change keeps the name of the variant that made it.
-        names: dict[str, str] = {graph: f"{graph}.{'fp32' if graph == 'head' else name}.onnx" for graph in graphs}
-        files.update({names[graph]: path for graph, path in graphs.items()})
+        names: dict[str, str] = {graph: path.name for graph, path in graphs.items()}  # variants may share a file
+        files.update({path.name: path for path in graphs.values()})
         described[name] = Variant(files=names, passed=True, gate=_measured(report, name), waived=waived_of(report, name),
                                   temperature=report.temperature[name])
     manifest = Manifest(contract=judge.contract, graphs=judge.graphs, variants=described, files={}, made_with=_versions(),
@@ -38,7 +37,8 @@ def bundle_from_variants(out: Path, judge: StageJudge, variants: Mapping[Variant
 
 def waived_of(report: GateReport, variant: str) -> str:
     """What the gate would have refused in a variant, had the exporter not insisted."""
-    return "; ".join(hop.reason for hop in report.hops if hop.variant == variant and hop.waived)
+    slow = speed_verdict(report.laps, variant) if report.target == "cpu" else ""
+    return "; ".join([hop.reason for hop in report.hops if hop.variant == variant and hop.waived] + [slow] * bool(slow))
 
 
 def _measured(report: GateReport, variant: str) -> dict[str, float]:

@@ -46,7 +46,7 @@ class ExportOptions:
     """Attributes:
         int8: also make a quantised variant: ``int8``, or ``mixed`` where some blocks have to stay in floating point.
         max_drop: points of top-1 that it may lose.
-        allow_drop: ship it even if it loses more; the bundle records that.
+        allow_drop: ship it even if it loses more, or is slower than floating point; the bundle records that.
         target: what the bundle is to run on, which decides how it is quantised.
         only: ship this variant alone, ``int8`` standing for whichever quantised one was made; None ships all.
         qat_steps: steps of quantisation-aware fine-tuning before the model is converted.

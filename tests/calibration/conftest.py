@@ -28,11 +28,13 @@ def made(
         initializer=[numpy_helper.from_array(w.astype(w.dtype), n) for n, w in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return shape_inference.infer_shapes(model, strict_mode=True)
+    inferred: onnx.ModelProto = shape_inference.infer_shapes(model, strict_mode=True)
+    return inferred
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
-    return (np.random.default_rng(seed).normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1)).astype(np.float32)
+    values: np.ndarray = (np.random.default_rng(seed).normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1)).astype(np.float32)
+    return values
 
 
 @pytest.fixture(scope="session")
@@ -236,7 +238,7 @@ def exported_vit(adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest
     from vidrisk.runtimes import TensorSpec
 
     path: Path = tmp_path_factory.mktemp("vit") / "vit.onnx"
-    module = merged_from_trained(adapted_encoder("vit"))
+    module: Any = merged_from_trained(adapted_encoder("vit"))
     inputs = (TensorSpec("frames", "uint8", ("batch", 64, 64, 3)),)
     outputs = (TensorSpec("features", "float32", ("batch", module.width)),)
     export_onnx(module, torch.zeros(2, 64, 64, 3, dtype=torch.uint8), inputs, outputs, path)

@@ -29,10 +29,10 @@ def net_of(names: Sequence[str]) -> Net:
 
 
 def test_few_layers_with_many_modules_are_divided_further() -> None:
-    names = [f"backbone.layers.{layer}.{part}/{op}" for layer in range(3) for part in ("attention.q_proj", "attention.o_proj", "mlp.fc1")
-             for op in ("MatMul_1", "MatMul_2")]
-    assert list(blocks_from_net(net_of(names))) == [
-        f"backbone.layers.{layer}.{part}" for layer in range(3) for part in ("attention.q_proj", "attention.o_proj", "mlp.fc1")]
+    parts = ("attention.q_proj", "attention.o_proj", "mlp.fc1")
+    modules = [f"backbone.layers.{layer}.{part}" for layer in range(3) for part in parts]
+    names = [f"{module}/{op}" for module in modules for op in ("MatMul_1", "MatMul_2")]
+    assert list(blocks_from_net(net_of(names))) == modules
 
 
 def test_many_layers_are_the_blocks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -53,7 +54,9 @@ def test_the_model_given_is_left_as_it_is(make_mobilenet: Make) -> None:
         ("Gemm", (8, 4), {"transB": 1}, 0, 1, False),
     ],
 )
-def test_axes(op: str, dims: tuple[int, ...], attributes: dict[str, int], output_axis: int, input_axis: int, depthwise: bool) -> None:
+def test_axes(
+    op: str, dims: tuple[int, ...], attributes: dict[str, Any], output_axis: int, input_axis: int, depthwise: bool
+) -> None:
     graph = helper.make_graph([helper.make_node(op, ["x", "w"], ["y"], name="it", **attributes)], "g", [], [],
                               [onnx.numpy_helper.from_array(np.zeros(dims, np.float32), "w")])
     net = Net(helper.make_model(graph))

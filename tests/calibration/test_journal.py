@@ -71,7 +71,8 @@ def test_a_torn_last_line_costs_that_line_alone(tmp_path_factory: pytest.TempPat
         assert again.value(step, must_not_measure) == value
 
 
-@pytest.mark.parametrize("garbage", [b"\xff\xfe\x00", b"\x00\x00\x00\n", b"[1]\n", b"7\n", b"{}\n", b'["a", 1, 2]\n', b'[["a"], 1]\n'])
+@pytest.mark.parametrize(
+    "garbage", [b"\xff\xfe\x00", b"\x00\x00\x00\n", b"[1]\n", b"7\n", b"{}\n", b'["a", 1, 2]\n', b'[["a"], 1]\n'])
 def test_foreign_lines_are_skipped(path: Path, garbage: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(json.dumps(["a", 1]).encode() + b"\n" + garbage)

@@ -22,7 +22,7 @@ from vidrisk.calibration.journal import Journal
 from vidrisk.calibration.observers import Statistics
 from vidrisk.calibration.profiles import PROFILES
 from vidrisk.calibration.recipe import Observed, Quantiser, Recipe
-from vidrisk.calibration.search import MAX_RETURNS, Budget, OnProgress, Search, searched_precision
+from vidrisk.calibration.search import MAX_RETURNS, MEASURING, Budget, OnProgress, Search, searched_precision
 from vidrisk.runtimes import TensorSpec
 from vidrisk.runtimes.ort import OnnxRuntimeRunner
 from vidrisk.runtimes.timing import seconds_in_turns
@@ -79,7 +79,7 @@ class Additive:
 
 
 def judge_of(noise: Sequence[int], cost: Sequence[int] | None = None, **settings: Any) -> Additive:
-    blocks = {f"b{i}": (f"b{i}/conv", f"b{i}/sum") for i in range(len(noise))}
+    blocks: Blocks = {f"b{i}": (f"b{i}/conv", f"b{i}/sum") for i in range(len(noise))}
     costs = cost or [100] * len(noise)
     return Additive(blocks, dict(zip(blocks, noise, strict=True)), dict(zip(blocks, costs, strict=True)), **settings)
 
@@ -98,13 +98,15 @@ def test_the_point_is_inside_and_no_block_can_return(case: list[tuple[int, int]]
     judge = judge_of([noise for noise, _ in case], [cost for _, cost in case])
     found = search(judge, allowed)
     best = found.best
-    assert best.inside
-    assert judge.total(best.float_blocks) <= allowed
-    for block in best.float_blocks:
-        assert judge.total(set(best.float_blocks) - {block}) > allowed, block
+    assert best.inside == (min(judge.noise.values()) <= allowed)  # if no single block can be in 8 bits, nothing can
+    if best.inside:
+        assert judge.total(best.float_blocks) <= allowed
+        for block in best.float_blocks:
+            assert judge.total(set(best.float_blocks) - {block}) > allowed, block
     assert best in found.points
+    assert all(point.float_blocks != tuple(judge.blocks) for point in found.points)  # that would be no quantised model
     assert judge.calls.count("probe") <= len(case)
-    assert judge.calls.count("verdict") == len(found.points) <= 2 + int(np.log2(len(case)) + 1) + MAX_RETURNS
+    assert len(found.points) <= judge.calls.count("verdict") <= 2 + int(np.log2(len(case)) + 1) + MAX_RETURNS
     assert search(judge_of([n for n, _ in case], [c for _, c in case]), allowed) == found  # deterministic
 
 
@@ -127,12 +129,11 @@ def test_of_two_that_do_the_same_harm_the_cheaper_one_goes() -> None:
     assert search(judge, 50).best.float_blocks == ("b2",)
 
 
-def test_a_dear_block_returns_where_cheaper_ones_suffice() -> None:
-    judge = judge_of([30, 30, 30, 70, 0, 0], [100, 100, 100, 240, 1, 1])
-    found = search(judge, 90)
-    assert found.best.inside
-    assert "b3" in found.best.float_blocks or set(found.best.float_blocks) == {"b0", "b1", "b2"}
-    assert judge.total(found.best.float_blocks) <= 90
+def test_a_block_that_was_not_needed_after_all_returns() -> None:
+    judge = judge_of([10, 100, 1], [10, 200, 10])  # the first removes most noise per millisecond, but not enough
+    found = search(judge, 15)
+    assert found.best.float_blocks == ("b1",)
+    assert ("b0", "b1") in [point.float_blocks for point in found.points]
 
 
 def test_rows_say_what_each_block_costs_and_saves() -> None:
@@ -170,7 +171,8 @@ def test_a_budget_out_of_reach_gives_the_best_point() -> None:
     hopeless = Hopeless(judge.blocks, judge.noise, judge.cost)
     found = search(hopeless, 5)
     assert not found.best.inside
-    assert found.best.agreement == max(point.agreement for point in found.points) == pytest.approx(0.5)
+    assert found.best.agreement == max(point.agreement for point in found.points) > found.points[0].agreement
+    assert 0 < len(found.best.float_blocks) < 4
     assert not any(point.inside for point in found.points)
 
 
@@ -195,13 +197,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return let_pass
 
 
-@pytest.mark.parametrize("seconds", range(0, 30))
+@pytest.mark.parametrize("seconds", range(30))
 def test_no_measurement_begins_when_time_is_over(clock: Callable[[float], None], seconds: int) -> None:
     judge = judge_of([40, 30, 50, 20, 60, 10], seconds_per_call=1, clock=clock)
     found = search(judge, 45, seconds=seconds)
     # A measurement of a block is a probe and a timing; one that has begun is finished.
     assert len(judge.calls) <= max(seconds, 1) + 1
-    assert found.best == max(found.points, key=lambda point: (point.inside, point.agreement)) or found.best.inside
+    assert found.best.inside == any(point.inside for point in found.points)
+    if not found.best.inside:
+        assert found.best.agreement == max(point.agreement for point in found.points)
     assert len(found.rows) == 6
     if seconds >= 25:
         assert found.best.inside
@@ -211,7 +215,7 @@ def test_blocks_that_time_did_not_suffice_for_are_taken_for_harmless(
     clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     judge = judge_of([40, 30, 50], seconds_per_call=1, clock=clock)
-    found = search(judge, 10, seconds=4.5)
+    found = search(judge, 10, seconds=4.5 / MEASURING)
     assert [row.noise_share for row in found.rows] == pytest.approx([4 / 7, 3 / 7, 0])
     assert "out of time after 2 of 3 blocks" in caplog.text
 
@@ -253,11 +257,15 @@ def test_progress(tmp_path: Path) -> None:
 
 
 BLOCKS, BROKEN = 8, 4
+SAMPLES = np.random.default_rng(4).normal(size=(200, 3, 8, 8)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def chain() -> onnx.ModelProto:
-    """Eight convolutions; one channel in front of number four is 2,000 times larger than the others, and read 2,000 times smaller."""
+def chain(run: Callable[..., np.ndarray]) -> onnx.ModelProto:
+    """Eight convolutions; one channel in front of number four is 2,000 times larger than the others, and read 2,000 times smaller.
+
+    The classifier is centred on ``SAMPLES``, so that all four classes occur.
+    """
     rng = np.random.default_rng(3)
     nodes, weights = [], {"axes": np.array([2, 3])}
     source = "x"
@@ -272,13 +280,15 @@ def chain() -> onnx.ModelProto:
     weights[f"b{BROKEN - 1}"][0] *= 2000
     weights[f"w{BROKEN}"][:, 0] /= 2000
     nodes += [helper.make_node("ReduceMean", [source, "axes"], ["mean"], name="net.pool/mean", keepdims=0),
-              helper.make_node("Gemm", ["mean", "wh"], ["y"], name="net.head/gemm")]
-    weights["wh"] = rng.normal(size=(12, 4)).astype(np.float32)
+              helper.make_node("Gemm", ["mean", "wh", "bh"], ["y"], name="net.head/gemm")]
+    weights |= {"wh": rng.normal(size=(12, 4)).astype(np.float32), "bh": np.zeros(4, np.float32)}
     tensors = [onnx.numpy_helper.from_array(w, name) for name, w in weights.items()]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(nodes, "g", [value("x", 1, ["batch", 3, 8, 8])], [value("y", 1, ["batch", 4])], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    net = Net(onnx.shape_inference.infer_shapes(model, strict_mode=True))
+    net.set_array("bh", -run(model, SAMPLES).mean(axis=0))
+    return net.model
 
 
 class EngineJudge:
@@ -313,12 +323,12 @@ class EngineJudge:
 def test_the_one_outlier_block_of_a_real_network_stays_in_float(
     chain: onnx.ModelProto, statistics: Callable[..., dict[str, Statistics]], tmp_path: Path
 ) -> None:
-    x = np.random.default_rng(4).normal(size=(200, 3, 8, 8)).astype(np.float32)
-    observed = Observed(chain, statistics(chain, x))
+    observed = Observed(chain, statistics(chain, SAMPLES))
     quantiser = Quantiser(observed, observed, PROFILES["cpu"])
     blocks = blocks_from_net(Net(chain))
     assert list(blocks) == [*(f"net.blocks.{i}" for i in range(BLOCKS)), "net.head"]
-    judge = EngineJudge(chain, tmp_path, x)
+    judge = EngineJudge(chain, tmp_path, SAMPLES)
+    assert len(set(judge.exact.argmax(axis=1))) == 4
     found = searched_precision(lambda kept: quantiser.quantised(Recipe(), kept), blocks, judge,
                                Budget(max_drop=5, min_agreement=0.95, seconds=60), Journal(), quiet)
     assert found.points[0].agreement < 0.8  # plain INT8 breaks

@@ -51,8 +51,7 @@ def test_plain_scales_hold_every_weight(weight: np.ndarray, data: st.DataObject)
     assert scale.dtype == np.float32
     assert scale.shape == (weight.shape[axis],)
     assert (scale >= np.float32(SMALLEST_SCALE)).all()
-    along = np.moveaxis(weight, axis, -1)
-    assert (np.abs(rounded(weight, scale, axis) - weight) <= np.moveaxis(np.broadcast_to(scale * 0.501, along.shape), -1, axis)).all()
+    assert (np.moveaxis(np.abs(rounded(weight, scale, axis) - weight), axis, -1) <= scale * 0.501).all()
     integers = integers_from_weight(weight, scale, axis)
     assert (integers == np.rint(integers)).all()
     assert np.abs(integers).max() <= 127
@@ -117,8 +116,9 @@ def built(make_graph: Make, name: str) -> tuple[onnx.ModelProto, np.ndarray, int
     """A layer, inputs, and its channel axis in the output."""
     nodes, dims, shape, out = LAYERS[name]
     rng = np.random.default_rng(4)
-    weights = {"w": rng.normal(size=dims).astype(np.float32), "b": rng.normal(size=out[0 if len(out) == 3 else -1]).astype(np.float32)}
-    return make_graph(nodes, weights, ["batch", *shape], ["batch", *out]), samples(shape), 1 if len(out) == 3 else len(out)
+    axis = 1 if len(out) == 3 else len(out)
+    weights = {"w": rng.normal(size=dims).astype(np.float32), "b": rng.normal(size=out[axis - 1]).astype(np.float32)}
+    return make_graph(nodes, weights, ["batch", *shape], ["batch", *out]), samples(shape), axis
 
 
 def coarse_scales(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -140,12 +140,13 @@ def with_rounded_weights(model: onnx.ModelProto, scales: dict[str, np.ndarray]) 
 
 
 def channel_means(values: np.ndarray, axis: int) -> np.ndarray:
-    result: np.ndarray = values.mean(axis=tuple(i for i in range(values.ndim) if i != axis))
-    return result
+    return np.asarray(values.mean(axis=tuple(i for i in range(values.ndim) if i != axis)))
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_float_graph_shifts_by_exactly_the_mean_rounding_error(make_graph: Make, run: Run, statistics: Observe, name: str) -> None:
+def test_the_float_graph_shifts_by_exactly_the_mean_rounding_error(
+    make_graph: Make, run: Run, statistics: Observe, name: str
+) -> None:
     model, x, axis = built(make_graph, name)
     if x.ndim == 4:
         x[:] = x.mean(axis=(0, 2, 3), keepdims=True)  # so that what lies under a kernel has the mean of its channel
@@ -168,7 +169,7 @@ def test_mean_outputs_come_closer_to_float(make_graph: Make, run: Run, statistic
 
     def error(source: onnx.ModelProto) -> np.ndarray:
         quantised = quantised_from_float(source, ranges, PROFILES["cpu"], weight_scales=scales)
-        return np.abs(channel_means(run(quantised, x) - run(model, x), axis))
+        return np.asarray(np.abs(channel_means(run(quantised, x) - run(model, x), axis)))
 
     plain, corrected = error(model), error(bias_corrected(model, found, scales))
     assert plain.max() > 0.05
@@ -220,9 +221,11 @@ def test_layers_whose_mean_input_is_not_known_are_left_alone(make_graph: Make, s
     """Statistics go by axis 1 of rank 4 and by the last axis otherwise: nothing else can be corrected with them."""
     nodes, dims, shape, out = UNKNOWN[name]
     rng = np.random.default_rng(7)
-    weights = {"w": rng.normal(size=dims).astype(np.float32), "b": rng.normal(size=8 if name == "a stack of matrices" else 6)}
+    outputs = dims[-1] if nodes[0].op_type == "MatMul" else dims[0]
+    weights = {"w": rng.normal(size=dims).astype(np.float32), "b": rng.normal(size=outputs).astype(np.float32)}
     read = {i for n in nodes for i in n.input}
-    model = make_graph(nodes, {n: w.astype(np.float32) for n, w in weights.items() if n in read}, ["batch", *shape], ["batch", *out])
+    used = {n: w for n, w in weights.items() if n in read}
+    model = make_graph(nodes, used, ["batch", *shape], ["batch", *out])
     x = rng.normal(1, 1, (16, *shape)).astype(np.float32)
     corrected = bias_corrected(model, statistics(model, x), coarse_scales(model))
     assert corrected.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)

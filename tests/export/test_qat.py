@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from vidrisk.calibration import observed_ranges, quantised_from_float
-from vidrisk.calibration.profiles import PROFILES, Profile
+from vidrisk.calibration import PROFILES, Profile, observed_statistics, quantised_from_float, ranges_from_statistics
 from vidrisk.export.graphs import export_onnx
 from vidrisk.export.judge import graphs_from_contract
 from vidrisk.export.merge import merged_from_trained
@@ -128,7 +127,7 @@ def rounded(encoder: nn.Module, trained: Trained, frames: np.ndarray, profile: P
     flat = frames.reshape(-1, *frames.shape[2:])
     export_onnx(encoder, torch.from_numpy(flat[:2]), graph.inputs, graph.outputs, path)
     model = onnx.load(str(path))
-    ranges = observed_ranges(model, [{"frames": flat}])
+    ranges = ranges_from_statistics(observed_statistics(model, [{"frames": flat}]), "minmax", symmetric=profile.symmetric)
     nodes = {node.input[1].removesuffix(".weight"): node for node in model.graph.node if node.op_type == "Conv"}
     int8 = quantised_from_float(model, ranges, profile, keep_float=[nodes[path].name for path in keep_float])
     options = onnxruntime.SessionOptions()

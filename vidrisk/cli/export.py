@@ -22,7 +22,7 @@ def export(
     max_drop: Annotated[float, typer.Option(
         min=0, max=100, metavar="POINTS", help="Points of top-1 that INT8 may lose.")] = 1.0,
     allow_drop: Annotated[bool, typer.Option(
-        "--allow-drop", help="Ship it even if it loses more; the bundle records that.")] = False,
+        "--allow-drop", help="Ship it even if it loses more or is slower; the bundle records that.")] = False,
     target: Annotated[Literal["cpu", "gpu", "jetson"], typer.Option(
         help="What the bundle is to run on: INT8 kernels of processors and of TensorRT differ.")] = "cpu",
     qat_steps: Annotated[int, typer.Option(
