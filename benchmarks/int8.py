@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -32,6 +32,7 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
+import onnx
 import peers
 from datasets import DATASETS, Dataset
 from machine import described
@@ -41,7 +42,7 @@ from vidrisk.data.table import SPLITS
 from vidrisk.data.targets import truth_from_table
 from vidrisk.demo import cell_photos
 from vidrisk.export.paired import drop_interval_points
-from vidrisk.export.trained import ExportOptions
+from vidrisk.export.trained import ExportOptions, TargetName
 from vidrisk.exporting import FRAMES_PER_CLIP, export_run
 from vidrisk.frames import read_clips
 from vidrisk.run import Run
@@ -54,28 +55,32 @@ from vidrisk.runtimes.select import BUNDLE_RUNTIMES
 RESULT = Path(__file__).parent / "results" / "int8.json"
 CALIBRATION = 256  # samples, at most
 BATCH, ROUNDS, WARM_UP = 8, 21, 2
-TARGETS = {"cpu": "cpu", "tensorrt": "gpu"}  # --target that takes a profile
+TARGETS: dict[str, TargetName] = {"cpu": "cpu", "tensorrt": "gpu"}  # --target that takes a profile
 MEMORY_SAMPLES = (32, 1024)
 ENTROPY_SAMPLES = (256, 192, 128, 64)  # the first that fits
 EXPORT_CALIBRATION, EXPORT_VALIDATION = 256, 300
 TRIAL_SAMPLES = 20
-
-
 Key = tuple[str, str, str]  # runtime, method, profile
 
 
 @dataclass(frozen=True)
 class Case:
-    """One trained model on one fold: what every method gets, and what it is judged by."""
+    """One trained model on one fold: what every method gets, and what it is judged by.
+
+    Attributes:
+        bundle: its export in floating point.
+        calibration, frames: samples, and their frames ``uint8 (N, H, W, 3)`` that all methods calibrate on.
+        validation: samples that methods may measure themselves on.
+        clips, truth: the test samples, ``uint8 (N, T, H, W, 3)`` and their classes ``(N,)``.
+    """
 
     run: Path
     bundle: Bundle
     calibration: Table
     frames: npt.NDArray[np.uint8]
-    judged: Table
+    validation: Table
     clips: npt.NDArray[np.uint8]
     truth: npt.NDArray[np.int64]
-    validation: Table
     max_drop: float
     transformer: bool
 
@@ -110,14 +115,9 @@ def case_from_run(run: Path, max_drop: float, scratch: Path) -> Case:
     moments = np.linspace(0, clips.shape[1] - 1, min(FRAMES_PER_CLIP, clips.shape[1])).astype(int)  # those that an export takes
     frames = clips[:, moments].reshape(-1, *clips.shape[2:])
     truth = truth_from_table(judged, bundle.contract.targets)[bundle.contract.targets[0].name]
-    return Case(run, bundle, calibration, frames, judged, clips_of(judged, bundle.contract), truth, table.of_split("val"), max_drop,
-                transformer="LayerNormalization" in _operators(bundle.path("encoder", "fp32")))
-
-
-def _operators(path: Path) -> set[str]:
-    import onnx
-
-    return {node.op_type for node in onnx.load(path).graph.node}
+    operators = {node.op_type for node in onnx.load(bundle.path("encoder", "fp32")).graph.node}
+    return Case(run, bundle, calibration, frames, table.of_split("val"), clips_of(judged, bundle.contract), truth, max_drop,
+                transformer="LayerNormalization" in operators)
 
 
 def _some(table: Table, count: int) -> Table:
@@ -265,7 +265,7 @@ def _row(cases: list[Case], methods: list[Method], truth: npt.NDArray[np.int64],
     refusals = [m.refusal for m in methods if m.path is None]
     if refusals:
         return {**row, "refused_folds": len(refusals), "refusal": refusals[0]}
-    row["notes"] = [notes for m in methods if (notes := notes_beside(m.path))]
+    row["notes"] = [notes for m in methods if m.path and (notes := notes_beside(m.path))]
     judged_on = ("openvino", "onnxruntime") if first.name == "vidrisk" else ("openvino",)
     for runtime in judged_on:
         after = np.concatenate([predictions(case, runtime, m.path) for case, m in zip(cases, methods, strict=True) if m.path])
@@ -368,7 +368,7 @@ def memory(place: Workplace, scratch: Path) -> dict[str, Any]:
     our_counts, their_counts = ((TRIAL_SAMPLES,), (TRIAL_SAMPLES,)) if place.trial else (MEMORY_SAMPLES, ENTROPY_SAMPLES)
 
     def measured(kind: str, samples: int) -> dict[str, Any] | None:
-        command = [sys.executable, peers.__file__, kind, bundle.path("encoder", "fp32"), frames, str(samples)]
+        command = [sys.executable, peers.__file__, kind, str(bundle.path("encoder", "fp32")), str(frames), str(samples)]
         begin = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -389,19 +389,26 @@ def export_time(place: Workplace, scratch: Path) -> dict[str, Any]:
     run = _probe_run(place, scratch)
     table = Run.open(run).read_split()
     calib, val = _some(table.of_split("train"), EXPORT_CALIBRATION), _some(table.of_split("val"), EXPORT_VALIDATION)
-    begun: dict[str, float] = {}
-    begin = time.perf_counter()
+    phases: defaultdict[str, float] = defaultdict(float)
+    phase, since = "starting", time.perf_counter()
+
+    def mark(what: str, done: int = 0, total: int = 0) -> None:
+        nonlocal phase, since
+        now = time.perf_counter()
+        phases[phase] += now - since
+        phase, since = what, now
+
     refusal = ""
     try:
-        export_run(run, scratch / "bundle", ExportOptions(int8=True, max_drop=0.3), calib=calib, val=val, calib_samples=len(calib),
-                   on_progress=lambda what, done, total: begun.setdefault(what, time.perf_counter() - begin) and None)
+        export_run(run, scratch / "bundle", ExportOptions(int8=True, max_drop=0.3), calib=calib, val=val,
+                   calib_samples=len(calib), on_progress=mark)
     except VidriskError as error:
         refusal = str(error)
-    total = time.perf_counter() - begin
-    ends = [*list(begun.values())[1:], total]
-    phases = {what: round(end - start, 1) for (what, start), end in zip(begun.items(), ends, strict=True)}
-    print(f"  {total:.0f} s {refusal}\n  " + "\n  ".join(f"{seconds:7.1f} s {what}" for what, seconds in phases.items()))
-    return {"calibration": len(calib), "validation": len(val), "seconds": round(total, 1), "phases_s": phases, "refusal": refusal}
+    mark("done")
+    whole = sum(phases.values())
+    print("\n".join([f"  {whole:7.1f} s in all {refusal}", *(f"  {seconds:7.1f} s {what}" for what, seconds in phases.items())]))
+    return {"calibration": len(calib), "validation": len(val), "seconds": round(whole, 1),
+            "phases_s": {what: round(seconds, 1) for what, seconds in phases.items()}, "refusal": refusal}
 
 
 SECTIONS: dict[str, Callable[[Workplace, Path], dict[str, Any]]] = {

@@ -216,7 +216,8 @@ class _Export:
     def _describe(self, found: Quantised, calibration: CalibrationFrames) -> None:
         recipe = next(str(trial.recipe) for trial in found.trials if trial.chosen)
         self.report.calibration = {"frames": calibration.count, "profile": self.options.profile.name, "recipe": recipe}
-        self.report.recipe = [{"name": str(trial.recipe), "sqnr_db": trial.sqnr_db, "chosen": trial.chosen} for trial in found.trials]
+        self.report.recipe = [{"name": str(trial.recipe), "sqnr_db": trial.sqnr_db, "chosen": trial.chosen}
+                              for trial in found.trials]
         self.report.search = [vars(row) for row in found.search.rows]
         self.report.points = [vars(point) for point in found.search.points]
 
@@ -255,7 +256,8 @@ class _Export:
             files = {name: made for name, made in files.items() if (name == "fp32") == (self.options.only == "fp32")}
         for name in files:
             waived = waived_of(self.report, name)
-            self.report.verdicts.append(f"{name}: shipped" + (f", although the gate would have refused it: {waived}" if waived else ""))
+            although = f", although the gate would have refused it: {waived}" if waived else ""
+            self.report.verdicts.append(f"{name}: shipped{although}")
         beside = {"gate.json": self.work / "gate.json", "gate.html": self.work / "gate.html"}
         text = json.dumps(self.report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         beside["gate.json"].write_text(text + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from vidrisk import __version__
 from vidrisk.calibration.blocks import blocks_from_net
 from vidrisk.calibration.cache import key_of, load_statistics, save_statistics
 from vidrisk.calibration.graph import Net, checked_float
@@ -79,7 +80,7 @@ def quantised_encoder(model: onnx.ModelProto, frames: CalibrationFrames, profile
     plain = _observed(model, frames, cache, f"{key}-plain", on_progress)
     migrated = equalised_from_float(smoothed_from_float(model, plain.statistics), plain.statistics)
     quantiser = Quantiser(plain, _observed(migrated, frames, cache, f"{key}-migrated", on_progress), profile)
-    settings = {"profile": profile.name, "runtime": judge.runtime, "samples": judge.stages.digest}
+    settings = {"vidrisk": __version__, "profile": profile.name, "runtime": judge.runtime, "samples": judge.stages.digest}
     journal = Journal(cache / f"{key_of(key.encode(), [], settings)}.jsonl")
     trials = chosen_recipe(quantiser, judge.sqnr_db, journal, lambda done, total: on_progress("choosing a recipe", done, total))
     recipe = next(trial.recipe for trial in trials if trial.chosen)
@@ -100,7 +101,8 @@ def layer_ranges(model: onnx.ModelProto, frames: CalibrationFrames, profile: Pro
 
 
 def _key(model: onnx.ModelProto, frames: CalibrationFrames) -> str:
-    return key_of(model.SerializeToString(deterministic=True), [frames.digest.encode()], {"bins": BINS})
+    settings = {"bins": BINS, "tensors": sorted(quantised_tensors(Net(model)))}
+    return key_of(model.SerializeToString(deterministic=True), [frames.digest.encode()], settings)
 
 
 def _observed(model: onnx.ModelProto, frames: CalibrationFrames, cache: Path, key: str, on_progress: OnProgress) -> Observed:

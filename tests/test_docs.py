@@ -72,7 +72,7 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
         }
         assert len((tmp_path / out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == inputs
     summary = json.loads(stdout)
-    assert (summary["states"], summary["runtime"], summary["variant"]) == ({"ok": 30}, "onnxruntime", "int8")
+    assert (summary["states"], summary["runtime"]) == ({"ok": 30}, "onnxruntime") and summary["variant"] in ("int8", "mixed")
     assert 0 <= summary["mean_severity"] <= 100
     assert "立即停工" in (tmp_path / "walls-out" / "report.html").read_text(encoding="utf-8")
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,13 @@ import pytest
 from vidrisk.data import Table, load_table
 from vidrisk.evaluate import Evaluation, evaluate
 from vidrisk.export.trained import ExportOptions
-from vidrisk.exporting import export_run
+from vidrisk.exporting import ReadFrames, export_run
 from vidrisk.infer.classifier import open_classifier
 from vidrisk.infer.pipeline import InferSettings
 from vidrisk.run import Run
 from vidrisk.runtimes.bundle import Bundle
-from vidrisk.runtimes.errors import BundleError, DataError, SettingsError
+from vidrisk.runtimes.errors import BundleError, DataError, GateRefused, SettingsError
 from vidrisk.runtimes.select import installed_runtimes
-
-Frames = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @pytest.fixture(scope="module")
@@ -73,66 +74,95 @@ class TakenError(Exception):
 
 
 @pytest.fixture
-def calibration_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Frames]:
-    """Run and options → the frames that the export would calibrate on."""
-    taken: list[Frames] = []
+def calibration_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ReadFrames]:
+    """Run and options → what the export would calibrate on."""
+    taken: list[Any] = []
 
-    def take(trained: Any, out: Any, validation: Any, calibration: Frames, *rest: Any) -> None:
+    def take(trained: Any, out: Any, validation: Any, calibration: Any, *rest: Any) -> None:
         taken.append(calibration)
         raise TakenError
 
-    def run(path: Path, **options: Any) -> Frames:
+    def run(path: Path, **options: Any) -> ReadFrames:
         monkeypatch.setattr("vidrisk.exporting.export_bundle", take)
         with pytest.raises(TakenError):
             export_run(path, tmp_path / "out", ExportOptions(int8=True), **options)
-        return taken[-1]
+        return taken[-1]  # type: ignore[no-any-return]
 
     return run
 
 
-def test_calibration_takes_the_samples_that_were_asked_for(
-    tiny_run: Path, calibration_of: Callable[..., Frames]
-) -> None:
-    frames = calibration_of(tiny_run, calib_samples=8)
-    assert frames.shape == (8, 64, 64, 3) and frames.dtype == np.uint8
-    assert np.array_equal(frames, calibration_of(tiny_run, calib_samples=8))
-    assert not np.array_equal(frames, calibration_of(tiny_run, calib_samples=8, seed=1))
+Calibration = Callable[..., ReadFrames]
+
+
+def test_calibration_takes_the_samples_that_were_asked_for(tiny_run: Path, calibration_of: Calibration) -> None:
+    found = calibration_of(tiny_run, calib_samples=6)
+    frames = np.stack(list(found))
+    assert frames.shape == (found.count, 64, 64, 3) == (12, 64, 64, 3) and frames.dtype == np.uint8
+    assert np.array_equal(frames, np.stack(list(found)))  # read anew
+    again, other = calibration_of(tiny_run, calib_samples=6), calibration_of(tiny_run, calib_samples=6, seed=1)
+    assert again.digest == found.digest and again.samples == found.samples
+    assert other.digest != found.digest
+    counts = Counter(sample.labels["action"] for sample in found.samples)
+    assert set(counts.values()) == {2}  # of three classes
 
 
 def test_what_judges_the_model_never_calibrates_it(
-    tiny_run: Path,
-    table: Table,
-    tmp_path: Path,
-    calibration_of: Callable[..., Frames],
-    caplog: pytest.LogCaptureFixture,
+    tiny_run: Path, table: Table, tmp_path: Path, calibration_of: Calibration, caplog: pytest.LogCaptureFixture
 ) -> None:
     splits = Run.open(tiny_run).read_split()
-    held_out = len(splits.of_split("val")) + len(splits.of_split("test"))
-    assert len(calibration_of(tiny_run, calib=table, calib_samples=99)) == 2 * (24 - held_out)
-    assert f"{held_out} of 24 calibration samples" in caplog.text
-    with pytest.raises(DataError, match="calibration"):
-        export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), calib=splits.of_split("test"))
-    with pytest.raises(DataError, match="calibration"):
-        export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), val=splits.of_split("train"), calib=table)
+    with pytest.raises(DataError, match=r"\d of 24 calibration samples are in the run's test split; fix: leave --calib out"):
+        export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), calib=table)
+    train, val = splits.of_split("train"), splits.of_split("val")
+    both = splits.with_samples([*train.samples, *val.samples])
+    assert calibration_of(tiny_run, calib=both, calib_samples=99).count == 2 * len(train)
+    assert f"{len(val)} of {len(both)} calibration samples are what the gate judges by" in caplog.text
+    with pytest.raises(DataError, match="none of 0 samples can be read"):
+        export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), val=train)
 
 
-def test_an_unreadable_calibration_sample_is_left_out(
+def test_an_unreadable_calibration_sample_is_replaced_and_said(
     tiny_run: Path,
     write_clip: Callable[..., Path],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    calibration_of: Callable[..., Frames],
+    calibration_of: Calibration,
 ) -> None:
     for number in range(3):
         write_clip(tmp_path / "calib" / "red" / f"{number}.mp4", (200, 0, 0), seed=number)
         write_clip(tmp_path / "calib" / "蓝色 🎥" / f"{number}.mp4", (0, 0, 200), seed=number)
     (tmp_path / "calib" / "red" / "0.mp4").write_bytes(b"")
-    assert len(calibration_of(tiny_run, calib=load_table(tmp_path / "calib", "action"), calib_samples=50)) == 5 * 2
+    table = load_table(tmp_path / "calib", "action")
+    for seed in range(4):  # in some of them the broken one would be among the first four
+        assert len(calibration_of(tiny_run, calib=table, calib_samples=4, seed=seed).samples) == 4
     assert "1 samples cannot be read" in caplog.text
+    assert len(calibration_of(tiny_run, calib=table, calib_samples=99).samples) == 5
     for path in (tmp_path / "calib").rglob("*.mp4"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="none of 6 samples can be read"):
         export_run(tiny_run, tmp_path / "out", ExportOptions(int8=True), calib=load_table(tmp_path / "calib", "action"))
+
+
+def test_labels_that_were_swapped_after_training_are_caught(
+    tiny_run: Path, table: Table, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+    run = Run.open(copy)
+    everything = [replace(sample, split="val") for sample in table.samples]  # two samples would prove nothing
+    run.write_split(table.with_samples(everything))
+    labels = json.loads((copy / "labels.json").read_text(encoding="utf-8"))
+    names = labels["targets"][0]["labels"]
+    labels["targets"][0]["labels"] = [*names[1:], names[0]]
+    (copy / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    with pytest.raises(GateRefused, match="the gate refused training → adapter") as refusal:
+        export_run(copy, tmp_path / "out", ExportOptions())
+    assert "label order" in str(refusal.value) and not (tmp_path / "out").exists()
+
+
+def test_damaged_metrics(tiny_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+    (copy / "metrics.json").write_text("[", encoding="utf-8")
+    with pytest.raises(DataError, match=r"metrics\.json cannot be read"):
+        export_run(copy, tmp_path / "out", ExportOptions())
 
 
 def test_a_run_whose_data_moved_away_or_that_has_no_validation_samples(tiny_run: Path, tmp_path: Path) -> None:

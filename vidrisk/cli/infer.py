@@ -20,6 +20,7 @@ class VariantChoice(str, Enum):
     auto = "auto"
     fp32 = "fp32"
     int8 = "int8"
+    mixed = "mixed"
 
 
 def infer(

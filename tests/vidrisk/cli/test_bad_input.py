@@ -180,8 +180,8 @@ def test_an_out_that_exists(cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_fo
 
 def test_the_gate_refuses(cli: Cli, tiny_run: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidrisk.export.gate.LOGIT_TOLERANCE", -1.0)  # stricter than any float can be
-    assert_one_line(cli("export", tiny_run, "-o", out), EXIT_GATE, "the gate refused", "nothing was written")
-    assert not out.exists()
+    assert_one_line(cli("export", tiny_run, "-o", out), EXIT_GATE, "the gate refused", "no bundle was written")
+    assert not out.exists() and out.with_name(f"{out.name}.refused.html").is_file()
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ def test_export_ships_both_variants(tiny_bundle: Path) -> None:
         "encoder.int8.onnx",
         "head.fp32.onnx",
         "gate.json",
+        "gate.html",
     }
     gate = json.loads((tiny_bundle / "gate.json").read_text(encoding="utf-8"))
     assert all(hop["passed"] for hop in gate["hops"]) and "few" in gate["note"]

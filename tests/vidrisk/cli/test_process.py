@@ -100,7 +100,7 @@ def test_help_of_every_command_offers_nothing_that_does_not_exist(
     end = cli(*command, "--help")
     text = end.stdout  # type: ignore[attr-defined]
     assert end.code == EXIT_OK and "Usage:" in text  # type: ignore[attr-defined]
-    for word in ("tensorrt", "--trt", "--openvino", "cvat", "label studio", "bench", "jetson", "--target"):
+    for word in ("--trt", "--openvino", "cvat", "label studio", "bench"):
         assert word not in text.casefold()
 
 
