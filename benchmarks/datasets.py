@@ -44,7 +44,8 @@ class Dataset:
         tables: from the folder of all data to one table per fold.
         folder: what that folder must hold; '' for data that a package brings.
         max_drop: points of top-1 that the gate, and NNCF's accuracy control, may give away.
-        val_in_train: the model was trained on the val samples, too.
+        one_run: the folds differ in what judges and what tests, and share one run, trained on neither.
+        every_peer: compare with all methods, or with the quick ones.
         runs: name of a run's folder, before the fold's number.
     """
 
@@ -54,13 +55,16 @@ class Dataset:
     max_drop: float
     runs: str
     folder: str = ""
-    val_in_train: bool = False
+    one_run: bool = False
+    every_peer: bool = False
 
 
 def _elpv(_: Path) -> list[Table]:
+    """Half of the photos that are not trained on judge, the other half tests; then the other way round."""
     table = elpv_table(0)
-    judged = {sample.name for sample in [s for s in table.samples if s.split == "train"][::4]}
-    return [table.with_samples(replace(s, split="val") if s.name in judged else s for s in table.samples)]
+    held_out = [s.name for s in table.samples if s.split == "test"]
+    return [table.with_samples(replace(s, split="val") if s.name in half else s for s in table.samples)
+            for half in ({*held_out[::2]}, {*held_out[1::2]})]
 
 
 def _magnetic_tile(data: Path) -> list[Table]:
@@ -81,10 +85,10 @@ def _ut_interaction(data: Path) -> list[Table]:
 
 
 DATASETS = {
-    "elpv": Dataset("four levels, 75/25 stratified, seed 0; every fourth training photo judges, too", tuple(ELPV_SETTINGS), _elpv,
-                    0.3, "run", val_in_train=True),
-    "elpv_probe": Dataset("four levels, the same test photos; every fourth training photo judges and does not train",
-                          (*PHOTO_SETTINGS, "pool=avg", "augment=[]", "views=1"), _elpv, 0.3, "elpv_probe"),
+    "elpv": Dataset("four levels, 75/25 stratified, seed 0; each half of the 25 judges the other", tuple(ELPV_SETTINGS), _elpv,
+                    0.3, "run", one_run=True, every_peer=True),
+    "elpv_probe": Dataset("the same photos; frozen features at 224²", (*PHOTO_SETTINGS, "pool=avg", "augment=[]", "views=1"), _elpv,
+                          0.3, "elpv_probe", one_run=True),
     "magnetic_tile": Dataset("six defect classes, 50/20/30 stratified, seed 0", PHOTO_SETTINGS, _magnetic_tile, 0.5,
                              "magnetic_tile", "magnetic_tile"),
     "brick_crack": Dataset("crack or sound, 50/20/30, seed 0, ten neighbouring file numbers in one split", PHOTO_SETTINGS,
@@ -96,10 +100,10 @@ DATASETS = {
 
 def trained_run(dataset: Dataset, fold: int, table: Table, runs: Path, scratch: Path) -> Path:
     """A copy in ``scratch`` of the run trained on one fold, with the fold's splits; ``runs`` keeps the run itself."""
-    kept = runs / f"{dataset.runs}{fold}"
+    kept = runs / f"{dataset.runs}{0 if dataset.one_run else fold}"
     if not (kept / METRICS).is_file():
-        seen = table if not dataset.val_in_train else table.with_samples(
-            replace(s, split="train") if s.split == "val" else s for s in table.samples)
+        seen = table if not dataset.one_run else table.with_samples(
+            replace(s, split="test") if s.split == "val" else s for s in table.samples)
         train_run(seen, config_from_options(None, [*dataset.settings, "seed=0"]), kept)
     copy = Run.open(shutil.copytree(kept, scratch / f"trained{fold}"))
     copy.write_split(table)
@@ -114,13 +118,13 @@ VIT = {"hidden_size": VIT_WIDTH, "num_hidden_layers": 6, "num_attention_heads": 
 VIT_SETTINGS = ("task=risk", "pool=mean", "lora.last_blocks=0", "head.kind=linear", "head.dropout=0", "augment=[]", "views=1",
                 "optim.epochs=40", "optim.batch_size=32", "optim.head_lr=0.01")
 VIT_EPOCHS, VIT_BATCH, VIT_LR = 24, 64, 1e-3
-VIT_PROTOCOL = "elpv, sound (probability 0) or defective (1), 75/25, seed 0; every fourth training photo judges and does not train"
+VIT_PROTOCOL = "elpv, sound (probability 0) or defective (1), 75/25, seed 0; of the 25, one half judges and the other tests"
 OUTLIERS, OUTLIER_GAIN = 4, 50.0
 
 
 def sound_or_defective() -> Table:
     """The photos of elpv that are surely one or the other."""
-    (table,) = _elpv(Path())
+    table = _elpv(Path())[0]
     names = {"none": "sound", "severe": "defective"}
     sure = [sample for sample in table.samples if sample.labels["level"] in names]
     return table.with_samples(replace(sample, labels={"defect": names[sample.labels["level"]]}) for sample in sure)

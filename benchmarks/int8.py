@@ -51,15 +51,17 @@ from vidrisk.runtimes.contract import Contract
 from vidrisk.runtimes.errors import VidriskError
 from vidrisk.runtimes.runner import Runner
 from vidrisk.runtimes.select import BUNDLE_RUNTIMES
+from vidrisk.runtimes.timing import seconds_in_turns
 
 RESULT = Path(__file__).parent / "results" / "int8.json"
 CALIBRATION = 256  # samples, at most
-BATCH, ROUNDS, WARM_UP = 8, 21, 2
+BATCH, ROUNDS = 8, 19
 TARGETS: dict[str, TargetName] = {"cpu": "cpu", "tensorrt": "gpu"}  # --target that takes a profile
 MEMORY_SAMPLES = (32, 1024)
 ENTROPY_SAMPLES = (256, 192, 128, 64)  # the first that fits
 EXPORT_CALIBRATION, EXPORT_VALIDATION = 256, 300
 TRIAL_SAMPLES = 20
+QUICK = ("ONNX Runtime, min-max", "NNCF quantize", "vidrisk")  # methods for datasets beside the main ones
 Key = tuple[str, str, str]  # runtime, method, profile
 
 
@@ -71,6 +73,7 @@ class Case:
         bundle: its export in floating point.
         calibration, frames: samples, and their frames ``uint8 (N, H, W, 3)`` that all methods calibrate on.
         validation: samples that methods may measure themselves on.
+        every_peer: all methods, or the quick ones.
         clips, truth: the test samples, ``uint8 (N, T, H, W, 3)`` and their classes ``(N,)``.
     """
 
@@ -82,6 +85,7 @@ class Case:
     clips: npt.NDArray[np.uint8]
     truth: npt.NDArray[np.int64]
     max_drop: float
+    every_peer: bool
     transformer: bool
 
     def open(self, runtime: str, path: Path, graph: str = "encoder") -> Runner:
@@ -105,7 +109,7 @@ class Method:
     seconds: float
 
 
-def case_from_run(run: Path, max_drop: float, scratch: Path) -> Case:
+def case_from_run(run: Path, max_drop: float, scratch: Path, *, every_peer: bool = False) -> Case:
     """Export the run in floating point, and read what the methods need."""
     bundle, _ = export_run(run, scratch / "fp32.bundle", ExportOptions())
     table = Run.open(run).read_split()
@@ -117,7 +121,7 @@ def case_from_run(run: Path, max_drop: float, scratch: Path) -> Case:
     truth = truth_from_table(judged, bundle.contract.targets)[bundle.contract.targets[0].name]
     operators = {node.op_type for node in onnx.load(bundle.path("encoder", "fp32")).graph.node}
     return Case(run, bundle, calibration, frames, table.of_split("val"), clips_of(judged, bundle.contract), truth, max_drop,
-                transformer="LayerNormalization" in operators)
+                every_peer, transformer="LayerNormalization" in operators)
 
 
 def _some(table: Table, count: int) -> Table:
@@ -175,7 +179,8 @@ def methods_for(case: Case, scratch: Path) -> list[Method]:
             ("ONNX Runtime, min-max", "tensorrt", len(frames), lambda out: peers.ort_static(encoder, out, frames, symmetric=True)),
             ("vidrisk", "tensorrt", len(frames), partial(ours, case, "tensorrt")),
         ]
-        return [_made(*maker, scratch / f"method{number}") for number, maker in enumerate(makers)]
+        chosen = [maker for maker in makers if case.every_peer or maker[0] in QUICK]
+        return [_made(*maker, scratch / f"method{number}") for number, maker in enumerate(chosen)]
 
 
 def _made(name: str, profile: str, calibration: int, make: Callable[[Path], Path], out: Path) -> Method:
@@ -221,19 +226,7 @@ def speeds(case: Case, methods: list[Method]) -> dict[Key, float]:
     with ExitStack() as stack:
         runners = {(runtime, *key): stack.enter_context(case.open(runtime, path)) for runtime in ("openvino", "onnxruntime")
                    for key, path in paths.items() if path.suffix == ".onnx" or runtime == "openvino"}
-        return {key: BATCH / seconds for key, seconds in _seconds_in_turns(runners, {"frames": batch}).items()}
-
-
-def _seconds_in_turns(runners: dict[Key, Runner], feed: dict[str, npt.NDArray[np.uint8]]) -> dict[Key, float]:
-    """Median seconds of one call. The call before it is not timed: the threads of the runner before spin for some while."""
-    seconds: dict[Key, list[float]] = {key: [] for key in runners}
-    for _ in range(ROUNDS):
-        for key, runner in runners.items():
-            runner.infer(feed)
-            begin = time.perf_counter()
-            runner.infer(feed)
-            seconds[key].append(time.perf_counter() - begin)
-    return {key: float(np.median(times[WARM_UP:])) for key, times in seconds.items()}
+        return {key: BATCH / seconds for key, seconds in seconds_in_turns(runners, {"frames": batch}, ROUNDS).items()}
 
 
 def compared(cases: list[Case], scratch: Path) -> dict[str, Any]:
@@ -250,7 +243,7 @@ def compared(cases: list[Case], scratch: Path) -> dict[str, Any]:
     fp32 = {runtime: {"top1": float((before == truth).mean()), "frames_per_s": rate[runtime, "fp32", ""]}
             for runtime, before in reference.items()}
     result = {"test_samples": len(truth), "validation_samples": len(cases[0].validation), "max_drop_points": cases[0].max_drop,
-              "frame": list(cases[0].bundle.contract.pixel.frame_shape), "batch": BATCH, "rounds": ROUNDS - WARM_UP,
+              "frame": list(cases[0].bundle.contract.pixel.frame_shape), "batch": BATCH, "rounds": ROUNDS,
               "fp32": fp32, "rows": rows}
     _print(result)
     return result
@@ -329,7 +322,8 @@ def on_dataset(name: str, place: Workplace, scratch: Path) -> dict[str, Any]:
     cases = []
     for fold, table in enumerate(tables):
         (folder := scratch / f"fold{fold}").mkdir()
-        cases.append(case_from_run(datasets.trained_run(dataset, fold, table, place.runs, folder), dataset.max_drop, folder))
+        cases.append(case_from_run(datasets.trained_run(dataset, fold, table, place.runs, folder), dataset.max_drop, folder,
+                                   every_peer=dataset.every_peer))
     return {"protocol": dataset.protocol, "settings": list(dataset.settings), **compared(cases, scratch)}
 
 

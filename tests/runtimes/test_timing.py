@@ -49,16 +49,18 @@ class Recorded:
         return FakeRunner(X, Y, infer)
 
 
-def test_in_turns_after_one_call_each(clock: Callable[[float], None]) -> None:
+def test_in_turns_of_two_calls_each(clock: Callable[[float], None]) -> None:
     recorded = Recorded(clock)
-    runners = {"a": recorded.runner("a", *[1] * 4), "b": recorded.runner("b", *[1] * 4)}
+    runners = {"a": recorded.runner("a", *[1] * 8), "b": recorded.runner("b", *[1] * 8)}
     seconds_in_turns(runners, FEED, 3)
-    assert recorded.calls == ["a", "b"] * 4
+    assert recorded.calls == ["a", "a", "b", "b"] * 4
 
 
-def test_the_first_call_does_not_count_and_one_busy_moment_does_not_either(clock: Callable[[float], None]) -> None:
+def test_first_calls_do_not_count_and_one_busy_moment_does_not_either(clock: Callable[[float], None]) -> None:
     recorded = Recorded(clock)
-    runners = {"slow": recorded.runner("slow", 100, 3, 3.5, 50, 2.5, 3), "quick": recorded.runner("quick", 100, 1, 1, 1, 40, 1)}
+    slow = [100, 90, *(seconds for counted in (3, 3.5, 50, 2.5, 3) for seconds in (70, counted))]
+    quick = [100, 90, *(seconds for counted in (1, 1, 1, 40, 1) for seconds in (70, counted))]
+    runners = {"slow": recorded.runner("slow", *slow), "quick": recorded.runner("quick", *quick)}
     found = seconds_in_turns(runners, FEED, 5)
     assert found == {"slow": pytest.approx(3), "quick": pytest.approx(1)}
     assert list(found) == ["slow", "quick"]
@@ -66,7 +68,7 @@ def test_the_first_call_does_not_count_and_one_busy_moment_does_not_either(clock
 
 def test_keys_of_any_kind(clock: Callable[[float], None]) -> None:
     recorded = Recorded(clock)
-    runners = {("int8", "openvino"): recorded.runner("a", 1, 2), ("fp32", "openvino"): recorded.runner("b", 1, 4)}
+    runners = {("int8", "openvino"): recorded.runner("a", 9, 9, 9, 2), ("fp32", "openvino"): recorded.runner("b", 9, 9, 9, 4)}
     assert seconds_in_turns(runners, FEED, 1) == {("int8", "openvino"): 2, ("fp32", "openvino"): 4}
 
 
