@@ -46,7 +46,7 @@ def bundle_mb(folder: Path) -> float:
     import numpy as np
 
     from vidrisk.export.export import export_bundle
-    from vidrisk.export.gate import Validation
+    from vidrisk.export.outputs import Validation
     from vidrisk.export.trained import ExportOptions, Trained
     from vidrisk.models.encoders import build_encoder
     from vidrisk.models.heads import Head

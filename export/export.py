@@ -18,26 +18,17 @@ from torch import nn
 
 from vidrisk.calibration.search import Budget
 from vidrisk.calibration.temperature import fitted_temperature
-from vidrisk.export.gate import (
-    GateReport,
-    Hop,
-    Lap,
-    Outputs,
-    Validation,
-    few_samples_note,
-    float_hop,
-    lossy_hop,
-    recorded_hop,
-    speed_verdict,
-)
+from vidrisk.export.gate import few_samples_note, float_hop, lossy_hop, recorded_hop, speed_verdict
 from vidrisk.export.graphs import export_onnx
 from vidrisk.export.judge import Files, SearchJudge, StageJudge, graphs_from_contract
 from vidrisk.export.merge import has_adapter, merged_from_trained
+from vidrisk.export.outputs import Outputs, Validation
 from vidrisk.export.pack import bundle_from_variants, waived_of
 from vidrisk.export.page import gate_page
 from vidrisk.export.qat import QatOptions, finished_by_qat
 from vidrisk.export.quantise import CalibrationFrames, Quantised, layer_ranges, quantised_encoder
 from vidrisk.export.registry import exporter_config
+from vidrisk.export.report import GateReport, Hop, Lap, Verdict
 from vidrisk.export.trained import ExportOptions, Trained
 from vidrisk.runtimes.bundle import Bundle, VariantName, check_vacant
 from vidrisk.runtimes.errors import DataError, GateRefused, MissingExtra
@@ -247,17 +238,14 @@ class _Export:
         lossy = variant in ("int8", "mixed")
         fix = ("calibrate on more or other data (--calib, --calib-samples), try --qat-steps 200, or accept the loss with "
                "--allow-drop") if lossy else "run vidrisk doctor, and report this with the versions that it lists"
-        self.report.verdicts.append(f"{variant}: not shipped. {reason}")
+        self.report.verdicts.append(Verdict(variant, shipped=False, reason=reason))
         raise GateRefused(f"the gate refused {where}, no bundle was written: {reason}", fix=fix, report=self.report)
 
     def _packed(self, out: Path, files: Mapping[VariantName, Files]) -> Bundle:
         self.on_progress("writing the bundle", 0, 1)
         if self.options.only is not None:
             files = {name: made for name, made in files.items() if (name == "fp32") == (self.options.only == "fp32")}
-        for name in files:
-            waived = waived_of(self.report, name)
-            although = f", although the gate would have refused it: {waived}" if waived else ""
-            self.report.verdicts.append(f"{name}: shipped{although}")
+        self.report.verdicts += [Verdict(name, shipped=True, reason=waived_of(self.report, name)) for name in files]
         beside = {"gate.json": self.work / "gate.json", "gate.html": self.work / "gate.html"}
         text = json.dumps(self.report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         beside["gate.json"].write_text(text + "\n", encoding="utf-8")

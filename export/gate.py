@@ -9,206 +9,24 @@ What training recorded must be found again, a floating-point hop must reproduce 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from vidrisk.export.outputs import FloatArray, Ints, Outputs, Validation
 from vidrisk.export.paired import binomial_tail, drop_interval_points, least_provable_points, mcnemar_p, share_interval
+from vidrisk.export.report import Change, Flip, Hop, Lap
 from vidrisk.runtimes.contract import Contract, Target
 from vidrisk.runtimes.errors import DataError
 from vidrisk.runtimes.probabilities import expected_calibration_error, probabilities_from_logits
-from vidrisk.runtimes.runner import Runner
 
-FloatArray = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-BATCH = 16
 LOGIT_TOLERANCE = 1e-3
 FEW_SAMPLES = 100
 MAX_FLIPS = 200
 RECORDED_P = 1e-3  # an export is refused wrongly once in a thousand at most
 COLLAPSED_SAMPLES = 5  # fewer that all turn to the one other class may be chance, and are a matter of accuracy
 NOT_FINITE = "outputs are not finite"
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Labelled samples that the gate judges on.
-
-    Attributes:
-        frames: ``uint8 (N, T, H, W, 3)``.
-        truth: label indices ``int64 (N,)`` per target name.
-        names: N names, to say which samples flipped.
-    """
-
-    frames: npt.NDArray[np.uint8]
-    truth: Mapping[str, npt.NDArray[np.int64]]
-    names: Sequence[str]
-
-    def __post_init__(self) -> None:
-        lengths = {len(self.frames), len(self.names), *(len(t) for t in self.truth.values())}
-        if len(lengths) != 1 or not len(self.frames):
-            raise DataError(f"validation samples of lengths {sorted(lengths)}", allowed="equal lengths, at least one sample")
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What one stage of the export computes on the validation samples.
-
-    Attributes:
-        features: ``float32 (N·T, D)``.
-        logits: ``float32 (N, C)`` per target name.
-        ms_per_frame: median time of the encoder per frame, in batches of ``BATCH`` frames.
-    """
-
-    features: FloatArray
-    logits: Mapping[str, FloatArray]
-    ms_per_frame: float
-
-
-@dataclass(frozen=True)
-class Flip:
-    """A sample whose prediction changed. Labels are texts; the label of outputs that are not finite is empty.
-
-    Attributes:
-        index: place among the validation samples.
-        confidence_before, confidence_after: probability of the predicted label, 0–1.
-    """
-
-    index: int
-    sample: str
-    target: str
-    truth: str
-    before: str
-    after: str
-    confidence_before: float
-    confidence_after: float
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a hop did to one target. A drop above 0 is a loss.
-
-    Attributes:
-        top1_before, top1_after: 0–1.
-        interval_points: 95 % interval of the drop in percentage points.
-        p_value: how likely chance alone explains the drop.
-        per_class: drop of recall in points, of the classes that have samples.
-        ece_before, ece_after: expected calibration error of the top-1 confidence; NaN where outputs are not finite or unknown.
-    """
-
-    target: str
-    top1_before: float
-    top1_after: float
-    drop_points: float
-    interval_points: tuple[float, float]
-    p_value: float
-    per_class: dict[str, float]
-    ece_before: float
-    ece_after: float
-
-
-@dataclass(frozen=True)
-class Hop:
-    """The comparison of one stage with the one before it.
-
-    Attributes:
-        waived: it loses more than it may, and was let pass all the same; ``reason`` says what.
-        agreement: share of samples that keep their prediction in every target, 0–1; NaN where there is none to compare with.
-        drop_points: percentage points of top-1 lost in the worst target.
-        largest_logit_difference, largest_feature_difference: infinite where outputs are not finite, NaN as ``agreement``.
-        ms_per_frame: time of the encoder in this stage.
-        flips: the first 200, one per target that changed.
-        flipped: samples whose prediction changed in any target.
-    """
-
-    name: str
-    variant: str
-    runtime: str
-    passed: bool
-    reason: str
-    waived: bool
-    agreement: float
-    drop_points: float
-    largest_logit_difference: float
-    largest_feature_difference: float
-    ms_per_frame: float
-    changes: tuple[Change, ...]
-    flips: tuple[Flip, ...]
-    flipped: int
-
-
-@dataclass(frozen=True)
-class Lap:
-    """How fast and how large a variant is on one runtime; ``bytes`` counts the files of all its graphs."""
-
-    variant: str
-    runtime: str
-    ms_per_frame: float
-    frames_per_s: float
-    bytes: int
-
-
-@dataclass
-class GateReport:
-    """Content of ``gate.json`` and ``gate.html``; it fills as the export goes.
-
-    Attributes:
-        note: says when the samples are too few.
-        target: ``cpu``, ``gpu`` or ``jetson``.
-        search: one row per block that the precision search measured.
-        points: the choices of blocks in floating point that it tried.
-        recipe: ways to quantise that were tried, with the signal-to-noise ratio of each.
-        temperature: by variant and target.
-        calibration: what the ranges were measured on, and how.
-        verdicts: one sentence per variant, ``<variant>: shipped`` or ``<variant>: not shipped``, and why.
-    """
-
-    max_drop: float
-    samples: int
-    note: str = ""
-    target: str = "cpu"
-    hops: list[Hop] = field(default_factory=list)
-    laps: list[Lap] = field(default_factory=list)
-    search: list[dict[str, Any]] = field(default_factory=list)
-    points: list[dict[str, Any]] = field(default_factory=list)
-    recipe: list[dict[str, Any]] = field(default_factory=list)
-    temperature: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    calibration: dict[str, Any] = field(default_factory=dict)
-    verdicts: list[str] = field(default_factory=list)
-
-    @property
-    def shipped(self) -> tuple[str, ...]:
-        """Variants that the bundle holds; none when the gate refused."""
-        return tuple(variant for variant, _, verdict in (each.partition(": ") for each in self.verdicts)
-                     if verdict.startswith("shipped"))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and containers, ready for JSON; what is not finite becomes None."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
-
-
-def outputs_of(encoder: Runner, head: Runner, contract: Contract, frames: npt.NDArray[np.uint8]) -> Outputs:
-    """Run encoder and head over ``uint8 (N, T, H, W, 3)``."""
-    samples, moments = frames.shape[:2]
-    flat = frames.reshape(-1, *frames.shape[2:])
-    features: list[FloatArray] = []
-    seconds: list[float] = []
-    encoder.infer({"frames": flat[:BATCH]})  # warm-up, so that no stage is timed while it compiles
-    for begin in range(0, len(flat), BATCH):
-        batch = flat[begin : begin + BATCH]
-        clock = time.perf_counter()
-        features.append(np.asarray(encoder.infer({"frames": batch})["features"], np.float32))
-        seconds.append((time.perf_counter() - clock) / len(batch))
-    whole = np.concatenate(features)
-    by_clip = whole.reshape(samples, moments, -1)
-    parts = [head.infer({"features": by_clip[begin : begin + BATCH]}) for begin in range(0, samples, BATCH)]
-    logits = {t.name: np.concatenate([np.asarray(p[f"{t.name}_logits"], np.float32) for p in parts]) for t in contract.targets}
-    return Outputs(whole, logits, float(np.median(seconds)) * 1e3)
 
 
 def recorded_hop(outputs: Outputs, validation: Validation, contract: Contract, recorded: Mapping[str, float]) -> Hop:
@@ -368,13 +186,3 @@ def _largest(before: FloatArray, after: FloatArray) -> float:
 
 def _refused(hop: Hop, reason: str) -> Hop:
     return replace(hop, passed=False, reason=reason)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from torch import nn
 
-from vidrisk.export.gate import BATCH, Outputs, Validation, lossy_hop, outputs_of
+from vidrisk.export.gate import lossy_hop
+from vidrisk.export.outputs import BATCH, Outputs, Validation, outputs_of
 from vidrisk.runtimes.bundle import Graph
 from vidrisk.runtimes.contract import Contract
 from vidrisk.runtimes.probabilities import probabilities_from_logits

@@ -7,8 +7,9 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from vidrisk.export.gate import GateReport, speed_verdict
+from vidrisk.export.gate import speed_verdict
 from vidrisk.export.judge import Files, StageJudge
+from vidrisk.export.report import GateReport
 from vidrisk.runtimes.bundle import Bundle, Manifest, Variant, VariantName, write_bundle
 
 MADE_WITH = ("vidrisk", "torch", "transformers", "onnx", "onnxruntime", "openvino")

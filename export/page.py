@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vidrisk.export.gate import Flip, GateReport, Hop, Lap
 from vidrisk.export.paired import SIGNIFICANT, least_provable_points
+from vidrisk.export.report import Flip, GateReport, Hop, Lap
 from vidrisk.runtimes.contract import Contract
 
 TEMPLATE = "gate.html.j2"
@@ -64,7 +64,7 @@ def gate_page(report: GateReport, contract: Contract, frames: npt.NDArray[np.uin
         report=report, contract=contract, title=title, headline=headline, cards=cards, more_flips=len(flips) - len(cards),
         judged=[hop for hop in report.hops if hop.changes and (hop.flipped or hop.variant not in FLOAT_VARIANTS)],
         fastest={variant: _fastest(report.laps, variant) for variant in dict.fromkeys(lap.variant for lap in report.laps)},
-        refusals=[verdict for verdict in report.verdicts if ": not shipped" in verdict],
+        refusals=[verdict for verdict in report.verdicts if not verdict.shipped],
         rows=sorted(report.search, key=lambda row: -row["noise_share"]), significant=SIGNIFICANT,
         least_points=least_provable_points(report.samples))
     return page.encode("utf-8", "replace").decode("utf-8")  # names of files may hold what no encoding knows

@@ -18,7 +18,8 @@ from vidrisk.data.choice import balanced_order
 from vidrisk.data.table import Sample
 from vidrisk.data.targets import truth_from_table
 from vidrisk.export.export import OnProgress, export_bundle
-from vidrisk.export.gate import GateReport, Validation
+from vidrisk.export.outputs import Validation
+from vidrisk.export.report import GateReport
 from vidrisk.export.trained import ExportOptions, Trained
 from vidrisk.frames import read_clips
 from vidrisk.run import METRICS, Run

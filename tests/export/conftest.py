@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from vidrisk.export.gate import Validation
 from vidrisk.export.graphs import export_onnx
 from vidrisk.export.judge import graphs_from_contract
 from vidrisk.export.merge import merged_from_trained
+from vidrisk.export.outputs import Validation
 from vidrisk.export.registry import exporter_config
 from vidrisk.export.trained import Trained
 from vidrisk.models.heads import Head

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from vidrisk.export.export import export_bundle
-from vidrisk.export.gate import Validation
+from vidrisk.export.outputs import Validation
 from vidrisk.export.trained import ExportOptions, Trained
 from vidrisk.runtimes import Bundle, open_runner
 from vidrisk.runtimes.errors import BundleError, DataError, GateRefused, RuntimeFailure, SettingsError

@@ -15,8 +15,8 @@ from torch import nn
 
 from vidrisk.export import export as module
 from vidrisk.export.export import export_bundle
-from vidrisk.export.gate import Validation
 from vidrisk.export.graphs import export_onnx
+from vidrisk.export.outputs import Validation
 from vidrisk.export.trained import ExportOptions, Trained
 from vidrisk.runtimes.errors import GateRefused
 from vidrisk.runtimes.openvino import OpenVinoRunner

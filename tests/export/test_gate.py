@@ -11,22 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidrisk.export.gate import (
-    LOGIT_TOLERANCE,
-    MAX_FLIPS,
-    GateReport,
-    Hop,
-    Lap,
-    Outputs,
-    Validation,
-    few_samples_note,
-    float_hop,
-    lossy_hop,
-    outputs_of,
-    recorded_hop,
-    speed_verdict,
-)
+from vidrisk.export.gate import LOGIT_TOLERANCE, MAX_FLIPS, few_samples_note, float_hop, lossy_hop, recorded_hop, speed_verdict
+from vidrisk.export.outputs import Outputs, Validation, outputs_of
 from vidrisk.export.paired import drop_interval_points, mcnemar_p
+from vidrisk.export.report import GateReport, Hop, Lap, Verdict
 from vidrisk.runtimes import Contract, FakeRunner, PixelSpec, Target, TimeSpec
 from vidrisk.runtimes.errors import DataError
 
@@ -261,7 +249,7 @@ def test_the_report_is_json() -> None:
                         search=[{"block": "b", "noise_share": np.float32(0.5), "float_ms": math.inf}],
                         points=[{"float_blocks": ("a", "b"), "inside": np.bool_(True)}],
                         temperature={"fp32": {"action": 1.2}},
-                        verdicts=["fp32: shipped", "int8: not shipped. slow", "merged: shipped too"])
+                        verdicts=[Verdict("fp32", True), Verdict("int8", False, "slow"), Verdict("merged", True, "too")])
     again = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert again["hops"][0]["runtime"] == "openvino" and again["hops"][0]["changes"][0]["target"] == "action"
     assert again["hops"][1]["largest_logit_difference"] is None and again["hops"][1]["flips"][0]["confidence_after"] is None

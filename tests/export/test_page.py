@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidrisk.export.gate import GateReport, Lap, Outputs, Validation, few_samples_note, float_hop, lossy_hop, recorded_hop
+from vidrisk.export.gate import few_samples_note, float_hop, lossy_hop, recorded_hop
+from vidrisk.export.outputs import Outputs, Validation
 from vidrisk.export.page import MAX_THUMBNAILS, gate_page, picture_from_clip
+from vidrisk.export.report import GateReport, Lap, Verdict
 from vidrisk.runtimes import Contract, PixelSpec, Target, TimeSpec
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -70,7 +72,7 @@ def made(samples: int = 240, *, noise: float = 0.35, moments: int = 1, side: int
     if passed:
         report.temperature = {"fp32": {"defect": 1.31, "level": 0.94}, "mixed": {"defect": 1.44, "level": 0.97}}
     reason = next((hop.reason for hop in report.hops if not hop.passed), "")
-    report.verdicts = ["fp32: shipped", "mixed: shipped"] if passed else [f"mixed: not shipped. {reason}"]
+    report.verdicts = [Verdict("fp32", True), Verdict("mixed", True)] if passed else [Verdict("mixed", False, reason)]
     return report, validation.frames
 
 
@@ -122,22 +124,25 @@ def test_a_refused_export_names_the_hop_and_the_reason() -> None:
 
 
 def test_a_waived_drop_is_said_first() -> None:
-    _, page = page_of(noise=2.0, max_drop=0.3, allow_drop=True)
-    assert "! Shipped: fp32, mixed It loses more than the budget allows, and was let pass on request: top-1 falls by" in page.text
+    report, frames = made(noise=2.0, max_drop=0.3, allow_drop=True)
+    report.verdicts[1] = Verdict("mixed", True, "top-1 falls by 9 points")
+    page = Tags(gate_page(report, CONTRACT, frames, "b"))
+    said = "! Shipped: fp32, mixed The gate would have refused it, and was overruled on request: top-1 falls by 9 points."
+    assert said in page.text
     assert page.text.count("! let pass") == 2
 
 
 def test_a_slower_variant_is_refused_in_its_own_words() -> None:
     report, frames = made()
-    report.verdicts = ["mixed: not shipped. mixed needs 12.1 ms per frame at best"]
+    report.verdicts = [Verdict("mixed", False, "mixed needs 12.1 ms per frame at best")]
     page = Tags(gate_page(report, CONTRACT, frames, "b"))
-    assert "✗ Refused: nothing was shipped mixed: not shipped. mixed needs 12.1 ms per frame at best." in page.text
+    assert "✗ Refused: nothing was shipped mixed: mixed needs 12.1 ms per frame at best." in page.text
 
 
 @pytest.mark.parametrize("hops", [0, 1, 2, 4])
 def test_a_report_that_ends_early(hops: int) -> None:
     report, frames = made(60)
-    short = GateReport(report.max_drop, 60, hops=report.hops[:hops], verdicts=["merged: not shipped. no reason"])
+    short = GateReport(report.max_drop, 60, hops=report.hops[:hops], verdicts=[Verdict("merged", False, "no reason")])
     page = Tags(gate_page(short, CONTRACT, frames, "b"))
     assert "✗ Refused" in page.text and ("Hop by hop" in page.text) == (hops > 0)
     assert "60 samples" in page.text or "60 labelled photos" in page.text

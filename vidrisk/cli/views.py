@@ -13,7 +13,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from vidrisk.evaluate import Evaluation
-    from vidrisk.export.gate import GateReport
+    from vidrisk.export.report import GateReport
     from vidrisk.runtimes.bundle import Bundle
 
 
