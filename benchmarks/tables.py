@@ -10,6 +10,7 @@ import ast
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,51 @@ def export() -> str:
             + grid(["runtime", "variant", "four levels, top-1 on the test split", "same as fp32", "frames/s, batch 8"], lines))
 
 
+def int8() -> str:
+    """Accuracy and speed of every method, one column per dataset; the transformer with outliers; memory and time."""
+    found = result("int8")
+    named = {"elpv": "elpv, trained", "elpv_probe": "elpv, frozen features", "magnetic_tile": "magnetic tile",
+             "brick_crack": "brick crack", "ut_interaction": "UT-Interaction"}
+    parts = {title: found[name] for name, title in named.items() if name in found}
+    tables = [_int8_table(parts, _lost), _int8_table(parts, _speed)]
+    if "outliers" in found:
+        models = found["outliers"]["models"]
+        tables.append(_int8_table({f"ViT, {name}": part for name, part in models.items()}, _lost))
+    if "memory" in found:
+        rows = [["vidrisk" if row["kind"] == "ours" else "ONNX Runtime, entropy", str(row["samples"]), f"{row['peak_mb']:,} MB"]
+                for row in found["memory"]["rows"]]
+        tables.append(grid(["calibration of EfficientNet-Lite0, 224²", "samples", "peak memory of the process"], rows))
+    if "export_time" in found:
+        whole = found["export_time"]
+        rows = [[what, f"{seconds:.0f} s"] for what, seconds in whole["phases_s"].items() if seconds >= 1]
+        tables.append(grid(["phase of an export", f"{whole['seconds']:.0f} s in all"], rows))
+    return "\n\n".join(tables)
+
+
+def _int8_table(parts: dict[str, Any], cell: Callable[[dict[str, Any]], str]) -> str:
+    header = [f"{title} ({part['test_samples']} samples, fp32 {100 * part['fp32']['openvino']['top1']:.1f} %)"
+              for title, part in parts.items()]
+    by_method = [{(row["method"], row["profile"]): cell(row) for row in part["rows"]} for part in parts.values()]
+    methods = dict.fromkeys(key for cells in by_method for key in cells)
+    rows = [[", ".join(key), *(cells.get(key, "–") for cells in by_method)] for key in methods]
+    return grid(["", *header], rows)
+
+
+def _lost(row: dict[str, Any]) -> str:
+    """Points of top-1 lost, their 95 % interval, and the share of predictions kept, on OpenVINO."""
+    if "openvino" not in row:
+        return "–"
+    low, high = row["openvino"]["drop_interval"]
+    mark = "*" if any(note["waived"] for note in row["notes"]) else ""
+    return f"{row['openvino']['drop_points']:.1f} [{low:.1f}, {high:.1f}], {100 * row['openvino']['agreement']:.1f} %{mark}"
+
+
+def _speed(row: dict[str, Any]) -> str:
+    """Frames per second on OpenVINO and ONNX Runtime, each with its ratio to fp32 there."""
+    return " · ".join(f"{row['frames_per_s'][runtime]:.0f} (× {row['speedup'][f'{runtime} over {runtime} fp32']:.2f})"
+                      for runtime in ("openvino", "onnxruntime") if runtime in row.get("frames_per_s", {})) or "–"
+
+
 def footprint() -> str:
     rows = [[row["what"], row["measured"], row["limit"]] for row in result("footprint")["rows"]]
     return grid(["what", "measured", "limit"], rows)
@@ -80,7 +126,7 @@ def files() -> str:
 
 
 def with_tables(text: str) -> str:
-    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, export, footprint, files)}
+    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, int8, export, footprint, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 
 

@@ -38,6 +38,11 @@ def equalised_from_float(model: onnx.ModelProto, statistics: Mapping[str, Statis
     return _migrated(model, statistics, made_by=("Conv", "Gemm", "MatMul"))
 
 
+def migrated_tensors(model: onnx.ModelProto) -> set[str]:
+    """Activations that either migration may scale: all others stay what they are, and so do their statistics."""
+    return {name for stream in _streams(Net(model)) for name in stream.tensors}
+
+
 @dataclass(frozen=True)
 class Stream:
     """Tensors that must be scaled alike, with all that make and all that read them."""

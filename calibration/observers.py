@@ -90,11 +90,11 @@ class _Observer:
 
     def observe(self, name: str, values: Array) -> None:
         lined = _by_channel(values)
-        largest = np.maximum(lined.max(axis=0).max(axis=1), -lined.min(axis=0).min(axis=1)).astype(np.float64)
+        largest = np.maximum(lined.max(axis=2).max(axis=0), -lined.min(axis=2).min(axis=0)).astype(np.float64)
         if not np.isfinite(largest).all():
             raise DataError(f"activation {name} is not finite on the calibration data",
                             fix="look for a broken sample or weights with NaN")
-        total = np.einsum("nci->c", lined, dtype=np.float64)
+        total = lined.sum(axis=2).sum(axis=0, dtype=np.float64)
         if not self.histogram.count:
             self.largest, self.total = np.zeros_like(largest), np.zeros_like(total)
         elif len(largest) != len(self.largest):  # a batch or a length lies along that axis: all values are one channel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
@@ -11,11 +11,12 @@ import onnx
 from vidrisk.calibration.graph import FloatArray, Net
 from vidrisk.calibration.histogram import Method
 from vidrisk.calibration.journal import Journal
-from vidrisk.calibration.observers import Statistics, ranges_from_statistics
+from vidrisk.calibration.observers import Ranges, Statistics, ranges_from_statistics
 from vidrisk.calibration.profiles import Profile
 from vidrisk.calibration.qdq import quantised_from_float
 from vidrisk.calibration.weights import bias_corrected, mse_weight_scales, plain_weight_scales
 
+Scales = dict[str, FloatArray]  # per output channel, by weight name
 WORTH_DB = 0.1  # a step that gains less is left out
 
 
@@ -69,19 +70,27 @@ class Quantiser:
     plain: Observed
     migrated: Observed
     profile: Profile
+    _known: dict[tuple[bool, Method, bool], tuple[Ranges, Scales]] = field(default_factory=dict, init=False, repr=False)
 
     def quantised(self, recipe: Recipe, keep_float: Collection[str] = ()) -> onnx.ModelProto:
         """The Q/DQ graph; nodes named in ``keep_float`` stay in floating point."""
         observed = self.migrated if recipe.migrated else self.plain
-        ranges = ranges_from_statistics(observed.statistics, recipe.method, symmetric=self.profile.symmetric)
-        scales = weight_scales(observed.model, mse=recipe.mse_weights)
+        ranges, scales = self._ranges_and_scales(observed, recipe)
         model = observed.model
         if recipe.corrected:
             model = bias_corrected(model, observed.statistics, scales, keep_float)
         return quantised_from_float(model, ranges, self.profile, keep_float=keep_float, weight_scales=scales)
 
+    def _ranges_and_scales(self, observed: Observed, recipe: Recipe) -> tuple[Ranges, Scales]:
+        """Found once per way to find them: a search asks for dozens of graphs that differ in nothing else."""
+        key = (recipe.migrated, recipe.method, recipe.mse_weights)
+        if key not in self._known:
+            ranges = ranges_from_statistics(observed.statistics, recipe.method, symmetric=self.profile.symmetric)
+            self._known[key] = ranges, weight_scales(observed.model, mse=recipe.mse_weights)
+        return self._known[key]
 
-def weight_scales(model: onnx.ModelProto, *, mse: bool) -> dict[str, FloatArray]:
+
+def weight_scales(model: onnx.ModelProto, *, mse: bool) -> Scales:
     """Scales per output channel by weight name."""
     net = Net(model)
     choose = mse_weight_scales if mse else plain_weight_scales

@@ -20,7 +20,7 @@ from vidrisk.calibration.search import Budget
 from vidrisk.calibration.temperature import fitted_temperature
 from vidrisk.export.gate import few_samples_note, float_hop, lossy_hop, recorded_hop, speed_verdict
 from vidrisk.export.graphs import export_onnx
-from vidrisk.export.judge import Files, SearchJudge, StageJudge, graphs_from_contract
+from vidrisk.export.judge import RACE_ROUNDS, Files, SearchJudge, StageJudge, graphs_from_contract
 from vidrisk.export.merge import has_adapter, merged_from_trained
 from vidrisk.export.outputs import Outputs, Validation
 from vidrisk.export.pack import bundle_from_variants, waived_of
@@ -221,7 +221,7 @@ class _Export:
         sizes = {str(name): sum(path.stat().st_size for path in files[name].values()) for name in files}
         encoders = {(str(name), runtime): files[name]["encoder"] for runtime in installed_runtimes() for name in files}
         self.report.laps = [Lap(name, runtime, seconds * 1e3, 1 / seconds, sizes[name])
-                            for (name, runtime), seconds in self.judge.seconds_per_frame(encoders).items()]
+                            for (name, runtime), seconds in self.judge.seconds_per_frame(encoders, RACE_ROUNDS).items()]
         for name in files:
             reason = speed_verdict(self.report.laps, name)
             if reason and self.options.target == "cpu" and not self.options.allow_drop:

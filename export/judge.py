@@ -28,7 +28,8 @@ from vidrisk.runtimes.torch import TorchRunner
 Graphs = dict[Literal["encoder", "head"], Graph]
 Files = dict[Literal["encoder", "head"], Path]
 TIMED_BATCH = 8
-TIMED_ROUNDS = 7
+RACE_ROUNDS = 11
+SEARCH_ROUNDS = 4  # of a block, among dozens
 PROBE_FRAMES = 48
 
 
@@ -66,7 +67,7 @@ class StageJudge:
     def open(self, runtime: str, graph: Literal["encoder", "head"], path: Path) -> Runner:
         return BUNDLE_RUNTIMES[runtime](path, self.graphs[graph].inputs, self.graphs[graph].outputs)
 
-    def seconds_per_frame(self, files: Mapping[tuple[str, str], Path]) -> dict[tuple[str, str], float]:
+    def seconds_per_frame(self, files: Mapping[tuple[str, str], Path], rounds: int) -> dict[tuple[str, str], float]:
         """Median time of encoders in batches of ``TIMED_BATCH`` frames, all timed in turns.
 
         Args:
@@ -76,7 +77,7 @@ class StageJudge:
         feed = {"frames": np.ascontiguousarray(np.resize(frames, (TIMED_BATCH, *frames.shape[1:])))}
         with ExitStack() as stack:
             runners = {key: stack.enter_context(self.open(key[1], "encoder", path)) for key, path in files.items()}
-            return {key: each / TIMED_BATCH for key, each in seconds_in_turns(runners, feed, TIMED_ROUNDS).items()}
+            return {key: each / TIMED_BATCH for key, each in seconds_in_turns(runners, feed, rounds).items()}
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class SearchJudge:
             files = {(str(i), self.runtime): Path(folder) / f"{i}.onnx" for i in range(len(models))}
             for path, model in zip(files.values(), models, strict=True):
                 onnx.save_model(model, str(path))
-            return [each * 1e3 for each in self.stages.seconds_per_frame(files).values()]
+            return [each * 1e3 for each in self.stages.seconds_per_frame(files, SEARCH_ROUNDS).values()]
 
     @cached_property
     def _probe(self) -> tuple[Validation, Outputs]:

@@ -18,7 +18,7 @@ from vidrisk.calibration.cache import key_of, load_statistics, save_statistics
 from vidrisk.calibration.graph import Net, checked_float
 from vidrisk.calibration.histogram import BINS
 from vidrisk.calibration.journal import Journal
-from vidrisk.calibration.migration import equalised_from_float, smoothed_from_float
+from vidrisk.calibration.migration import equalised_from_float, migrated_tensors, smoothed_from_float
 from vidrisk.calibration.observers import observed_statistics, ranges_from_statistics
 from vidrisk.calibration.profiles import Profile
 from vidrisk.calibration.qdq import quantised_tensors
@@ -77,9 +77,9 @@ def quantised_encoder(model: onnx.ModelProto, frames: CalibrationFrames, profile
     """
     checked_float(model)
     key = _key(model, frames)
-    plain = _observed(model, frames, cache, f"{key}-plain", on_progress)
-    migrated = equalised_from_float(smoothed_from_float(model, plain.statistics), plain.statistics)
-    quantiser = Quantiser(plain, _observed(migrated, frames, cache, f"{key}-migrated", on_progress), profile)
+    tensors = quantised_tensors(Net(model))
+    plain = _observed(model, tensors, frames, cache, f"{key}-plain", on_progress)
+    quantiser = Quantiser(plain, _migrated(plain, tensors, frames, cache, f"{key}-migrated", on_progress), profile)
     settings = {"vidrisk": __version__, "profile": profile.name, "runtime": judge.runtime, "samples": judge.stages.digest}
     journal = Journal(cache / f"{key_of(key.encode(), [], settings)}.jsonl")
     trials = chosen_recipe(quantiser, judge.sqnr_db, journal, lambda done, total: on_progress("choosing a recipe", done, total))
@@ -95,7 +95,7 @@ def layer_ranges(model: onnx.ModelProto, frames: CalibrationFrames, profile: Pro
                  on_progress: OnProgress) -> dict[str, tuple[float, float]]:
     """Ranges of the inputs of weighted layers, by the path of the module that each comes from."""
     net = Net(model)
-    observed = _observed(model, frames, cache, _key(model, frames) + "-plain", on_progress)
+    observed = _observed(model, quantised_tensors(net), frames, cache, _key(model, frames) + "-plain", on_progress)
     ranges = ranges_from_statistics(observed.statistics, "minmax", symmetric=profile.symmetric)
     return {node.name.partition("/")[0]: ranges[node.input[0]] for node in net.nodes if net.is_weighted(node)}
 
@@ -105,12 +105,23 @@ def _key(model: onnx.ModelProto, frames: CalibrationFrames) -> str:
     return key_of(model.SerializeToString(deterministic=True), [frames.digest.encode()], settings)
 
 
-def _observed(model: onnx.ModelProto, frames: CalibrationFrames, cache: Path, key: str, on_progress: OnProgress) -> Observed:
+def _observed(model: onnx.ModelProto, tensors: set[str], frames: CalibrationFrames, cache: Path, key: str,
+              on_progress: OnProgress) -> Observed:
     statistics = load_statistics(cache, key)
     if statistics is None:
-        statistics = observed_statistics(model, _feeds(frames, model, on_progress), names=quantised_tensors(Net(model)))
+        statistics = observed_statistics(model, _feeds(frames, model, on_progress), names=tensors)
         save_statistics(cache, key, statistics)
     return Observed(model, statistics)
+
+
+def _migrated(plain: Observed, tensors: set[str], frames: CalibrationFrames, cache: Path, key: str,
+              on_progress: OnProgress) -> Observed:
+    """The same function with range moved into the weights. Only what changed is observed again."""
+    model = equalised_from_float(smoothed_from_float(plain.model, plain.statistics), plain.statistics)
+    changed = tensors & migrated_tensors(plain.model)
+    if not changed:
+        return plain
+    return Observed(model, plain.statistics | _observed(model, changed, frames, cache, key, on_progress).statistics)
 
 
 def _feeds(frames: CalibrationFrames, model: onnx.ModelProto,
