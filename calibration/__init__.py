@@ -4,11 +4,11 @@ came from. Read it in this order:
     graph       an ONNX graph as a net of nodes and tensors
     histogram   a one-pass histogram, and ranges from it
     observers   a histogram per activation, batch by batch; ``cache`` keeps them
-    profiles    what integer kernels want; ``qdq`` inserts Q/DQ pairs accordingly
     weights     weight scales and bias correction; ``migration`` moves range from activations into weights
+    profiles    what integer kernels want; ``qdq`` inserts Q/DQ pairs accordingly
     recipe      which of these steps gain
     blocks      pieces of a graph; ``search`` finds those that stay in floating point; ``journal`` keeps what it measured
-    temperature confidence that can be believed
+    temperature  confidence that can be believed
 """
 
 from vidrisk.calibration.histogram import Histogram, range_from_histogram

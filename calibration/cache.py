@@ -67,9 +67,10 @@ def save_statistics(folder: Path, key: str, statistics: Mapping[str, Statistics]
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        kept = sorted(folder.glob("statistics-*"), key=lambda old: old.stat().st_mtime_ns, reverse=True)
-        for old in kept[KEPT_FILES:]:
-            old.unlink(missing_ok=True)
+        for kind in ("statistics-*", "*.jsonl"):  # journals of searches lie beside them
+            kept = sorted(folder.glob(kind), key=lambda old: old.stat().st_mtime_ns, reverse=True)
+            for old in kept[KEPT_FILES:]:
+                old.unlink(missing_ok=True)
     except OSError as error:
         log.info("the statistics are not kept: %s", error)  # a read-only home costs a measurement per export, no more
 

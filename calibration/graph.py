@@ -14,6 +14,8 @@ from vidrisk.runtimes.errors import DataError
 
 FloatArray = npt.NDArray[np.float32]
 WEIGHTED = ("Conv", "MatMul", "Gemm")
+QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+             "MatMulInteger")
 
 
 class Net:
@@ -30,6 +32,8 @@ class Net:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
         graph = self.model.graph
+        for number, node in enumerate(graph.node):
+            node.name = node.name or f"{node.op_type}_{number}"  # ONNX does not insist on names; Q/DQ nodes are named after them
         self.weights: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         self.maker: dict[str, onnx.NodeProto] = {name: node for node in graph.node for name in node.output}
         self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
@@ -104,5 +108,5 @@ def checked_float(model: onnx.ModelProto) -> None:
     Raises:
         DataError: it does.
     """
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+    if any(node.op_type in QUANTISED for node in model.graph.node):
         raise DataError("the graph is quantised already", fix="export from the floating-point run")

@@ -21,7 +21,11 @@ class Journal:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._values: dict[str, Any] = {}
-        text = path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
+        except OSError as error:
+            log.info("%s cannot be read, so all is measured again: %s", path, error)
+            text = ""
         for line in text.splitlines():
             try:
                 step, value = json.loads(line)

@@ -22,6 +22,7 @@ from vidrisk.calibration.graph import FloatArray, Net, checked_float
 from vidrisk.calibration.observers import Ranges
 from vidrisk.calibration.profiles import Profile
 from vidrisk.calibration.weights import SMALLEST_SCALE, integers_from_weight, plain_weight_scales
+from vidrisk.runtimes.errors import DataError
 
 BIAS_MAX = 2**30  # half of what the accumulator holds, so that the products fit in beside it
 
@@ -37,7 +38,7 @@ def quantised_from_float(model: onnx.ModelProto, ranges: Ranges, profile: Profil
         weight_scales: scale per output channel by weight name; absent ones take the channel's largest value / 127.
 
     Raises:
-        DataError: the graph is quantised already.
+        DataError: the graph is quantised already, or an activation has no range.
     """
     checked_float(model)
     net = Net(model)
@@ -101,6 +102,8 @@ class _Pairs:
         """The dequantised name of an activation."""
         result = f"{name}_dequantized"
         if name not in self.behind:
+            if name not in self.ranges:
+                raise DataError(f"activation {name} has no range", fix="observe it: quantised_tensors lists all that are needed")
             scale, zero_point = quantisation_of(*self.ranges[name], self.profile)
             self.net.set_array(f"{name}_scale", np.array(scale, np.float32))
             self.net.set_array(f"{name}_zero_point", np.array(zero_point, self.profile.dtype))
@@ -166,7 +169,7 @@ def _quantise_weight(net: Net, node: onnx.NodeProto, pairs: _Pairs, scale: Float
     weight = net.array(name)
     scale = plain_weight_scales(weight, axis) if scale is None else scale
     input_scale = pairs.scale_of[node.input[0]]
-    has_bias = len(node.input) > 2 and node.input[2] in net.weights
+    has_bias = len(node.input) > 2 and node.input[2] in net.weights and list(net.weights[node.input[2]].dims) == [len(scale)]
     if has_bias and profile.integer_bias:
         bias = net.array(node.input[2])
         # Where a bias would overflow, its channel's weights count for nothing beside it: a coarser scale loses nothing.

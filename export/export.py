@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
@@ -38,6 +39,11 @@ log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], None]
 AGREEMENT_AIM = 0.985  # of quantised predictions with floating-point ones; the search goes for it, the gate judges the drop
+LOSSY = ("int8", "mixed")
+# What can be done about a refusal, by the variant of the hop.
+FAULT = "this is a fault of the export, not of the data: please report it with the versions in use"
+FIXES = {"trained": "compare labels.json and config.yaml with what was trained",
+         **dict.fromkeys(LOSSY, "calibrate on more or other samples, fine-tune with the rounding (qat_steps), or allow the drop")}
 COVERAGE_FRAMES = 64
 MAX_OUTSIDE = 0.5  # of the validation pixels, beyond what calibration has seen
 
@@ -65,16 +71,22 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
     if not installed_runtimes():
         raise MissingExtra("onnxruntime", "cpu")
     if options.int8 and calibration is None:
-        raise DataError("no calibration frames", fix="give them with --calib")
+        raise DataError("no calibration frames", fix="INT8 needs some")
     with tempfile.TemporaryDirectory(prefix="vidrisk-export-") as scratch:
         export = _Export(trained, validation, calibration, options, Path(scratch), on_progress)
+        page = out.with_name(f"{out.name}.refused.html")
+        page.unlink(missing_ok=True)  # of an earlier try
         try:
             return export.run(out), export.report
         except GateRefused as refusal:
-            page = out.with_name(f"{out.name}.refused.html")
-            page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(export.page(out.name), encoding="utf-8")
-            raise GateRefused(f"{refusal.what} (see {page.name})", fix=refusal.fix, report=export.report) from refusal
+            where = ""
+            try:
+                page.parent.mkdir(parents=True, exist_ok=True)
+                page.write_text(export.page(out.name), encoding="utf-8")
+                where = f" (see {page.name})"
+            except OSError as error:
+                log.warning("%s cannot be written: %s", page, error)
+            raise GateRefused(f"{refusal.what}{where}", fix=refusal.fix, report=export.report) from refusal
 
 
 class _Export:
@@ -85,9 +97,10 @@ class _Export:
         self.trained, self.validation, self.calibration, self.options = trained, validation, calibration, options
         self.work, self.on_progress = work, on_progress
         self.contract = trained.contract
+        self.best = ""  # what the search came to, in words
         self.judge = StageJudge(self.contract, graphs_from_contract(self.contract, trained.width), validation)
         count = len(validation.names)
-        self.report = GateReport(options.max_drop, count, note=few_samples_note(count), target=options.target)
+        self.report = GateReport(options.max_drop, count, note=few_samples_note(count, options.max_drop), target=options.target)
 
     def page(self, title: str) -> str:
         return gate_page(self.report, self.contract, self.validation.frames, title)
@@ -96,9 +109,8 @@ class _Export:
         merged, exact = self._merged()
         fp32 = self._onnx(merged, self.trained.head, "fp32")
         floats = self._floats("merged → onnx fp32", exact, fp32)
-        fastest = next(iter(floats))
         files: dict[VariantName, Files] = {"fp32": fp32}
-        outputs: dict[VariantName, Outputs] = {"fp32": floats[fastest]}
+        outputs: dict[VariantName, Outputs] = {"fp32": next(iter(floats.values()))}
         if self.options.int8 and self.calibration is not None:
             self._covers(self.calibration)
             source = self._finished(merged, fp32, self.calibration) if self.options.qat_steps else fp32
@@ -115,7 +127,8 @@ class _Export:
         trained = self.trained
         before = self.judge.torch(trained.encoder, trained.head)
         if trained.recorded:
-            self._admit([recorded_hop(before, self.validation, self.contract, trained.recorded)])
+            same = trained.recorded_on == len(self.validation.names)
+            self._admit([recorded_hop(before, self.validation, self.contract, trained.recorded, same_samples=same)])
         merged = merged_from_trained(trained.encoder)
         outputs = self.judge.torch(merged, trained.head)
         name = "adapter → merged" if has_adapter(trained.encoder) else "frozen → folded"
@@ -125,65 +138,65 @@ class _Export:
     def _finished(self, merged: nn.Module, fp32: Files, calibration: CalibrationFrames) -> Files:
         """The model after a quantisation-aware finish, in floating point: better than before once it is rounded, and only then."""
         if self.trained.clips is None:
-            raise DataError("no training samples for --qat-steps", fix="the run's data must still be in its place")
+            raise DataError("no training samples for the quantisation-aware finish", fix="do without qat_steps")
         profile = self.options.profile
         ranges = layer_ranges(onnx.load(str(fp32["encoder"])), calibration, profile, self._cache, self.on_progress)
         encoder, head = finished_by_qat(merged, self.trained.head, ranges, profile, (), self.trained.clips,
                                         QatOptions(self.options.qat_steps), self.on_progress)
-        files = self._onnx(encoder, head, "int8")
-        self._floats("finished → onnx", self.judge.torch(encoder, head), files)
+        files = self._onnx(encoder, head, "finished")
+        self._floats("finished → onnx", self.judge.torch(encoder, head), files, "finished")
         return files
 
-    def _onnx(self, encoder: nn.Module, head: nn.Module, variant: VariantName) -> Files:
+    def _onnx(self, encoder: nn.Module, head: nn.Module, stage: str) -> Files:
         self.on_progress("exporting to ONNX", 0, 1)
         pixel, graphs = self.contract.pixel, self.judge.graphs
         config = exporter_config(self.trained.family, self.trained.backbone_config)
         frames = config.generate_dummy_inputs(batch_size=2, height=pixel.height, width=pixel.width)["frames"]
         features = torch.zeros((2, self.contract.frames, self.trained.width))
-        files: Files = {name: self.work / f"{name}.{variant}.onnx" for name in graphs}
+        files: Files = {name: self.work / f"{name}.{stage}.onnx" for name in graphs}
         export_onnx(encoder, frames, graphs["encoder"].inputs, graphs["encoder"].outputs, files["encoder"])
         export_onnx(head, features, graphs["head"].inputs, graphs["head"].outputs, files["head"])
         return files
 
-    def _floats(self, hop: str, exact: Outputs, files: Files) -> dict[str, Outputs]:
-        """What float ONNX files compute, by runtime, the fastest first."""
+    def _floats(self, hop: str, exact: Outputs, files: Files, variant: str = "fp32") -> dict[str, Outputs]:
+        """What float ONNX files compute, by runtime."""
         floats = self._outputs(hop, files, installed_runtimes())
-        self._admit([self._exact(hop, "fp32", runtime, exact, outputs) for runtime, outputs in floats.items()])
-        return dict(sorted(floats.items(), key=lambda item: item[1].ms_per_frame))
+        self._admit([self._exact(hop, variant, runtime, exact, outputs) for runtime, outputs in floats.items()])
+        return floats
 
     def _quantised(self, source: Files, floats: Mapping[str, Outputs],
                    calibration: CalibrationFrames) -> tuple[VariantName, Files, Outputs]:
-        """The quantised variant, admitted on every runtime, and its outputs on the fastest. The head stays in fp32: it is a
-        thousandth of the work."""
-        fastest = next(iter(floats))
-        judge = SearchJudge(self.judge, fastest, source["head"], floats[fastest])
+        """The quantised variant, admitted on every runtime, and its outputs on the one that was searched on. The head stays in
+        fp32: it is a thousandth of the work."""
+        judges = {runtime: SearchJudge(self.judge, runtime, source["head"], outputs) for runtime, outputs in floats.items()}
         budget = Budget(self.options.max_drop, AGREEMENT_AIM, self.options.search_s)
-        found = quantised_encoder(onnx.load(str(source["encoder"])), calibration, self.options.profile, judge, budget, self._cache,
+        found = quantised_encoder(onnx.load(str(source["encoder"])), calibration, self.options.profile, judges, budget, self._cache,
                                   self.on_progress)
         self._describe(found, calibration)
         if found.migrated is not None:
-            self._same_function(source, self._with_encoder(source, found.migrated, "migrated"), fastest)
+            self._same_function(source, self._with_encoder(source, found.migrated, "migrated"), found.runtime)
         name: VariantName = "mixed" if found.search.best.float_blocks else "int8"
         files = self._with_encoder(source, found.model, name)
         after = self._outputs(f"onnx fp32 → {name}", files, floats)
         self._admit([self._lossy(f"onnx fp32 → {name}", name, r, floats[r], outputs) for r, outputs in after.items()])
-        return name, files, after[fastest]
+        return name, files, after[found.runtime]
 
     def _same_function(self, before: Files, after: Files, runtime: str) -> None:
         found = [self.judge.onnx(runtime, files) for files in (before, after)]
-        self._admit([self._exact("onnx fp32 → migrated", "fp32", runtime, *found)])
+        self._admit([self._exact("onnx fp32 → migrated", "migrated", runtime, *found)])
 
     def _covers(self, calibration: CalibrationFrames) -> None:
         """Refuse calibration frames that are nothing like the validation frames: black ones, or another camera's."""
         few = list(islice(calibration, COVERAGE_FRAMES))
         if not few:
             return  # said later, with what is allowed
-        low, high = min(frame.min() for frame in few), max(frame.max() for frame in few)
-        frames = self.validation.frames
-        outside = float(((frames < low) | (frames > high)).mean())
+        low, high = int(min(frame.min() for frame in few)), int(max(frame.max() for frame in few))
+        pixels = np.bincount(self.validation.frames[:COVERAGE_FRAMES].ravel(), minlength=256)
+        outside = 1 - float(pixels[low : high + 1].sum() / pixels.sum())
         if outside > MAX_OUTSIDE:
             self._refuse("int8", "onnx fp32 → int8 (calibration)", f"the calibration frames hold pixel values from {low} to {high} "
-                         f"only, and {outside:.0%} of the validation pixels lie outside")
+                         f"only, and {outside:.0%} of the validation pixels lie outside",
+                         "calibrate on samples such as the model will see")
 
     def _with_encoder(self, files: Files, model: onnx.ModelProto, name: str) -> Files:
         path = self.work / f"encoder.{name}.onnx"
@@ -211,6 +224,9 @@ class _Export:
                               for trial in found.trials]
         self.report.search = [vars(row) for row in found.search.rows]
         self.report.points = [vars(point) for point in found.search.points]
+        best = found.search.best
+        self.best = (f"{len(best.float_blocks)} blocks in floating point, {best.agreement:.1%} agreement, "
+                     f"{best.drop_points:.2f} points of drop")
 
     def _race(self, files: Mapping[VariantName, Files]) -> None:
         """Time every variant on every runtime side by side, and refuse what is slower than floating point.
@@ -225,21 +241,19 @@ class _Export:
         for name in files:
             reason = speed_verdict(self.report.laps, name)
             if reason and self.options.target == "cpu" and not self.options.allow_drop:
-                self._refuse(name, "speed", reason)
+                self._refuse(name, "speed", reason, "ship floating point for this target")
 
     def _admit(self, hops: Sequence[Hop]) -> None:
         """Take hops into the report, and stop the export at the first refused one."""
         self.report.hops.extend(hops)
         for hop in hops:
             if not hop.passed:
-                self._refuse(hop.variant, f"{hop.name} ({hop.runtime})", hop.reason)
+                self._refuse(hop.variant, f"{hop.name} ({hop.runtime})", hop.reason, FIXES.get(hop.variant, FAULT))
 
-    def _refuse(self, variant: str, where: str, reason: str) -> None:
-        lossy = variant in ("int8", "mixed")
-        fix = ("calibrate on more or other data (--calib, --calib-samples), try --qat-steps 200, or accept the loss with "
-               "--allow-drop") if lossy else "run vidrisk doctor, and report this with the versions that it lists"
-        self.report.verdicts.append(Verdict(variant, shipped=False, reason=reason))
-        raise GateRefused(f"the gate refused {where}, no bundle was written: {reason}", fix=fix, report=self.report)
+    def _refuse(self, variant: str, where: str, reason: str, fix: str) -> None:
+        best = f"; the best point found: {self.best}" if self.best and variant in LOSSY else ""
+        self.report.verdicts.append(Verdict(variant, shipped=False, reason=f"{reason}{best}"))
+        raise GateRefused(f"the gate refused {where}, no bundle was written: {reason}{best}", fix=fix, report=self.report)
 
     def _packed(self, out: Path, files: Mapping[VariantName, Files]) -> Bundle:
         self.on_progress("writing the bundle", 0, 1)

@@ -25,11 +25,13 @@ LOGIT_TOLERANCE = 1e-3
 FEW_SAMPLES = 100
 MAX_FLIPS = 200
 RECORDED_P = 1e-3  # an export is refused wrongly once in a thousand at most
+UNDECIDED_SAMPLES = 2.5  # that may turn by rounding between two machines
 COLLAPSED_SAMPLES = 5  # fewer that all turn to the one other class may be chance, and are a matter of accuracy
 NOT_FINITE = "outputs are not finite"
 
 
-def recorded_hop(outputs: Outputs, validation: Validation, contract: Contract, recorded: Mapping[str, float]) -> Hop:
+def recorded_hop(outputs: Outputs, validation: Validation, contract: Contract, recorded: Mapping[str, float], *,
+                 same_samples: bool = False) -> Hop:
     """The first hop: the model must be as accurate here as training recorded, but for the choice of the samples.
 
     Swapped labels, other pixels or a wrong head show here, where both sides of every later hop would share them. ``p_value`` is
@@ -37,6 +39,7 @@ def recorded_hop(outputs: Outputs, validation: Validation, contract: Contract, r
 
     Args:
         recorded: top-1 per target, 0–1, that training measured on its validation split.
+        same_samples: training measured on these very samples, so that chance explains nothing.
 
     Raises:
         DataError: a target without a recorded top-1 from 0 to 1.
@@ -51,7 +54,8 @@ def recorded_hop(outputs: Outputs, validation: Validation, contract: Contract, r
         correct = int((predicted == validation.truth[target.name]).sum())
         # Shrunk a little, so that one miss does not refute a recorded 100 %.
         p_value = binomial_tail(correct, samples, (rate * samples + 1) / (samples + 2))
-        if p_value < RECORDED_P and not reason:
+        differs = abs(correct - rate * samples) > UNDECIDED_SAMPLES if same_samples else p_value < RECORDED_P
+        if differs and not reason:
             reason = (f"top-1 of {target.name} is {100 * correct / samples:.1f} %, training recorded {100 * rate:.1f} %: "
                       "label order, normalisation or channel order differ")
         low, high = share_interval(correct, samples)
@@ -109,14 +113,15 @@ def speed_verdict(laps: Sequence[Lap], variant: str, reference: str = "fp32") ->
             f"({theirs.runtime}): slower than floating point")
 
 
-def few_samples_note(samples: int) -> str:
-    """Says when the samples cannot carry the judgement."""
-    if samples >= FEW_SAMPLES:
-        return ""
+def few_samples_note(samples: int, max_drop: float) -> str:
+    """Says when so many samples cannot show a drop as small as the budget; empty when they can."""
     least = least_provable_points(samples)
-    which = f"a drop under {least:.1f} points" if least <= 100 else "no drop at all"
-    return (f"{samples} samples are few: one of them is {100 / samples:.1f} points, and {which} can"
-            f"{'not' if least <= 100 else ''} be told from chance")
+    if least <= max_drop:
+        return ""
+    few = f"{samples} samples are few: one of them is {100 / samples:.1f} points, and " if samples < FEW_SAMPLES else (
+        f"with {samples} samples, ")
+    shown = f"a drop under {least:.1f} points cannot" if least <= 100 else "no drop at all can"
+    return f"{few}{shown} be told from chance; the budget is {max_drop:g}"
 
 
 def _compared(name: str, variant: str, runtime: str, before: Outputs, after: Outputs, validation: Validation,

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 from torch import nn
 
 from vidrisk.export.gate import lossy_hop
-from vidrisk.export.outputs import BATCH, Outputs, Validation, outputs_of
-from vidrisk.runtimes.bundle import Graph
+from vidrisk.export.outputs import Outputs, Validation, outputs_of
+from vidrisk.runtimes.bundle import Graph, sha256_of
 from vidrisk.runtimes.contract import Contract
 from vidrisk.runtimes.probabilities import probabilities_from_logits
 from vidrisk.runtimes.runner import Runner
-from vidrisk.runtimes.select import BUNDLE_RUNTIMES
+from vidrisk.runtimes.select import BUNDLE_RUNTIMES, engine_version
 from vidrisk.runtimes.timing import seconds_in_turns
 from vidrisk.runtimes.torch import TorchRunner
 
@@ -73,7 +75,7 @@ class StageJudge:
         Args:
             files: encoder by (variant, runtime).
         """
-        frames = self.validation.frames.reshape(-1, *self.contract.pixel.frame_shape)
+        frames = self.validation.frames.reshape(-1, *self.contract.pixel.frame_shape)[:TIMED_BATCH]
         feed = {"frames": np.ascontiguousarray(np.resize(frames, (TIMED_BATCH, *frames.shape[1:])))}
         with ExitStack() as stack:
             runners = {key: stack.enter_context(self.open(key[1], "encoder", path)) for key, path in files.items()}
@@ -117,6 +119,12 @@ class SearchJudge:
             return [each * 1e3 for each in self.stages.seconds_per_frame(files, SEARCH_ROUNDS).values()]
 
     @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that its answers depend on, but for the graph that it is asked about."""
+        return {"runtime": self.runtime, "engine": engine_version(self.runtime), "head": sha256_of(self.head),
+                "samples": self.stages.digest, "machine": [platform.machine(), platform.node(), os.cpu_count()]}
+
+    @cached_property
     def _probe(self) -> tuple[Validation, Outputs]:
         """A few samples, evenly spread, and what the float graph computed for them."""
         whole, reference = self.stages.validation, self.reference
@@ -134,5 +142,3 @@ class SearchJudge:
             return StageJudge(self.stages.contract, self.stages.graphs, samples).onnx(
                 self.runtime, {"encoder": path, "head": self.head})
 
-
-assert TIMED_BATCH <= BATCH

@@ -23,7 +23,7 @@ MAX_THUMBNAILS = 60
 MAX_MOMENTS = 4
 SIDE_PX = 128
 QUALITY = 80
-FLOAT_VARIANTS = ("trained", "merged", "fp32")
+FLOAT_VARIANTS = ("trained", "merged", "fp32", "finished", "migrated")
 
 
 @dataclass(frozen=True)

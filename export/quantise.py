@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from vidrisk.calibration.migration import equalised_from_float, migrated_tensors
 from vidrisk.calibration.observers import observed_statistics, ranges_from_statistics
 from vidrisk.calibration.profiles import Profile
 from vidrisk.calibration.qdq import quantised_tensors
-from vidrisk.calibration.recipe import Observed, Quantiser, Trial, chosen_recipe
+from vidrisk.calibration.recipe import Observed, Quantiser, Recipe, Trial, chosen_recipe
 from vidrisk.calibration.search import Budget, OnProgress, Search, searched_precision
 from vidrisk.export.judge import SearchJudge
 from vidrisk.runtimes.errors import DataError
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 FRAMES_PER_PASS = 4  # activations of so many frames are in memory at once
 MIN_CALIBRATION = 16
+SAME_DB = 80.0  # signal to noise of two float graphs that are the same function
 
 
 class CalibrationFrames(Protocol):
@@ -56,57 +57,57 @@ class Quantised:
     """What the search has found: the graph, and how it came about.
 
     Attributes:
+        runtime: that the search was made on.
         migrated: the float graph that the quantised one was made from, when the recipe migrates range; it must compute the same.
     """
 
     model: onnx.ModelProto
     migrated: onnx.ModelProto | None
+    runtime: str
     trials: tuple[Trial, ...]
     search: Search
 
 
-def quantised_encoder(model: onnx.ModelProto, frames: CalibrationFrames, profile: Profile, judge: SearchJudge, budget: Budget,
-                      cache: Path, on_progress: OnProgress) -> Quantised:
-    """The fastest quantised encoder inside the budget; outside of it, the one that agrees best.
+def quantised_encoder(model: onnx.ModelProto, frames: CalibrationFrames, profile: Profile, judges: Mapping[str, SearchJudge],
+                      budget: Budget, cache: Path, on_progress: OnProgress) -> Quantised:
+    """The fastest quantised encoder inside the budget, as ``calibration.search`` finds it.
 
     Args:
+        judges: by runtime; the one on which plain INT8 is fastest is asked.
         cache: folder where measurements stay for the next export of the same model with the same data.
 
     Raises:
         DataError: the graph is quantised already, frames that do not fit it, or fewer than 16.
     """
     checked_float(model)
-    key = _key(model, frames)
-    tensors = quantised_tensors(Net(model))
-    plain = _observed(model, tensors, frames, cache, f"{key}-plain", on_progress)
-    quantiser = Quantiser(plain, _migrated(plain, tensors, frames, cache, f"{key}-migrated", on_progress), profile)
-    settings = {"vidrisk": __version__, "profile": profile.name, "runtime": judge.runtime, "samples": judge.stages.digest}
-    journal = Journal(cache / f"{key_of(key.encode(), [], settings)}.jsonl")
+    blocks = blocks_from_net(Net(model))
+    plain = _observed(model, quantised_tensors(Net(model)), frames, cache, on_progress)
+    settings = {"vidrisk": __version__, "profile": profile.name, "judges": [judge.identity for judge in judges.values()]}
+    journal = Journal(cache / f"{_key(model, frames, settings)}.jsonl")
+    simple = Quantiser(plain, plain, profile).quantised(Recipe())
+    times = journal.value("runtimes", lambda: {runtime: judge.ms_per_frame([simple])[0] for runtime, judge in judges.items()})
+    judge = judges[min(times, key=lambda runtime: float(times[runtime]))]
+    quantiser = Quantiser(plain, _migrated(plain, judge, frames, cache, on_progress), profile)
     trials = chosen_recipe(quantiser, judge.sqnr_db, journal, lambda done, total: on_progress("choosing a recipe", done, total))
     recipe = next(trial.recipe for trial in trials if trial.chosen)
-    search = searched_precision(lambda kept: quantiser.quantised(recipe, kept), blocks_from_net(Net(model)), judge, budget, journal,
-                                on_progress)
-    kept = [node for block in search.best.float_blocks for node in blocks_from_net(Net(model))[block]]
+    search = searched_precision(lambda kept: quantiser.quantised(recipe, kept), blocks, judge, budget, journal, on_progress)
+    kept = [node for block in search.best.float_blocks for node in blocks[block]]
     equal = quantiser.migrated.model if recipe.migrated else None
-    return Quantised(quantiser.quantised(recipe, kept), equal, tuple(trials), search)
+    return Quantised(quantiser.quantised(recipe, kept), equal, judge.runtime, tuple(trials), search)
 
 
 def layer_ranges(model: onnx.ModelProto, frames: CalibrationFrames, profile: Profile, cache: Path,
                  on_progress: OnProgress) -> dict[str, tuple[float, float]]:
     """Ranges of the inputs of weighted layers, by the path of the module that each comes from."""
     net = Net(model)
-    observed = _observed(model, quantised_tensors(net), frames, cache, _key(model, frames) + "-plain", on_progress)
+    observed = _observed(model, quantised_tensors(net), frames, cache, on_progress)
     ranges = ranges_from_statistics(observed.statistics, "minmax", symmetric=profile.symmetric)
     return {node.name.partition("/")[0]: ranges[node.input[0]] for node in net.nodes if net.is_weighted(node)}
 
 
-def _key(model: onnx.ModelProto, frames: CalibrationFrames) -> str:
-    settings = {"bins": BINS, "tensors": sorted(quantised_tensors(Net(model)))}
-    return key_of(model.SerializeToString(deterministic=True), [frames.digest.encode()], settings)
-
-
-def _observed(model: onnx.ModelProto, tensors: set[str], frames: CalibrationFrames, cache: Path, key: str,
+def _observed(model: onnx.ModelProto, tensors: set[str], frames: CalibrationFrames, cache: Path,
               on_progress: OnProgress) -> Observed:
+    key = _key(model, frames, {"bins": BINS, "tensors": sorted(tensors)})
     statistics = load_statistics(cache, key)
     if statistics is None:
         statistics = observed_statistics(model, _feeds(frames, model, on_progress), names=tensors)
@@ -114,14 +115,20 @@ def _observed(model: onnx.ModelProto, tensors: set[str], frames: CalibrationFram
     return Observed(model, statistics)
 
 
-def _migrated(plain: Observed, tensors: set[str], frames: CalibrationFrames, cache: Path, key: str,
-              on_progress: OnProgress) -> Observed:
+def _key(model: onnx.ModelProto, frames: CalibrationFrames, settings: dict[str, Any]) -> str:
+    return key_of(model.SerializeToString(deterministic=True), [frames.digest.encode()], settings)
+
+
+def _migrated(plain: Observed, judge: SearchJudge, frames: CalibrationFrames, cache: Path, on_progress: OnProgress) -> Observed:
     """The same function with range moved into the weights. Only what changed is observed again."""
     model = equalised_from_float(smoothed_from_float(plain.model, plain.statistics), plain.statistics)
-    changed = tensors & migrated_tensors(plain.model)
+    changed = plain.statistics.keys() & migrated_tensors(plain.model)
     if not changed:
         return plain
-    return Observed(model, plain.statistics | _observed(model, changed, frames, cache, key, on_progress).statistics)
+    if judge.sqnr_db(model) < SAME_DB:
+        log.warning("moving range into the weights rounds too much in float32 here: left out")
+        return plain
+    return Observed(model, plain.statistics | _observed(model, changed, frames, cache, on_progress).statistics)
 
 
 def _feeds(frames: CalibrationFrames, model: onnx.ModelProto,

@@ -28,6 +28,7 @@ class Trained:
         backbone_config: the backbone's Hugging Face configuration, or None.
         width: D, size of a feature.
         recorded: top-1 per target that training measured on its own validation split; empty when it had none.
+        recorded_on: how many samples that was; when the gate judges on as many, they are the same ones.
         clips: what the model was trained on, for a quantisation-aware finish.
     """
 
@@ -38,6 +39,7 @@ class Trained:
     width: int
     backbone_config: Any = None
     recorded: Mapping[str, float] = field(default_factory=dict)
+    recorded_on: int = 0
     clips: Clips | None = None
 
 
@@ -68,8 +70,11 @@ class ExportOptions:
         return PROFILE_OF[self.target]
 
     def __post_init__(self) -> None:
+        if not (self.max_drop >= 0 and self.qat_steps >= 0 and self.search_s >= 0):
+            raise SettingsError(f"max_drop {self.max_drop}, qat_steps {self.qat_steps}, search_s {self.search_s}",
+                                allowed="numbers from 0")
         if self.qat_steps and not self.int8:
-            raise SettingsError("a quantisation-aware finish without INT8", fix="add --int8")
+            raise SettingsError("a quantisation-aware finish without INT8", fix="ask for INT8, too")
         made = ("fp32", "int8") if self.int8 else ("fp32",)
         if self.only is not None and self.only not in made:
-            raise SettingsError(f"only {self.only!r} is to be shipped", allowed=", ".join(made), fix="make it, too: --int8")
+            raise SettingsError(f"only {self.only!r} is to be shipped", allowed=", ".join(made), fix="make it, too: int8")

@@ -134,13 +134,14 @@ def cache_folder() -> Path:
 
 
 def _choice_key(bundle: Bundle, candidates: list[Choice], threads: int | None) -> str:
-    versions = {c.runtime: _package_version(c.runtime) for c in candidates}
+    versions = {c.runtime: engine_version(c.runtime) for c in candidates}
     machine = (platform.machine(), platform.node(), os.cpu_count(), threads)
     described = json.dumps([bundle.digest, [(c.runtime, c.variant) for c in candidates], versions, machine], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()[:32]
 
 
-def _package_version(runtime: str) -> str | None:
+def engine_version(runtime: str) -> str | None:
+    """Version of the installed package that a runtime comes from."""
     for package in (runtime, f"{runtime}-gpu"):
         try:
             return metadata.version(package)

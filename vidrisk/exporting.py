@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 VALIDATION_SAMPLES = 512
 MAX_VALIDATION_BYTES = 2 * 2**30
+MIN_CALIBRATION = 16
 FRAMES_PER_CLIP = 4  # of a calibration clip: its other frames look much the same
 
 
@@ -47,14 +48,15 @@ def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Tabl
 
     Raises:
         BundleError: ``out`` exists, or the run is damaged.
-        DataError: no validation or calibration samples, none that can be read, or calibration samples of the run's test split.
+        DataError: no validation samples, fewer than 16 calibration samples that can be read, calibration samples of a test split,
+            or validation samples of the training split.
         GateRefused: a hop lost more than it may.
     """
     check_vacant(out)  # before minutes of reading
     run = Run.open(run_path)
     contract = run.contract
     splits = run.read_split()
-    judged = splits.of_split("val") if val is None else val
+    judged = splits.of_split("val") if val is None else _given_validation(val, splits)
     if not len(judged):
         raise DataError(f"{run_path} has no validation samples to judge the export by", fix="give labelled data with --val")
     most = max(1, MAX_VALIDATION_BYTES // (contract.frames * math.prod(contract.pixel.frame_shape)))
@@ -63,12 +65,17 @@ def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Tabl
     if options.int8:
         source = _calibration_source(splits.of_split("train") if calib is None else calib, judged, splits)
         frames = ReadFrames(_readable(balanced_order(source, seed), calib_samples, contract, on_progress), contract)
+    recorded, recorded_on, unreadable = _recorded(run)
     model = run.load_classifier()
     backbone_config = getattr(model.encoder.backbone, "config", None)
     options = replace(options, source={"run": run_path.resolve().name, "backbone": run.config.backbone, "digest": run.digest})
-    clips = ReadClips(splits.of_split("train").samples, contract) if options.qat_steps else None
+    clips = None
+    if options.qat_steps:
+        learnt = _without_judges(splits.of_split("train"), judged)
+        clips = ReadClips(tuple(s for s in learnt.samples if str(s.path) not in unreadable), contract)
     trained = Trained(model.encoder, model.head, contract, family=model.encoder.family, width=model.encoder.width,
-                      backbone_config=backbone_config, recorded=_recorded(run) if val is None else {}, clips=clips)
+                      backbone_config=backbone_config, recorded=recorded if val is None else {},
+                      recorded_on=recorded_on, clips=clips)
     return export_bundle(trained, out, validation, frames, options, on_progress)
 
 
@@ -116,20 +123,42 @@ def _drawn(table: Table, count: int, seed: int) -> Table:
     return table.with_samples(table.samples[i] for i in chosen)
 
 
-def _calibration_source(table: Table, judged: Table, splits: Table) -> Table:
-    """What may be calibrated on: what judges a model must not have shaped it.
+def _given_validation(table: Table, splits: Table) -> Table:
+    """What to judge by out of data that was given: its own val split where it has one.
 
     Raises:
-        DataError: samples of the run's test split are among them.
+        DataError: samples that the run was trained on are among it.
     """
-    paths, tested = ({sample.path.resolve() for sample in part.samples} for part in (judged, splits.of_split("test")))
-    wrong = sum(sample.path.resolve() in tested for sample in table.samples)
+    if any(sample.split for sample in table.samples):
+        table = table.of_split("val")
+    trained = {sample.path.resolve() for sample in splits.of_split("train").samples}
+    known = sum(sample.path.resolve() in trained for sample in table.samples)
+    if known:
+        raise DataError(f"{known} of {len(table)} validation samples are in the run's training split",
+                        fix="leave --val out to take the run's validation split, or give other data")
+    return table
+
+
+def _calibration_source(table: Table, judged: Table, splits: Table) -> Table:
+    """What may be calibrated on.
+
+    Raises:
+        DataError: samples of the run's test split are among it, or samples that are a test split's by their own account.
+    """
+    tested = {sample.path.resolve() for sample in splits.of_split("test").samples}
+    wrong = sum(sample.path.resolve() in tested or sample.split == "test" for sample in table.samples)
     if wrong:
-        raise DataError(f"{wrong} of {len(table)} calibration samples are in the run's test split",
+        raise DataError(f"{wrong} of {len(table)} calibration samples are in a test split",
                         fix="leave --calib out to take the training split, or give other data")
+    return _without_judges(table, judged)
+
+
+def _without_judges(table: Table, judged: Table) -> Table:
+    """What judges a model must not have shaped it."""
+    paths = {sample.path.resolve() for sample in judged.samples}
     kept = table.with_samples(sample for sample in table.samples if sample.path.resolve() not in paths)
     if len(kept) < len(table):
-        log.warning("%d of %d calibration samples are what the gate judges by, and left out", len(table) - len(kept), len(table))
+        log.warning("%d of %d samples are what the gate judges by, and left out", len(table) - len(kept), len(table))
     return kept
 
 
@@ -148,22 +177,27 @@ def _readable(samples: list[Sample], count: int, contract: Contract, on_progress
         else:
             kept.append(sample)
     _say(reasons, "calibration", len(samples), fix="give data with --calib", left=len(kept))
+    if len(kept) < MIN_CALIBRATION:
+        raise DataError(f"{len(kept)} calibration samples", allowed=f"at least {MIN_CALIBRATION}",
+                        fix="give more with --calib or --calib-samples")
     return tuple(kept)
 
 
 def _validation(table: Table, contract: Contract, on_progress: OnProgress) -> Validation:
-    kept, clips, reasons = [], [], []
+    kept: list[Sample] = []
+    reasons: list[str] = []
+    clips = np.empty((len(table), contract.frames, *contract.pixel.frame_shape), np.uint8)
     for done, sample in enumerate(table.samples):
         on_progress("reading validation", done, len(table))
         try:
-            clips.append(next(read_clips(sample.path, contract.pixel, contract.time)).frames)
+            clips[len(kept)] = next(read_clips(sample.path, contract.pixel, contract.time)).frames
         except UnreadableError as error:
             reasons.append(str(error))
             continue
         kept.append(sample)
     _say(reasons, "validation", len(table), fix="the run's data must still be in its place", left=len(kept))
     truth = truth_from_table(table.with_samples(kept), contract.targets)
-    return Validation(np.stack(clips), truth, [sample.name for sample in kept])
+    return Validation(clips[: len(kept)], truth, [sample.name for sample in kept])
 
 
 def _say(reasons: list[str], what: str, total: int, *, fix: str, left: int) -> None:
@@ -174,12 +208,13 @@ def _say(reasons: list[str], what: str, total: int, *, fix: str, left: int) -> N
         log.warning("reading %s: %d samples cannot be read and are left out; the first: %s", what, len(reasons), reasons[0])
 
 
-def _recorded(run: Run) -> dict[str, float]:
-    """Top-1 per target that training measured on the run's validation split; nothing when it measured none."""
+def _recorded(run: Run) -> tuple[dict[str, float], int, set[str]]:
+    """What training wrote down: top-1 per target on the validation split, on how many samples, and the files it could not read."""
     if not (run.root / METRICS).is_file():
-        return {}
+        return {}, 0, set()
     try:
         metrics = json.loads((run.root / METRICS).read_text(encoding="utf-8"))
-        return {target: float(scores["top1"]) for target, scores in metrics.get("val", {}).items()}
+        top1 = {target: float(scores["top1"]) for target, scores in metrics.get("val", {}).items()}
+        return top1, int(metrics["samples"].get("val", 0)), {str(sample["path"]) for sample in metrics["unreadable"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{run.root / METRICS} cannot be read: {error}", fix="copy the run whole, or train it again") from error

@@ -69,7 +69,7 @@ def full(adapted_encoder: Make, make_trained: Make, clips: Make, tmp_path_factor
             validation,
             Frames(clips(32, 1, seed=9)[:, 0]),
             # So small a model is not faster in INT8: nothing is claimed about its speed here.
-            ExportOptions(int8=True, max_drop=25, allow_drop=True, source={"run": "a"}),
+            ExportOptions(int8=True, max_drop=20, allow_drop=True, source={"run": "a"}),
             lambda *step: progress.append(step),
         )
     return trained, validation, bundle, report, progress
@@ -174,7 +174,7 @@ def test_without_int8_there_is_no_calibration(small: Any, out: Path) -> None:
     bundle, report = export_bundle(trained, out, validation, None, ExportOptions())
     assert bundle.passed == ("fp32",)
     assert [hop.name for hop in report.hops] == ["frozen → folded", *["merged → onnx fp32"] * 2]
-    with pytest.raises(DataError, match="no calibration frames; fix: give them with --calib"):
+    with pytest.raises(DataError, match="no calibration frames; fix: INT8 needs some"):
         export_bundle(trained, out.with_name("c"), validation, None, ExportOptions(int8=True))
 
 
@@ -254,10 +254,13 @@ def test_unknown_families_are_refused(make_trained: Make, small_encoder: Make, o
 
 
 def test_options_that_make_no_sense() -> None:
-    with pytest.raises(SettingsError, match=r"only .*; allowed: fp32; fix: make it, too: --int8"):
+    with pytest.raises(SettingsError, match=r"only .*; allowed: fp32; fix: make it, too: int8"):
         ExportOptions(only="int8")
     with pytest.raises(SettingsError, match="a quantisation-aware finish without INT8"):
         ExportOptions(qat_steps=5)
+    for wrong in ({"max_drop": float("nan")}, {"max_drop": -1.0}, {"search_s": -1.0}, {"int8": True, "qat_steps": -1}):
+        with pytest.raises(SettingsError, match="allowed: numbers from 0"):
+            ExportOptions(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -268,7 +271,7 @@ def test_a_quantisation_aware_finish_ships_its_own_head_and_leaves_fp32_alone(
     frames = Frames(clips(32, 1, 32, seed=9)[:, 0])
     options = ExportOptions(int8=True, max_drop=50, allow_drop=True)
     plain, _ = export_bundle(trained, out.with_name("plain"), validation, frames, options)
-    with pytest.raises(DataError, match="no training samples for --qat-steps"):
+    with pytest.raises(DataError, match="no training samples for the quantisation-aware finish"):
         export_bundle(trained, out, validation, frames, replace(options, qat_steps=2))
     finished, report = export_bundle(
         replace(trained, clips=clips(32, 3, 32, seed=4)), out, validation, frames, replace(options, qat_steps=8)

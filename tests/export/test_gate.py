@@ -236,10 +236,21 @@ def test_the_best_runtimes_race() -> None:
 
 
 def test_few_samples_are_said() -> None:
-    assert few_samples_note(100) == ""
-    assert few_samples_note(20) == ("20 samples are few: one of them is 5.0 points, and a drop under 30.0 points cannot be told "
-                                    "from chance")
-    assert few_samples_note(5) == "5 samples are few: one of them is 20.0 points, and no drop at all can be told from chance"
+    assert few_samples_note(100, 6) == few_samples_note(2000, 0.3) == ""
+    assert few_samples_note(300, 0.3) == "with 300 samples, a drop under 2.0 points cannot be told from chance; the budget is 0.3"
+    assert few_samples_note(20, 1) == ("20 samples are few: one of them is 5.0 points, and a drop under 30.0 points cannot be told "
+                                       "from chance; the budget is 1")
+    assert few_samples_note(5, 1) == ("5 samples are few: one of them is 20.0 points, and no drop at all can be told from chance; "
+                                      "the budget is 1")
+
+
+@pytest.mark.parametrize(("correct", "passed"), [(90, True), (88, True), (92, True), (87, False), (93, False)])
+def test_on_the_very_samples_of_training_chance_explains_nothing(correct: int, passed: bool) -> None:
+    validation = Validation(np.zeros((100, 1, 2, 2, 3), np.uint8), {"action": np.zeros(100, np.int64)}, ["x"] * 100)
+    outputs = answers([0] * correct + [1] * (100 - correct))
+    hop = recorded_hop(outputs, validation, CONTRACT, {"action": 0.9}, same_samples=True)
+    assert hop.passed == passed
+    assert recorded_hop(outputs, validation, CONTRACT, {"action": 0.9}).passed  # on other samples that would be chance
 
 
 def test_the_report_is_json() -> None:

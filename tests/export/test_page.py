@@ -46,7 +46,7 @@ def made(samples: int = 240, *, noise: float = 0.35, moments: int = 1, side: int
     before = Outputs(rng.normal(size=(samples, 8)).astype(np.float32), logits, 92.4)
     blurred = replace(before, features=before.features * 1.01, ms_per_frame=1.31,
                       logits={t: each + rng.normal(size=each.shape).astype(np.float32) * noise for t, each in logits.items()})
-    report = GateReport(max_drop, samples, note=few_samples_note(samples))
+    report = GateReport(max_drop, samples, note=few_samples_note(samples, max_drop))
     merged = replace(before, ms_per_frame=30.2)
     report.hops = [recorded_hop(before, validation, contract, {t: float((logits[t].argmax(1) == truth[t]).mean()) for t in truth}),
                    float_hop("adapter → merged", "merged", "torch", before, merged, validation, contract)]

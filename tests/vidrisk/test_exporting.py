@@ -82,6 +82,8 @@ def calibration_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[
         taken.append(calibration)
         raise TakenError
 
+    monkeypatch.setattr("vidrisk.exporting.MIN_CALIBRATION", 1)  # the clips here are few
+
     def run(path: Path, **options: Any) -> ReadFrames:
         monkeypatch.setattr("vidrisk.exporting.export_bundle", take)
         with pytest.raises(TakenError):
@@ -107,17 +109,22 @@ def test_calibration_takes_the_samples_that_were_asked_for(tiny_run: Path, calib
 
 
 def test_what_judges_the_model_never_calibrates_it(
-    tiny_run: Path, table: Table, tmp_path: Path, calibration_of: Calibration, caplog: pytest.LogCaptureFixture
+    tiny_run: Path, table: Table, tmp_path: Path, calibration_of: Calibration, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     splits = Run.open(tiny_run).read_split()
-    with pytest.raises(DataError, match=r"\d of 24 calibration samples are in the run's test split; fix: leave --calib out"):
+    with pytest.raises(DataError, match=r"\d of 24 calibration samples are in a test split; fix: leave --calib out"):
         export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), calib=table)
     train, val = splits.of_split("train"), splits.of_split("val")
     both = splits.with_samples([*train.samples, *val.samples])
     assert calibration_of(tiny_run, calib=both, calib_samples=99).count == 2 * len(train)
-    assert f"{len(val)} of {len(both)} calibration samples are what the gate judges by" in caplog.text
-    with pytest.raises(DataError, match="none of 0 samples can be read"):
-        export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), val=train)
+    assert f"{len(val)} of {len(both)} samples are what the gate judges by" in caplog.text
+    with pytest.raises(DataError, match="validation samples are in the run's training split; fix: leave --val out"):
+        export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), val=splits.with_samples(
+            [replace(sample, split=None) for sample in train.samples]))
+    with pytest.raises(DataError, match="5 calibration samples; allowed: at least 16"):
+        monkeypatch.setattr("vidrisk.exporting.MIN_CALIBRATION", 16)
+        export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), calib_samples=5)
 
 
 def test_an_unreadable_calibration_sample_is_replaced_and_said(

@@ -38,7 +38,7 @@ def export(
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_gate
-    from vidrisk.runtimes.errors import GateRefused, require
+    from vidrisk.runtimes.errors import GateRefused, SettingsError, require
 
     for module in ("torch", "onnx", "onnxscript", "optimum"):
         require(module, "export")
@@ -47,6 +47,8 @@ def export(
     from vidrisk.exporting import export_run
     from vidrisk.run import Run
 
+    if calib and not int8:
+        raise SettingsError("--calib without --int8", fix="add --int8, or leave --calib out")
     options = ExportOptions(int8, max_drop, allow_drop, target, only, qat_steps=qat_steps)
     task = Run.open(run).config.task
     tables = [load_table(path, task) if path else None for path in (calib, val)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,8 @@ from vidrisk.runtimes import Bundle, Contract, Runner, choose, open_runner
 from vidrisk.runtimes.bundle import MANIFEST
 from vidrisk.runtimes.errors import SettingsError, require
 from vidrisk.runtimes.probabilities import probabilities_from_logits
+
+log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -88,7 +91,10 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
     encoder, head = (open_runner(bundle, graph, runtime=choice.runtime, variant=choice.variant, threads=threads)
                      for graph in ("encoder", "head"))
     chosen = bundle.manifest.variants[choice.variant]
+    if chosen.waived:
+        log.warning("%s %s was shipped although its gate would have refused it: %s", path.name, choice.variant, chosen.waived)
     provenance = {"model": path.resolve().name, "digest": bundle.digest, "created": bundle.manifest.created,
+                  **({"waived": chosen.waived} if chosen.waived else {}),
                   **{f"made with {name}": version for name, version in bundle.manifest.made_with.items()}}
     return Classifier(encoder, head, bundle.contract, variant=choice.variant, provenance=provenance,
                       temperature=chosen.temperature, threshold=chosen.threshold)

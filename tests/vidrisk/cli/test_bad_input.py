@@ -212,7 +212,7 @@ def test_wrong_usage(cli: Cli, arguments: tuple[str, ...], tmp_path: Path, monke
 def test_options_that_contradict_one_another(
     cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_folder: Path, out: Path
 ) -> None:
-    assert_one_line(cli("export", tiny_run, "-o", out, "--only", "int8"), EXIT_USAGE, "--int8")
+    assert_one_line(cli("export", tiny_run, "-o", out, "--only", "int8"), EXIT_USAGE, "make it, too: int8")
     assert_one_line(cli("infer", tiny_bundle, clip_folder, "-o", out, "--stride", "1"), EXIT_USAGE, "--window")
     assert_one_line(
         cli("infer", tiny_bundle, clip_folder, "-o", out, "--runtime", "torch"), EXIT_USAGE, "torch cannot read"
