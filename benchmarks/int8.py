@@ -1,11 +1,11 @@
 """INT8 beside its peers: accuracy and speed on five datasets, a transformer with outliers, memory and time.
 
-    python benchmarks/int8.py [SECTION ...] [--runs DIR] [--data DIR] [--trial]
+    python benchmarks/int8.py [SECTION ...] [--runs DIR] [--data DIR] [--folds N] [--trial]
 
 SECTION: elpv, elpv_probe, magnetic_tile, brick_crack, ut_interaction, outliers, memory, export_time; all of them without one.
 Each writes its own part of ``results/int8.json``, and leaves the others as they are. With --runs the trained runs stay in DIR,
 and those that are finished there are not trained again. --data: the folder with magnetic_tile, brick_crack and
-ut_interaction_set1; what is missing is skipped. --trial: a few samples and one epoch, to see that everything works; writes nothing.
+ut_interaction_set1; what is missing is skipped. --folds: of a dataset with several, the first N. --trial: a few samples and one epoch, to see that everything works; writes nothing.
 
 All methods of a dataset start from the same floating-point ONNX encoder and the same calibration samples, are judged on the same
 test samples through the same fp32 head, and are timed in turns in one process.
@@ -290,13 +290,14 @@ class Workplace:
 
     data: Path | None
     runs: Path
+    folds: int | None
     trial: bool
 
     def tables(self, dataset: Dataset) -> list[Table]:
         """The dataset's folds; none when its data is not there."""
         if dataset.folder and (self.data is None or not (self.data / dataset.folder).is_dir()):
             return []
-        tables = dataset.tables(self.data or Path())
+        tables = dataset.tables(self.data or Path())[: self.folds]
         return [self.shortened(table) for table in tables[:2]] if self.trial else tables
 
     def shortened(self, table: Table) -> Table:
@@ -324,7 +325,7 @@ def on_dataset(name: str, place: Workplace, scratch: Path) -> dict[str, Any]:
         (folder := scratch / f"fold{fold}").mkdir()
         cases.append(case_from_run(datasets.trained_run(dataset, fold, table, place.runs, folder), dataset.max_drop, folder,
                                    every_peer=dataset.every_peer))
-    return {"protocol": dataset.protocol, "settings": list(dataset.settings), **compared(cases, scratch)}
+    return {"protocol": dataset.protocol, "folds": len(tables), "settings": list(dataset.settings), **compared(cases, scratch)}
 
 
 def outliers(place: Workplace, scratch: Path) -> dict[str, Any]:
@@ -414,6 +415,7 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--folds", type=int)
     parser.add_argument("--trial", action="store_true")
     arguments = parser.parse_args()
     if unknown := set(arguments.sections) - set(SECTIONS):
@@ -425,7 +427,7 @@ def main() -> None:
             scratch = Path(folder)
             os.environ["VIDRISK_CACHE"] = str(scratch / "cache")  # nothing that another export has measured
             runs = arguments.runs.resolve() if arguments.runs and not arguments.trial else scratch / "runs"
-            part = SECTIONS[name](Workplace(arguments.data, runs, arguments.trial), scratch)
+            part = SECTIONS[name](Workplace(arguments.data, runs, arguments.folds, arguments.trial), scratch)
         if not part:
             print(f"  skipped: --data has no {DATASETS[name].folder}")
         elif not arguments.trial:

@@ -55,7 +55,7 @@ def ort_static(encoder: Path, out: Path, frames: Frames, *, method: Literal["Min
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared, path = out / "prepared.onnx", out / "model.onnx"
-    quant_pre_process(encoder, prepared)
+    quant_pre_process(encoder, prepared, skip_symbolic_shape=True)  # symbolic inference fails on some of the graphs
     options = {"ActivationSymmetric": True, "WeightSymmetric": True} if symmetric else {}
     with redirect_stdout(StringIO()):
         quantize_static(prepared, path, FrameReader(frames), quant_format=QuantFormat.QDQ, per_channel=True,
@@ -156,7 +156,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (int(0.95 * available_bytes()),) * 2)
         with tempfile.TemporaryDirectory() as scratch:
             prepared = Path(scratch) / "prepared.onnx"
-            quant_pre_process(encoder, prepared)
+            quant_pre_process(encoder, prepared, skip_symbolic_shape=True)
             calibrator = create_calibrator(prepared, augmented_model_path=str(Path(scratch) / "augmented.onnx"),
                                            calibrate_method=CalibrationMethod.Entropy)
             feeds = (frame for batch in batches(frames, count, shape) for frame in batch[INPUT])

@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_written_costs_a_log_line(
     tmp_path: Path, statistics: dict[str, Statistics], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "vidrisk"):
         save_statistics(tmp_path / "file", "key", statistics)
     assert "the statistics are not kept" in caplog.text
     assert load_statistics(tmp_path / "file", "key") is None
