@@ -1,4 +1,4 @@
-"""elpv-dataset: solar cells, 75/25 split stratified on the four levels, three seeds; and the export of the first model.
+"""elpv-dataset: solar cells, 75/25 split stratified on the four levels, three seeds.
 
     python benchmarks/elpv.py [--seeds 3] [--runs DIR]
 
@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,12 +28,9 @@ from sklearn.preprocessing import StandardScaler
 from vidrisk.data import Sample, Table
 from vidrisk.demo import LEVELS, cell_photos
 from vidrisk.evaluate import evaluate
-from vidrisk.export.trained import ExportOptions
-from vidrisk.exporting import export_run
 from vidrisk.infer.classifier import open_classifier
-from vidrisk.metrics import agreement, classification_report
+from vidrisk.metrics import classification_report
 from vidrisk.run import METRICS, Run, build_classifier
-from vidrisk.runtimes.select import Choice, installed_runtimes, ranked
 from vidrisk.train.config import config_from_options
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.train import train_run
@@ -94,7 +88,6 @@ def main() -> None:
     features: dict[str, np.ndarray] = {}
     ours: list[dict[str, float]] = []
     frozen: list[dict[str, float]] = []
-    export: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(seeds):
             table = table_of(seed)
@@ -111,34 +104,14 @@ def main() -> None:
             features = features or frozen_features(run, table)
             frozen.append(frozen_scores(features, table))
             print(f"seed {seed}, frozen: {frozen[-1]} ({time.perf_counter() - begin:.0f} s)", flush=True)
-            if seed == 0:
-                export = exported(run, table, Path(scratch))
     rows = [{"name": name, **{key: float(np.mean([s[key] for s in scores])) for key in scores[0]}}
             for name, scores in (("frozen features, logistic regression", frozen),
                                  ("LoRA on the last five blocks, jointly with the head", ours))]
     result = {"dataset": "elpv-dataset", "protocol": "75/25 stratified on four levels, mean over seeds", "settings": SETTINGS,
-              "rows": rows, "per_seed": ours, "frozen_per_seed": frozen, "export": export,
+              "rows": rows, "per_seed": ours, "frozen_per_seed": frozen,
               "training_s": training_s, "machine": described()}
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(rows, indent=2))
-
-
-def exported(run: Run, table: Table, scratch: Path) -> dict[str, Any]:
-    """The export with INT8: what its gate measured on a quarter of the training photos, and every variant on the test split."""
-    copy = Run.open(shutil.copytree(run.root, scratch / "exported-run"))
-    judged = {sample.name for sample in [s for s in table.samples if s.split == "train"][::4]}
-    copy.write_split(table.with_samples(replace(s, split="val") if s.name in judged else s for s in table.samples))
-    bundle, report = export_run(copy.root, scratch / "bundle", ExportOptions(int8=True, max_drop=100.0))
-    lines, fp32 = [], {}
-    choices = ranked(bundle, [Choice(runtime, variant) for runtime in installed_runtimes() for variant in bundle.passed])
-    for choice in sorted(choices, key=lambda c: (c.runtime, bundle.passed.index(c.variant))):
-        with open_classifier(bundle.root, runtime=choice.runtime, variant=choice.variant) as classifier:
-            result = evaluate(classifier, table.of_split("test"))
-        scores = result.probabilities["level"]
-        lines.append({"runtime": choice.runtime, "variant": choice.variant, "top1": result.metrics["level"].top1,
-                      "agreement": agreement(fp32.setdefault(choice.runtime, scores), scores),
-                      "frames_per_s": 1e3 / (choice.ms_per_frame or float("nan"))})
-    return {"gate": report.to_dict(), "test": lines}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 SECTION: elpv, elpv_probe, magnetic_tile, brick_crack, ut_interaction, outliers, memory, export_time; all of them without one.
 Each writes its own part of ``results/int8.json``, and leaves the others as they are. With --runs the trained runs stay in DIR,
 and those that are finished there are not trained again. --data: the folder with magnetic_tile, brick_crack and
-ut_interaction_set1; what is missing is skipped. --folds: of a dataset with several, the first N. --trial: a few samples and one epoch, to see that everything works; writes nothing.
+ut_interaction_set1; what is missing is skipped. --folds: of a dataset with several, the first N. --trial: a few samples and one
+epoch, to see that everything works; writes nothing.
 
 All methods of a dataset start from the same floating-point ONNX encoder and the same calibration samples, are judged on the same
 test samples through the same fp32 head, and are timed in turns in one process.

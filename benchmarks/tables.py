@@ -54,16 +54,6 @@ def ut_interaction() -> str:
             + grid(["", *labels], rows))
 
 
-def export() -> str:
-    found = result("elpv")["export"]
-    hops = [[hop["name"], hop["runtime"], f"{hop['largest_logit_difference']:.1e}", f"{100 * hop['agreement']:.1f} %"]
-            for hop in found["gate"]["hops"]]
-    lines = [[line["runtime"], line["variant"], f"{100 * line['top1']:.1f} %", f"{100 * line['agreement']:.1f} %",
-              f"{line['frames_per_s']:.0f}"] for line in found["test"]]
-    return (grid(["hop", "runtime", "largest Δ logit", "same predictions"], hops) + "\n\n"
-            + grid(["runtime", "variant", "four levels, top-1 on the test split", "same as fp32", "frames/s, batch 8"], lines))
-
-
 def int8() -> str:
     """Accuracy and speed of every method, one column per dataset; the transformer with outliers; memory and time."""
     found = result("int8")
@@ -126,7 +116,7 @@ def files() -> str:
 
 
 def with_tables(text: str) -> str:
-    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, int8, export, footprint, files)}
+    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, int8, footprint, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 
 

@@ -278,6 +278,6 @@ def test_a_quantisation_aware_finish_ships_its_own_head_and_leaves_fp32_alone(
     )
     for graph in ("encoder", "head"):
         assert finished.path(graph, "fp32").read_bytes() == plain.path(graph, "fp32").read_bytes()
-    assert finished.path("head", finished.passed[1]).name == "head.int8.onnx"
+    assert finished.path("head", finished.passed[1]).name == "head.finished.onnx"
     assert plain.path("head", plain.passed[1]).name == "head.fp32.onnx"
     assert [hop.name for hop in report.hops].count("finished → onnx") == 2

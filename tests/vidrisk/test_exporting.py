@@ -165,6 +165,30 @@ def test_labels_that_were_swapped_after_training_are_caught(
     assert "label order" in str(refusal.value) and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+def test_a_quantisation_aware_finish_skips_what_training_could_not_read(tiny_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+    run = Run.open(copy)
+    splits = run.read_split()
+    (tmp_path / "broken.mp4").write_bytes(b"")
+    broken = replace(splits.of_split("train").samples[0], path=tmp_path / "broken.mp4", name="broken.mp4")
+    run.write_split(splits.with_samples([*splits.samples, broken]))
+    metrics = json.loads((copy / "metrics.json").read_text(encoding="utf-8"))
+    metrics["unreadable"].append({"path": str(broken.path), "split": "train", "reason": "empty"})
+    (copy / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    options = ExportOptions(int8=True, max_drop=50, allow_drop=True, qat_steps=2)
+    bundle, report = export_run(copy, tmp_path / "bundle", options)
+    assert bundle.path("head", bundle.passed[1]).name == "head.finished.onnx"
+    assert "finished → onnx" in {hop.name for hop in report.hops}
+
+
+def test_a_waived_variant_is_said_when_it_is_opened(tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    waived = Bundle.open(tiny_bundle).manifest.variants["int8"].waived
+    with caplog.at_level("WARNING", "vidrisk"), open_classifier(tiny_bundle, runtime="onnxruntime", variant="int8") as model:
+        assert model.provenance.get("waived", "") == waived
+        assert ("its gate would have refused it" in caplog.text) == bool(waived)
+
+
 def test_damaged_metrics(tiny_run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
     (copy / "metrics.json").write_text("[", encoding="utf-8")
