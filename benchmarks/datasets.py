@@ -46,6 +46,7 @@ class Dataset:
         max_drop: points of top-1 that the gate, and NNCF's accuracy control, may give away.
         one_run: the folds differ in what judges and what tests, and share one run, trained on neither.
         every_peer: compare with all methods, or with the quick ones.
+        profiles: of quantisation.
         runs: name of a run's folder, before the fold's number.
     """
 
@@ -57,6 +58,7 @@ class Dataset:
     folder: str = ""
     one_run: bool = False
     every_peer: bool = False
+    profiles: tuple[str, ...] = ("cpu",)
 
 
 def _elpv(_: Path) -> list[Table]:
@@ -86,9 +88,9 @@ def _ut_interaction(data: Path) -> list[Table]:
 
 DATASETS = {
     "elpv": Dataset("four levels, 75/25 stratified, seed 0; each half of the 25 judges the other", tuple(ELPV_SETTINGS), _elpv,
-                    0.3, "run", one_run=True, every_peer=True),
+                    0.3, "run", one_run=True, every_peer=True, profiles=("cpu", "tensorrt")),
     "elpv_probe": Dataset("the same photos; frozen features at 224²", (*PHOTO_SETTINGS, "pool=avg", "augment=[]", "views=1"), _elpv,
-                          0.3, "elpv_probe", one_run=True),
+                          0.3, "elpv_probe", one_run=True, profiles=("cpu", "tensorrt")),
     "magnetic_tile": Dataset("six defect classes, 50/20/30 stratified, seed 0", PHOTO_SETTINGS, _magnetic_tile, 0.5,
                              "magnetic_tile", "magnetic_tile"),
     "brick_crack": Dataset("crack or sound, 50/20/30, seed 0, ten neighbouring file numbers in one split", PHOTO_SETTINGS,

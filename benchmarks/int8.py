@@ -75,6 +75,7 @@ class Case:
         calibration, frames: samples, and their frames ``uint8 (N, H, W, 3)`` that all methods calibrate on.
         validation: samples that methods may measure themselves on.
         every_peer: all methods, or the quick ones.
+        profiles: of quantisation.
         clips, truth: the test samples, ``uint8 (N, T, H, W, 3)`` and their classes ``(N,)``.
     """
 
@@ -87,6 +88,7 @@ class Case:
     truth: npt.NDArray[np.int64]
     max_drop: float
     every_peer: bool
+    profiles: tuple[str, ...]
     transformer: bool
 
     def open(self, runtime: str, path: Path, graph: str = "encoder") -> Runner:
@@ -110,7 +112,8 @@ class Method:
     seconds: float
 
 
-def case_from_run(run: Path, max_drop: float, scratch: Path, *, every_peer: bool = False) -> Case:
+def case_from_run(run: Path, max_drop: float, scratch: Path, *, every_peer: bool = False,
+                  profiles: tuple[str, ...] = ("cpu", "tensorrt")) -> Case:
     """Export the run in floating point, and read what the methods need."""
     bundle, _ = export_run(run, scratch / "fp32.bundle", ExportOptions())
     table = Run.open(run).read_split()
@@ -122,7 +125,7 @@ def case_from_run(run: Path, max_drop: float, scratch: Path, *, every_peer: bool
     truth = truth_from_table(judged, bundle.contract.targets)[bundle.contract.targets[0].name]
     operators = {node.op_type for node in onnx.load(bundle.path("encoder", "fp32")).graph.node}
     return Case(run, bundle, calibration, frames, table.of_split("val"), clips_of(judged, bundle.contract), truth, max_drop,
-                every_peer, transformer="LayerNormalization" in operators)
+                every_peer, profiles, transformer="LayerNormalization" in operators)
 
 
 def _some(table: Table, count: int) -> Table:
@@ -180,7 +183,7 @@ def methods_for(case: Case, scratch: Path) -> list[Method]:
             ("ONNX Runtime, min-max", "tensorrt", len(frames), lambda out: peers.ort_static(encoder, out, frames, symmetric=True)),
             ("vidrisk", "tensorrt", len(frames), partial(ours, case, "tensorrt")),
         ]
-        chosen = [maker for maker in makers if case.every_peer or maker[0] in QUICK]
+        chosen = [maker for maker in makers if maker[1] in case.profiles and (case.every_peer or maker[0] in QUICK)]
         return [_made(*maker, scratch / f"method{number}") for number, maker in enumerate(chosen)]
 
 
@@ -325,7 +328,7 @@ def on_dataset(name: str, place: Workplace, scratch: Path) -> dict[str, Any]:
     for fold, table in enumerate(tables):
         (folder := scratch / f"fold{fold}").mkdir()
         cases.append(case_from_run(datasets.trained_run(dataset, fold, table, place.runs, folder), dataset.max_drop, folder,
-                                   every_peer=dataset.every_peer))
+                                   every_peer=dataset.every_peer, profiles=dataset.profiles))
     return {"protocol": dataset.protocol, "folds": len(tables), "settings": list(dataset.settings), **compared(cases, scratch)}
 
 

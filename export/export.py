@@ -38,7 +38,7 @@ from vidrisk.runtimes.select import cache_folder, installed_runtimes
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], None]
-AGREEMENT_AIM = 0.98  # of quantised predictions with floating-point ones; the search goes for it, the gate judges the drop
+AGREEMENT_AIM = 0.985  # of quantised predictions with floating-point ones; the search goes for it, the gate judges the drop
 LOSSY = ("int8", "mixed")
 # What can be done about a refusal, by the variant of the hop.
 FAULT = "this is a fault of the export, not of the data: please report it with the versions in use"
