@@ -137,7 +137,7 @@ def train_vit(table: Table, out: Path, epochs: int = VIT_EPOCHS) -> None:
     torch.manual_seed(0)
     model = transformers.ViTModel(transformers.ViTConfig(**VIT), add_pooling_layer=False)
     processor = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
-    model.save_pretrained(out)
+    model.config.save_pretrained(out)  # the weights come last: a folder that has them is finished
     (out / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
     frames, truth = _photos(table.of_split("train"), out)
     classifier = nn.Linear(VIT_WIDTH, 2)
