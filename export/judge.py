@@ -84,12 +84,17 @@ class StageJudge:
 
 @dataclass(frozen=True)
 class SearchJudge:
-    """Answers a search about encoder graphs, by one runtime, against what the float graph computed there."""
+    """Answers a search about encoder graphs, by one runtime, against what the float graph computed there.
+
+    Attributes:
+        others: judges for further runtimes on which a graph must be good, too.
+    """
 
     stages: StageJudge
     runtime: str
     head: Path
     reference: Outputs
+    others: tuple[SearchJudge, ...] = ()
 
     def probe(self, model: onnx.ModelProto) -> tuple[float, float]:
         few, reference = self._probe
@@ -106,6 +111,11 @@ class SearchJudge:
         return float(10 * np.log10(signal / noise)) if np.isfinite(noise) and noise > 0 else (-np.inf if noise else 99.0)
 
     def verdict(self, model: onnx.ModelProto) -> tuple[float, float]:
+        """The worst over its runtime and the others: the gate will ask them all."""
+        verdicts = [self._own_verdict(model), *(judge.verdict(model) for judge in self.others)]
+        return min(agreement for agreement, _ in verdicts), max(drop for _, drop in verdicts)
+
+    def _own_verdict(self, model: onnx.ModelProto) -> tuple[float, float]:
         outputs = self._outputs(model, self.stages.validation)
         hop = lossy_hop("", "int8", self.runtime, self.reference, outputs, self.stages.validation, self.stages.contract,
                         max_drop=100)

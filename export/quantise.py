@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,7 +86,8 @@ def quantised_encoder(model: onnx.ModelProto, frames: CalibrationFrames, profile
     journal = Journal(cache / f"{_key(model, frames, settings)}.jsonl")
     simple = Quantiser(plain, plain, profile).quantised(Recipe())
     times = journal.value("runtimes", lambda: {runtime: judge.ms_per_frame([simple])[0] for runtime, judge in judges.items()})
-    judge = judges[min(times, key=lambda runtime: float(times[runtime]))]
+    fastest = min(times, key=lambda runtime: float(times[runtime]))
+    judge = replace(judges[fastest], others=tuple(judge for runtime, judge in judges.items() if runtime != fastest))
     quantiser = Quantiser(plain, _migrated(plain, judge, frames, cache, on_progress), profile)
     trials = chosen_recipe(quantiser, judge.sqnr_db, journal, lambda done, total: on_progress("choosing a recipe", done, total))
     recipe = next(trial.recipe for trial in trials if trial.chosen)
