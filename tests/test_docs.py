@@ -40,7 +40,7 @@ def test_the_readme_shows_commands() -> None:
 @pytest.mark.slow
 def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     for label, rgb in MOTIONS.items():
-        for number in range(3):
+        for number in range(9):
             write_clip(tmp_path / "clips" / label / f"{number}.mp4", rgb, seed=number)
     write_clip(tmp_path / "cam7" / "08:00.mp4", MOTIONS["wave"], seed=7)
     write_clip(tmp_path / "cam7" / "late" / "09:00.mp4", MOTIONS["point"], seed=8)
