@@ -39,6 +39,7 @@ from datasets import DATASETS, Dataset
 from machine import described
 
 from vidrisk.data import Table
+from vidrisk.data.choice import drawn
 from vidrisk.data.table import SPLITS
 from vidrisk.data.targets import truth_from_table
 from vidrisk.demo import cell_photos
@@ -118,7 +119,7 @@ def case_from_run(run: Path, max_drop: float, scratch: Path, *, every_peer: bool
     bundle, _ = export_run(run, scratch / "fp32.bundle", ExportOptions())
     table = Run.open(run).read_split()
     train, judged = table.of_split("train"), table.of_split("test")
-    calibration = _some(train, CALIBRATION)
+    calibration = drawn(train, CALIBRATION, seed=0)
     clips = clips_of(calibration, bundle.contract)
     moments = np.linspace(0, clips.shape[1] - 1, min(FRAMES_PER_CLIP, clips.shape[1])).astype(int)  # those that an export takes
     frames = clips[:, moments].reshape(-1, *clips.shape[2:])
@@ -126,11 +127,6 @@ def case_from_run(run: Path, max_drop: float, scratch: Path, *, every_peer: bool
     operators = {node.op_type for node in onnx.load(bundle.path("encoder", "fp32")).graph.node}
     return Case(run, bundle, calibration, frames, table.of_split("val"), clips_of(judged, bundle.contract), truth, max_drop,
                 every_peer, profiles, transformer="LayerNormalization" in operators)
-
-
-def _some(table: Table, count: int) -> Table:
-    chosen = sorted(np.random.default_rng(0).permutation(len(table))[:count])
-    return table.with_samples(table.samples[i] for i in chosen)
 
 
 def clips_of(table: Table, contract: Contract) -> npt.NDArray[np.uint8]:
@@ -387,7 +383,7 @@ def export_time(place: Workplace, scratch: Path) -> dict[str, Any]:
     """A whole export of EfficientNet-Lite0, and its phases."""
     run = _probe_run(place, scratch)
     table = Run.open(run).read_split()
-    calib, val = _some(table.of_split("train"), EXPORT_CALIBRATION), _some(table.of_split("val"), EXPORT_VALIDATION)
+    calib, val = drawn(table.of_split("train"), EXPORT_CALIBRATION, seed=0), drawn(table.of_split("val"), EXPORT_VALIDATION, seed=0)
     phases: defaultdict[str, float] = defaultdict(float)
     phase, since = "starting", time.perf_counter()
 

@@ -97,6 +97,17 @@ class Net:
         return len(self.weights[node.input[1]].dims) - 2 if node.op_type == "MatMul" else 1 - self.output_axis(node)
 
 
+def along(vector: npt.NDArray[Any], axis: int, rank: int) -> npt.NDArray[Any]:
+    """A vector shaped so that it multiplies ``axis`` of an array of ``rank``."""
+    return vector.reshape([-1 if dimension == axis else 1 for dimension in range(rank)])
+
+
+def largest_along(values: FloatArray, axis: int) -> FloatArray:
+    """Largest magnitude for every index of ``axis``."""
+    largest: FloatArray = np.abs(values).max(axis=tuple(i for i in range(values.ndim) if i != axis))
+    return largest
+
+
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     """Value of an ONNX attribute, or what the standard takes when it is absent."""
     return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)

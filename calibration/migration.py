@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from vidrisk.calibration.graph import FloatArray, Net, attribute
+from vidrisk.calibration.graph import FloatArray, Net, along, attribute, largest_along
 from vidrisk.calibration.observers import Statistics
 
 ALPHA = 0.5
@@ -147,7 +147,7 @@ def _is_observed(net: Net, stream: Stream, statistics: Mapping[str, Statistics])
 def _scale(net: Net, stream: Stream, statistics: Mapping[str, Statistics]) -> FloatArray:
     """s per channel; 1 for channels that are always zero. Depthwise readers have a scale per channel, so α = 1 costs nothing."""
     activation = np.max([statistics[name].channel_largest for name in stream.read], axis=0)
-    weight = np.max([_largest_per_input(net, node) for node in stream.readers], axis=0)
+    weight = np.max([largest_along(net.array(node.input[1]), net.input_axis(node)) for node in stream.readers], axis=0)
     alpha = 1.0 if all(net.is_depthwise(node) for node in stream.readers) else ALPHA
     alive = (activation > 0) & (weight > 0)
     scale = np.ones_like(activation, dtype=np.float64)
@@ -156,13 +156,6 @@ def _scale(net: Net, stream: Stream, statistics: Mapping[str, Statistics]) -> Fl
     return np.clip(scale, 1 / LIMIT, LIMIT).astype(np.float32)
 
 
-def _largest_per_input(net: Net, node: onnx.NodeProto) -> FloatArray:
-    weight, axis = net.array(node.input[1]), net.input_axis(node)
-    largest: FloatArray = np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis))
-    return largest
-
-
 def _multiply(net: Net, node: onnx.NodeProto, slot: int, factor: npt.NDArray[np.floating[Any]], axis: int) -> None:
     values = net.own_array(node, slot)
-    shape = [-1 if dimension == axis else 1 for dimension in range(values.ndim)]
-    net.set_array(node.input[slot], values * factor.reshape(shape))
+    net.set_array(node.input[slot], values * along(factor, axis, values.ndim))

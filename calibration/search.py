@@ -158,7 +158,7 @@ class _Points:
         return tuple(point for kept, point in self.known.items() if len(kept) < len(self.blocks) or not self.blocks)
 
     def at(self, float_blocks: Collection[str]) -> Point:
-        kept = tuple(block for block in self.blocks if block in float_blocks)
+        kept = self._in_order(float_blocks)
         if kept not in self.known:
             self.on_progress("trying mixed precision", len(self.known), max(self.expected, len(self.known) + 1))
             agreement, drop = self.journal.value(f"point {kept}", lambda: self.judge.verdict(self._graph(kept)))
@@ -170,8 +170,7 @@ class _Points:
 
     def is_inside(self, float_blocks: Collection[str]) -> bool:
         """What there was no time to judge does not count as inside."""
-        kept = tuple(block for block in self.blocks if block in float_blocks)
-        return (kept in self.known or self.has_time()) and self.at(kept).inside
+        return (self._in_order(float_blocks) in self.known or self.has_time()) and self.at(float_blocks).inside
 
     def best(self, cost: Mapping[str, float]) -> Point:
         """As ``Search.best`` says. The few that promise most speed are timed side by side."""
@@ -186,6 +185,9 @@ class _Points:
         times: list[float] = self.journal.value(
             step, lambda: self.judge.ms_per_frame([self._graph(point.float_blocks) for point in promising]))
         return promising[times.index(min(times))]
+
+    def _in_order(self, float_blocks: Collection[str]) -> tuple[str, ...]:
+        return tuple(block for block in self.blocks if block in float_blocks)
 
     def _graph(self, float_blocks: tuple[str, ...]) -> onnx.ModelProto:
         return self.quantise([node for block in float_blocks for node in self.blocks[block]])

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx
 
-from vidrisk.calibration.graph import FloatArray, Net, attribute
+from vidrisk.calibration.graph import FloatArray, Net, along, attribute, largest_along
 from vidrisk.calibration.observers import Statistics
 
 LARGEST = 127
@@ -21,8 +21,7 @@ def plain_weight_scales(weight: FloatArray, axis: int) -> FloatArray:
     Args:
         axis: the one that runs over output channels.
     """
-    largest = np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis))
-    scale = largest / np.float32(LARGEST)
+    scale = largest_along(weight, axis) / np.float32(LARGEST)
     return np.where(scale >= SMALLEST_SCALE, scale, 1).astype(np.float32)
 
 
@@ -40,17 +39,13 @@ def mse_weight_scales(weight: FloatArray, axis: int) -> FloatArray:
 
 def rounded(weight: FloatArray, scale: FloatArray, axis: int) -> FloatArray:
     """The weight that an engine computes with: on the grid of its scales."""
-    values: FloatArray = (integers_from_weight(weight, scale, axis) * _along(scale, axis, weight.ndim)).astype(np.float32)
+    values: FloatArray = (integers_from_weight(weight, scale, axis) * along(scale, axis, weight.ndim)).astype(np.float32)
     return values
 
 
 def integers_from_weight(weight: FloatArray, scale: FloatArray, axis: int) -> FloatArray:
-    values: FloatArray = np.clip(np.rint(weight / _along(scale, axis, weight.ndim)), -LARGEST, LARGEST)
+    values: FloatArray = np.clip(np.rint(weight / along(scale, axis, weight.ndim)), -LARGEST, LARGEST)
     return values
-
-
-def _along(scale: FloatArray, axis: int, rank: int) -> FloatArray:
-    return scale.reshape([-1 if dimension == axis else 1 for dimension in range(rank)])
 
 
 def bias_corrected(model: onnx.ModelProto, statistics: Mapping[str, Statistics],

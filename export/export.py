@@ -19,7 +19,7 @@ from torch import nn
 
 from vidrisk.calibration.search import Budget
 from vidrisk.calibration.temperature import fitted_temperature
-from vidrisk.export.gate import few_samples_note, float_hop, lossy_hop, recorded_hop, speed_verdict
+from vidrisk.export.gate import few_samples_note, float_hop, lossy_hop, recorded_hop, speed_refusal
 from vidrisk.export.graphs import export_onnx
 from vidrisk.export.judge import RACE_ROUNDS, Files, SearchJudge, StageJudge, graphs_from_contract
 from vidrisk.export.merge import has_adapter, merged_from_trained
@@ -113,8 +113,10 @@ class _Export:
         outputs: dict[VariantName, Outputs] = {"fp32": next(iter(floats.values()))}
         if self.options.int8 and self.calibration is not None:
             self._covers(self.calibration)
-            source = self._finished(merged, fp32, self.calibration) if self.options.qat_steps else fp32
-            name, files[name], outputs[name] = self._quantised(source, floats, self.calibration)
+            source, computed = fp32, floats
+            if self.options.qat_steps:
+                source, computed = self._finished(merged, fp32, self.calibration)
+            name, files[name], outputs[name] = self._quantised(source, computed, floats, self.calibration)
         self._race(files)
         self.report.temperature = {
             name: {target: fitted_temperature(logits, self.validation.truth[target]) for target, logits in found.logits.items()}
@@ -135,8 +137,9 @@ class _Export:
         self._admit([self._exact(name, "merged", "torch", before, outputs)])
         return merged, outputs
 
-    def _finished(self, merged: nn.Module, fp32: Files, calibration: CalibrationFrames) -> Files:
-        """The model after a quantisation-aware finish, in floating point: better than before once it is rounded, and only then."""
+    def _finished(self, merged: nn.Module, fp32: Files, calibration: CalibrationFrames) -> tuple[Files, dict[str, Outputs]]:
+        """The model after a quantisation-aware finish, in floating point, and what it computes by runtime: better than before once
+        it is rounded, and only then."""
         if self.trained.clips is None:
             raise DataError("no training samples for the quantisation-aware finish", fix="do without qat_steps")
         profile = self.options.profile
@@ -144,8 +147,7 @@ class _Export:
         encoder, head = finished_by_qat(merged, self.trained.head, ranges, profile, (), self.trained.clips,
                                         QatOptions(self.options.qat_steps), self.on_progress)
         files = self._onnx(encoder, head, "finished")
-        self._floats("finished → onnx", self.judge.torch(encoder, head), files, "finished")
-        return files
+        return files, self._floats("finished → onnx", self.judge.torch(encoder, head), files, "finished")
 
     def _onnx(self, encoder: nn.Module, head: nn.Module, stage: str) -> Files:
         self.on_progress("exporting to ONNX", 0, 1)
@@ -164,26 +166,28 @@ class _Export:
         self._admit([self._exact(hop, variant, runtime, exact, outputs) for runtime, outputs in floats.items()])
         return floats
 
-    def _quantised(self, source: Files, floats: Mapping[str, Outputs],
+    def _quantised(self, source: Files, computed: Mapping[str, Outputs], floats: Mapping[str, Outputs],
                    calibration: CalibrationFrames) -> tuple[VariantName, Files, Outputs]:
         """The quantised variant, admitted on every runtime, and its outputs on the one that was searched on. The head stays in
-        fp32: it is a thousandth of the work."""
+        fp32: it is a thousandth of the work.
+
+        Args:
+            source: the float files to quantise; ``computed`` is what they compute, by runtime.
+            floats: what the result is compared with.
+        """
         judges = {runtime: SearchJudge(self.judge, runtime, source["head"], outputs) for runtime, outputs in floats.items()}
         budget = Budget(self.options.max_drop, AGREEMENT_AIM, self.options.search_s)
         found = quantised_encoder(onnx.load(str(source["encoder"])), calibration, self.options.profile, judges, budget, self._cache,
                                   self.on_progress)
         self._describe(found, calibration)
         if found.migrated is not None:
-            self._same_function(source, self._with_encoder(source, found.migrated, "migrated"), found.runtime)
+            same = self.judge.onnx(found.runtime, self._with_encoder(source, found.migrated, "migrated"))
+            self._admit([self._exact("onnx fp32 → migrated", "migrated", found.runtime, computed[found.runtime], same)])
         name: VariantName = "mixed" if found.search.best.float_blocks else "int8"
         files = self._with_encoder(source, found.model, name)
         after = self._outputs(f"onnx fp32 → {name}", files, floats)
         self._admit([self._lossy(f"onnx fp32 → {name}", name, r, floats[r], outputs) for r, outputs in after.items()])
         return name, files, after[found.runtime]
-
-    def _same_function(self, before: Files, after: Files, runtime: str) -> None:
-        found = [self.judge.onnx(runtime, files) for files in (before, after)]
-        self._admit([self._exact("onnx fp32 → migrated", "migrated", runtime, *found)])
 
     def _covers(self, calibration: CalibrationFrames) -> None:
         """Refuse calibration frames that are nothing like the validation frames: black ones, or another camera's."""
@@ -229,18 +233,15 @@ class _Export:
                      f"{best.drop_points:.2f} points of drop")
 
     def _race(self, files: Mapping[VariantName, Files]) -> None:
-        """Time every variant on every runtime side by side, and refuse what is slower than floating point.
-
-        A bundle for a GPU or a Jetson is not judged by the speed of this machine's processor.
-        """
+        """Time every variant on every runtime side by side, and refuse what is slower than floating point."""
         self.on_progress("timing", 0, 1)
         sizes = {str(name): sum(path.stat().st_size for path in files[name].values()) for name in files}
         encoders = {(str(name), runtime): files[name]["encoder"] for runtime in installed_runtimes() for name in files}
         self.report.laps = [Lap(name, runtime, seconds * 1e3, 1 / seconds, sizes[name])
                             for (name, runtime), seconds in self.judge.seconds_per_frame(encoders, RACE_ROUNDS).items()]
         for name in files:
-            reason = speed_verdict(self.report.laps, name)
-            if reason and self.options.target == "cpu" and not self.options.allow_drop:
+            reason = speed_refusal(self.report, name)
+            if reason and not self.options.allow_drop:
                 self._refuse(name, "speed", reason, "ship floating point for this target")
 
     def _admit(self, hops: Sequence[Hop]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from vidrisk.export.outputs import FloatArray, Ints, Outputs, Validation
 from vidrisk.export.paired import binomial_tail, drop_interval_points, least_provable_points, mcnemar_p, share_interval
-from vidrisk.export.report import Change, Flip, Hop, Lap
+from vidrisk.export.report import Change, Flip, GateReport, Hop, Lap
 from vidrisk.runtimes.contract import Contract, Target
 from vidrisk.runtimes.errors import DataError
 from vidrisk.runtimes.probabilities import expected_calibration_error, probabilities_from_logits
@@ -111,6 +111,11 @@ def speed_verdict(laps: Sequence[Lap], variant: str, reference: str = "fp32") ->
         return ""
     return (f"{variant} needs {ours.ms_per_frame:.3g} ms per frame at best ({ours.runtime}), {reference} {theirs.ms_per_frame:.3g} "
             f"({theirs.runtime}): slower than floating point")
+
+
+def speed_refusal(report: GateReport, variant: str) -> str:
+    """``speed_verdict`` where it counts: a bundle for a GPU or a Jetson is not judged by the speed of this machine's processor."""
+    return speed_verdict(report.laps, variant) if report.target == "cpu" else ""
 
 
 def few_samples_note(samples: int, max_drop: float) -> str:

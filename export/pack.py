@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from vidrisk.export.gate import speed_verdict
+from vidrisk.export.gate import speed_refusal
 from vidrisk.export.judge import Files, StageJudge
 from vidrisk.export.report import GateReport
 from vidrisk.runtimes.bundle import Bundle, Manifest, Variant, VariantName, write_bundle
@@ -38,7 +38,7 @@ def bundle_from_variants(out: Path, judge: StageJudge, variants: Mapping[Variant
 
 def waived_of(report: GateReport, variant: str) -> str:
     """What the gate would have refused in a variant, had the exporter not insisted."""
-    slow = speed_verdict(report.laps, variant) if report.target == "cpu" else ""
+    slow = speed_refusal(report, variant)
     return "; ".join([hop.reason for hop in report.hops if hop.variant == variant and hop.waived] + [slow] * bool(slow))
 
 

@@ -80,8 +80,9 @@ def quantised_encoder(model: onnx.ModelProto, frames: CalibrationFrames, profile
         DataError: the graph is quantised already, frames that do not fit it, or fewer than 16.
     """
     checked_float(model)
-    blocks = blocks_from_net(Net(model))
-    plain = _observed(model, quantised_tensors(Net(model)), frames, cache, on_progress)
+    net = Net(model)
+    blocks = blocks_from_net(net)
+    plain = _observed(model, quantised_tensors(net), frames, cache, on_progress)
     settings = {"vidrisk": __version__, "profile": profile.name, "judges": [judge.identity for judge in judges.values()]}
     journal = Journal(cache / f"{_key(model, frames, settings)}.jsonl")
     simple = Quantiser(plain, plain, profile).quantised(Recipe())

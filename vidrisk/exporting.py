@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.data import Table
-from vidrisk.data.choice import balanced_order
+from vidrisk.data.choice import balanced_order, drawn
 from vidrisk.data.table import Sample
 from vidrisk.data.targets import truth_from_table
 from vidrisk.export.export import OnProgress, export_bundle
 from vidrisk.export.outputs import Validation
+from vidrisk.export.quantise import MIN_CALIBRATION
 from vidrisk.export.report import GateReport
 from vidrisk.export.trained import ExportOptions, Trained
 from vidrisk.frames import read_clips
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 
 VALIDATION_SAMPLES = 512
 MAX_VALIDATION_BYTES = 2 * 2**30
-MIN_CALIBRATION = 16
 FRAMES_PER_CLIP = 4  # of a calibration clip: its other frames look much the same
 
 
@@ -60,7 +60,7 @@ def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Tabl
     if not len(judged):
         raise DataError(f"{run_path} has no validation samples to judge the export by", fix="give labelled data with --val")
     most = max(1, MAX_VALIDATION_BYTES // (contract.frames * math.prod(contract.pixel.frame_shape)))
-    validation = _validation(_drawn(judged, min(VALIDATION_SAMPLES, most), seed), contract, on_progress)
+    validation = _validation(drawn(judged, min(VALIDATION_SAMPLES, most), seed), contract, on_progress)
     frames = None
     if options.int8:
         source = _calibration_source(splits.of_split("train") if calib is None else calib, judged, splits)
@@ -115,12 +115,6 @@ class ReadFrames:
         for sample in self.samples:
             frames = next(read_clips(sample.path, self.contract.pixel, self.contract.time)).frames
             yield from frames[np.linspace(0, len(frames) - 1, min(FRAMES_PER_CLIP, len(frames))).astype(int)]
-
-
-def _drawn(table: Table, count: int, seed: int) -> Table:
-    """``count`` samples as they come: a gate judges by the frequencies that the data have."""
-    chosen = sorted(np.random.default_rng(seed).permutation(len(table))[:count])
-    return table.with_samples(table.samples[i] for i in chosen)
 
 
 def _given_validation(table: Table, splits: Table) -> Table:

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
+import numpy as np
+
 from vidrisk.data.table import Sample, Table
 
 
@@ -25,6 +27,12 @@ def balanced_order(table: Table, seed: int) -> list[Sample]:
         lines = [rng.sample(samples, len(samples)) for samples in sources.values()]
         by_class.append(list(_in_turns(rng.sample(lines, len(lines)))))
     return list(_in_turns(rng.sample(by_class, len(by_class))))
+
+
+def drawn(table: Table, count: int, seed: int) -> Table:
+    """``count`` samples as they come, in the table's order: with the frequencies that the data have."""
+    chosen = sorted(np.random.default_rng(seed).permutation(len(table))[:count])
+    return table.with_samples(table.samples[i] for i in chosen)
 
 
 def _in_turns(lines: Sequence[Sequence[Sample]]) -> Iterator[Sample]:
