@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,10 @@ import numpy.typing as npt
 from vidrisk.data import Table
 from vidrisk.data.targets import truth_from_table
 from vidrisk.infer.classifier import Classifier
-from vidrisk.infer.decode import read_in_order, read_input
+from vidrisk.infer.encode import encode_frames
 from vidrisk.infer.ledger import Row
-from vidrisk.infer.pipeline import InferSettings, encode_clips, predict
+from vidrisk.infer.pipeline import InferSettings, predict
+from vidrisk.infer.pool import DecodePool
 from vidrisk.infer.summary import StageTimes
 from vidrisk.metrics import Metrics, classification_report, worst_errors
 from vidrisk.runtimes.errors import DataError, is_installed
@@ -59,15 +58,16 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
     settings = settings or InferSettings()
     contract = classifier.contract
     truth = truth_from_table(table, contract.targets)
-    read = partial(read_input, pixel=contract.pixel, time_spec=settings.time_from_contract(contract), decoder=settings.decoder)
     rows = (Row(index, str(sample.path)) for index, sample in enumerate(table.samples))
     answers: dict[int, dict[str, npt.NDArray[np.float64]]] = {}
     unreadable: list[dict[str, str]] = []
     stages = StageTimes()
-    with closing(read_in_order(rows, read, workers=settings.workers)) as decoded:
-        for done, (row, predictions) in enumerate(predict(encode_clips(decoded, classifier, settings.batch_frames, stages),
-                                                          classifier, stages)):
+    with DecodePool(settings.for_reading(contract), stages, workers=settings.workers,
+                    file_timeout_s=settings.file_timeout_s) as pool:
+        encoded = encode_frames(pool.read(rows), classifier, settings.batch_frames, stages)
+        for done, (row, of_clip) in enumerate(predict(encoded, classifier, stages)):
             on_progress("evaluating", done, len(table))
+            predictions = list(of_clip)
             if predictions:
                 answers[row.id] = {target.name: np.mean([[p.targets[target.name][label] for label in target.labels]
                                                          for p in predictions], axis=0) for target in contract.targets}

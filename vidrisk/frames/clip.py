@@ -20,8 +20,7 @@ class Clip:
         time_s: float64 (T,), presentation times of the frames really shown; the clip's first frame is at 0.
         start_s, end_s: the half-open window [start_s, end_s) inside the clip; None for photos.
         source: path of the file.
-        damage: None when every moment could be read; else one line that says what was lost. Lost moments show the
-            nearest readable frame.
+        damage: None when every moment could be read.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -29,7 +28,7 @@ class Clip:
     start_s: float | None
     end_s: float | None
     source: str
-    damage: str | None = None
+    damage: Damage | None = None
 
     def __post_init__(self) -> None:
         if self.frames.dtype != np.uint8 or self.frames.ndim != 4 or self.frames.shape[3] != 3:
@@ -41,8 +40,71 @@ class Clip:
 
     def __repr__(self) -> str:
         window = "photo" if self.start_s is None else f"[{self.start_s:.3f}, {self.end_s:.3f}) s"
-        damage = f", damage={self.damage!r}" if self.damage else ""
+        damage = f", damage: {self.damage}" if self.damage else ""
         return f"Clip({self.source!r}, {window}, frames: uint8{list(self.frames.shape)}{damage})"
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame in the model's size.
+
+    Attributes:
+        index: its place on the file's timeline, which no other frame of the file has; rising. 0 for a photo.
+        time_s: presentation time of the frame really shown; the first frame is at 0.
+        pixels: uint8 (height, width, 3), RGB, upright.
+    """
+
+    index: int
+    time_s: float
+    pixels: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Moments of a video that could not be read; they show the nearest readable frame.
+
+    Attributes:
+        moments: how many there are.
+        first_s, last_s: the interval in which they lie; 0 where there are none.
+        cut: where the file ends and where it states to end, in seconds, when the one comes before the other.
+    """
+
+    moments: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+    cut: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        parts = [f"the file ends at {self.cut[0]:.2f} of {self.cut[1]:.2f} s"] if self.cut else []
+        if self.moments:
+            where = f"at {self.first_s:.2f} s" if self.moments == 1 else f"between {self.first_s:.2f} and {self.last_s:.2f} s"
+            moments = "1 moment" if self.moments == 1 else f"{self.moments} moments"
+            parts += [f"{moments} {where} cannot be read", "shown is the nearest readable frame"]
+        return "; ".join(parts)
+
+    def with_later(self, later: Damage) -> Damage:
+        """Both, as one interval."""
+        if not (self.moments and later.moments):
+            some = self if self.moments else later
+            return Damage(some.moments, some.first_s, some.last_s, later.cut or self.cut)
+        return Damage(self.moments + later.moments, min(self.first_s, later.first_s), max(self.last_s, later.last_s),
+                      later.cut or self.cut)
+
+
+@dataclass(frozen=True)
+class FrameWindow:
+    """Which frames a photo, a clip or one of its windows shows, in order of time.
+
+    Attributes:
+        start_s, end_s: the half-open window [start_s, end_s); None for photos.
+        indices: of the T frames; a frame may show at several moments.
+        damage: None when every moment could be read.
+    """
+
+    start_s: float | None
+    end_s: float | None
+    indices: tuple[int, ...]
+    damage: Damage | None = None
 
 
 @dataclass(frozen=True)

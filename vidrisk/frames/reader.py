@@ -1,10 +1,9 @@
-"""From a path to clips: which decoder, which moments, and every failure as one ``UnreadableError``."""
+"""From a path to frames and clips: which decoder, which moments, and every failure as one ``UnreadableError``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vidrisk.frames.clip import Clip, MediaInfo
+from vidrisk.frames.clip import Clip, Damage, Frame, FrameWindow, MediaInfo
 from vidrisk.frames.geometry import pixels_from_image
 from vidrisk.frames.media import check_file, is_image, name_of
 from vidrisk.frames.photos import photo_size, pixels_from_photo
-from vidrisk.frames.sampling import TOLERANCE_S, Window, indices_from_moments, windows_from_duration
+from vidrisk.frames.sampling import TOLERANCE_S, Window, indices_from_moments, readable_windows
 from vidrisk.frames.source import Timeline, VideoSource
 from vidrisk.frames.video_decord import DecordSource
 from vidrisk.frames.video_pyav import PyAVSource
@@ -25,35 +24,58 @@ from vidrisk.runtimes.errors import SettingsError, UnreadableError, VidriskError
 from vidrisk.runtimes.specs import PixelSpec, TimeSpec
 
 Decoder = Literal["auto", "pyav", "decord"]
+FrameChoice = Literal["all", "keyframes"]
 MIDDLE_FRAME = TimeSpec(frames=1)
 
 
 def read_clips(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, *,
                decoder: Decoder = "auto") -> Iterator[Clip]:
-    """Read a photo or a video as the specs say. Nothing is opened before the first clip is asked for.
+    """Read a photo or a video as whole clips: ``read_frames``, gathered into arrays. No more frames are held than two
+    windows need.
 
-    A photo gives one clip, its picture repeated ``time.frames`` times (once when ``time`` is None). A video gives one
-    clip, or one per window (see ``sampling.windows_from_duration`` for which); with ``time`` None, its middle frame. A
-    frame is decoded once however many windows show it, and no more are held than the windows in progress need.
+    Raises:
+        UnreadableError, SettingsError, MissingExtra: as ``read_frames``.
+    """
+    held: dict[int, Frame] = {}
+    for item in read_frames(path, pixel, time, decoder=decoder):
+        if isinstance(item, Frame):
+            held[item.index] = item
+            continue
+        shown = [held[index] for index in item.indices]
+        yield Clip(np.stack([frame.pixels for frame in shown]), np.array([frame.time_s for frame in shown], np.float64),
+                   item.start_s, item.end_s, str(path), item.damage)
+        held = {index: frame for index, frame in held.items() if index >= item.indices[0]}
+
+
+def read_frames(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, *, decoder: Decoder = "auto",
+                choice: FrameChoice = "all") -> Iterator[Frame | FrameWindow]:
+    """Read a photo or a video frame by frame. Every frame comes once, however many windows show it, and every window
+    behind the last of its frames. Nothing is opened before the first item is asked for.
+
+    A photo gives one frame and one window, which shows it ``time.frames`` times (once when ``time`` is None). A video
+    gives one window, the clip, or those of ``sampling.windows_from_duration``; with ``time`` None, its middle frame.
 
     Args:
         decoder: ``auto`` is ``pyav``; ``decord`` needs the extra of that name.
+        choice: ``keyframes`` shows at every moment the last keyframe before it, so that nothing else is decoded.
 
     Raises:
         UnreadableError: the file cannot be read; ``state`` says whether it is corrupt, too_large, or skipped (missing,
             not permitted, no picture in it).
-        SettingsError: another decoder.
+        SettingsError: another decoder or choice.
         MissingExtra: decord is asked for and not installed.
     """
     path = Path(path)
-    if decoder not in get_args(Decoder):
-        raise SettingsError(f"decoder {decoder!r}", allowed=", ".join(get_args(Decoder)))
+    for what, value, allowed in (("decoder", decoder, get_args(Decoder)), ("frame choice", choice, get_args(FrameChoice))):
+        if value not in allowed:
+            raise SettingsError(f"{what} {value!r}", allowed=", ".join(allowed))
     check_file(path)
     if is_image(path):
-        yield _clip_from_photo(path, pixel, time)
+        yield Frame(0, 0.0, pixels_from_photo(path, pixel))
+        yield FrameWindow(None, None, (0,) * (time.frames if time else 1))
         return
     with _translated(path), _opened(path, decoder) as source:
-        yield from _clips_from_video(source, path, pixel, time or MIDDLE_FRAME)
+        yield from _frames_from_video(source, pixel, time or MIDDLE_FRAME, choice)
 
 
 def probe(path: str | Path) -> MediaInfo:
@@ -92,44 +114,41 @@ def _translated(path: Path) -> Iterator[None]:
         raise UnreadableError(f"{name_of(path)} cannot be decoded: {reason}") from error
 
 
-def _clip_from_photo(path: Path, pixel: PixelSpec, time: TimeSpec | None) -> Clip:
-    frames = np.repeat(pixels_from_photo(path, pixel)[None], time.frames if time else 1, axis=0)
-    return Clip(frames, np.zeros(len(frames), np.float64), None, None, str(path))
-
-
-@dataclass(frozen=True, eq=False)
-class _Ready:
-    """A frame in the model's size, kept until no window needs it any more."""
-
-    pixels: npt.NDArray[np.uint8]
-    time_s: float
-    lost: bool
-
-
-def _clips_from_video(source: VideoSource, path: Path, pixel: PixelSpec, time: TimeSpec) -> Iterator[Clip]:
+def _frames_from_video(source: VideoSource, pixel: PixelSpec, time: TimeSpec, choice: FrameChoice) -> Iterator[Frame | FrameWindow]:
     timeline = source.timeline
-    windows = list(windows_from_duration(timeline.duration_s, time))
-    indices = [indices_from_moments(window.moments_s, timeline.times_s).tolist() for window in windows]
-    decoded = source.frames_at(sorted({index for of_window in indices for index in of_window}))
-    ready: dict[int, _Ready] = {}
-    for window, needed in zip(windows, indices, strict=True):
-        ready = {index: frame for index, frame in ready.items() if index >= needed[0]}
-        while needed[-1] not in ready:
+    keyframes = source.keyframes() if choice == "keyframes" else None
+    wanted, windows = np.zeros(len(timeline.times_s), bool), 0
+    for window in readable_windows(timeline, time):
+        wanted[_shown_at(window.moments_s, timeline, keyframes)] = True
+        windows += 1
+    decoded = source.frames_at(np.flatnonzero(wanted).tolist())
+    lost: set[int] = set()
+    given = -1
+    for number, window in enumerate(readable_windows(timeline, time), start=1):  # again: a million windows need not be held
+        shown = tuple(_shown_at(window.moments_s, timeline, keyframes).tolist())
+        while given < shown[-1]:
             frame = next(decoded)
-            pixels = pixels_from_image(Image.fromarray(frame.rgb), pixel)
-            ready[frame.index] = _Ready(pixels, float(timeline.times_s[frame.shown]), frame.lost)
-        shown = [ready[index] for index in needed]
-        yield Clip(np.stack([frame.pixels for frame in shown]), np.array([frame.time_s for frame in shown], np.float64),
-                   window.start_s, window.end_s, str(path), _damage(window, shown, timeline))
+            given = frame.index
+            if frame.lost:
+                lost.add(given)
+            yield Frame(given, float(timeline.times_s[frame.shown]), pixels_from_image(Image.fromarray(frame.rgb), pixel))
+        lost = {index for index in lost if index >= shown[0]}
+        yield FrameWindow(window.start_s, window.end_s, shown, _damage(window, shown, lost, timeline, is_last=number == windows))
 
 
-def _damage(window: Window, shown: list[_Ready], timeline: Timeline) -> str | None:
-    """One line on the moments that could not be read, or None."""
-    is_cut = timeline.readable_s < timeline.duration_s
-    lost_s = [moment for moment, frame in zip(window.moments_s.tolist(), shown, strict=True)
-              if frame.lost or (is_cut and timeline.readable_s + TOLERANCE_S < moment < window.end_s)]
-    if not lost_s:
-        return None
-    why = f"the file ends at {timeline.readable_s:.2f} of {timeline.duration_s:.2f} s; " if is_cut else ""
-    return (f"{why}{len(lost_s)} of {len(shown)} moments cannot be read, the first at {lost_s[0]:.2f} s; "
-            "they show the nearest readable frame")
+def _shown_at(moments_s: npt.NDArray[np.float64], timeline: Timeline,
+              keyframes: npt.NDArray[np.intp] | None) -> npt.NDArray[np.intp]:
+    """Index of the frame shown at each moment: the last one before it, or the last keyframe before it."""
+    indices = indices_from_moments(moments_s, timeline.times_s)
+    if keyframes is None or not len(keyframes):
+        return indices
+    return keyframes[np.maximum(np.searchsorted(keyframes, indices, side="right") - 1, 0)]
+
+
+def _damage(window: Window, shown: tuple[int, ...], lost: set[int], timeline: Timeline, *, is_last: bool) -> Damage | None:
+    cut = (timeline.readable_s, timeline.duration_s) if timeline.readable_s < timeline.duration_s else None
+    lost_s = [moment for moment, index in zip(window.moments_s.tolist(), shown, strict=True)
+              if index in lost or (cut and timeline.readable_s + TOLERANCE_S < moment < window.end_s)]
+    if lost_s:
+        return Damage(len(lost_s), lost_s[0], lost_s[-1], cut)
+    return Damage(cut=cut) if cut and is_last else None

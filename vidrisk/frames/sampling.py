@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.frames.source import Timeline
 from vidrisk.runtimes.errors import SpecError
 from vidrisk.runtimes.specs import TimeSpec
 
@@ -56,6 +57,16 @@ def windows_from_duration(duration_s: float, time: TimeSpec) -> Iterator[Window]
         if number and inside_s < MIN_PART_OF_WINDOW * time.window_s - TOLERANCE_S:
             return
         yield Window(start_s, start_s + inside_s, moments_from_window(start_s, time.window_s, time.frames))
+
+
+def readable_windows(timeline: Timeline, time: TimeSpec) -> Iterator[Window]:
+    """``windows_from_duration`` of what is really in the file: none starts behind the last frame, however long a header
+    states the video to be. The first one always comes.
+    """
+    for number, window in enumerate(windows_from_duration(timeline.duration_s, time)):
+        if number and window.start_s >= timeline.readable_s - TOLERANCE_S:
+            return
+        yield window
 
 
 def moments_from_window(start_s: float, window_s: float, frames: int) -> npt.NDArray[np.float64]:

@@ -1,39 +1,56 @@
-"""Source → decode: a few threads read files ahead, and what they read comes out in the order of the inputs.
-
-Decoders and Pillow release the interpreter's lock, so decoding overlaps inference. Every file has a short queue of
-its own; a thread that is ahead waits there, so memory is bounded by ``workers``, not by the length of a video or list.
-"""
+"""Source → decode: what the decode stage hands on, and one decode worker as the run sees it."""
 
 from __future__ import annotations
 
-import logging
 import os
-import queue
-import stat
-import threading
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
-from vidrisk.frames import Clip, Decoder, read_clips
-from vidrisk.frames.media import name_of
+import numpy as np
+import numpy.typing as npt
+
 from vidrisk.infer.ledger import Row
-from vidrisk.runtimes.errors import UnreadableError
-from vidrisk.runtimes.specs import PixelSpec, TimeSpec
+from vidrisk.infer.wire import Line, ReadSettings, Slots, shared_memory
 
-_log = logging.getLogger(__name__)
+# The run's own module path, instead of the folder that a worker happens to start in.
+START = "import sys; sys.path[:] = sys.argv[4:]; from vidrisk.infer.worker import main; main(*sys.argv[1:4])"
+HANG_UP_S = 1.0
+KILL_S = 5.0
 
-CLIPS_AHEAD = 4
-POLL_S = 0.1
+
+@dataclass(frozen=True, eq=False)
+class ReadFrame:
+    """One frame of an input. ``pixels``, uint8 (H, W, 3), are a view that the next read overwrites: copy them."""
+
+    row_id: int
+    index: int
+    time_s: float
+    pixels: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class ReadClip:
-    """One clip or window of the input that is being read."""
+class ReadWindow:
+    """A window of an input whose frames have all come. ``start_s`` and ``end_s`` are None for photos."""
 
-    clip: Clip
+    row_id: int
+    start_s: float | None
+    end_s: float | None
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ReadAgain:
+    """What came of this input does not count: it will be read again from its start."""
+
+    row_id: int
 
 
 @dataclass(frozen=True)
@@ -44,96 +61,97 @@ class ReadEnd:
     decode_s: float
 
 
-Read = ReadClip | ReadEnd
+Read = ReadFrame | ReadWindow | ReadAgain | ReadEnd
 
 
-def read_input(row: Row, pixel: PixelSpec, time_spec: TimeSpec | None, decoder: Decoder) -> Iterator[Read]:
-    """Clips of one input, then its end. Never raises: what goes wrong becomes the state and the reason of the row.
+class Worker:
+    """A decode process. Inputs that it is given are read in their order.
 
-    An input that fails after its first clips is ``partial``: what could be read counts.
+    Attributes:
+        rows: given and not ended; the first one is being read.
+        windows: of the first one, so far.
+        ready: whether it has started.
+        last_words: once it has ended, the last line on its standard error.
     """
-    decode_s, clips, damage = 0.0, 0, None
-    state, reason = "ok", ""
-    started_s = time.perf_counter()
-    try:
-        info = Path(row.path).stat()
-        row = replace(row, bytes=info.st_size, mtime_ns=info.st_mtime_ns)
-        _refuse_folder(row.path, info)
-        for clip in read_clips(row.path, pixel, time_spec, decoder=decoder):
-            clips, damage = clips + 1, clip.damage or damage
-            decode_s += time.perf_counter() - started_s
-            yield ReadClip(clip)
-            started_s = time.perf_counter()
-        if damage or not clips:
-            state, reason = ("partial", damage) if damage and clips else ("corrupt", "no frame could be read")
-    except UnreadableError as error:
-        state, reason = ("partial" if clips else error.state), str(error).removeprefix(f"{name_of(row.path)} ")
-    except OSError as error:
-        state, reason = ("partial" if clips else "skipped"), error.strerror or repr(error)
-    except Exception as error:  # one file's decoder must not end the run
-        _log.debug("reading %r crashed", row.path, exc_info=True)
-        state, reason = ("partial" if clips else "crashed"), " ".join(f"{type(error).__name__}: {error}".split())
-    yield ReadEnd(replace(row, state=state, reason=reason), decode_s + time.perf_counter() - started_s)
 
-
-def _refuse_folder(path: str, info: os.stat_result) -> None:
-    """A folder among the inputs is one that could not be listed: say why."""
-    if stat.S_ISDIR(info.st_mode):
-        with os.scandir(path):
-            raise UnreadableError("a folder that could not be listed before", state="skipped")
-
-
-def read_in_order(rows: Iterable[Row], read: Callable[[Row], Iterator[Read]], *,
-                  workers: int) -> Generator[Read, None, None]:
-    """Run ``read`` over ``rows`` in ``workers`` threads; yield what it yields in the order of ``rows``.
-
-    The next file in order is always in a thread's hands, so the wait for it ends. Close the iterator to stop the
-    threads; they are daemons, so that one which hangs inside a decoder cannot keep the process alive.
-    """
-    jobs: queue.SimpleQueue[tuple[Row, queue.Queue[Read | None]] | None] = queue.SimpleQueue()
-    stop = threading.Event()
-
-    def work() -> None:
-        while (job := jobs.get()) is not None and not stop.is_set():
-            row, channel = job
-            for item in read(row):
-                if not _put(channel, item, stop):
-                    return
-            _put(channel, None, stop)
-
-    threads = [threading.Thread(target=work, name=f"decode-{i}", daemon=True) for i in range(workers)]
-    lined_up: deque[queue.Queue[Read | None]] = deque()
-    remaining = iter(rows)
-
-    def line_up_next() -> None:
-        for row in remaining:
-            lined_up.append(queue.Queue(CLIPS_AHEAD))
-            jobs.put((row, lined_up[-1]))
-            return
-
-    try:
-        for thread in threads:
-            thread.start()
-        for _ in range(2 * workers):
-            line_up_next()
-        while lined_up:
-            channel = lined_up.popleft()
-            while (item := channel.get()) is not None:
-                yield item
-            line_up_next()
-    finally:
-        stop.set()
-        for _ in threads:
-            jobs.put(None)
-        for thread in threads:
-            thread.join(POLL_S)
-
-
-def _put(channel: queue.Queue[Read | None], item: Read | None, stop: threading.Event) -> bool:
-    while not stop.is_set():
+    def __init__(self, settings: ReadSettings) -> None:
+        self.rows: deque[Row] = deque()
+        self.windows = 0
+        self.ready = False
+        self.last_words = ""
+        ours, theirs = socket.socketpair()
+        memory = shared_memory(settings.slots, settings.pixel.frame_shape)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
+        arguments = [str(theirs.fileno()), str(memory), settings.to_json(), *sys.path]
         try:
-            channel.put(item, timeout=POLL_S)
-        except queue.Full:
-            continue
-        return True
-    return False
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", START, *arguments], pass_fds=(theirs.fileno(), memory), stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True,  # Ctrl-C is for the run alone
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
+            self._slots = Slots(memory, settings.slots, settings.pixel.frame_shape)
+        finally:
+            theirs.close()
+            os.close(memory)
+        self._line = Line(ours)
+        self._heard_s = time.monotonic()
+
+    def fileno(self) -> int:
+        return self._line.fileno()
+
+    def give(self, row: Row) -> None:
+        if not self.rows:
+            self._heard_s = time.monotonic()
+        self.rows.append(row)
+        self._send({"read": row.path})
+
+    def receive(self) -> list[bytes]:
+        """Lines that it has sent, perhaps none.
+
+        Raises:
+            EOFError: the process has ended.
+        """
+        lines = self._line.receive()
+        self._heard_s = time.monotonic()
+        return lines
+
+    def next_pixels(self) -> npt.NDArray[np.uint8]:
+        """The view of the next frame's slot; ``free`` it when it has been copied."""
+        return self._slots.next()
+
+    def free(self) -> None:
+        self._heard_s = time.monotonic()  # it may have waited for this
+        self._send({"free": 1})
+
+    def silent_s(self) -> float:
+        """Seconds since the last sign of life; 0 while there is nothing to do."""
+        return time.monotonic() - self._heard_s if self.rows else 0.0
+
+    def end(self, *, has_hung_up: bool = False) -> str:
+        """Kill the process if it lives; how it ended, in words. One that has hung up is about to end by itself."""
+        self._line.close()
+        with suppress(subprocess.TimeoutExpired):
+            if has_hung_up:
+                self._process.wait(HANG_UP_S)
+        self._process.kill()
+        try:
+            return _ending(self._process.wait(KILL_S))
+        except subprocess.TimeoutExpired:
+            return "it cannot be killed"
+        finally:
+            self._errors.seek(0)
+            lines = self._errors.read().decode(errors="replace").splitlines()
+            self.last_words = next((line.strip() for line in reversed(lines) if line.strip()), "")
+            self._errors.close()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with suppress(OSError):  # it has ended, which the next ``receive`` tells
+            self._line.send(message)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -1,44 +1,45 @@
 """The inference run, as one flow of generators:
 
     source → decode → batch → encode → window → head → sink
-    Inputs   read_in_order     encode_clips   predict   Ledger
+    Inputs   DecodePool   encode_frames          predict  Ledger
 
-Decoding runs in threads; everything else, the engine and the ledger included, in the caller's. Batches of frames are
-filled across files. Nothing that happens to one file ends the run; an engine that fails, a full disk and Ctrl-C do, and
-leave a folder that ``resume`` continues.
+Decoding runs in processes, the encoder in a thread, everything else in the caller's. Batches of frames are filled across
+files, so inputs end in the order in which they happen to; the order within an input is that of time. Nothing that happens
+to one file ends the run; an engine that fails, a full disk and Ctrl-C do, and leave a folder that ``resume`` continues.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.frames import Decoder
+from vidrisk.frames import Decoder, FrameChoice
 from vidrisk.infer.classifier import Classifier
-from vidrisk.infer.decode import Read, ReadClip, ReadEnd, read_in_order, read_input
+from vidrisk.infer.decode import ReadAgain, ReadEnd
+from vidrisk.infer.encode import Encoded, EncodedWindow, encode_frames
 from vidrisk.infer.ledger import READ_STATES, Ledger, Row
+from vidrisk.infer.pool import DecodePool
 from vidrisk.infer.predictions import Prediction, prediction_from_probabilities
 from vidrisk.infer.sources import Inputs
 from vidrisk.infer.summary import StageTimes, Summary, summarize, write_summary
+from vidrisk.infer.wire import ReadSettings
 from vidrisk.runtimes.contract import Contract
 from vidrisk.runtimes.errors import Interrupted, SettingsError, SpecError, require
 from vidrisk.runtimes.specs import TimeSpec
 
-MAX_WORKERS = 64
-MAX_BATCH_FRAMES = 4096
+_Answer = tuple[tuple[float | None, float | None], dict[str, npt.NDArray[np.float32]]]
 
 
 def default_workers() -> int:
-    """One decode thread per core that this process may use, 8 at most."""
+    """One decode process per core that this one may use, 8 at most."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8)
 
@@ -49,9 +50,14 @@ class InferSettings:
 
     Attributes:
         window_s, stride_s: override the bundle's windows, in seconds; None keeps them.
-        workers: decode threads.
+        workers: decode processes.
         batch_frames: frames that the encoder sees at once.
         decoder: ``auto``, ``pyav`` or ``decord``.
+        frames: ``all``, or ``keyframes`` to show at every moment the last keyframe before it.
+        static_levels: frames whose luma nowhere differs by as much, of 255, from the last one encoded share its features;
+            0 encodes every frame.
+        file_timeout_s: a decoder that says nothing for so long is killed.
+        max_memory_mb: what a decode process may allocate.
         resume: continue the run in the output folder.
     """
 
@@ -60,13 +66,17 @@ class InferSettings:
     workers: int = field(default_factory=default_workers)
     batch_frames: int = 32
     decoder: Decoder = "auto"
+    frames: FrameChoice = "all"
+    static_levels: float = 0.0
+    file_timeout_s: float = 60.0
+    max_memory_mb: int = 2048
     resume: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, most in (("workers", self.workers, MAX_WORKERS),
-                                  ("batch_frames", self.batch_frames, MAX_BATCH_FRAMES)):
-            if not 1 <= value <= most:
-                raise SettingsError(f"{name} is {value}", allowed=f"1 to {most}")
+        for name, least, most in (("workers", 1, 64), ("batch_frames", 1, 4096), ("static_levels", 0, 255),
+                                  ("file_timeout_s", 0.1, 86_400), ("max_memory_mb", 64, 1_048_576)):
+            if not least <= getattr(self, name) <= most:
+                raise SettingsError(f"{name} is {getattr(self, name)}", allowed=f"{least} to {most}")
 
     def time_from_contract(self, contract: Contract) -> TimeSpec | None:
         """The contract's moments, in the windows that are asked for.
@@ -83,23 +93,39 @@ class InferSettings:
         except SpecError as error:
             raise SettingsError(error.what, allowed=error.allowed, fix="change --window or --stride") from error
 
+    def for_reading(self, contract: Contract) -> ReadSettings:
+        """What the decode processes are told. Their slots hold what the encoder takes at once.
+
+        Raises:
+            SettingsError: as ``time_from_contract``.
+        """
+        return ReadSettings(contract.pixel, self.time_from_contract(contract), self.decoder, self.frames, self.static_levels,
+                            self.max_memory_mb, slots=self.batch_frames)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Attributes:
+    files_per_s, clips_per_s: of this run alone.
+    queued: frames that have been decoded and wait for the encoder.
+    bottleneck: the stage that the others have waited for longest.
+    """
+
+    files_per_s: float
+    clips_per_s: float
+    queued: int
+    bottleneck: str
+
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, counted over the whole output folder."""
+    """How far a run is, counted over the whole output folder, and how fast it goes."""
 
     files: int
     files_total: int
     files_failed: int
     clips: int
-
-
-@dataclass(frozen=True)
-class EncodedClip:
-    """A clip whose frames have become ``features``, float32 ``(T, D)``."""
-
-    interval_s: tuple[float | None, float | None]
-    features: npt.NDArray[np.float32]
+    pace: Pace | None = None
 
 
 def run_inference(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[str],
@@ -119,22 +145,22 @@ def run_inference(classifier: Classifier, inputs: Inputs, out: str | os.PathLike
     if settings.decoder == "decord":
         require("decord", "decord")
     out, contract, stages = Path(out), classifier.contract, StageTimes()
-    time_spec = settings.time_from_contract(contract)
+    read_settings = settings.for_reading(contract)
     started_s = time.perf_counter()
-    with Ledger(out, _identity(classifier, time_spec, settings), resume=settings.resume) as ledger:
+    with Ledger(out, _identity(classifier, read_settings), resume=settings.resume) as ledger:
         ledger.add(inputs.paths)
         progress = before = _progress_from_rows(ledger.rows())
-        read = partial(read_input, pixel=contract.pixel, time_spec=time_spec, decoder=settings.decoder)
         pending = (row for row in ledger.rows() if row.state == "pending")
+        pool = DecodePool(read_settings, stages, workers=settings.workers, file_timeout_s=settings.file_timeout_s)
         try:
-            with closing(read_in_order(pending, read, workers=settings.workers)) as decoded:
-                encoded = encode_clips(decoded, classifier, settings.batch_frames, stages)
+            with pool, closing(pool.read(pending)) as reads:
+                encoded = encode_frames(reads, classifier, settings.batch_frames, stages)
                 for row, predictions in predict(encoded, classifier, stages):
                     with stages.measure("write"):
                         ledger.finish(row, b"".join(p.to_json() for p in predictions))
                     progress = _advanced(progress, row)
                     if on_progress:
-                        on_progress(progress)
+                        on_progress(replace(progress, pace=_pace(progress, before, started_s, stages, pool)))
             with stages.measure("write"):
                 ledger.commit()
         except KeyboardInterrupt:
@@ -143,105 +169,49 @@ def run_inference(classifier: Classifier, inputs: Inputs, out: str | os.PathLike
         summary = summarize(
             classifier, ledger, other_files=inputs.other_files, stages=stages, wall_s=time.perf_counter() - started_s,
             files=progress.files - before.files, clips=progress.clips - before.clips,
-            time_spec=time_spec, settings=asdict(settings))
+            time_spec=read_settings.time, settings=asdict(settings))
     write_summary(summary, out)
     return summary
 
 
-def encode_clips(reads: Iterable[Read], classifier: Classifier, batch_frames: int,
-                 stages: StageTimes) -> Iterator[list[EncodedClip | ReadEnd]]:
-    """Run the encoder on full batches of frames, whichever clips and files these come from.
-
-    Yields what each batch completed, in the order of ``reads``: a clip once all its frames are encoded, the end of a
-    file after its last clip.
-    """
-    waiting: deque[Read] = deque()
-    frames: deque[npt.NDArray[np.uint8]] = deque()
-    features: list[npt.NDArray[np.float32]] = []
-    queued = 0
-
-    def encode(count: int) -> list[EncodedClip | ReadEnd]:
-        nonlocal queued
-        with stages.measure("encode"):
-            features.append(classifier.features(_take(frames, count)))
-        queued -= count
-        return _completed(waiting, features)
-
-    for read in reads:
-        waiting.append(read)
-        if isinstance(read, ReadClip):
-            frames.append(read.clip.frames)
-            queued += len(read.clip.frames)
-        else:
-            stages.add("decode", read.decode_s)
-            if not queued:
-                yield _completed(waiting, features)
-        while queued >= batch_frames:
-            yield encode(batch_frames)
-    if queued:
-        yield encode(queued)
-
-
-def _take(frames: deque[npt.NDArray[np.uint8]], count: int) -> npt.NDArray[np.uint8]:
-    """Take ``count`` frames off the front; of an array that is longer, the rest stays."""
-    batch: list[npt.NDArray[np.uint8]] = []
-    while count:
-        first = frames.popleft()
-        if len(first) > count:
-            frames.appendleft(first[count:])
-        batch.append(first[:count])
-        count -= len(batch[-1])
-    return np.concatenate(batch)
-
-
-def _completed(waiting: deque[Read], features: list[npt.NDArray[np.float32]]) -> list[EncodedClip | ReadEnd]:
-    """Take off the front of ``waiting`` what ``features`` (and nothing more) completes."""
-    done: list[EncodedClip | ReadEnd] = []
-    ready = np.concatenate(features) if features else np.empty((0, 0), np.float32)
-    while waiting:
-        first = waiting[0]
-        if isinstance(first, ReadClip):
-            length = len(first.clip.frames)
-            if length > len(ready):
-                break
-            done.append(EncodedClip((first.clip.start_s, first.clip.end_s), ready[:length]))
-            ready = ready[length:]
-        else:
-            done.append(first)
-        waiting.popleft()
-    features[:] = [ready] if len(ready) else []
-    return done
-
-
-def predict(batches: Iterable[list[EncodedClip | ReadEnd]], classifier: Classifier,
-            stages: StageTimes) -> Iterator[tuple[Row, list[Prediction]]]:
-    """Run the head on the clips of each batch; yield each file with its predictions when it ends."""
+def predict(batches: Iterable[list[Encoded]], classifier: Classifier,
+            stages: StageTimes) -> Iterator[tuple[Row, Iterator[Prediction]]]:
+    """Run the head on the windows of each batch; yield each input with its predictions when it ends."""
     contract = classifier.contract
     threshold = classifier.threshold(contract.targets[0].name)
-    of_file: list[tuple[tuple[float | None, float | None], dict[str, npt.NDArray[np.float32]]]] = []
+    answers: defaultdict[int, list[_Answer]] = defaultdict(list)
     for batch in batches:
-        clips = [item for item in batch if isinstance(item, EncodedClip)]
-        probabilities: dict[str, npt.NDArray[np.float32]] = {}
-        if clips:
+        windows = [item for item in batch if isinstance(item, EncodedWindow)]
+        if windows:
             with stages.measure("head"):
-                probabilities = classifier.probabilities(np.stack([clip.features for clip in clips]))
-        position = 0
+                probabilities = classifier.probabilities(np.stack([window.features for window in windows]))
+            for position, window in enumerate(windows):
+                scores = {name: of_target[position] for name, of_target in probabilities.items()}
+                answers[window.row_id].append((window.interval_s, scores))
         for item in batch:
-            if isinstance(item, EncodedClip):
-                of_file.append((item.interval_s, {name: rows[position] for name, rows in probabilities.items()}))
-                position += 1
-                continue
-            row = replace(item.row, predictions=len(of_file))
-            yield row, [prediction_from_probabilities(contract, row.path, interval_s, scores, threshold, row.state)
-                        for interval_s, scores in of_file]
-            of_file = []
+            if isinstance(item, ReadAgain):
+                answers.pop(item.row_id, None)
+            elif isinstance(item, ReadEnd):
+                of_input = answers.pop(item.row.id, [])
+                row = replace(item.row, predictions=len(of_input))
+                yield row, (prediction_from_probabilities(contract, row.path, interval_s, scores, threshold, row.state)
+                            for interval_s, scores in of_input)
 
 
-def _identity(classifier: Classifier, time_spec: TimeSpec | None, settings: InferSettings) -> dict[str, str]:
+def _identity(classifier: Classifier, reading: ReadSettings) -> dict[str, str]:
     """What must be equal for two runs to write into one folder."""
     return {"bundle": classifier.provenance["digest"], "contract": classifier.contract.digest,
-            "runtime": classifier.runtime, "variant": classifier.variant, "decoder": settings.decoder,
-            "window_s": str(time_spec and time_spec.window_s), "stride_s": str(time_spec and time_spec.stride_s)}
+            "runtime": classifier.runtime, "variant": classifier.variant, "decoder": reading.decoder,
+            "window_s": str(reading.time and reading.time.window_s), "stride_s": str(reading.time and reading.time.stride_s),
+            "frames": reading.choice, "static_levels": str(reading.static_levels)}
+
+
+def _pace(progress: Progress, before: Progress, started_s: float, stages: StageTimes, pool: DecodePool) -> Pace:
+    elapsed_s = time.perf_counter() - started_s
+    waited = {"decode": stages.seconds["waiting for decode"], "encode": stages.seconds["waiting for encode"],
+              "head": stages.seconds["head"], "write": stages.seconds["write"]}
+    return Pace((progress.files - before.files) / elapsed_s, (progress.clips - before.clips) / elapsed_s, pool.queued,
+                max(waited, key=waited.__getitem__))
 
 
 def _progress_from_rows(rows: Iterable[Row]) -> Progress:

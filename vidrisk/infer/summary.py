@@ -22,12 +22,14 @@ from vidrisk.runtimes.errors import DataError
 from vidrisk.runtimes.specs import TimeSpec
 
 SUMMARY = "summary.json"
-STAGES = ("decode", "encode", "head", "write")
+STAGES = ("decode", "encode", "waiting for decode", "waiting for encode", "head", "write")
 
 
 @dataclass
 class StageTimes:
-    """Seconds per stage. Those of ``decode`` add up over threads, so they may exceed the wall time."""
+    """Seconds per stage. ``decode`` adds up over processes, so it may exceed the wall time; ``encode`` runs beside the rest,
+    which tells in ``waiting for …`` how long it had nothing else to do.
+    """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
@@ -53,7 +55,7 @@ class Summary:
         predictions: lines of ``predictions.jsonl``; ``labels`` counts them per target and most probable label.
         mean_severity: over all predictions; None where the contract has no severities.
         other_files: files in the given folders that are neither clips nor photos.
-        timings_s: wall seconds, and seconds per stage (``decode`` adds up over threads).
+        timings_s: wall seconds, and seconds per stage (see ``StageTimes``).
         targets: labels and severities of the model, in order.
         time: moments and windows; None for photos.
     """

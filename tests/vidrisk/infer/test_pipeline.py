@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,13 @@ import pytest
 from colour import ACTION, RISK, colour_classifier
 from small_media import write_photo, write_sound, write_video
 
-from vidrisk.frames import Clip, Decoder, is_video, read_clips
 from vidrisk.infer.classifier import Classifier
 from vidrisk.infer.ledger import Row, read_ledger
 from vidrisk.infer.pipeline import InferSettings, Progress, run_inference
 from vidrisk.infer.predictions import PREDICTIONS, read_predictions
 from vidrisk.infer.sources import Inputs, find_inputs
-from vidrisk.infer.summary import SUMMARY, read_summary
+from vidrisk.infer.summary import STAGES, SUMMARY, read_summary
 from vidrisk.runtimes.errors import EXIT_INTERRUPTED, DataError, Interrupted, RuntimeFailure, SettingsError
-from vidrisk.runtimes.specs import PixelSpec, TimeSpec
 
 SETTINGS = InferSettings(workers=2, batch_frames=8)
 
@@ -35,15 +33,20 @@ def media(tmp_path: Path) -> Path:
     return folder
 
 
+def sorted_lines(out: Path) -> list[bytes]:
+    return sorted((out / PREDICTIONS).read_bytes().splitlines())
+
+
 def rows_by_name(out: Path) -> dict[str, Row]:
     return {Path(row.path).name: row for row in read_ledger(out)}
 
 
-def test_the_output_is_in_the_order_of_the_inputs(media: Path, tmp_path: Path) -> None:
+def test_every_input_is_predicted_once(media: Path, tmp_path: Path) -> None:
     inputs = find_inputs([media / "21.mp4", media / "03.png", media])
     summary = run_inference(colour_classifier(ACTION), inputs, tmp_path / "out", SETTINGS)
-    predictions = list(read_predictions(tmp_path / "out"))
-    assert [p.path for p in predictions] == list(inputs.paths)
+    by_path = {p.path: p for p in read_predictions(tmp_path / "out")}
+    predictions = [by_path[path] for path in inputs.paths]
+    assert len(predictions) == len(list(read_predictions(tmp_path / "out"))) == 14
     assert [p.label for p in predictions[:4]] == ["green", "red", "red", "green"]
     assert [p.uncertain for p in predictions[:4]] == [False, True, False, False]
     assert predictions[0].start_s == 0.0 and predictions[0].end_s == pytest.approx(1.0, abs=0.15)
@@ -59,9 +62,9 @@ def test_batches_are_filled_across_files_and_do_not_matter(media: Path, tmp_path
         classifier = colour_classifier(ACTION, batch_sizes=sizes)
         out = tmp_path / str(batch_frames)
         run_inference(classifier, find_inputs([media]), out, InferSettings(workers=3, batch_frames=batch_frames))
-        assert sum(sizes) == 14 * 4 and set(sizes[:-1]) <= {batch_frames} and sizes[-1] <= batch_frames
-        lines.append((out / PREDICTIONS).read_bytes())
-    assert len(set(lines)) == 1
+        assert sum(sizes) == 12 + 2 * 4 and set(sizes[:-1]) <= {batch_frames} and sizes[-1] <= batch_frames  # a photo is one frame
+        lines.append(sorted_lines(out))
+    assert lines == [lines[0]] * 4
 
 
 def test_windows(media: Path, tmp_path: Path) -> None:
@@ -112,23 +115,6 @@ def test_bad_files_of_every_kind_end_in_the_ledger(media: Path, tmp_path: Path) 
     assert all(rows[name].reason and "\n" not in rows[name].reason and rows[name].predictions == 0 for name in bad)
     assert len(bad) == summary.failed == 11
     assert {Path(p.path).name for p in read_predictions(tmp_path / "out")} == set(rows) - set(bad)
-
-
-def test_a_decoder_that_crashes_takes_one_file_with_it(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fragile(path: str, pixel: PixelSpec, time: TimeSpec | None, *, decoder: Decoder) -> Iterator[Clip]:
-        if path.endswith("03.png"):
-            raise TypeError("unsupported\nthing")
-        yield from read_clips(path, pixel, time, decoder=decoder)
-        if path.endswith("20.mp4"):
-            raise ValueError("bad packet")
-
-    monkeypatch.setattr("vidrisk.infer.decode.read_clips", fragile)
-    run_inference(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", SETTINGS)
-    rows = rows_by_name(tmp_path / "out")
-    assert (rows["03.png"].state, rows["03.png"].reason) == ("crashed", "TypeError: unsupported thing")
-    assert (rows["20.mp4"].state, rows["20.mp4"].predictions) == ("partial", 1)
-    assert sum(row.state == "ok" for row in rows.values()) == 12
-    assert [p.state for p in read_predictions(tmp_path / "out") if is_video(p.path)] == ["partial", "ok"]
 
 
 def test_names_with_odd_bytes_go_through(tmp_path: Path) -> None:
@@ -202,11 +188,11 @@ def test_an_engine_that_fails_and_ctrl_c_leave_a_run_to_resume(media: Path, tmp_
     with pytest.raises(raised):
         run_inference(fails_at(colour_classifier(ACTION), 3, error), find_inputs([media]), out, SETTINGS)
     states = [row.state for row in read_ledger(out)]
-    assert states == ["ok"] * 4 + ["pending"] * 10  # two batches of 8 frames are four clips of 4
+    assert sorted(set(states)) == ["ok", "pending"] and 7 <= states.count("ok") < 14  # what two batches of 8 frames hold
     with pytest.raises(DataError, match="did not end"):
         read_summary(out)
     run_inference(colour_classifier(ACTION), find_inputs([media]), out, InferSettings(resume=True))
-    assert (out / PREDICTIONS).read_bytes() == (whole / PREDICTIONS).read_bytes()
+    assert sorted_lines(out) == sorted_lines(whole)
 
 
 def test_ctrl_c_says_how_to_go_on() -> None:
@@ -218,7 +204,9 @@ def test_progress_counts_the_whole_folder(media: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
     run_inference(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", SETTINGS, on_progress=seen.append)
     assert [p.files for p in seen] == list(range(1, 16))
-    assert seen[-1] == Progress(files=15, files_total=15, files_failed=1, clips=14)
+    assert replace(seen[-1], pace=None) == Progress(files=15, files_total=15, files_failed=1, clips=14)
+    pace = seen[-1].pace
+    assert pace and pace.files_per_s > 0 and pace.bottleneck in ("decode", "encode", "head", "write")
 
 
 def test_the_summary_file_says_what_the_run_returned(media: Path, tmp_path: Path) -> None:
@@ -227,7 +215,7 @@ def test_the_summary_file_says_what_the_run_returned(media: Path, tmp_path: Path
     assert json.loads((tmp_path / "out" / SUMMARY).read_text()) == json.loads(summary.to_json())
     assert read_summary(tmp_path / "out").to_json() == summary.to_json()
     assert summary.mean_severity is not None and 0 < summary.mean_severity < 100
-    assert set(summary.timings_s) == {"wall", "decode", "encode", "head", "write"} and summary.other_files == 3
+    assert set(summary.timings_s) == {"wall", *STAGES} and summary.other_files == 3
     assert (summary.runtime, summary.variant, summary.provenance["digest"]) == ("fake", "fp32", "0" * 64)
 
 

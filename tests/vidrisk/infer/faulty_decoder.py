@@ -1,0 +1,54 @@
+"""Makes decode workers crash, hang and starve, by the names of the files they are given.
+
+``install`` puts a ``sitecustomize`` on the workers' path, which every Python process runs at its start: the workers are the
+real ones, in processes of their own, and so are the ways in which they end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+SITECUSTOMIZE = '''
+import ctypes, os, pathlib, sys, time
+
+if "vidrisk.infer.worker" in pathlib.Path("/proc/self/cmdline").read_text():
+    import numpy as np
+    import vidrisk.infer.worker as worker
+
+    read_frames = worker.read_frames
+
+    def faulty(path, *specs, **options):
+        path = pathlib.Path(path)
+        if "segfault" in path.name:
+            ctypes.string_at(0)
+        if "once" in path.name and not path.with_suffix(".crashed").exists():
+            path.with_suffix(".crashed").touch()
+            os.abort()
+        if "hang" in path.name:
+            time.sleep(1000)
+        if "hungry" in path.name:
+            np.ones(1 << 40, np.uint8)
+        if "exit" in path.name:
+            os._exit(7)
+        if "astray" in path.name:
+            os.write(int(sys.argv[1]), b"no message\\n")
+            time.sleep(1000)
+        if "typeerror" in path.name:
+            raise TypeError("unsupported\\nthing")
+        for item in read_frames(path, *specs, **options):
+            yield item
+            if "late" in path.name and isinstance(item, worker.FrameWindow):
+                os.abort()
+
+    worker.read_frames = faulty
+'''
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every worker that is started from now on be faulty."""
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.fspath(folder), *sys.path]))

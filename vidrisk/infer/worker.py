@@ -1,0 +1,155 @@
+"""A decode worker, the other end of ``pool``: reads one input after another into shared memory.
+
+A process of its own, so that a decoder that crashes, hangs or takes all memory takes one input with it. It ends when the
+run that started it ends, however that ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidrisk.frames import Damage, Frame, FrameWindow, read_frames
+from vidrisk.frames.media import name_of
+from vidrisk.infer.static import without_static
+from vidrisk.infer.wire import Line, ReadSettings, Slots
+from vidrisk.runtimes.errors import UnreadableError
+
+_log = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class InputEnd:
+    """What became of an input: its state, and the file's size and time of change when it was opened."""
+
+    state: str
+    reason: str
+    bytes: int | None
+    mtime_ns: int | None
+    decode_s: float
+
+
+def read_input(path: str, settings: ReadSettings) -> Iterator[Frame | FrameWindow | InputEnd]:
+    """Frames and windows of one input, then its end. Never raises: what goes wrong becomes the state and its reason.
+
+    An input that fails after its first windows is ``partial``: what could be read counts.
+    """
+    decode_s, windows = 0.0, 0
+    damage: Damage | None = None
+    info: os.stat_result | None = None
+    state, reason = "ok", ""
+    started_s = time.perf_counter()
+    try:
+        info = Path(path).stat()
+        _refuse_folder(path, info)
+        items: Iterable[Frame | FrameWindow] = read_frames(path, settings.pixel, settings.time, decoder=settings.decoder,
+                                                           choice=settings.choice)
+        for item in without_static(items, settings.static_levels) if settings.static_levels else items:
+            if isinstance(item, FrameWindow):
+                windows += 1
+                damage = item.damage if damage is None else damage.with_later(item.damage or Damage())
+            decode_s += time.perf_counter() - started_s
+            yield item
+            started_s = time.perf_counter()
+        if damage:
+            state, reason = "partial", str(damage)
+    except UnreadableError as error:
+        state, reason = error.state, str(error).removeprefix(f"{name_of(path)} ")
+    except OSError as error:
+        state, reason = "skipped", error.strerror or repr(error)
+    except MemoryError:
+        state, reason = "too_large", f"it needs more than {settings.max_memory_mb} MB to be decoded"
+    except Exception as error:  # one file's decoder must not end the run
+        _log.debug("reading %r crashed", path, exc_info=True)
+        state, reason = "crashed", " ".join(f"{type(error).__name__}: {error}".split())
+    yield InputEnd("partial" if windows and state != "ok" else state, reason, info and info.st_size, info and info.st_mtime_ns,
+                   decode_s + time.perf_counter() - started_s)
+
+
+def _refuse_folder(path: str, info: os.stat_result) -> None:
+    """A folder among the inputs is one that could not be listed: say why."""
+    if stat.S_ISDIR(info.st_mode):
+        with os.scandir(path):
+            raise UnreadableError("a folder that could not be listed before", state="skipped")
+
+
+class _Worker:
+    """Reads one input after another; waits where it is ``settings.slots`` frames ahead."""
+
+    def __init__(self, line: Line, memory: int, settings: ReadSettings) -> None:
+        self._line, self._settings = line, settings
+        self._slots = Slots(memory, settings.slots, settings.pixel.frame_shape)
+        self._free = settings.slots
+        self._paths: deque[str] = deque()
+
+    def work(self) -> None:
+        self._line.send({"ready": True})
+        while True:
+            while not self._paths:
+                self._receive()
+            for item in read_input(self._paths.popleft(), self._settings):
+                self._hand_over(item)
+
+    def _hand_over(self, item: Frame | FrameWindow | InputEnd) -> None:
+        if isinstance(item, Frame):
+            while not self._free:
+                self._receive()
+            self._free -= 1
+            self._slots.next()[:] = item.pixels
+            self._line.send({"frame": [item.index, item.time_s]})
+        elif isinstance(item, FrameWindow):
+            self._line.send({"window": [item.start_s, item.end_s, item.indices]})
+        else:
+            self._line.send({"end": [item.state, item.reason, item.bytes, item.mtime_ns, item.decode_s]})
+
+    def _receive(self) -> None:
+        for message in map(json.loads, self._line.receive()):
+            if "read" in message:
+                self._paths.append(message["read"])
+            self._free += message.get("free", 0)
+
+
+def main(end: str, memory: str, settings_json: str) -> None:
+    """Work until the run ends.
+
+    Args:
+        end, memory: inherited descriptors, of a socket and of the slots.
+    """
+    _end_with_parent()
+    line, settings = Line(socket.socket(fileno=int(end))), ReadSettings.from_json(settings_json)
+    _limit_memory(settings.max_memory_mb)
+    with suppress(EOFError, BrokenPipeError, ConnectionError):  # the run has ended
+        _Worker(line, int(memory), settings).work()
+    os._exit(0)  # no decoder's clean-up may hang or crash now
+
+
+def _end_with_parent() -> None:
+    """Even a worker that hangs inside a decoder ends with the run: Linux kills it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _limit_memory(megabytes: int) -> None:
+    """Allocations beyond the limit fail, which decoders report, instead of taking the machine's memory."""
+    if sys.platform == "linux":
+        import resource
+
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        used = int(fields["VmData"].split()[0]) * 1024
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = used + (megabytes << 20)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
