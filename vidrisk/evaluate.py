@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,8 @@ import numpy.typing as npt
 from vidrisk.data import Table
 from vidrisk.data.targets import truth_from_table
 from vidrisk.infer.classifier import Classifier
-from vidrisk.infer.encode import encode_frames
 from vidrisk.infer.ledger import Row
-from vidrisk.infer.pipeline import InferSettings, predict
-from vidrisk.infer.pool import DecodePool
+from vidrisk.infer.pipeline import InferSettings, predicted
 from vidrisk.infer.summary import StageTimes
 from vidrisk.metrics import Metrics, classification_report, worst_errors
 from vidrisk.runtimes.errors import DataError, is_installed
@@ -61,11 +60,8 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
     rows = (Row(index, str(sample.path)) for index, sample in enumerate(table.samples))
     answers: dict[int, dict[str, npt.NDArray[np.float64]]] = {}
     unreadable: list[dict[str, str]] = []
-    stages = StageTimes()
-    with DecodePool(settings.for_reading(contract), stages, workers=settings.workers,
-                    file_timeout_s=settings.file_timeout_s) as pool:
-        encoded = encode_frames(pool.read(rows), classifier, settings.batch_frames, stages)
-        for done, (row, of_clip) in enumerate(predict(encoded, classifier, stages)):
+    with closing(predicted(classifier, rows, settings, StageTimes())) as results:
+        for done, (row, of_clip) in enumerate(results):
             on_progress("evaluating", done, len(table))
             predictions = list(of_clip)
             if predictions:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vidrisk.cli.infer import RuntimeChoice, VariantChoice
+from vidrisk.cli.infer import Frames, FramesChoice, RuntimeChoice, SkipStatic, VariantChoice
 
 
 def evaluate(
@@ -22,6 +22,10 @@ def evaluate(
         help="Engine; auto takes the fastest measured here.")] = RuntimeChoice.auto,
     variant: Annotated[VariantChoice, typer.Option(
         help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
+    frames: Frames = FramesChoice.all,
+    skip_static: SkipStatic = 0.0,
+    feature_cache: Annotated[bool, typer.Option(
+        "--feature-cache/--no-feature-cache", help="Keep features of files that were read, and use those that are kept.")] = True,
     json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False,
 ) -> None:
     """Top-1 and top-5, macro-F1, mAP, ECE, per class, confusion and worst errors of a model on DATA.
@@ -33,11 +37,14 @@ def evaluate(
     from vidrisk.data import load_table
     from vidrisk.evaluate import evaluate, write_evaluation
     from vidrisk.infer.classifier import open_classifier
+    from vidrisk.infer.pipeline import InferSettings
     from vidrisk.runtimes.errors import EXIT_SOME_FAILED
 
     with open_classifier(model, runtime=runtime.value, variant=variant.value) as classifier, progress_bar() as advance:
         table = load_table(data, classifier.contract.task)
-        result = evaluate(classifier, table.of_split(split) if split else table, on_progress=advance)
+        result = evaluate(classifier, table.of_split(split) if split else table,
+                          InferSettings(frames=frames.value, static_levels=skip_static, feature_cache=feature_cache),
+                          on_progress=advance)
     if out is not None:
         write_evaluation(result, out)
     print_evaluation(result, as_json=json)

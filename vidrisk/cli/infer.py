@@ -23,6 +23,18 @@ class VariantChoice(str, Enum):
     mixed = "mixed"
 
 
+class FramesChoice(str, Enum):
+    all = "all"
+    keyframes = "keyframes"
+
+
+Frames = Annotated[FramesChoice, typer.Option(
+    help="keyframes: show at every moment the last keyframe before it; decodes nothing else.")]
+SkipStatic = Annotated[float, typer.Option(
+    min=0, max=255, metavar="LEVELS",
+    help="Encode no frame whose luma nowhere differs by LEVELS of 255 from the last one encoded; 0 encodes all.")]
+
+
 def infer(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle that `vidrisk export` made, or a run.")],
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Clips, photos: files, folders, quoted globs.")],
@@ -32,23 +44,40 @@ def infer(
     variant: Annotated[VariantChoice, typer.Option(
         help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
     window: Annotated[float | None, typer.Option(
-        metavar="S", help="Predict windows of S seconds.", show_default="as trained")] = None,
+        metavar="S", help="Predict windows of S seconds, and merge neighbours that agree into segments.",
+        show_default="as trained")] = None,
     stride: Annotated[float | None, typer.Option(
-        metavar="S", help="A window every S seconds.", show_default="window")] = None,
+        metavar="S", help="A window every S seconds. Overlap costs little: a frame is encoded once.",
+        show_default="window")] = None,
+    frames: Frames = FramesChoice.all,
+    skip_static: SkipStatic = 0.0,
     workers: Annotated[int | None, typer.Option(
-        min=1, max=64, metavar="N", help="Decode threads.", show_default="cores, 8 at most")] = None,
+        min=1, max=64, metavar="N", help="Decode processes.", show_default="cores, 8 at most")] = None,
+    threads: Annotated[int | None, typer.Option(
+        min=1, max=1024, metavar="N", help="Threads of the engine.", show_default="all cores")] = None,
+    file_timeout: Annotated[float, typer.Option(
+        min=0.1, max=86400, metavar="S", help="Give up a file whose decoder says nothing for S seconds.")] = 60.0,
+    max_memory: Annotated[int, typer.Option(
+        min=64, max=1048576, metavar="MB", help="What a decode process may allocate.")] = 2048,
     resume: Annotated[bool, typer.Option(
         "--resume", help="Continue the run in OUT. Files that changed since are done again.")] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Also write predictions.parquet.")] = False,
+    save_features: Annotated[bool, typer.Option(
+        "--save-features", help="Also keep the encoder's features of every frame, under features/.")] = False,
+    feature_cache: Annotated[bool, typer.Option(
+        "--feature-cache/--no-feature-cache", help="Keep features of files that were read, and use those that are kept.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave report.html out.")] = False,
+    progress: Annotated[bool, typer.Option(
+        "--progress", help="Show files/s, clips/s, the queue and the bottleneck; as lines where there is no terminal.")] = False,
 ) -> None:
-    """Predict clips and photos into OUT: predictions.jsonl, ledger.sqlite, summary.json and report.html.
+    """Predict clips and photos into OUT: predictions.jsonl, segments.jsonl, ledger.sqlite, summary.json and report.html.
 
     An input that cannot be read becomes a row of the ledger with its reason, and the run goes on; the exit code is
     then 4.
     """
     from vidrisk.cli.console import progress_bar
-    from vidrisk.cli.infer_view import print_summary
+    from vidrisk.cli.infer_view import note_from_pace, print_summary
     from vidrisk.infer.classifier import open_classifier
     from vidrisk.infer.ledger import settled_choice
     from vidrisk.infer.pipeline import InferSettings, default_workers, run_inference
@@ -56,14 +85,17 @@ def infer(
     from vidrisk.report import build_report
     from vidrisk.runtimes.errors import EXIT_SOME_FAILED
 
-    settings = InferSettings(window_s=window, stride_s=stride, workers=workers or default_workers(), resume=resume)
+    settings = InferSettings(
+        window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames.value, static_levels=skip_static,
+        file_timeout_s=file_timeout, max_memory_mb=max_memory, resume=resume, parquet=parquet, save_features=save_features,
+        feature_cache=feature_cache)
     inputs = find_inputs(paths)
-    settled = runtime.value, variant.value
-    if resume:
-        settled = settled_choice(out, *settled)
-    with open_classifier(bundle, runtime=settled[0], variant=settled[1]) as classifier, progress_bar() as advance:
-        summary = run_inference(classifier, inputs, out, settings,
-                                on_progress=lambda p: advance("predict", p.files, p.files_total))
+    asked = runtime.value, variant.value
+    chosen = settled_choice(out, *asked) if resume else asked
+    with open_classifier(bundle, runtime=chosen[0], variant=chosen[1], threads=threads) as classifier, \
+            progress_bar(lines=progress) as advance:
+        summary = run_inference(classifier, inputs, out, settings, on_progress=lambda p: advance(
+            "predict", p.files, p.files_total, note_from_pace(p.pace) if progress and p.pace else ""))
     page = None if no_report else build_report(out)
     print_summary(summary, page or out, as_json=json_output)
     if summary.failed:

@@ -10,7 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from vidrisk.frames.media import name_of
+from vidrisk.infer.pipeline import Pace
 from vidrisk.infer.summary import Summary
+
+
+def note_from_pace(pace: Pace) -> str:
+    return (f"{pace.files_per_s:.1f} files/s, {pace.clips_per_s:.1f} clips/s, {pace.queued} queued, "
+            f"waiting for: {pace.bottleneck}")
 
 
 def print_summary(summary: Summary, result: Path, *, as_json: bool) -> None:
@@ -26,5 +32,5 @@ def print_summary(summary: Summary, result: Path, *, as_json: bool) -> None:
     states = ", ".join(f"{count:,} {state}" for state, count in summary.states.items())
     severity = "" if summary.mean_severity is None else f", mean severity {summary.mean_severity:.0f} of 100"
     typer.echo(f"{summary.inputs:,} inputs: {states}; {summary.uncertain:,} uncertain{severity}")
-    typer.echo(f"{summary.timings_s['wall']:.1f} s, {summary.files_per_s:.1f} files/s on {summary.runtime} "
-               f"{summary.variant} → {name_of(result)}")
+    typer.echo(f"{summary.timings_s['wall']:.1f} s, {summary.files_per_s:.1f} files/s on {summary.runtime} {summary.variant}, "
+               f"{summary.settings['workers']} decode processes → {name_of(result)}")

@@ -2,7 +2,7 @@
 
 from vidrisk.frames.clip import Clip, Damage, Frame, FrameWindow, MediaInfo
 from vidrisk.frames.media import MEDIA_SUFFIXES, is_image, is_video
-from vidrisk.frames.reader import Decoder, FrameChoice, probe, read_clips, read_frames
+from vidrisk.frames.reader import Decoder, FrameChoice, decoder_versions, probe, read_clips, read_frames
 
-__all__ = ["MEDIA_SUFFIXES", "Clip", "Damage", "Decoder", "Frame", "FrameChoice", "FrameWindow", "MediaInfo", "is_image",
-           "is_video", "probe", "read_clips", "read_frames"]
+__all__ = ["MEDIA_SUFFIXES", "Clip", "Damage", "Decoder", "Frame", "FrameChoice", "FrameWindow", "MediaInfo", "decoder_versions",
+           "is_image", "is_video", "probe", "read_clips", "read_frames"]

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import av
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import Image
 
 from vidrisk.frames.clip import Clip, Damage, Frame, FrameWindow, MediaInfo
@@ -94,6 +95,11 @@ def probe(path: str | Path) -> MediaInfo:
         height, width = next(source.frames_at([0])).rgb.shape[:2]
         frames = len(timeline.times_s)
         return MediaInfo("video", width, height, timeline.duration_s, frames, frames / timeline.readable_s)
+
+
+def decoder_versions() -> tuple[str, ...]:
+    """Of the libraries whose next version may give other pixels."""
+    return av.__version__, PIL.__version__
 
 
 def _opened(path: Path, decoder: Decoder) -> VideoSource:

@@ -15,6 +15,7 @@ from vidrisk.runtimes import Bundle, Contract, Runner, choose, open_runner
 from vidrisk.runtimes.bundle import MANIFEST
 from vidrisk.runtimes.errors import SettingsError, require
 from vidrisk.runtimes.probabilities import probabilities_from_logits
+from vidrisk.runtimes.select import engine_version
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +29,17 @@ class Classifier:
         contract: what goes in and what comes out.
         runtime, variant: the engine and the precision that answer.
         provenance: where the model came from: name, digest, versions.
+        encoder_identity: differs between encoders that compute different features.
     """
 
     def __init__(self, encoder: Runner, head: Runner, contract: Contract, *, variant: str, provenance: Mapping[str, str],
-                 temperature: Mapping[str, float] | None = None, threshold: Mapping[str, float] | None = None) -> None:
+                 encoder_identity: str = "", temperature: Mapping[str, float] | None = None,
+                 threshold: Mapping[str, float] | None = None) -> None:
         self.contract = contract
         self.runtime = encoder.runtime
         self.variant = variant
         self.provenance = dict(provenance)
+        self.encoder_identity = encoder_identity or self.provenance["digest"]
         self._encoder, self._head = encoder, head
         self._temperature, self._threshold = dict(temperature or {}), dict(threshold or {})
 
@@ -96,7 +100,9 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
     provenance = {"model": path.resolve().name, "digest": bundle.digest, "created": bundle.manifest.created,
                   **({"waived": chosen.waived} if chosen.waived else {}),
                   **{f"made with {name}": version for name, version in bundle.manifest.made_with.items()}}
+    weights = bundle.manifest.files[chosen.files["encoder"]].sha256
     return Classifier(encoder, head, bundle.contract, variant=choice.variant, provenance=provenance,
+                      encoder_identity=f"{weights} {choice.runtime} {engine_version(choice.runtime)}",
                       temperature=chosen.temperature, threshold=chosen.threshold)
 
 

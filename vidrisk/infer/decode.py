@@ -36,6 +36,16 @@ class ReadFrame:
     pixels: npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True, eq=False)
+class ReadFeatures:
+    """One frame of an input whose ``features``, float32 (D,), are known."""
+
+    row_id: int
+    index: int
+    time_s: float
+    features: npt.NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class ReadWindow:
     """A window of an input whose frames have all come. ``start_s`` and ``end_s`` are None for photos."""
@@ -55,13 +65,15 @@ class ReadAgain:
 
 @dataclass(frozen=True)
 class ReadEnd:
-    """The end of an input: its row in its final state (but for the count of predictions)."""
+    """The end of an input: its row in its final state (but for the count of predictions), and the key under which its
+    features are to be kept, if they are."""
 
     row: Row
     decode_s: float
+    key: str = ""
 
 
-Read = ReadFrame | ReadWindow | ReadAgain | ReadEnd
+Read = ReadFrame | ReadFeatures | ReadWindow | ReadAgain | ReadEnd
 
 
 class Worker:
@@ -114,8 +126,8 @@ class Worker:
         self._heard_s = time.monotonic()
         return lines
 
-    def next_pixels(self) -> npt.NDArray[np.uint8]:
-        """The view of the next frame's slot; ``free`` it when it has been copied."""
+    def next_slot(self) -> npt.NDArray[np.uint8]:
+        """The slot of the next frame, a view: ``free`` it when it has been copied."""
         return self._slots.next()
 
     def free(self) -> None:

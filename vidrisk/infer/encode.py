@@ -7,16 +7,18 @@ does not grow with the length of a video. While one batch is encoded, the next o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from vidrisk.infer.classifier import Classifier
-from vidrisk.infer.decode import Read, ReadAgain, ReadEnd, ReadFrame, ReadWindow
+from vidrisk.infer.decode import Read, ReadAgain, ReadEnd, ReadFeatures, ReadFrame, ReadWindow
+from vidrisk.infer.feature_cache import EncodedFrames
 from vidrisk.infer.summary import StageTimes
 
 FloatArray = npt.NDArray[np.float32]
@@ -35,18 +37,30 @@ Encoded = EncodedWindow | ReadAgain | ReadEnd
 
 
 class FeatureSink(Protocol):
-    """Wants the features of frames as they are computed, in order of time within an input."""
+    """Keeps the features of frames as they are computed. They come in order of time within an input."""
 
-    def append(self, row_id: int, features: FloatArray, time_s: npt.NDArray[np.float64]) -> None: ...
+    def append(self, row_id: int, frames: EncodedFrames) -> None: ...
 
-    def discard(self, row_id: int) -> None: ...
+    def discard(self, row_id: int) -> None:
+        """What came of this input does not count."""
+        ...
+
+    def finish(self, end: ReadEnd) -> None:
+        """All frames of an input have come. Nobody else has been told yet."""
+        ...
 
 
 class _Ring:
-    """Features of one input's frames by their index, and what waits for them. ``is_dropped``: nobody wants them any more."""
+    """Features of one input's frames by their index, and what waits for them.
+
+    Attributes:
+        under_way: frames whose features have not come yet.
+        is_dropped: nobody wants them any more.
+    """
 
     def __init__(self, row_id: int) -> None:
         self.row_id = row_id
+        self.under_way = 0
         self.is_dropped = False
         self._features: dict[int, FloatArray] = {}
         self._waiting: deque[ReadWindow | ReadEnd] = deque()
@@ -54,10 +68,15 @@ class _Ring:
     def wait(self, item: ReadWindow | ReadEnd) -> None:
         self._waiting.append(item)
 
-    def put(self, index: int, features: FloatArray) -> None:
-        self._features[index] = features
+    def put(self, indices: npt.NDArray[np.int64], time_s: npt.NDArray[np.float64], features: FloatArray,
+            sinks: Sequence[FeatureSink]) -> None:
+        if self.is_dropped:
+            return
+        self._features.update(zip(indices.tolist(), features, strict=True))
+        for sink in sinks:
+            sink.append(self.row_id, EncodedFrames(indices, time_s, features))
 
-    def completed(self) -> Iterator[Encoded]:
+    def completed(self, sinks: Sequence[FeatureSink]) -> Iterator[Encoded]:
         while self._waiting and not self.is_dropped:
             item = self._waiting[0]
             if isinstance(item, ReadWindow):
@@ -67,6 +86,10 @@ class _Ring:
                 for index in [index for index in self._features if index < item.indices[0]]:
                     del self._features[index]
             else:
+                if self.under_way:  # frames that no window needs, of an input that broke off
+                    return
+                for sink in sinks:
+                    sink.finish(item)
                 yield item
             self._waiting.popleft()
 
@@ -80,7 +103,7 @@ class _Batch:
 
 
 def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: int, stages: StageTimes,
-                  sink: FeatureSink | None = None) -> Iterator[list[Encoded]]:
+                  sinks: Sequence[FeatureSink] = ()) -> Iterator[list[Encoded]]:
     """Run the encoder on full batches of frames, whichever files these come from.
 
     Yields what became complete, in order within an input: windows once all their frames are encoded, the end of an input
@@ -101,9 +124,9 @@ def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: i
         batch, future = running
         with stages.measure("waiting for encode"):
             features = future.result()
-        touched = _hand_over(batch, features, sink)
+        touched = _hand_over(batch, features, sinks)
         batch.owners = []
-        return [item for ring in touched for item in ring.completed()]
+        return [item for ring in touched for item in ring.completed(sinks)]
 
     with ThreadPoolExecutor(1, "encode") as thread:
         for read in reads:
@@ -111,41 +134,46 @@ def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: i
                 ring = rings.setdefault(read.row_id, _Ring(read.row_id))
                 filling.pixels[len(filling.owners)] = read.pixels
                 filling.owners.append((ring, read.index, read.time_s))
+                ring.under_way += 1
                 if len(filling.owners) == batch_frames:
                     done = finished()
                     running = filling, thread.submit(encode, filling)
                     filling, spare = spare, filling
                     yield done
-                continue
-            if isinstance(read, ReadAgain):
+            elif isinstance(read, ReadFeatures):
+                ring = rings.setdefault(read.row_id, _Ring(read.row_id))
+                ring.put(np.array([read.index]), np.array([read.time_s]), read.features[None], sinks)
+            elif isinstance(read, ReadAgain):
                 if read.row_id in rings:
                     rings.pop(read.row_id).is_dropped = True
-                if sink:
+                for sink in sinks:
                     sink.discard(read.row_id)
                 yield [read]
-                continue
-            if isinstance(read, ReadEnd):
-                stages.add("decode", read.decode_s)
-                ring = rings.pop(read.row.id) if read.row.id in rings else _Ring(read.row.id)  # else no frame came of it
             else:
-                ring = rings[read.row_id]
-            ring.wait(read)
-            yield list(ring.completed())
+                if isinstance(read, ReadEnd):
+                    stages.add("decode", read.decode_s)
+                    ring = rings.pop(read.row.id) if read.row.id in rings else _Ring(read.row.id)  # else no frame came of it
+                else:
+                    ring = rings[read.row_id]
+                ring.wait(read)
+                yield list(ring.completed(sinks))
         yield finished()
         if filling.owners:
             running = filling, thread.submit(encode, filling)
             yield finished()
 
 
-def _hand_over(batch: _Batch, features: FloatArray, sink: FeatureSink | None) -> list[_Ring]:
-    """Features to their rings and to the sink; the rings that got some."""
-    starts = [i for i, (ring, _, _) in enumerate(batch.owners) if i == 0 or ring is not batch.owners[i - 1][0]]
+def _hand_over(batch: _Batch, features: FloatArray, sinks: Sequence[FeatureSink]) -> list[_Ring]:
+    """Features to their rings; the rings that got some."""
     touched: dict[int, _Ring] = {}
-    for start, stop in zip(starts, [*starts[1:], len(batch.owners)], strict=True):
-        ring = batch.owners[start][0]
+    start = 0
+    for _, of_ring in groupby(batch.owners, key=lambda owner: id(owner[0])):
+        owners = list(of_ring)
+        ring = owners[0][0]
+        stop = start + len(owners)
+        ring.under_way -= len(owners)
+        ring.put(np.array([index for _, index, _ in owners]), np.array([time_s for _, _, time_s in owners]),
+                 features[start:stop], sinks)
         touched[id(ring)] = ring
-        for (_, index, _), row in zip(batch.owners[start:stop], features[start:stop], strict=True):
-            ring.put(index, row)
-        if sink and not ring.is_dropped:
-            sink.append(ring.row_id, features[start:stop], np.array([time_s for _, _, time_s in batch.owners[start:stop]]))
+        start = stop
     return list(touched.values())

@@ -13,21 +13,27 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.frames import Decoder, FrameChoice
+from vidrisk import __version__
+from vidrisk.cache import array_cache, key_of
+from vidrisk.frames import Decoder, FrameChoice, decoder_versions
 from vidrisk.infer.classifier import Classifier
 from vidrisk.infer.decode import ReadAgain, ReadEnd
 from vidrisk.infer.encode import Encoded, EncodedWindow, encode_frames
+from vidrisk.infer.feature_cache import KeptFeatures
 from vidrisk.infer.ledger import READ_STATES, Ledger, Row
+from vidrisk.infer.parquet import write_parquet
 from vidrisk.infer.pool import DecodePool
 from vidrisk.infer.predictions import Prediction, prediction_from_probabilities
+from vidrisk.infer.saved_features import SavedFeatures
+from vidrisk.infer.segments import Hysteresis, write_segments
 from vidrisk.infer.sources import Inputs
 from vidrisk.infer.summary import StageTimes, Summary, summarize, write_summary
 from vidrisk.infer.wire import ReadSettings
@@ -59,6 +65,10 @@ class InferSettings:
         file_timeout_s: a decoder that says nothing for so long is killed.
         max_memory_mb: what a decode process may allocate.
         resume: continue the run in the output folder.
+        parquet: also write ``predictions.parquet``.
+        save_features: also keep the features of every frame.
+        feature_cache: keep features under the content of the file, the encoder and the specs, and use what is kept there.
+        hysteresis: how windows are merged into segments.
     """
 
     window_s: float | None = None
@@ -71,6 +81,10 @@ class InferSettings:
     file_timeout_s: float = 60.0
     max_memory_mb: int = 2048
     resume: bool = False
+    parquet: bool = False
+    save_features: bool = False
+    feature_cache: bool = False
+    hysteresis: Hysteresis = field(default_factory=Hysteresis)
 
     def __post_init__(self) -> None:
         for name, least, most in (("workers", 1, 64), ("batch_frames", 1, 4096), ("static_levels", 0, 255),
@@ -93,14 +107,19 @@ class InferSettings:
         except SpecError as error:
             raise SettingsError(error.what, allowed=error.allowed, fix="change --window or --stride") from error
 
-    def for_reading(self, contract: Contract) -> ReadSettings:
+    def for_reading(self, classifier: Classifier) -> ReadSettings:
         """What the decode processes are told. Their slots hold what the encoder takes at once.
 
         Raises:
             SettingsError: as ``time_from_contract``.
         """
-        return ReadSettings(contract.pixel, self.time_from_contract(contract), self.decoder, self.frames, self.static_levels,
-                            self.max_memory_mb, slots=self.batch_frames)
+        contract = classifier.contract
+        reading = ReadSettings(contract.pixel, self.time_from_contract(contract), self.decoder, self.frames, self.static_levels,
+                               self.max_memory_mb, slots=self.batch_frames)
+        if not self.feature_cache:
+            return reading
+        specs = replace(reading, max_memory_mb=0, slots=0).to_json()  # what does not shape a feature
+        return replace(reading, cache_salt=key_of(classifier.encoder_identity, specs, __version__, *decoder_versions()))
 
 
 @dataclass(frozen=True)
@@ -131,47 +150,67 @@ class Progress:
 def run_inference(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[str],
                   settings: InferSettings | None = None,
                   on_progress: Callable[[Progress], None] | None = None) -> Summary:
-    """Predict every input into ``out``: ``predictions.jsonl``, ``ledger.sqlite`` and ``summary.json``.
+    """Predict every input into ``out``: ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``, where there are windows
+    ``segments.jsonl``, and what the settings ask for beside.
 
     Raises:
         SettingsError: ``out`` cannot be used, or the run in it was made otherwise.
-        MissingExtra: decord is asked for and not installed.
-        RuntimeFailure: the engine failed.
+        MissingExtra: decord or Parquet is asked for and not installed.
+        RuntimeFailure: the engine failed, or decode processes cannot be started.
         Interrupted: Ctrl-C.
         VidriskError: the disk is full or cannot be written.
         In each case ``out`` holds everything that was finished, and ``resume`` continues.
     """
     settings = settings or InferSettings()
-    if settings.decoder == "decord":
-        require("decord", "decord")
-    out, contract, stages = Path(out), classifier.contract, StageTimes()
-    read_settings = settings.for_reading(contract)
+    for module, extra, is_wanted in (("decord", "decord", settings.decoder == "decord"), ("pyarrow", "parquet", settings.parquet)):
+        if is_wanted:  # said now, and not after hours
+            require(module, extra)
+    out, stages = Path(out), StageTimes()
+    read_settings = settings.for_reading(classifier)
     started_s = time.perf_counter()
-    with Ledger(out, _identity(classifier, read_settings), resume=settings.resume) as ledger:
+    with Ledger(out, _identity(classifier, read_settings, settings), resume=settings.resume) as ledger:
         ledger.add(inputs.paths)
         progress = before = _progress_from_rows(ledger.rows())
         pending = (row for row in ledger.rows() if row.state == "pending")
-        pool = DecodePool(read_settings, stages, workers=settings.workers, file_timeout_s=settings.file_timeout_s)
         try:
-            with pool, closing(pool.read(pending)) as reads:
-                encoded = encode_frames(reads, classifier, settings.batch_frames, stages)
-                for row, predictions in predict(encoded, classifier, stages):
+            with closing(predicted(classifier, pending, settings, stages, out)) as results:
+                for row, predictions in results:
                     with stages.measure("write"):
                         ledger.finish(row, b"".join(p.to_json() for p in predictions))
                     progress = _advanced(progress, row)
                     if on_progress:
-                        on_progress(replace(progress, pace=_pace(progress, before, started_s, stages, pool)))
+                        on_progress(replace(progress, pace=_pace(progress, before, started_s, stages)))
             with stages.measure("write"):
                 ledger.commit()
         except KeyboardInterrupt:
             raise Interrupted(f"stopped after {progress.files} of {progress.files_total} inputs",
                               fix=f"the same command with --resume continues in {out}") from None
+        if read_settings.time and read_settings.time.window_s:
+            write_segments(out, settings.hysteresis)
+        if settings.parquet:
+            write_parquet(out)
         summary = summarize(
             classifier, ledger, other_files=inputs.other_files, stages=stages, wall_s=time.perf_counter() - started_s,
             files=progress.files - before.files, clips=progress.clips - before.clips,
             time_spec=read_settings.time, settings=asdict(settings))
     write_summary(summary, out)
     return summary
+
+
+def predicted(classifier: Classifier, rows: Iterable[Row], settings: InferSettings, stages: StageTimes,
+              out: Path | None = None) -> Generator[tuple[Row, Iterator[Prediction]], None, None]:
+    """The flow from source to head: each input with its predictions when it ends. Close it to stop the decoders.
+
+    Args:
+        out: where features are saved, if they are to be.
+    """
+    reading = settings.for_reading(classifier)
+    saved = SavedFeatures(out) if out and settings.save_features else None
+    kept = KeptFeatures(array_cache()) if settings.feature_cache else None
+    with DecodePool(reading, stages, workers=settings.workers, file_timeout_s=settings.file_timeout_s) as pool, \
+            closing(saved) if saved else nullcontext():
+        encoded = encode_frames(pool.read(rows), classifier, settings.batch_frames, stages, [s for s in (saved, kept) if s])
+        yield from predict(encoded, classifier, stages)
 
 
 def predict(batches: Iterable[list[Encoded]], classifier: Classifier,
@@ -198,19 +237,19 @@ def predict(batches: Iterable[list[Encoded]], classifier: Classifier,
                             for interval_s, scores in of_input)
 
 
-def _identity(classifier: Classifier, reading: ReadSettings) -> dict[str, str]:
+def _identity(classifier: Classifier, reading: ReadSettings, settings: InferSettings) -> dict[str, str]:
     """What must be equal for two runs to write into one folder."""
     return {"bundle": classifier.provenance["digest"], "contract": classifier.contract.digest,
             "runtime": classifier.runtime, "variant": classifier.variant, "decoder": reading.decoder,
             "window_s": str(reading.time and reading.time.window_s), "stride_s": str(reading.time and reading.time.stride_s),
-            "frames": reading.choice, "static_levels": str(reading.static_levels)}
+            "frames": reading.choice, "static_levels": str(reading.static_levels), "save_features": str(settings.save_features)}
 
 
-def _pace(progress: Progress, before: Progress, started_s: float, stages: StageTimes, pool: DecodePool) -> Pace:
+def _pace(progress: Progress, before: Progress, started_s: float, stages: StageTimes) -> Pace:
     elapsed_s = time.perf_counter() - started_s
     waited = {"decode": stages.seconds["waiting for decode"], "encode": stages.seconds["waiting for encode"],
               "head": stages.seconds["head"], "write": stages.seconds["write"]}
-    return Pace((progress.files - before.files) / elapsed_s, (progress.clips - before.clips) / elapsed_s, pool.queued,
+    return Pace((progress.files - before.files) / elapsed_s, (progress.clips - before.clips) / elapsed_s, stages.queued,
                 max(waited, key=waited.__getitem__))
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
+import numpy as np
 from typing_extensions import Self
 
-from vidrisk.infer.decode import Read, ReadAgain, ReadEnd, ReadFrame, ReadWindow, Worker
+from vidrisk.infer.decode import Read, ReadAgain, ReadEnd, ReadFeatures, ReadFrame, ReadWindow, Worker
 from vidrisk.infer.ledger import STATES, Row
 from vidrisk.infer.summary import StageTimes
 from vidrisk.infer.wire import ReadSettings
@@ -32,11 +33,7 @@ START_TIMEOUT_S = 60.0
 
 
 class DecodePool:
-    """Reads inputs in several processes. Use it as a context manager: leaving it kills them.
-
-    Attributes:
-        queued: messages that have come from the workers and were not taken yet, most of them frames.
-    """
+    """Reads inputs in several processes. Use it as a context manager: leaving it kills them."""
 
     def __init__(self, settings: ReadSettings, stages: StageTimes, *, workers: int, file_timeout_s: float) -> None:
         self._settings, self._stages, self._count, self._timeout_s = settings, stages, workers, file_timeout_s
@@ -47,7 +44,6 @@ class DecodePool:
         self._failed: deque[Row] = deque()
         self._is_last_try = False
         self._selector = selectors.DefaultSelector()
-        self.queued = 0
 
     def read(self, rows: Iterable[Row]) -> Generator[Read, None, None]:
         """What the workers read, as it comes: in order within an input, mixed between inputs.
@@ -101,7 +97,7 @@ class DecodePool:
             try:
                 lines = worker.receive()
                 for waiting, line in zip(range(len(lines))[::-1], lines, strict=True):
-                    self.queued = waiting
+                    self._stages.queued = waiting
                     yield from self._read_from(worker, json.loads(line))
             except EOFError:
                 yield from self._lost(worker, "crashed")
@@ -114,19 +110,24 @@ class DecodePool:
             worker.ready = True
         elif "frame" in message:
             index, time_s = message["frame"]
-            yield ReadFrame(worker.rows[0].id, int(index), float(time_s), worker.next_pixels())
+            yield ReadFrame(worker.rows[0].id, int(index), float(time_s), worker.next_slot())
             worker.free()
+        elif "features" in message:
+            index, time_s, width = message["features"]
+            features = worker.next_slot().reshape(-1)[:4 * int(width)].view(np.float32).copy()
+            worker.free()
+            yield ReadFeatures(worker.rows[0].id, int(index), float(time_s), features)
         elif "window" in message:
             start_s, end_s, indices = message["window"]
             worker.windows += 1
             yield ReadWindow(worker.rows[0].id, start_s, end_s, tuple(indices))
         else:
-            state, reason, size, mtime_ns, decode_s = message["end"]
+            state, reason, size, mtime_ns, decode_s, key = message["end"]
             if state not in STATES:
                 raise ValueError(f"state {state!r}")
             worker.windows = 0
             yield ReadEnd(replace(worker.rows.popleft(), state=state, reason=str(reason), bytes=size, mtime_ns=mtime_ns),
-                          float(decode_s))
+                          float(decode_s), str(key))
 
     def _lost(self, worker: Worker, state: str, reason: str = "") -> Iterator[Read]:
         """A worker has ended (then there is no reason yet) or has to. Only the file in its hands is to blame."""

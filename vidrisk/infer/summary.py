@@ -29,9 +29,13 @@ STAGES = ("decode", "encode", "waiting for decode", "waiting for encode", "head"
 class StageTimes:
     """Seconds per stage. ``decode`` adds up over processes, so it may exceed the wall time; ``encode`` runs beside the rest,
     which tells in ``waiting for …`` how long it had nothing else to do.
+
+    Attributes:
+        queued: messages of the decode processes that have come and were not taken yet, most of them frames.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    queued: int = 0
 
     def add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] += seconds

@@ -4,8 +4,9 @@
                      {"free": n}                       n slots of the memory may be written again, oldest first
     worker → run     {"ready": true}                   it has started
                      {"frame": [index, time_s]}        pixels are in the next slot
+                     {"features": [index, time_s, D]}  D float32 that were kept are in the next slot
                      {"window": [start_s, end_s, [index, …]]}
-                     {"end": [state, reason, bytes, mtime_ns, decode_s]}
+                     {"end": [state, reason, bytes, mtime_ns, decode_s, key]}
 
 No pickle: a decoder that a hostile file has taken over can send numbers and text, nothing else. The memory has no name, so
 whatever is killed leaves nothing behind.
@@ -40,6 +41,7 @@ class ReadSettings:
         static_levels: see ``static.without_static``.
         max_memory_mb: what a worker may allocate beyond what it starts with.
         slots: frames that a worker may be ahead.
+        cache_salt: stands for the encoder and the specs in the keys of the feature cache; empty without it.
     """
 
     pixel: PixelSpec
@@ -49,6 +51,7 @@ class ReadSettings:
     static_levels: float = 0.0
     max_memory_mb: int = 2048
     slots: int = 32
+    cache_salt: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -58,6 +61,22 @@ class ReadSettings:
         values = json.loads(text)
         time = values.pop("time")
         return cls(pixel=PixelSpec(**values.pop("pixel")), time=TimeSpec(**time) if time else None, **values)
+
+
+@dataclass(frozen=True, eq=False)
+class KnownFrame:
+    """A frame whose features, float32 (D,), were kept."""
+
+    index: int
+    time_s: float
+    features: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class WindowsKept:
+    """The last of the items of an input that was read whole: under which key its windows were kept."""
+
+    key: str
 
 
 class Line:

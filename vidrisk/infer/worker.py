@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -21,10 +22,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from vidrisk.frames import Damage, Frame, FrameWindow, read_frames
 from vidrisk.frames.media import name_of
 from vidrisk.infer.static import without_static
-from vidrisk.infer.wire import Line, ReadSettings, Slots
+from vidrisk.infer.wire import KnownFrame, Line, ReadSettings, Slots, WindowsKept
 from vidrisk.runtimes.errors import UnreadableError
 
 _log = logging.getLogger(__name__)
@@ -34,21 +38,22 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass(frozen=True)
 class InputEnd:
-    """What became of an input: its state, and the file's size and time of change when it was opened."""
+    """What became of an input: its state, the file's size and time of change when it was opened, and its key in the cache."""
 
     state: str
     reason: str
     bytes: int | None
     mtime_ns: int | None
     decode_s: float
+    key: str = ""
 
 
-def read_input(path: str, settings: ReadSettings) -> Iterator[Frame | FrameWindow | InputEnd]:
+def read_input(path: str, settings: ReadSettings) -> Iterator[Frame | KnownFrame | FrameWindow | InputEnd]:
     """Frames and windows of one input, then its end. Never raises: what goes wrong becomes the state and its reason.
 
     An input that fails after its first windows is ``partial``: what could be read counts.
     """
-    decode_s, windows = 0.0, 0
+    decode_s, windows, key = 0.0, 0, ""
     damage: Damage | None = None
     info: os.stat_result | None = None
     state, reason = "ok", ""
@@ -56,12 +61,13 @@ def read_input(path: str, settings: ReadSettings) -> Iterator[Frame | FrameWindo
     try:
         info = Path(path).stat()
         _refuse_folder(path, info)
-        items: Iterable[Frame | FrameWindow] = read_frames(path, settings.pixel, settings.time, decoder=settings.decoder,
-                                                           choice=settings.choice)
-        for item in without_static(items, settings.static_levels) if settings.static_levels else items:
+        for item in _items(path, settings):
             if isinstance(item, FrameWindow):
                 windows += 1
                 damage = item.damage if damage is None else damage.with_later(item.damage or Damage())
+            if isinstance(item, WindowsKept):
+                key = item.key
+                continue
             decode_s += time.perf_counter() - started_s
             yield item
             started_s = time.perf_counter()
@@ -77,7 +83,20 @@ def read_input(path: str, settings: ReadSettings) -> Iterator[Frame | FrameWindo
         _log.debug("reading %r crashed", path, exc_info=True)
         state, reason = "crashed", " ".join(f"{type(error).__name__}: {error}".split())
     yield InputEnd("partial" if windows and state != "ok" else state, reason, info and info.st_size, info and info.st_mtime_ns,
-                   decode_s + time.perf_counter() - started_s)
+                   decode_s + time.perf_counter() - started_s, key)
+
+
+def _items(path: str, settings: ReadSettings) -> Iterable[Frame | KnownFrame | FrameWindow | WindowsKept]:
+    items: Iterable[Frame | FrameWindow] = read_frames(path, settings.pixel, settings.time, decoder=settings.decoder,
+                                                       choice=settings.choice)
+    if settings.static_levels:
+        items = without_static(items, settings.static_levels)
+    if not settings.cache_salt:
+        return items
+    from vidrisk.cache import array_cache  # here: it brings what other workers have no use for
+    from vidrisk.infer.feature_cache import through_cache
+
+    return through_cache(array_cache(), path, settings.cache_salt, math.prod(settings.pixel.frame_shape), items)
 
 
 def _refuse_folder(path: str, info: os.stat_result) -> None:
@@ -104,17 +123,23 @@ class _Worker:
             for item in read_input(self._paths.popleft(), self._settings):
                 self._hand_over(item)
 
-    def _hand_over(self, item: Frame | FrameWindow | InputEnd) -> None:
+    def _hand_over(self, item: Frame | KnownFrame | FrameWindow | InputEnd) -> None:
         if isinstance(item, Frame):
-            while not self._free:
-                self._receive()
-            self._free -= 1
-            self._slots.next()[:] = item.pixels
+            self._next_slot()[:] = item.pixels
             self._line.send({"frame": [item.index, item.time_s]})
+        elif isinstance(item, KnownFrame):
+            self._next_slot().reshape(-1)[:item.features.nbytes] = item.features.view(np.uint8)
+            self._line.send({"features": [item.index, item.time_s, len(item.features)]})
         elif isinstance(item, FrameWindow):
             self._line.send({"window": [item.start_s, item.end_s, item.indices]})
         else:
-            self._line.send({"end": [item.state, item.reason, item.bytes, item.mtime_ns, item.decode_s]})
+            self._line.send({"end": [item.state, item.reason, item.bytes, item.mtime_ns, item.decode_s, item.key]})
+
+    def _next_slot(self) -> npt.NDArray[np.uint8]:
+        while not self._free:
+            self._receive()
+        self._free -= 1
+        return self._slots.next()
 
     def _receive(self) -> None:
         for message in map(json.loads, self._line.receive()):

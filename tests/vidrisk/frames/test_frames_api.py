@@ -12,7 +12,7 @@ from vidrisk.runtimes.errors import SpecError
 
 def test_exported_members() -> None:
     assert sorted(frames.__all__) == ["Clip", "Damage", "Decoder", "Frame", "FrameChoice", "FrameWindow", "MEDIA_SUFFIXES", "MediaInfo",
-                                      "is_image", "is_video", "probe", "read_clips", "read_frames"]
+                                      "decoder_versions", "is_image", "is_video", "probe", "read_clips", "read_frames"]
 
 
 def test_suffixes_in_any_case() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from vidrisk.infer.decode import Read, ReadAgain, ReadEnd, ReadFrame, ReadWindow
 from vidrisk.infer.encode import Encoded, EncodedWindow, encode_frames
+from vidrisk.infer.feature_cache import EncodedFrames
 from vidrisk.infer.ledger import Row
 from vidrisk.infer.summary import StageTimes
 
@@ -36,12 +37,17 @@ def reads_of(row: int, frames: int, step: int, attempt: int = 0) -> list[Read]:
 class Sink:
     def __init__(self) -> None:
         self.kept: dict[int, list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]]] = {}
+        self.finished: set[int] = set()
 
-    def append(self, row_id: int, features: npt.NDArray[np.float32], time_s: npt.NDArray[np.float64]) -> None:
-        self.kept.setdefault(row_id, []).append((features.copy(), time_s))
+    def append(self, row_id: int, frames: EncodedFrames) -> None:
+        assert row_id not in self.finished
+        self.kept.setdefault(row_id, []).append((frames.features.copy(), frames.time_s))
 
     def discard(self, row_id: int) -> None:
         self.kept.pop(row_id, None)
+
+    def finish(self, end: ReadEnd) -> None:
+        self.finished.add(end.row.id)
 
 
 def run(reads: list[Read], batch_frames: int, sizes: list[int] | None = None, sink: Sink | None = None) -> list[Encoded]:
@@ -55,7 +61,8 @@ def run(reads: list[Read], batch_frames: int, sizes: list[int] | None = None, si
                 yield read
 
     with colour_classifier(ACTION, batch_sizes=sizes) as classifier:
-        return [item for batch in encode_frames(overwritten(), classifier, batch_frames, StageTimes(), sink) for item in batch]
+        batches = encode_frames(overwritten(), classifier, batch_frames, StageTimes(), [sink] if sink else [])
+        return [item for batch in batches for item in batch]
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,6 +84,7 @@ def test_windows_hold_their_own_frames_whatever_comes_between(data: st.DataObjec
 
     assert sum(sizes) == sum(isinstance(read, ReadFrame) for read in reads)
     assert set(sizes[:-1]) <= {batch_frames}
+    assert sink.finished == set(range(len(inputs)))
     for row, (frames, step, _) in enumerate(inputs):
         own = [item for item in encoded if (item.row.id if isinstance(item, ReadEnd) else item.row_id) == row]
         assert isinstance(own[-1], ReadEnd) and sum(isinstance(item, ReadEnd) for item in own) == 1
@@ -100,6 +108,12 @@ def test_an_input_without_frames_does_not_wait_for_a_batch() -> None:
     reads: list[Read] = [*reads_of(0, 2, 1), end, *reads_of(0, 20, 1)[2:], ReadEnd(Row(0, "/0", "ok"), 0.0)]
     encoded = run(reads, batch_frames=8)
     assert encoded[0] is end and isinstance(encoded[-1], ReadEnd)
+
+
+def test_an_input_that_breaks_off_ends_behind_its_last_frame() -> None:
+    sink = Sink()
+    run([*reads_of(0, 2, 1), ReadEnd(Row(0, "/0", "crashed", "SIGSEGV"), 0.0), *reads_of(1, 9, 1)], batch_frames=4, sink=sink)
+    assert sink.finished == {0} and [len(features) for features, _ in sink.kept[0]] == [2]
 
 
 def test_windows_that_need_no_new_frame_come_at_once() -> None:

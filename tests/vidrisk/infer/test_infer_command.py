@@ -24,7 +24,7 @@ app.command()(infer)
 
 @pytest.fixture(autouse=True)
 def colours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("vidrisk.infer.classifier.open_classifier", lambda path, *, runtime, variant: colour_classifier(RISK))
+    monkeypatch.setattr("vidrisk.infer.classifier.open_classifier", lambda path, **options: colour_classifier(RISK))
     yield
 
 
