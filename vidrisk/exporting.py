@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.cache import array_cache
 from vidrisk.data import Table
 from vidrisk.data.choice import balanced_order, drawn
 from vidrisk.data.table import Sample
@@ -22,10 +23,9 @@ from vidrisk.export.outputs import Validation
 from vidrisk.export.quantise import MIN_CALIBRATION
 from vidrisk.export.report import GateReport
 from vidrisk.export.trained import ExportOptions, Trained
-from vidrisk.frames import read_clips
+from vidrisk.frames.cached import CachedClips
 from vidrisk.run import METRICS, Run
-from vidrisk.runtimes.bundle import Bundle, check_vacant, sha256_of
-from vidrisk.runtimes.contract import Contract
+from vidrisk.runtimes.bundle import Bundle, check_vacant
 from vidrisk.runtimes.errors import DataError, UnreadableError
 
 log = logging.getLogger(__name__)
@@ -55,27 +55,28 @@ def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Tabl
     check_vacant(out)  # before minutes of reading
     run = Run.open(run_path)
     contract = run.contract
+    clips = CachedClips(contract, array_cache())
     splits = run.read_split()
     judged = splits.of_split("val") if val is None else _given_validation(val, splits)
     if not len(judged):
         raise DataError(f"{run_path} has no validation samples to judge the export by", fix="give labelled data with --val")
     most = max(1, MAX_VALIDATION_BYTES // (contract.frames * math.prod(contract.pixel.frame_shape)))
-    validation = _validation(drawn(judged, min(VALIDATION_SAMPLES, most), seed), contract, on_progress)
+    validation = _validation(drawn(judged, min(VALIDATION_SAMPLES, most), seed), clips, on_progress)
     frames = None
     if options.int8:
         source = _calibration_source(splits.of_split("train") if calib is None else calib, judged, splits)
-        frames = ReadFrames(_readable(balanced_order(source, seed), calib_samples, contract, on_progress), contract)
+        frames = ReadFrames(_readable(balanced_order(source, seed), calib_samples, clips, on_progress), clips)
     recorded, recorded_on, unreadable = _recorded(run)
     model = run.load_classifier()
     backbone_config = getattr(model.encoder.backbone, "config", None)
     options = replace(options, source={"run": run_path.resolve().name, "backbone": run.config.backbone, "digest": run.digest})
-    clips = None
+    learnt = None
     if options.qat_steps:
-        learnt = _without_judges(splits.of_split("train"), judged)
-        clips = ReadClips(tuple(s for s in learnt.samples if str(s.path) not in unreadable), contract)
+        table = _without_judges(splits.of_split("train"), judged)
+        learnt = ReadClips(tuple(s for s in table.samples if str(s.path) not in unreadable), clips)
     trained = Trained(model.encoder, model.head, contract, family=model.encoder.family, width=model.encoder.width,
                       backbone_config=backbone_config, recorded=recorded if val is None else {},
-                      recorded_on=recorded_on, clips=clips)
+                      recorded_on=recorded_on, clips=learnt)
     return export_bundle(trained, out, validation, frames, options, on_progress)
 
 
@@ -84,37 +85,36 @@ class ReadClips:
     """Clips ``uint8 (T, H, W, 3)`` of samples that training could read, read when asked for: ``export.qat.Clips``."""
 
     samples: tuple[Sample, ...]
-    contract: Contract
+    clips: CachedClips
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int, /) -> npt.NDArray[np.uint8]:
-        return next(read_clips(self.samples[index].path, self.contract.pixel, self.contract.time)).frames
+        return self.clips.frames(self.samples[index].path, self.clips.contract.frames)
 
 
 @dataclass(frozen=True)
 class ReadFrames:
-    """Frames of photos and clips, read from their files whenever they are asked for: ``export.quantise.CalibrationFrames``."""
+    """Frames of photos and clips, read one sample at a time whenever they are asked for: ``export.quantise.CalibrationFrames``."""
 
     samples: tuple[Sample, ...]
-    contract: Contract
+    clips: CachedClips
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        digest = hashlib.sha256(self.contract.digest.encode())
+        digest = hashlib.sha256(self.clips.contract.digest.encode())
         for sample in self.samples:
-            digest.update(sha256_of(sample.path).encode())
+            digest.update(self.clips.digest(sample.path).encode())
         object.__setattr__(self, "digest", digest.hexdigest())
 
     @property
     def count(self) -> int:
-        return len(self.samples) * min(FRAMES_PER_CLIP, self.contract.frames)
+        return len(self.samples) * min(FRAMES_PER_CLIP, self.clips.contract.frames)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         for sample in self.samples:
-            frames = next(read_clips(sample.path, self.contract.pixel, self.contract.time)).frames
-            yield from frames[np.linspace(0, len(frames) - 1, min(FRAMES_PER_CLIP, len(frames))).astype(int)]
+            yield from self.clips.frames(sample.path, FRAMES_PER_CLIP)
 
 
 def _given_validation(table: Table, splits: Table) -> Table:
@@ -156,7 +156,7 @@ def _without_judges(table: Table, judged: Table) -> Table:
     return kept
 
 
-def _readable(samples: list[Sample], count: int, contract: Contract, on_progress: OnProgress) -> tuple[Sample, ...]:
+def _readable(samples: list[Sample], count: int, clips: CachedClips, on_progress: OnProgress) -> tuple[Sample, ...]:
     """The first ``count`` samples that can be read; those that cannot are replaced by the next ones, and said."""
     kept: list[Sample] = []
     reasons: list[str] = []
@@ -165,7 +165,7 @@ def _readable(samples: list[Sample], count: int, contract: Contract, on_progress
             break
         on_progress("reading calibration", len(kept), count)
         try:
-            next(read_clips(sample.path, contract.pixel, contract.time))
+            clips.frames(sample.path, FRAMES_PER_CLIP)
         except UnreadableError as error:
             reasons.append(str(error))
         else:
@@ -177,21 +177,22 @@ def _readable(samples: list[Sample], count: int, contract: Contract, on_progress
     return tuple(kept)
 
 
-def _validation(table: Table, contract: Contract, on_progress: OnProgress) -> Validation:
+def _validation(table: Table, clips: CachedClips, on_progress: OnProgress) -> Validation:
+    contract = clips.contract
     kept: list[Sample] = []
     reasons: list[str] = []
-    clips = np.empty((len(table), contract.frames, *contract.pixel.frame_shape), np.uint8)
+    frames = np.empty((len(table), contract.frames, *contract.pixel.frame_shape), np.uint8)
     for done, sample in enumerate(table.samples):
         on_progress("reading validation", done, len(table))
         try:
-            clips[len(kept)] = next(read_clips(sample.path, contract.pixel, contract.time)).frames
+            frames[len(kept)] = clips.frames(sample.path, contract.frames)
         except UnreadableError as error:
             reasons.append(str(error))
             continue
         kept.append(sample)
     _say(reasons, "validation", len(table), fix="the run's data must still be in its place", left=len(kept))
     truth = truth_from_table(table.with_samples(kept), contract.targets)
-    return Validation(clips[: len(kept)], truth, [sample.name for sample in kept])
+    return Validation(frames[: len(kept)], truth, [sample.name for sample in kept])
 
 
 def _say(reasons: list[str], what: str, total: int, *, fix: str, left: int) -> None:

@@ -140,7 +140,12 @@ def test_the_bound_is_respected_after_every_put(tmp_path_factory: pytest.TempPat
 def test_the_folder_is_looked_at_rarely(cache: ArrayCache, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     look = cache._make_room
-    monkeypatch.setattr(cache, "_make_room", lambda size: (looks.append(size), look(size)))
+
+    def counted(size: int) -> None:
+        looks.append(size)
+        look(size)
+
+    monkeypatch.setattr(cache, "_make_room", counted)
     for number in range(2000):  # twice the bound
         cache.put(key_of(str(number)), ramp(number))
     assert bytes_of(cache) <= cache.max_bytes
@@ -220,6 +225,26 @@ def test_two_processes_at_once(tmp_path: Path, python: Callable[[str], subproces
     cache = ArrayCache(tmp_path, 2**20)
     assert bytes_of(cache) <= 2**20 * (1 + 1 / vidrisk.cache.SCAN_PART_OF_BOUND)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_an_entry_stays_whole_while_another_process_writes_it_again(
+    tmp_path: Path, python: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    cache, values = ArrayCache(tmp_path, 2**20), {"values": np.arange(50_000, dtype=np.int32)}
+    cache.put(key_of("a"), values)
+    writer = python("""
+        print("at work", flush=True)
+        while not (cache.folder / "stop").exists():
+            cache.put(key_of("a"), {"values": np.arange(50_000, dtype=np.int32)})
+    """)
+    assert writer.stdout is not None and writer.stdout.readline()
+    try:
+        for _ in range(1500):
+            assert same(cache.get(key_of("a")), values)
+    finally:
+        (tmp_path / "stop").touch()
+        _, error = writer.communicate(timeout=60)
+    assert (writer.returncode, error) == (0, "")
 
 
 def test_a_full_disk_costs_no_run(tmp_path: Path, python: Callable[[str], subprocess.Popen[str]]) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from vidrisk.data import Table, load_table
 from vidrisk.evaluate import Evaluation, evaluate
 from vidrisk.export.trained import ExportOptions
 from vidrisk.exporting import ReadFrames, export_run
+from vidrisk.frames import Clip, read_clips
 from vidrisk.infer.classifier import open_classifier
 from vidrisk.infer.pipeline import InferSettings
 from vidrisk.run import Run
@@ -100,12 +103,70 @@ def test_calibration_takes_the_samples_that_were_asked_for(tiny_run: Path, calib
     found = calibration_of(tiny_run, calib_samples=6)
     frames = np.stack(list(found))
     assert frames.shape == (found.count, 64, 64, 3) == (12, 64, 64, 3) and frames.dtype == np.uint8
-    assert np.array_equal(frames, np.stack(list(found)))  # read anew
+    assert np.array_equal(frames, np.stack(list(found)))  # asked for again
     again, other = calibration_of(tiny_run, calib_samples=6), calibration_of(tiny_run, calib_samples=6, seed=1)
     assert again.digest == found.digest and again.samples == found.samples
     assert other.digest != found.digest
     counts = Counter(sample.labels["action"] for sample in found.samples)
     assert set(counts.values()) == {2}  # of three classes
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """Gets every file that is decoded, with an empty cache to begin with."""
+    paths: list[Path] = []
+
+    def read(path: Path, *specs: Any) -> Iterator[Clip]:
+        paths.append(path)
+        return read_clips(path, *specs)
+
+    monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("vidrisk.frames.cached.read_clips", read)
+    return paths
+
+
+def test_a_sample_is_decoded_once_however_many_passes_and_exports_there_are(
+    tiny_run: Path, calibration_of: Calibration, decoded: list[Path]
+) -> None:
+    found = calibration_of(tiny_run, calib_samples=6)
+    frames = np.stack(list(found))
+    assert np.array_equal(frames, np.stack(list(found)))
+    assert {sample.path for sample in found.samples} < set(decoded)  # and the validation samples
+    assert max(Counter(decoded).values()) == 1
+    decoded.clear()
+    again = calibration_of(tiny_run, calib_samples=6)
+    assert np.array_equal(frames, np.stack(list(again))) and again.digest == found.digest
+    assert decoded == []
+
+
+def test_an_export_without_a_cache_sees_the_same_frames(
+    tiny_run: Path, calibration_of: Calibration, decoded: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = np.stack(list(calibration_of(tiny_run, calib_samples=6)))
+    monkeypatch.setenv("VIDRISK_CACHE_GB", "0")
+    monkeypatch.setenv("VIDRISK_CACHE", os.devnull)
+    decoded.clear()
+    found = calibration_of(tiny_run, calib_samples=6)
+    assert np.array_equal(kept, np.stack(list(found)))
+    assert {sample.path for sample in found.samples} < set(decoded)
+
+
+def test_calibration_frames_are_not_held(
+    tiny_run: Path, write_clip: Callable[..., Path], tmp_path: Path, calibration_of: Calibration
+) -> None:
+    """Memory of a pass is that of a sample, however many samples there are."""
+    for number in range(60):
+        write_clip(tmp_path / "calib" / ("red", "蓝色 🎥")[number % 2] / f"{number}.mp4", (200, 0, 0), seed=number)
+    found = calibration_of(tiny_run, calib=load_table(tmp_path / "calib", "action"), calib_samples=60)
+    one_sample = 2 * 64 * 64 * 3
+    tracemalloc.start()
+    try:
+        count = sum(frame.shape == (64, 64, 3) for frame in found)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == found.count == 120
+    assert peak < 10 * one_sample  # of 60
 
 
 def test_what_judges_the_model_never_calibrates_it(

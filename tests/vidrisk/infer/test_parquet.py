@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 FIXED = [field.name for field in fields(Prediction) if field.name != "targets"]
 LABELS = {"defect": ["red", "a/b", "缺陷 🧱"], "level": ["轻微", "严重"]}
 
-text = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 seconds = st.none() | st.floats(0, 1e6)
 part = st.floats(0, 1)
 targets = st.tuples(*(st.tuples(*(st.tuples(st.just(label), part) for label in labels)) for labels in LABELS.values())).map(

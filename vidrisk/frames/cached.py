@@ -1,0 +1,69 @@
+"""Clips through the cache: a file that was decoded once is not decoded again, by this process or a later one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrisk import __version__
+from vidrisk.cache import ArrayCache, content_digest, key_of
+from vidrisk.frames.media import check_file, is_image, name_of
+from vidrisk.frames.reader import decoder_versions, read_clips
+from vidrisk.runtimes.contract import Contract
+from vidrisk.runtimes.errors import UnreadableError
+
+_Stamp = tuple[Path, int, int]  # path, bytes, time of change in ns: while it is the same, so is the content
+
+
+class CachedClips:
+    """The first clip of each photo and video, as a contract wants its frames."""
+
+    def __init__(self, contract: Contract, cache: ArrayCache) -> None:
+        self.contract, self._cache = contract, cache
+        self._digests: dict[_Stamp, str] = {}
+        specs = [asdict(contract.pixel), asdict(contract.time) if contract.time else None]
+        self._specs = json.dumps([*specs, __version__, *decoder_versions()], sort_keys=True)
+
+    def frames(self, path: Path, count: int) -> npt.NDArray[np.uint8]:
+        """``count`` of the clip's T frames, evenly spread, or all if there are fewer: uint8 (min(count, T), H, W, 3).
+
+        Raises:
+            UnreadableError: as ``read_clips``.
+        """
+        stamp = _stamp(path)
+        kind = "photo" if is_image(path) else "video"  # the suffix decides on the decoder
+        key = key_of("frames", self._digest(stamp), kind, self._specs, str(count))
+        known = self._cache.get(key)
+        if known is not None:
+            return known["frames"]
+        clip = next(read_clips(path, self.contract.pixel, self.contract.time)).frames
+        frames: npt.NDArray[np.uint8] = clip[np.linspace(0, len(clip) - 1, min(count, len(clip))).astype(int)]
+        if _stamp(path) == stamp:  # else they may be of another content than the key says
+            self._cache.put(key, {"frames": frames})
+        return frames
+
+    def digest(self, path: Path) -> str:
+        """Hex sha256 of the file, read once while it does not change.
+
+        Raises:
+            UnreadableError: it cannot be read.
+        """
+        return self._digest(_stamp(path))
+
+    def _digest(self, stamp: _Stamp) -> str:
+        if stamp not in self._digests:
+            try:
+                self._digests[stamp] = content_digest(stamp[0])
+            except OSError as error:
+                raise UnreadableError(f"{name_of(stamp[0])} cannot be read: {error.strerror}") from error
+        return self._digests[stamp]
+
+
+def _stamp(path: Path) -> _Stamp:
+    check_file(path)
+    info = path.stat()
+    return path, info.st_size, info.st_mtime_ns
