@@ -14,9 +14,9 @@ import jinja2
 from vidrisk.frames.media import name_of
 from vidrisk.infer.folder import writing_to
 from vidrisk.infer.ledger import READ_STATES
-from vidrisk.infer.predictions import Prediction
 from vidrisk.report.results import InputResult, Results, band_from_severity, common_folder, read_results
-from vidrisk.report.thumbnails import Thumbnail, thumbnails_from_prediction
+from vidrisk.report.thumbnails import Thumbnail, moments_from_prediction, thumbnails_at
+from vidrisk.report.timeline import BAR_UNITS, Timeline, read_timelines
 from vidrisk.runtimes.specs import TimeSpec
 
 REPORT = "report.html"
@@ -24,19 +24,23 @@ TEMPLATE = "report.html.j2"
 
 # 500 cards must stay under 5 MB: what the text of the page leaves, less a third for base64.
 MAX_THUMBNAIL_BYTES = 2_700_000
+MAX_TIMELINE_THUMBNAIL_BYTES = 1_900_000  # the same where every card has a timeline besides
 MAX_CARD_BYTES = 60_000
+MAX_FRAMES, MIN_FRAMES = 8, 3
+MIN_FRAME_BYTES = 1000
 THREADS = 2
 
 
 @dataclass(frozen=True)
 class Card:
-    """One input as the gallery shows it."""
+    """One input as the gallery shows it. ``peaks``: a picture for each of the timeline's, or none."""
 
     name: str
-    prediction: Prediction
-    windows: int
+    result: InputResult
     band: str | None
     thumbnails: tuple[Thumbnail, ...]
+    timeline: Timeline | None
+    peaks: tuple[Thumbnail, ...]
 
 
 def build_report(out: str | os.PathLike[str]) -> Path:
@@ -52,7 +56,7 @@ def build_report(out: str | os.PathLike[str]) -> Path:
     results = read_results(out)
     root = common_folder([*(r.prediction.path for r in results.gallery), *(row.path for row in results.failures)])
     page = _environment().get_template(TEMPLATE).render(
-        results=results, summary=results.summary, cards=_cards(results, root), root=name_of(root),
+        results=results, summary=results.summary, cards=_cards(results, out, root), root=name_of(root), bar_units=BAR_UNITS,
         failures=[(_name(row.path, root), row) for row in results.failures], read_states=READ_STATES,
         level_bands={level.label: level.band for level in results.levels})
     path = out / REPORT
@@ -63,15 +67,23 @@ def build_report(out: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _cards(results: Results, root: Path) -> list[Card]:
-    max_bytes = min(MAX_CARD_BYTES, MAX_THUMBNAIL_BYTES // max(len(results.gallery), 1))
+def _cards(results: Results, out: Path, root: Path) -> list[Card]:
+    timelines = read_timelines(out, results)
+    page_bytes = MAX_TIMELINE_THUMBNAIL_BYTES if timelines else MAX_THUMBNAIL_BYTES
+    max_bytes = min(MAX_CARD_BYTES, page_bytes // max(len(results.gallery), 1))
+    frames = min(MAX_FRAMES, max(MIN_FRAMES, max_bytes // MIN_FRAME_BYTES))
+    strip = max(2, frames // 2)  # two of them where there is a timeline
     time_spec = TimeSpec(**results.summary.time) if results.summary.time else None
 
     def card(result: InputResult) -> Card:
         prediction = result.prediction
+        timeline = timelines.get(prediction.path)
+        peaks_s = timeline.peak_moments_s[:strip] if timeline else []
+        moments_s = moments_from_prediction(prediction, time_spec, strip if timeline else frames)
+        thumbnails = thumbnails_at(prediction.path, [*moments_s, *peaks_s], max_bytes)
         band = None if prediction.severity is None else band_from_severity(prediction.severity)
-        return Card(_name(prediction.path, root), prediction, result.windows, band,
-                    thumbnails_from_prediction(prediction, time_spec, max_bytes))
+        return Card(_name(prediction.path, root), result, band, thumbnails[:len(moments_s)], timeline,
+                    thumbnails[len(moments_s):])
 
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(card, results.gallery))
@@ -84,8 +96,8 @@ def _name(path: str, root: Path) -> str:
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": _percent, "seconds": _seconds, "moment": _moment, "lang": _lang,
-                            "count": "{:,}".format}
+    environment.filters |= {"percent": _percent, "seconds": _seconds, "clock": _clock, "interval": _interval,
+                            "moment": _moment, "lang": _lang, "count": "{:,}".format}
     return environment
 
 
@@ -99,6 +111,21 @@ def _percent(part: float) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value < 100 else f"{int(value) // 60} min {int(value) % 60:02d} s"
+
+
+def _clock(time_s: float, duration_s: float) -> str:
+    """A moment of a video: ``7.25 s`` of a short one, else ``2:07.2`` or ``1:02:07.2``."""
+    if duration_s < 100:
+        return f"{time_s:.2f} s"
+    minutes, tenths = divmod(round(time_s * 10), 600)
+    hours, minutes = divmod(minutes, 60)
+    return f"{f'{hours}:{minutes:02}' if hours else minutes}:{tenths // 10:02}.{tenths % 10}"
+
+
+def _interval(interval_s: tuple[float, float], duration_s: float) -> str:
+    """``7.25–8.50 s``, or ``2:07.2–2:08.5``."""
+    start, end = (_clock(time_s, duration_s) for time_s in interval_s)
+    return f"{start.removesuffix(' s')}–{end}"
 
 
 def _moment(iso_time: str) -> str:

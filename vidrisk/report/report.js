@@ -15,13 +15,14 @@
     name: (a, b) => a.dataset.name.localeCompare(b.dataset.name, undefined, { numeric: true }),
   };
 
+  const labels = (card) => [card.dataset.label, ...[...card.querySelectorAll(".what")].map((what) => what.textContent)];
   const visible = () => [...gallery.children].filter((card) => !card.hidden);
   const update = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const card of cards) {
       const text = card.dataset.text || (card.dataset.text = card.innerText.toLowerCase());
       card.hidden = !words.every((word) => text.includes(word))
-        || (label.value !== "" && card.dataset.label !== label.value)
+        || (label.value !== "" && !labels(card).includes(label.value))
         || (level && level.value !== "" && card.dataset.level !== level.value)
         || (uncertain.checked && card.dataset.uncertain !== "1");
     }
@@ -39,10 +40,10 @@
   const stage = document.getElementById("stage");
   const title = document.getElementById("stage-title");
   let current = null;
-  const show = (card) => {
+  const show = (card, view = card?.querySelector(".view")) => {
     if (!card) return;
     current = card;
-    stage.replaceChildren(card.querySelector(".view").firstElementChild.cloneNode(true));
+    stage.replaceChildren(view.firstElementChild.cloneNode(true));
     title.textContent = `${card.querySelector("h3").textContent} · ${card.dataset.name}`;
     if (!dialog.open) dialog.showModal();
   };
@@ -56,7 +57,7 @@
     button.className = "view";
     button.append(...view.childNodes);
     view.replaceWith(button);
-    button.addEventListener("click", () => show(button.closest(".card")));
+    button.addEventListener("click", () => show(button.closest(".card"), button));
   }
   document.getElementById("previous").addEventListener("click", () => step(-1));
   document.getElementById("next").addEventListener("click", () => step(1));

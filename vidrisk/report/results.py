@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from vidrisk.infer.ledger import Row, read_ledger
@@ -22,10 +23,11 @@ BANDS = ("low", "moderate", "high", "severe")
 
 @dataclass(frozen=True)
 class InputResult:
-    """One input of the gallery: of several windows the one that matters most, and how many there are."""
+    """One input of the gallery: of several windows the one that matters most, how many there are, and where they end."""
 
     prediction: Prediction
     windows: int
+    end_s: float | None
 
 
 @dataclass
@@ -125,9 +127,10 @@ def _gallery(out: str | os.PathLike[str], by_severity: bool) -> list[InputResult
     surest: dict[str, list[InputResult]] = {}
     for result in _inputs(out):
         label = result.prediction.label
-        surest[label] = heapq.nlargest(EXAMPLES_PER_CLASS, [*surest.get(label, []), result], key=_score)
-    examples = {result.prediction.path: result for results in surest.values() for result in results}
-    chosen = dict(list(examples.items())[:MAX_CARDS // 2])
+        surest[label] = heapq.nsmallest(EXAMPLES_PER_CLASS, [*surest.get(label, []), result], key=_doubt)
+    examples = [surest[label][place] for place in range(EXAMPLES_PER_CLASS) for label in sorted(surest)
+                if place < len(surest[label])]
+    chosen = {result.prediction.path: result for result in examples[:MAX_CARDS // 2]}
     for result in shown:
         if len(chosen) < MAX_CARDS:
             chosen.setdefault(result.prediction.path, result)
@@ -135,19 +138,30 @@ def _gallery(out: str | os.PathLike[str], by_severity: bool) -> list[InputResult
 
 
 def _inputs(out: str | os.PathLike[str]) -> Iterator[InputResult]:
-    for _, group in groupby(read_predictions(out), key=lambda prediction: prediction.path):
-        windows = [InputResult(prediction, 1) for prediction in group]
-        yield InputResult(min(windows, key=_urgency).prediction, len(windows))
+    for _, windows in groupby(read_predictions(out), key=attrgetter("path")):
+        yield _result_from_windows(windows)
 
 
-def _urgency(result: InputResult) -> tuple[float, float]:
-    """Sorts the most severe first; without severities, the least certain first."""
+def _result_from_windows(windows: Iterator[Prediction]) -> InputResult:
+    """Held are two at a time: a long video has thousands."""
+    first = next(windows)
+    result = InputResult(first, 1, first.end_s)
+    for prediction in windows:
+        most = min(result, InputResult(prediction, 1, prediction.end_s), key=_urgency)
+        result = InputResult(most.prediction, result.windows + 1, prediction.end_s)
+    return result
+
+
+def _urgency(result: InputResult) -> tuple[float, float, str]:
+    """Sorts the most severe first; without severities, the least certain first. Inputs end in any order, the page has one:
+    of equals, by name."""
     prediction = result.prediction
-    return (0.0 if prediction.severity is None else -prediction.severity, prediction.score)
+    return (0.0 if prediction.severity is None else -prediction.severity, prediction.score, prediction.path)
 
 
-def _score(result: InputResult) -> float:
-    return result.prediction.score
+def _doubt(result: InputResult) -> tuple[float, str]:
+    """Sorts the surest first."""
+    return (-result.prediction.score, result.prediction.path)
 
 
 def common_folder(paths: Sequence[str]) -> Path:

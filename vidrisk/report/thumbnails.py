@@ -1,4 +1,4 @@
-"""Small pictures of an input, read again from its source by the same frame reader that fed the model."""
+"""Small pictures of an input, read again from its source at the moments that are to be shown, and at no others."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import base64
 import io
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vidrisk.frames import Clip, read_clips
+from vidrisk.frames.geometry import PAD_GREY, pixels_from_image
+from vidrisk.frames.media import check_file, is_image
+from vidrisk.frames.photos import pixels_from_photo
+from vidrisk.frames.sampling import indices_from_moments, moments_from_window
+from vidrisk.frames.video_pyav import PyAVSource
 from vidrisk.infer.predictions import Prediction
 from vidrisk.runtimes.specs import PixelSpec, TimeSpec
 
 _log = logging.getLogger(__name__)
 
-PAD_VALUE = 128  # of ``resize="pad"``
 MAX_SIDE_PX, MIN_SIDE_PX = 480, 16
-MAX_FRAMES, MIN_FRAMES = 8, 3
-MIN_FRAME_BYTES = 1000
 QUALITY = 60
 BYTES_PER_PIXEL = 0.06  # of a photo at that quality; sets the first guess of a picture's size
 MARGIN = 0.93  # smaller pictures need more bytes per pixel
@@ -38,46 +41,55 @@ class Thumbnail:
     time_s: float | None
 
 
-def thumbnails_from_prediction(prediction: Prediction, time_spec: TimeSpec | None,
-                               max_bytes: int) -> tuple[Thumbnail, ...]:
-    """The photo, or up to 8 of the frames that the model saw, in at most ``max_bytes`` together (before base64).
+def moments_from_prediction(prediction: Prediction, time_spec: TimeSpec | None, most: int) -> list[float]:
+    """The moments that the model looked at, or ``most`` of them, evenly; of a photo the only one."""
+    if prediction.start_s is None or prediction.end_s is None:
+        return [0.0]
+    time_spec = time_spec or TimeSpec(frames=1)
+    window_s = time_spec.window_s or prediction.end_s - prediction.start_s
+    moments_s = moments_from_window(prediction.start_s, window_s, time_spec.frames)
+    chosen = np.linspace(0, len(moments_s) - 1, min(most, len(moments_s))).round().astype(int)
+    return [float(moment_s) for moment_s in moments_s[chosen]]
+
+
+def thumbnails_at(path: str, moments_s: Sequence[float], max_bytes: int) -> tuple[Thumbnail, ...]:
+    """One picture per moment, in at most ``max_bytes`` together (before base64). A photo is the same at every moment.
 
     Empty when the source has gone or can no longer be read.
     """
-    moments = time_spec.frames if time_spec else 1
-    count = min(moments, MAX_FRAMES, max(MIN_FRAMES, max_bytes // MIN_FRAME_BYTES))
-    side_px = min(MAX_SIDE_PX, math.ceil(math.sqrt(2 * max_bytes / count / BYTES_PER_PIXEL)))
+    max_bytes //= len(moments_s)
+    side_px = min(MAX_SIDE_PX, math.ceil(math.sqrt(2 * max_bytes / BYTES_PER_PIXEL)))
     try:
         # "pad" keeps the aspect; the padding is cut off again.
-        clip = _clip_at(prediction, PixelSpec(side_px, side_px, resize="pad"), time_spec)
+        frames, times_s = _frames_at(Path(path), moments_s, PixelSpec(side_px, side_px, resize="pad"))
     except Exception:  # the file may have become anything since; the page must not fail because of it
-        _log.debug("no thumbnail of %r", prediction.path, exc_info=True)
+        _log.debug("no thumbnail of %r", path, exc_info=True)
         return ()
-    if clip is None:
-        return ()
-    if clip.end_s is None:  # a photo shows the same at every moment
-        count = 1
-    chosen = np.linspace(0, len(clip.frames) - 1, count).round().astype(int)
-    frames = without_padding(clip.frames[chosen])
-    times_s = [None if moments == 1 or clip.end_s is None else float(clip.time_s[i]) for i in chosen]
-    return tuple(_thumbnail(frame, time_s, max_bytes // count)
-                 for frame, time_s in zip(frames, times_s, strict=True))
+    return tuple(_thumbnail(frame, time_s, max_bytes)
+                 for frame, time_s in zip(without_padding(frames), times_s, strict=True))
 
 
 def without_padding(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Cut the rows and columns at the edges that are padding in every one of the frames ``(T, H, W, 3)``."""
-    content = (frames != PAD_VALUE).any(axis=(0, 3))
+    content = (frames != PAD_GREY).any(axis=(0, 3))
     rows, columns = np.flatnonzero(content.any(axis=1)), np.flatnonzero(content.any(axis=0))
     if not len(rows):
         return frames
     return frames[:, rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
 
 
-def _clip_at(prediction: Prediction, pixel: PixelSpec, time_spec: TimeSpec | None) -> Clip | None:
-    for clip in read_clips(prediction.path, pixel, time_spec):
-        if prediction.start_s is None or clip.start_s is None or abs(clip.start_s - prediction.start_s) < 1e-3:
-            return clip
-    return None
+def _frames_at(path: Path, moments_s: Sequence[float],
+               pixel: PixelSpec) -> tuple[npt.NDArray[np.uint8], list[float | None]]:
+    """The frames shown at the moments, uint8 ``(T, H, W, 3)``, and when each begins; what lies between is not decoded."""
+    check_file(path)
+    if is_image(path):
+        return np.repeat(pixels_from_photo(path, pixel)[None], len(moments_s), axis=0), [None] * len(moments_s)
+    with PyAVSource(path) as source:
+        times_s = source.timeline.times_s
+        indices = indices_from_moments(np.asarray(moments_s, np.float64), times_s).tolist()
+        shown = {frame.index: (pixels_from_image(Image.fromarray(frame.rgb), pixel), float(times_s[frame.shown]))
+                 for frame in source.frames_at(sorted(set(indices)))}
+    return np.stack([shown[index][0] for index in indices]), [shown[index][1] for index in indices]
 
 
 def _thumbnail(frame: npt.NDArray[np.uint8], time_s: float | None, max_bytes: int) -> Thumbnail:

@@ -15,10 +15,11 @@ import pytest
 from colour import ACTION, RISK, colour_classifier
 from small_media import write_photo, write_video
 
-from vidrisk.infer.pipeline import run_inference
+from vidrisk.infer.pipeline import InferSettings, run_inference
+from vidrisk.infer.segments import Hysteresis, write_segments
 from vidrisk.infer.sources import find_inputs
 from vidrisk.report import build_report
-from vidrisk.runtimes.contract import Contract
+from vidrisk.runtimes.contract import Contract, Target
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not instal
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
          "--disable-background-networking", "--disable-sync", "--hide-scrollbars", "--virtual-time-budget=3000",
          "--enable-logging=stderr", "--v=0", "--dump-dom")
-PROBE = """<script>
+PROBE = """
   const cards = () => [...document.querySelectorAll(".card")];
   const visible = () => cards().filter((card) => card.offsetParent !== null).map((card) => card.dataset.label);
   addEventListener("load", () => {
@@ -42,18 +43,42 @@ PROBE = """<script>
     found.requests = names.filter((name) => !name.startsWith("data:"));
     found.broken = [...document.images].filter((image) => image.complete && !image.naturalWidth).length;
     parent.postMessage(JSON.stringify(found), "*");
-  });
-</script>"""
+  });"""
+TIMELINE_PROBE = """
+  addEventListener("load", () => {
+    const card = document.querySelector(".card:has(.timeline)");
+    card.querySelector(".timeline").scrollIntoView({ behavior: "instant" });
+    const box = (node) => node.getBoundingClientRect();
+    const bar = card.querySelector(".axis svg");
+    const found = { width: document.documentElement.scrollWidth, text: card.querySelector(".segments").innerText };
+    found.bar = [box(bar).left, box(bar).width, box(bar).height];
+    const paths = [...bar.querySelectorAll("path")];
+    found.colours = Object.fromEntries(paths.map((path) => [path.className.baseVal, getComputedStyle(path).stroke]));
+    found.swatches = [...card.querySelectorAll(".segments .swatch")].map((swatch) => getComputedStyle(swatch).backgroundColor);
+    // what lies under a point of the bar: a colour, or nothing in a gap
+    found.under = [0.125, 0.375, 0.625, 0.875].map((part) => document.elementsFromPoint(
+      box(bar).left + part * box(bar).width, box(bar).top + box(bar).height - 3).find((node) => node.closest(".axis svg")).tagName);
+    found.legend = [...card.querySelectorAll(".legend li")].map((entry) => entry.innerText);
+    found.overflow = [...card.querySelectorAll(".timeline *")].filter((node) => box(node).right > box(card).right + 1).length;
+    const label = document.querySelector("select[name=label]");
+    label.value = "blue";
+    label.dispatchEvent(new Event("input", { bubbles: true }));
+    found.kept = card.offsetParent !== null;
+    card.querySelector("button.view:has(.peaks)").click();
+    found.enlarged = document.querySelectorAll("#stage .peaks img").length;
+    found.broken = [...document.images].filter((image) => image.complete && !image.naturalWidth).length;
+    parent.postMessage(JSON.stringify(found), "*");
+  });"""
 # A frame, because a window is at least 500 pixels wide.
 FRAME = """<!DOCTYPE html><html style="color-scheme: light dark"><title>no answer</title>
 <script>addEventListener("message", (event) => { document.title = event.data; });</script>
 <iframe src="probed.html" style="width: %dpx; height: 900px; border: 0"></iframe></html>"""
 
 
-def open_page(page: Path, profile: Path, *, width: int, dark: bool) -> tuple[dict[str, Any], str]:
+def open_page(page: Path, profile: Path, probe: str, *, width: int, dark: bool) -> tuple[dict[str, Any], str]:
     """What the probe found, and what the browser logged."""
     probed = page.with_name("probed.html")
-    probed.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
+    probed.write_text(page.read_text(encoding="utf-8").replace("</body>", f"<script>{probe}</script></body>"), encoding="utf-8")
     frame = page.with_name("frame.html")
     frame.write_text(FRAME % width, encoding="utf-8")
     result = subprocess.run(
@@ -61,7 +86,7 @@ def open_page(page: Path, profile: Path, *, width: int, dark: bool) -> tuple[dic
          f"--blink-settings=preferredColorScheme={0 if dark else 1}", frame.as_uri()],
         capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "HOME": os.fspath(profile)})
     title = re.search(r"<title>(.*?)</title>", result.stdout, re.DOTALL)
-    assert title and title.group(1) != "no answer"
+    assert title and title.group(1) != "no answer", result.stderr
     return json.loads(unescape(title.group(1))), result.stderr
 
 
@@ -79,9 +104,36 @@ def media(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("contract", "width", "dark"), [(RISK, 390, False), (ACTION, 390, True), (RISK, 1280, True)])
 def test_the_page_in_chromium(contract: Contract, width: int, dark: bool, media: Path, tmp_path: Path) -> None:
     run_inference(colour_classifier(contract), find_inputs([media]), tmp_path / "out")
-    found, log = open_page(build_report(tmp_path / "out"), tmp_path / "profile", width=width, dark=dark)
+    found, log = open_page(build_report(tmp_path / "out"), tmp_path / "profile", PROBE, width=width, dark=dark)
     assert found["width"] <= width
     assert len(found["all"]) == 4 and found["blue"] and set(found["blue"]) == {"blue"}
     assert found["dialog"] and found["requests"] == [] and found["broken"] == 0
     assert (found["text"] == "rgb(230, 235, 241)") == dark
+    assert "CONSOLE" not in log and "Uncaught" not in log
+
+
+LONG_LABEL = "<i>carrying_something_heavy_" + "without_any_place_to_break_the_line_" * 3
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])
+def test_a_timeline_in_chromium(width: int, dark: bool, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / f"long{'_with_a_very_long_name' * 6}.mp4", ("red", "grey", "blue", "red"))
+    write_video(tmp_path / "clips" / "short.mp4", ("blue",))
+    contract = ACTION.model_copy(update={"targets": (Target(name="action", labels=(LONG_LABEL, "green", "blue")),)})
+    out = tmp_path / "out"
+    run_inference(colour_classifier(contract), find_inputs([tmp_path / "clips"]), out, InferSettings(window_s=1.0))
+    write_segments(out, Hysteresis(0.5, 0.35))
+    found, log = open_page(build_report(out), tmp_path / "profile", TIMELINE_PROBE, width=width, dark=dark)
+    assert found["width"] <= width and found["overflow"] == 0
+    left, bar_width, height = found["bar"]
+    assert left > 0 and bar_width > 250 and height > 10
+    assert found["under"] == ["path", "svg", "path", "path"]
+    texts = [" ".join(line.split()) for line in found["text"].splitlines()]
+    places = [next(i for i, text in enumerate(texts) if what in text) for what in ("0.00–1.00 s", "2.00–3.00 s", "3.00–4.00 s")]
+    assert places == sorted(places) and sum(LONG_LABEL in text for text in texts) == 2 and "blue" in found["text"]
+    assert found["swatches"] == [found["colours"][kind] for kind in ("label-0", "label-2", "label-0")]
+    assert len(set(found["colours"].values())) == 2
+    assert found["legend"] == [f"{LONG_LABEL} 2.00 s", "blue 1.00 s", "no clear label 1.00 s"]
+    assert found["kept"] and found["enlarged"] == 3 and found["broken"] == 0
     assert "CONSOLE" not in log and "Uncaught" not in log

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -13,18 +14,40 @@ from small_media import write_photo, write_video
 
 from vidrisk.infer.folder import LEDGER
 from vidrisk.infer.pipeline import InferSettings, run_inference
+from vidrisk.infer.predictions import read_predictions
+from vidrisk.infer.segments import SEGMENTS, Hysteresis, write_segments
 from vidrisk.infer.sources import find_inputs
 from vidrisk.report import build_report
 from vidrisk.report.results import MAX_CARDS
-from vidrisk.runtimes.contract import Contract
+from vidrisk.runtimes.contract import Contract, Target
 from vidrisk.runtimes.errors import DataError, VidriskError
 
 MAX_PAGE_BYTES = 5_000_000
+THRESHOLDS = Hysteresis(0.5, 0.35)
 
 
 def run(contract: Contract, folder: Path, out: Path, **settings: float) -> str:
     run_inference(colour_classifier(contract), find_inputs([folder]), out, InferSettings(**settings))  # type: ignore[arg-type]
     return build_report(out).read_text(encoding="utf-8")
+
+
+def merged(contract: Contract, folder: Path, out: Path, hysteresis: Hysteresis = THRESHOLDS, **settings: float) -> str:
+    """The page of a run whose windows are merged at these thresholds."""
+    run(contract, folder, out, **settings)
+    write_segments(out, hysteresis)
+    return build_report(out).read_text(encoding="utf-8")
+
+
+def card(page: str, name: str) -> str:
+    """The card of one input, without its pictures."""
+    found = re.search(rf'<li class="card"[^>]* data-name="{re.escape(name)}".*?\n    </li>', page, re.DOTALL)
+    assert found
+    return re.sub(r"data:image/webp;base64,[^\"]*", "", found.group())
+
+
+def listed(card: str) -> list[tuple[str, str]]:
+    """Label and time of the segments in the list."""
+    return re.findall(r'<b class="what"[^>]*>([^<]*)</b><span>([^<]*)</span>', card)
 
 
 def cards(page: str) -> list[str]:
@@ -56,9 +79,91 @@ def test_actions_show_the_least_certain_first(photos: Path, tmp_path: Path) -> N
 
 def test_clips_are_strips_with_times(photos: Path, tmp_path: Path) -> None:
     write_video(photos / "long.mp4", ("red", "green"))
-    page = run(ACTION, photos, tmp_path / "out", window_s=1.0)
-    assert page.count('alt="long.mp4 at ') == 4 and "one of 2 windows" in page
+    page = merged(ACTION, photos, tmp_path / "out", window_s=1.0)
+    assert page.count('alt="long.mp4 at ') == 4 and "the least certain of 2 windows" in page
     assert re.search(r'alt="long\.mp4 at [01]\.\d\d s"', page)
+
+
+def test_a_folder_without_segments_shows_no_timeline(photos: Path, tmp_path: Path) -> None:
+    write_video(photos / "long.mp4", ("red", "green"))
+    run(ACTION, photos, tmp_path / "out", window_s=1.0)
+    (tmp_path / "out" / SEGMENTS).unlink(missing_ok=True)
+    page = build_report(tmp_path / "out").read_text(encoding="utf-8")
+    assert "one of 2 windows" in page and page.count('alt="long.mp4 at ') == 4
+    assert 'class="timeline"' not in page and "segments.jsonl" not in page
+
+
+def test_a_video_has_a_timeline_with_what_happens_when(photos: Path, tmp_path: Path) -> None:
+    write_video(photos / "long.mp4", ("red", "green", "red", "blue"))
+    page = merged(ACTION, photos, tmp_path / "out", window_s=1.0)
+    assert page.count('class="timeline"') == 1
+    long = card(page, "long.mp4")
+    assert listed(long) == [("red", "0.00–1.00 s"), ("green", "1.00–2.00 s"), ("red", "2.00–3.00 s"), ("blue", "3.00–4.00 s")]
+    assert re.findall(r'<path class="([^"]*)" d="([^"]*)"', long) == [
+        ("label-0", "M0 0h250M500 0h250"), ("label-1", "M250 0h250"), ("label-2", "M750 0h250")]
+    assert re.findall(r'alt="(\w+) at \d\.\d\d s"', long) == ["red", "green", "red", "blue"]
+    assert "4 segments in 4.00 s" in long and "no clear label" not in long and "left-out" not in long
+
+
+def test_gaps_stay_empty_and_are_counted(photos: Path, tmp_path: Path) -> None:
+    write_video(photos / "long.mp4", ("red", "grey", "grey", "red"))
+    long = card(merged(ACTION, photos, tmp_path / "out", window_s=1.0), "long.mp4")
+    assert '<path class="label-0" d="M0 0h250M750 0h250"/>' in long and "no clear label 2.00 s" in long
+    write_video(photos / "long.mp4", ("grey", "grey"))
+    nothing = card(merged(ACTION, photos, tmp_path / "other", window_s=1.0), "long.mp4")
+    assert "0 segments in 2.00 s" in nothing and listed(nothing) == [] and "<path" not in nothing
+
+
+def test_severities_colour_the_timeline(photos: Path, tmp_path: Path) -> None:
+    write_video(photos / "long.mp4", ("blue", "red"))
+    contract = RISK.model_copy(update={"time": ACTION.time})
+    long = card(merged(contract, photos, tmp_path / "out", window_s=1.0), "long.mp4")
+    assert re.findall(r'<path class="([^"]*)" d="([^"]*)"', long) == [("low", "M0 0h500"), ("severe", "M500 0h500")]
+    assert "the most severe of 2 windows" in long and [label for label, _ in listed(long)] == ["blue", "red"]
+
+
+def test_hostile_labels_stay_text(photos: Path, tmp_path: Path) -> None:
+    target = Target(name="action", labels=("<b>red</b>", "\"onload='x'", "蓝"))
+    write_video(photos / "long.mp4", ("red", "green", "blue"))
+    page = merged(ACTION.model_copy(update={"targets": (target,)}), photos, tmp_path / "out", window_s=1.0)
+    assert "<b>red" not in page and [unescape(label) for label, _ in listed(card(page, "long.mp4"))] == list(target.labels)
+    assert '<b class="what" lang="zh">蓝</b>' in page
+
+
+def test_an_hour_of_windows_is_drawn_in_few_elements(photos: Path, tmp_path: Path) -> None:
+    write_video(photos / "long.mp4", ("red", "green"))
+    out = tmp_path / "out"
+    run(ACTION, photos, out, window_s=1.0)
+    windows = [one for one in read_predictions(out) if one.path.endswith("long.mp4")]
+    hour = [replace(windows[number % 2], start_s=number / 2, end_s=number / 2 + 1) for number in range(7200)]
+    (out / "predictions.jsonl").write_bytes(b"".join(one.to_json() for one in hour))
+    assert write_segments(out, THRESHOLDS) == 7200
+    long = card(build_report(out).read_text(encoding="utf-8"), "long.mp4")
+    assert "40 of 7,200 segments, the longest of every label first; all are in segments.jsonl" in long
+    assert "The bar shows one of them every 3.60 s." in long and "the least certain of 7,200 windows" in long
+    assert len(listed(long)) == 40 and len(re.findall("<[a-z]", long)) < 300 and len(long) < 30_000
+    moments = [time for _, time in listed(long)]
+    assert moments == sorted(moments, key=lambda time: float(time.split("–")[0].replace(":", "")))
+
+
+def test_500_timelines_stay_under_5_mb(tmp_path: Path) -> None:
+    folder, out = tmp_path / "clips", tmp_path / "out"
+    folder.mkdir()
+    write_video(folder / "0000.mp4", ("red", "green"))
+    run(ACTION, folder, out, window_s=1.0)
+    red, green = read_predictions(out)
+    with (out / "predictions.jsonl").open("wb") as file:
+        for number in range(MAX_CARDS):
+            path = folder / f"{number:04}.mp4"
+            if number:
+                os.link(folder / "0000.mp4", path)
+            for place in range(30):  # flickering from window to window
+                window = green if place % 2 else red
+                file.write(replace(window, path=str(path), start_s=place / 15, end_s=(place + 1) / 15).to_json())
+    assert write_segments(out, THRESHOLDS) == 500 * 30
+    page = build_report(out).read_text(encoding="utf-8")
+    assert page.count('class="timeline"') == 500 and page.count("5 of 30 segments") == 500
+    assert page.count("<img") == 500 * 4 and len(page.encode()) < MAX_PAGE_BYTES
 
 
 def test_thumbnails_keep_the_aspect(photos: Path, tmp_path: Path) -> None:

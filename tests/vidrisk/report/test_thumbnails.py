@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numbered_clips import number_in_picture, write_clip
+from PIL import Image
+from small_media import write_photo
+
+from vidrisk.frames.video_pyav import PyAVSource
+from vidrisk.infer.predictions import Prediction
+from vidrisk.report.thumbnails import Thumbnail, moments_from_prediction, thumbnails_at
+from vidrisk.runtimes.specs import TimeSpec
+
+WINDOW = Prediction("/v.mp4", 2.0, 4.0, "a", 1.0, False, None, None, None, {"action": {"a": 1.0}})
+
+
+def picture(thumbnail: Thumbnail) -> np.ndarray:
+    data = base64.b64decode(thumbnail.uri.removeprefix("data:image/webp;base64,"))
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == (thumbnail.width, thumbnail.height)
+        return np.asarray(image.convert("RGB"))
+
+
+def test_the_frames_of_the_moments_in_the_order_asked_for(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", frames=200, width=128, height=96)
+    thumbnails = thumbnails_at(str(clip), [7.5, 0.0, 3.99, 7.5], 40_000)
+    assert [number_in_picture(picture(thumbnail)) for thumbnail in thumbnails] == [187, 0, 99, 187]
+    assert [thumbnail.time_s for thumbnail in thumbnails] == pytest.approx([7.48, 0.0, 3.96, 7.48])
+
+
+def test_what_lies_before_a_late_moment_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", frames=250, options={"g": "10", "bf": "0"})
+    decoded = 0
+    decode = PyAVSource._frames_from
+
+    def counted(source: PyAVSource, packet: object) -> object:
+        nonlocal decoded
+        decoded += 1
+        return decode(source, packet)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PyAVSource, "_frames_from", counted)
+    thumbnail, = thumbnails_at(str(clip), [9.0], 10_000)
+    assert thumbnail.time_s == pytest.approx(9.0) and 0 < decoded <= 30
+
+
+@pytest.mark.parametrize("moments", [1, 4, 8])
+def test_all_pictures_stay_in_the_budget(moments: int, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    thumbnails = thumbnails_at(str(tmp_path / "noise.png"), [0.0] * moments, 12_000)
+    assert len(thumbnails) == moments
+    assert sum(len(base64.b64decode(thumbnail.uri.partition(",")[2])) for thumbnail in thumbnails) <= 12_000
+
+
+def test_photos_have_no_time_and_keep_their_aspect(tmp_path: Path) -> None:
+    thumbnail, = thumbnails_at(write_photo(tmp_path / "wide.png", size=(120, 40)), [0.0], 10_000)
+    assert thumbnail.time_s is None and thumbnail.width == 3 * thumbnail.height
+
+
+def test_a_file_that_has_gone_or_broken_has_none(tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    assert thumbnails_at(str(tmp_path / "gone.mp4"), [0.0], 10_000) == ()
+    assert thumbnails_at(str(tmp_path / "broken.mp4"), [0.0], 10_000) == ()
+
+
+def test_moments_are_those_that_the_model_saw() -> None:
+    assert moments_from_prediction(WINDOW, TimeSpec(4, 2.0, 1.0), 8) == [2.25, 2.75, 3.25, 3.75]
+    assert moments_from_prediction(WINDOW, TimeSpec(4, 2.0, 1.0), 2) == [2.25, 3.75]
+    assert moments_from_prediction(WINDOW, TimeSpec(2), 8) == [2.5, 3.5]
+    assert moments_from_prediction(WINDOW, None, 8) == [3.0]
+    assert moments_from_prediction(replace(WINDOW, start_s=None, end_s=None), TimeSpec(4), 8) == [0.0]
+    cut = replace(WINDOW, end_s=3.0)  # the last window of a video keeps its rate
+    assert moments_from_prediction(cut, TimeSpec(4, 2.0, 1.0), 8) == [2.25, 2.75, 3.25, 3.75]
