@@ -42,10 +42,14 @@ class SealedFile(Sealed):
 
 
 class Graph(Sealed):
-    """Inputs and outputs of one graph; the same in every variant."""
+    """Inputs and outputs of one graph, and the multiply-accumulates of one sample of its batch; the same in every variant.
+
+    ``macs`` is None where they could not be counted, and in bundles from before they were.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    macs: int | None = Field(default=None, ge=0)
 
 
 class Variant(Sealed):

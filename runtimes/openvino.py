@@ -12,9 +12,14 @@ from vidrisk.runtimes.errors import RuntimeFailure, require
 from vidrisk.runtimes.runner import Array, Arrays, Runner
 from vidrisk.runtimes.specs import TensorSpec
 
+# Of input per request: two frames of 224 x 224. Activations then stay in a core's cache, and all streams have work until the
+# end of a batch; a request of a few bytes would not be worth the trouble to start it.
+REQUEST_BYTES = 1 << 18
+
 
 class OpenVinoRunner(Runner):
-    """Runs an ONNX file with OpenVINO's CPU plugin, tuned for throughput of whole batches.
+    """Runs an ONNX file with OpenVINO's CPU plugin, tuned for throughput: a batch is cut into requests of a few rows, which run
+    side by side on a part of the cores each, instead of one request in which all cores wait for one another.
 
     The execution precision is pinned to float32, so that a variant computes what its name says: OpenVINO would otherwise
     take bfloat16 where the processor has it.
@@ -31,23 +36,33 @@ class OpenVinoRunner(Runner):
                  threads: int | None = None) -> None:
         super().__init__(inputs, outputs)
         ov: Any = require("openvino", "cpu")
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
         try:
-            compiled = ov.Core().compile_model(str(path), "CPU", config)
-            self._request: Any = compiled.create_infer_request()
+            self._queue: Any = ov.AsyncInferQueue(ov.Core().compile_model(str(path), "CPU", config))
         except Exception as error:  # openvino raises RuntimeError and its own types alike
             raise RuntimeFailure(f"OpenVINO cannot load {path.name}: {error}", fix="export the bundle again") from error
 
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
+        arrays = {name: np.ascontiguousarray(array) for name, array in feed.items()}  # shared with the engine for the call
+        rows = len(next(iter(arrays.values())))
+        step = max(1, round(REQUEST_BYTES * rows / max(1, sum(array.nbytes for array in arrays.values()))))
+        parts: dict[int, Arrays] = {}
+
+        def keep(request: Any, start: int) -> None:
+            parts[start] = {spec.name: np.array(request.get_tensor(spec.name).data) for spec in self.outputs}
+
         try:
-            # Inputs are shared (they outlive the call), outputs are copied (they outlive the next call).
-            results = self._request.infer({name: np.ascontiguousarray(a) for name, a in feed.items()}, share_inputs=True)
-            return {spec.name: np.array(results[spec.name]) for spec in self.outputs}
+            self._queue.set_callback(keep)
+            for start in range(0, rows, step):
+                part = {name: array[start:start + step] for name, array in arrays.items()}
+                self._queue.start_async(part, start, share_inputs=True)
+            self._queue.wait_all()
         except Exception as error:
             raise RuntimeFailure(f"OpenVINO failed: {error}") from error
+        return {spec.name: np.concatenate([parts[start][spec.name] for start in sorted(parts)]) for spec in self.outputs}
 
     def close(self) -> None:
         super().close()
-        self._request = None
+        self._queue = None
