@@ -69,11 +69,12 @@ def main() -> int:
     parser.add_argument("paths", nargs="+")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--slow", action="store_true", help="so slow that a signal finds it at work")
+    parser.add_argument("--file-timeout", type=float, default=20.0)
     parser.add_argument("--max-file-bytes", type=int, help="stands for a full disk")
     options = parser.parse_args()
     if options.max_file_bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.max_file_bytes, options.max_file_bytes))
-    settings = InferSettings(workers=2, batch_frames=8, resume=options.resume)
+    settings = InferSettings(workers=2, batch_frames=8, file_timeout_s=options.file_timeout, resume=options.resume)
     try:
         with colour_classifier(ACTION, seconds_per_batch=0.05 if options.slow else 0.0) as classifier:
             run_inference(classifier, find_inputs(options.paths), options.out, settings,
