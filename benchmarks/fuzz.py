@@ -14,9 +14,8 @@ from pathlib import Path
 
 from machine import described
 
-TESTS = Path(__file__).resolve().parent.parent / "tests" / "vidrisk"
-sys.path.insert(0, str(TESTS / "infer"))
-sys.path.insert(0, str(TESTS / "frames"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "infer"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "frames"))
 
 import fuzz_runs
 

@@ -99,6 +99,72 @@ def _speed(row: dict[str, Any]) -> str:
                       for runtime in ("openvino", "onnxruntime") if runtime in row.get("frames_per_s", {})) or "–"
 
 
+def pipeline() -> str:
+    """Overhead, peers, limits and cheaper frames of the inference run; what has not been measured yet is left out."""
+    found = result("pipeline") if (RESULTS / "pipeline.json").is_file() else {}
+    tables = []
+    if "overhead" in found:
+        rows = [[f"{row['name']} ({row['clips']} clips)", *(f"{row['cpu_s'][part]:.1f} s" for part in ("decode", "model", "infer")),
+                 f"**{row['overhead']['median']:.2f}**", f"{row['overhead_with_report']['median']:.2f}"]
+                for row in found["overhead"]["rows"]]
+        tables.append(grid(["processor time", "decoding alone", "inference alone", "`vidrisk infer`", "ratio", "with the report"],
+                           rows))
+    if "peers" in found:
+        tables += _peer_tables(found["peers"]["rows"])
+    if limits := _pipeline_limits(found):
+        tables.append(grid(["what", "measured", "limit"], limits))
+    cheaper = [part for name in ("keyframes", "static") if (part := found.get(name))]
+    if cheaper:
+        tables += _cheaper_tables(cheaper)
+    return "\n\n".join(tables)
+
+
+def _peer_tables(rows: list[dict[str, Any]]) -> list[str]:
+    """Clips per second and what they are of ours, of whole processes and of the model part; then what was predicted."""
+    programs = {"vidrisk": "vidrisk", "script": "transformers and torch", "queue": "hand-written OpenVINO"}
+
+    def cell(row: dict[str, Any], kind: str, program: str) -> str:
+        rate = f"{row[f'{kind}clips_per_s'][program]:.1f}"
+        return rate if program == "vidrisk" else f"{rate} (× {row[f'{kind}over_{program}']['median']:.2f})"
+
+    speed = [[row["name"], *(cell(row, kind, program) for kind in ("", "model_") for program in programs)] for row in rows]
+    header = [f"{title}, {part}" for part in ("whole", "model") for title in programs.values()]
+    percent = [[row["name"], *(row["top1"][program] for program in programs),
+                *(row["agreement"][program] for program in ("script", "queue"))] for row in rows]
+    answers = [[name, *("–" if value is None else f"{100 * value:.1f} %" for value in values)] for name, *values in percent]
+    return [grid(["clips/s (vidrisk is × as fast)", *header], speed),
+            grid(["top-1", *programs.values(), "the script agrees with ours", "the hand-written one agrees"], answers)]
+
+
+def _pipeline_limits(found: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    if part := found.get("overlap"):
+        costs = [f"× {part[f'{of}cost']['median']:.2f} time, × {part[f'{of}cost_cpu']['median']:.2f} processor"
+                 for of in ("", "peer_")]
+        rows += [["75 % overlap over no overlap", costs[0], f"× {part['limit']} time"],
+                 ["the same where every window is encoded by itself", costs[1], "–"]]
+    if part := found.get("memory"):
+        for row in part["rows"]:
+            short, long = row["rows"]
+            rows.append([f"peak memory for {long['video_s'] / 60:g} minutes of video over {short['video_s'] / 60:g}, {row['name']}",
+                         f"{long['pss_mb']:.0f} MB over {short['pss_mb']:.0f} MB: × {row['growth']['median']:.2f}",
+                         f"× {part['limit']}, {part['limit_mb']} MB"])
+    if part := found.get("cold_start"):
+        rows += [[f"start to first prediction, {row['name']}", f"{row['first_prediction_s']:.2f} s (end {row['end_s']:.2f} s)",
+                  f"{part['limit_s']} s"] for row in part["rows"]]
+    return rows
+
+
+def _cheaper_tables(parts: list[dict[str, Any]]) -> list[str]:
+    rows = [[f"`{row['options']}`", row["name"], f"× {row['faster']['median']:.2f}", f"÷ {row['less_cpu']['median']:.2f}",
+             f"{100 * row['same_labels']:.1f} %"] for part in parts for row in part["rows"]]
+    accuracy = {way: score for part in parts for way, score in part["accuracy"].items()}
+    scores = [[f"`{way}`" if way.startswith("-") else way, f"{100 * score['top1']:.1f} % of {score['samples']}"]
+              for way, score in accuracy.items()]
+    return [grid(["cheaper frames", "on", "speed", "processor time", "same labels as with all frames"], rows),
+            grid(["top-1 on held-out clips of UT-Interaction", ""], scores)]
+
+
 def footprint() -> str:
     rows = [[row["what"], row["measured"], row["limit"]] for row in result("footprint")["rows"]]
     return grid(["what", "measured", "limit"], rows)
@@ -116,7 +182,7 @@ def files() -> str:
 
 
 def with_tables(text: str) -> str:
-    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, int8, footprint, files)}
+    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, int8, pipeline, footprint, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 
 

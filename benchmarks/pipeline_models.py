@@ -1,0 +1,60 @@
+"""What the pipeline is measured with: runs trained on UT-Interaction, a ViT-B/16 with random weights, and their bundles.
+
+Each is made once and kept in the work folder.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from datasets import DATASETS
+
+from vidrisk.export.trained import ExportOptions
+from vidrisk.exporting import export_run
+from vidrisk.run import METRICS, Run, build_classifier, resolved
+from vidrisk.train.config import config_from_options
+from vidrisk.train.train import train_run
+
+UT = DATASETS["ut_interaction"]
+FRAMES = 8  # per clip or window
+SETTINGS = (*UT.settings, f"frames={FRAMES}", "seed=0")
+TRIAL_VIT: dict[str, Any] = {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 768}
+ANY_DROP = ExportOptions(int8=True, max_drop=100, allow_drop=True, search_s=0)
+
+
+def trained_runs(data: Path, work: Path, folds: int) -> list[Path]:
+    """EfficientNet-Lite0 on the first folds of UT-Interaction: of ten sequences six train, two judge, two test."""
+    runs = [work / f"run{fold}" for fold in range(folds)]
+    for run, table in zip(runs, UT.tables(data), strict=False):
+        if not (run / METRICS).is_file():
+            train_run(table, config_from_options(None, list(SETTINGS)), run)
+    return runs
+
+
+def bundle_of(run: Path, work: Path, options: ExportOptions) -> Path:
+    """The run's bundle."""
+    bundle = work / f"{run.name}.{'int8' if options.int8 else 'fp32'}.bundle"
+    if not bundle.is_dir():
+        export_run(run, bundle, options)
+    return bundle
+
+
+def vit_run(like: Path, work: Path, *, trial: bool) -> Path:
+    """A run with the samples and labels of ``like``, whose encoder is a ViT-B/16 and whose weights are all random."""
+    out, backbone = work / "vit-run", work / "vit-backbone"
+    if not out.is_dir():
+        torch.manual_seed(0)
+        tower = transformers.ViTModel(transformers.ViTConfig(**(TRIAL_VIT if trial else {})), add_pooling_layer=False)
+        tower.save_pretrained(backbone)
+        processor = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
+        (backbone / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+        source = Run.open(like)
+        options = [f"backbone={backbone}", f"frames={source.contract.frames}", "lora.last_blocks=0", "seed=0"]
+        run = Run(out, resolved(config_from_options(None, options), clips=True), source.labels)
+        run.save(build_classifier(run.config, run.contract, with_lora=False))
+        run.write_split(source.read_split())
+    return out

@@ -1,0 +1,288 @@
+"""What the pipeline is compared with, each a program of its own that prints one line of JSON.
+
+    python benchmarks/pipeline_peers.py decode BUNDLE CLIPS              read the clips of a folder and throw them away
+    python benchmarks/pipeline_peers.py model BUNDLE COUNT               encoder and head on COUNT clips from memory
+    python benchmarks/pipeline_peers.py script RUN CLIPS OUT             what people write today: transformers and torch
+    python benchmarks/pipeline_peers.py queue BUNDLE CLIPS OUT           a hand-written asynchronous OpenVINO pipeline
+    python benchmarks/pipeline_peers.py queue_model BUNDLE COUNT         its engine part: COUNT clips from memory
+    python benchmarks/pipeline_peers.py queue_windows BUNDLE VIDEO OUT   one video in windows, each of them encoded by itself
+
+``script`` and ``queue`` write one line per clip to OUT: its path and its label.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import av
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vidrisk.frames.geometry import pixels_from_image
+from vidrisk.frames.reader import read_clips
+from vidrisk.runtimes import Bundle, Contract, PixelSpec, TimeSpec
+
+Frames = npt.NDArray[np.uint8]
+Named = tuple[str, Frames]  # a clip's path and its frames (T, H, W, 3)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Decoding = Literal["threads", "processes", "codec"]
+HEAD_BATCH = 32
+AHEAD = 2  # clips in work or waiting, per worker
+
+
+def files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if not path.is_dir())
+
+
+def random_clips(contract: Contract, count: int) -> Frames:
+    """``uint8 (count, T, H, W, 3)``. The engines' time does not depend on what is in a picture."""
+    return np.random.default_rng(0).integers(0, 256, (count, contract.frames, *contract.pixel.frame_shape), dtype=np.uint8)
+
+
+def decode(options: argparse.Namespace) -> dict[str, Any]:
+    """The reader alone, in one thread."""
+    contract = Bundle.open(options.model).contract
+    clips = sum(1 for path in files_below(options.inputs) for _ in read_clips(path, contract.pixel, contract.time))
+    return {"clips": clips}
+
+
+def model(options: argparse.Namespace) -> dict[str, Any]:
+    """Our engine alone: full batches of frames, and the head on the clips that each batch completes."""
+    from vidrisk.infer.classifier import open_classifier
+
+    with open_classifier(options.model, runtime=options.runtime, variant=options.variant) as classifier:
+        moments = classifier.contract.frames
+        clips_per_batch = max(1, options.batch // moments)
+        clips = random_clips(classifier.contract, clips_per_batch)
+        batch = clips.reshape(-1, *clips.shape[2:])
+        if options.warm:
+            classifier.probabilities(classifier.features(batch).reshape(clips_per_batch, moments, -1))
+        begin = time.perf_counter()
+        for done in range(0, options.inputs, clips_per_batch):
+            count = min(clips_per_batch, options.inputs - done)
+            features = classifier.features(batch[: count * moments])
+            classifier.probabilities(features.reshape(count, moments, -1))
+        return {"clips": options.inputs, "model_s": time.perf_counter() - begin, "runtime": classifier.runtime,
+                "variant": classifier.variant}
+
+
+def script(options: argparse.Namespace) -> dict[str, Any]:
+    """The usual loop over files: decode all frames, take some at equal distances, image processor, eager fp32, one clip at a time.
+
+    The processor resizes and crops as the run's contract says; scaling and normalisation are the first layer of the model. The
+    adapter is merged.
+    """
+    import torch
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    from vidrisk.export.merge import merged_from_trained
+    from vidrisk.run import Run
+
+    run = Run.open(options.model)
+    contract, classifier = run.contract, run.load_classifier()
+    encoder, head, pixel = merged_from_trained(classifier.encoder), classifier.head, contract.pixel
+    if pixel.resize != "crop" or pixel.crop_fraction != 1:
+        raise SystemExit("the script's image processor needs a run whose pixels are cropped whole")
+    processor = CLIPImageProcessorPil(size={"shortest_edge": min(pixel.height, pixel.width)}, do_rescale=False, do_normalize=False,
+                                      crop_size={"height": pixel.height, "width": pixel.width},
+                                      resample={"bilinear": 2, "bicubic": 3}[pixel.interpolation])
+    model_s, begin = 0.0, time.perf_counter()
+    with torch.no_grad(), options.out.open("w", encoding="utf-8") as file:
+        for path in files_below(options.inputs):
+            with av.open(path) as container:
+                decoded = list(container.decode(video=0))
+            chosen = np.linspace(0, len(decoded) - 1, contract.frames).astype(int)
+            images = [decoded[i].to_ndarray(format="rgb24") for i in chosen]
+            inputs = processor(images, return_tensors="pt")["pixel_values"]
+            asked = time.perf_counter()
+            logits = head(encoder(inputs.permute(0, 2, 3, 1))[None])[0]
+            label = contract.targets[0].labels[int(logits.argmax())]
+            model_s += time.perf_counter() - asked
+            file.write(json.dumps({"path": str(path), "label": label}) + "\n")
+    return {"run_s": time.perf_counter() - begin, "model_s": model_s}
+
+
+def frames_at_moments(path: Path, count: int, pixel: PixelSpec, *, codec_threads: bool) -> Named:
+    """One clip: the frames shown at the middles of ``count`` equal parts, decoded in one pass that ends with the last of them."""
+    taken: list[Frames] = []
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO" if codec_threads else "NONE"
+        base, rate = stream.time_base or Fraction(1), stream.average_rate or Fraction(25)
+        duration_s = float(stream.duration * base if stream.duration else stream.frames / rate)
+        moments_s = (np.arange(count) + 0.5) * duration_s / count + 1e-6
+        # AVI stores no presentation times: frames come at a constant rate, in the order in which they are given out
+        is_avi = container.format.name == "avi"
+        first = stream.codec_context.reorder_depth if is_avi else stream.start_time or 0
+        at_s, shown, pixels = 0.0, None, None  # pixels of the frame that is shown, once they were asked for
+        for packet in container.demux(stream):
+            if not (is_avi or codec_threads) and packet.pts is not None:  # others are decoded only if frames refer to them
+                ahead_s = moments_s - float((packet.pts - first) * base)
+                stream.codec_context.skip_frame = "DEFAULT" if ((ahead_s >= 0) & (ahead_s < 1.5 / rate)).any() else "NONREF"
+            for frame in packet.decode():
+                stamp = frame.dts if is_avi else frame.pts
+                at_s = at_s + float(1 / rate) if stamp is None else float((stamp - first) * base)
+                while shown is not None and len(taken) < count and moments_s[len(taken)] < at_s:
+                    pixels = _pixels(shown, pixel) if pixels is None else pixels
+                    taken.append(pixels)
+                shown, pixels = frame, None
+            if len(taken) == count:
+                break
+        if shown is not None and len(taken) < count:
+            taken += [_pixels(shown, pixel)] * (count - len(taken))
+    return str(path), np.stack(taken)
+
+
+def _pixels(frame: Any, pixel: PixelSpec) -> Frames:
+    pixels: Frames = pixels_from_image(Image.fromarray(frame.to_ndarray(format="rgb24")), pixel)
+    return pixels
+
+
+def in_order(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+    """``pool.map`` that never has more than ``ahead`` results in work or waiting."""
+    running: deque[Future[Result]] = deque()
+    for item in items:
+        running.append(pool.submit(function, item))
+        if len(running) > ahead:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
+
+
+class Queue:
+    """An encoder on OpenVINO's request queue, tuned for throughput, with batches filled across clips, and its head.
+
+    Requests read their batch where it lies and their answers go straight to the clips' places. The shapes are static.
+    """
+
+    def __init__(self, bundle: Bundle, variant: Any, *, batch: int, precision: str) -> None:
+        import openvino as ov
+
+        core = ov.Core()
+        hints = {"PERFORMANCE_HINT": "THROUGHPUT", **({"INFERENCE_PRECISION_HINT": precision} if precision != "default" else {})}
+        encoder = core.read_model(bundle.path("encoder", variant))
+        encoder.reshape({"frames": [batch, *bundle.contract.pixel.frame_shape]})
+        compiled = core.compile_model(encoder, "CPU", hints)
+        self.requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._queue = ov.AsyncInferQueue(compiled, self.requests)
+        self._queue.set_callback(self._answered)
+        self._head = core.compile_model(core.read_model(bundle.path("head", variant)), "CPU", hints)
+        self._shape, self._moments = (batch, *bundle.contract.pixel.frame_shape), bundle.contract.frames
+        self._labels = bundle.contract.targets[0].labels
+        self.features: dict[str, list[Any]] = {}  # one per moment
+
+    def labels_of(self, clips: Iterable[Named]) -> dict[str, str]:
+        """Label per clip."""
+        batch = np.empty(self._shape, np.uint8)
+        places: list[tuple[str, int]] = []
+        for name, frames in clips:
+            self.features[name] = [None] * self._moments
+            for moment, frame in enumerate(frames):
+                batch[len(places)] = frame
+                places.append((name, moment))
+                if len(places) == len(batch):
+                    self._queue.start_async({"frames": batch}, (batch, places), share_inputs=True)
+                    batch, places = np.empty(self._shape, np.uint8), []
+        if places:
+            self._queue.start_async({"frames": batch}, (batch, places), share_inputs=True)
+        self._queue.wait_all()
+        labels = dict(self._head_labels())
+        self.features.clear()
+        return labels
+
+    def _answered(self, request: Any, job: tuple[Frames, list[tuple[str, int]]]) -> None:
+        for (name, moment), feature in zip(job[1], request.get_output_tensor().data.copy(), strict=False):
+            self.features[name][moment] = feature
+
+    def _head_labels(self) -> Iterator[tuple[str, str]]:
+        names = [*self.features]
+        for begin in range(0, len(names), HEAD_BATCH):
+            some = names[begin : begin + HEAD_BATCH]
+            logits = self._head({"features": np.stack([np.stack(self.features[name]) for name in some])})[0]
+            yield from zip(some, (self._labels[i] for i in logits.argmax(axis=1)), strict=True)
+
+
+def queue(options: argparse.Namespace) -> dict[str, Any]:
+    """Decoding in a pool, inference in the queue, both at once."""
+    bundle = Bundle.open(options.model)
+    workers = 1 if options.decoding == "codec" else len(os.sched_getaffinity(0))
+    read = partial(frames_at_moments, count=bundle.contract.frames, pixel=bundle.contract.pixel,
+                   codec_threads=options.decoding == "codec")
+    with (ProcessPoolExecutor if options.decoding == "processes" else ThreadPoolExecutor)(workers) as pool:
+        list(pool.map(time.sleep, [0.01] * workers))  # processes are forked before the engine has threads
+        engine = Queue(bundle, options.variant, batch=options.batch, precision=options.precision)
+        begin = time.perf_counter()
+        labels = engine.labels_of(in_order(pool, read, files_below(options.inputs), AHEAD * workers))
+    _write(labels, options.out)
+    return {"run_s": time.perf_counter() - begin, "requests": engine.requests, "workers": workers}
+
+
+def queue_model(options: argparse.Namespace) -> dict[str, Any]:
+    """The queue on clips that are in memory already."""
+    bundle = Bundle.open(options.model)
+    engine = Queue(bundle, options.variant, batch=options.batch, precision=options.precision)
+    clips = random_clips(bundle.contract, 8)
+    engine.labels_of((f"warm {i}", clip) for i, clip in enumerate(clips))
+    begin = time.perf_counter()
+    engine.labels_of((str(i), clips[i % len(clips)]) for i in range(options.inputs))
+    return {"clips": options.inputs, "model_s": time.perf_counter() - begin, "requests": engine.requests}
+
+
+def queue_windows(options: argparse.Namespace) -> dict[str, Any]:
+    """One video: a thread decodes every frame once, and the queue encodes every frame of every window."""
+    bundle = Bundle.open(options.model)
+    time_spec = TimeSpec(bundle.contract.frames, options.window, options.stride)
+    engine = Queue(bundle, options.variant, batch=options.batch, precision=options.precision)
+    windows = ((f"{clip.start_s:.3f}", clip.frames) for clip in read_clips(options.inputs, bundle.contract.pixel, time_spec))
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(1) as pool:
+        labels = engine.labels_of(_fetched(pool, windows, AHEAD))
+    _write(labels, options.out)
+    return {"run_s": time.perf_counter() - begin, "requests": engine.requests, "windows": len(labels)}
+
+
+def _fetched(pool: Executor, items: Iterator[Item], ahead: int) -> Iterator[Item]:
+    """The items, made in a thread of the pool, ``ahead`` of who takes them."""
+    running = deque(pool.submit(next, items, None) for _ in range(ahead))
+    while (item := running.popleft().result()) is not None:
+        running.append(pool.submit(next, items, None))
+        yield item
+
+
+def _write(labels: dict[str, str], out: Path) -> None:
+    out.write_text("".join(json.dumps({"path": path, "label": label}) + "\n" for path, label in labels.items()), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = {maker.__name__: maker for maker in (decode, model, script, queue, queue_model, queue_windows)}
+    parser.add_argument("kind", choices=kinds)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("inputs", type=lambda text: int(text) if text.isdigit() else Path(text))
+    parser.add_argument("out", type=Path, nargs="?")
+    parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--variant", default="auto")
+    parser.add_argument("--batch", type=int, default=32, help="frames")
+    parser.add_argument("--decoding", choices=("threads", "processes", "codec"), default="threads")
+    parser.add_argument("--precision", choices=("default", "f32"), default="default")
+    parser.add_argument("--warm", action="store_true", help="one batch before the time is taken")
+    parser.add_argument("--window", type=float)
+    parser.add_argument("--stride", type=float)
+    options = parser.parse_args(arguments)
+    print(json.dumps(kinds[options.kind](options)))
+
+
+if __name__ == "__main__":
+    main()

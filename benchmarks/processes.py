@@ -1,0 +1,127 @@
+"""Whole processes measured from outside: wall time, processor time and memory of a command with all that it starts."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+SAMPLE_S = 0.2
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a command took.
+
+    Attributes:
+        wall_s: from its start to its end.
+        cpu_s: user and system, of the process and of every process below it.
+        output: what it printed.
+    """
+
+    wall_s: float
+    cpu_s: float
+    output: str
+
+
+def adopt_orphans() -> None:
+    """Have processes whose parent ends handed to this one, so that their processor time is counted, too."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def spent_by(command: Sequence[str | Path], *, work: Path, environment: Mapping[str, str],
+             watch: Callable[[], None] | None = None, every_s: float = SAMPLE_S) -> Spent:
+    """Run a command in the folder ``work`` until it and all that it started have ended.
+
+    Args:
+        environment: variables beside those of this process.
+        watch: called every ``every_s`` seconds meanwhile.
+
+    Raises:
+        RuntimeError: an exit code other than 0; says what was written to stderr last.
+    """
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        begin = time.perf_counter()
+        process = subprocess.Popen([*map(str, command)], cwd=work, stdout=output, stderr=errors, stdin=subprocess.DEVNULL,
+                                   env={**os.environ, **environment})
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG if watch else 0)
+        while watch and not ended:
+            watch()
+            time.sleep(every_s)
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        wall_s = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        cpu_s = usage.ru_utime + usage.ru_stime + _orphans_cpu_s()
+        output.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            last = "\n".join(errors.read().splitlines()[-20:])
+            raise RuntimeError(f"exit code {process.returncode} of {' '.join(map(str, command))}:\n{last}")
+        return Spent(wall_s, cpu_s, output.read())
+
+
+def _orphans_cpu_s() -> float:
+    """Processor time of what a command left behind; waits for its end."""
+    cpu_s = 0.0
+    while True:
+        try:
+            _, _, usage = os.wait4(-1, 0)
+        except ChildProcessError:
+            return cpu_s
+        cpu_s += usage.ru_utime + usage.ru_stime
+
+
+@dataclass
+class MemoryWatch:
+    """Samples the memory of all processes below this one.
+
+    Attributes:
+        pss_mb: highest sum of proportional set sizes at one moment: pages that processes share are counted once.
+        processes: the most at one moment.
+    """
+
+    pss_mb: float = 0.0
+    processes: int = 0
+    _peaks_mb: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def peaks_mb(self) -> float:
+        """Sum of the resident peaks (VmHWM) of all processes that were seen, whenever each had it: an upper bound."""
+        return sum(self._peaks_mb.values())
+
+    def __call__(self) -> None:
+        alive = [*_descendants(os.getpid())]
+        self.processes = max(self.processes, len(alive))
+        self.pss_mb = max(self.pss_mb, sum(_kib(pid, "smaps_rollup", "Pss:") for pid in alive) / 1024)
+        for pid in alive:
+            self._peaks_mb[pid] = max(self._peaks_mb.get(pid, 0.0), _kib(pid, "status", "VmHWM:") / 1024)
+
+
+def _descendants(root: int) -> Iterator[int]:
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            after_name = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2]
+        except OSError:
+            continue  # it has ended meanwhile
+        children.setdefault(int(after_name.split()[1]), []).append(int(folder.name))
+    waiting = [*children.get(root, [])]
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        waiting += children.get(pid, [])
+
+
+def _kib(pid: int, file: str, key: str) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/{file}").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0  # it has ended meanwhile
+    return next((int(line.split()[1]) for line in lines if line.startswith(key)), 0)
