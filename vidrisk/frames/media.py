@@ -12,9 +12,14 @@ VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg
                   ".wmv")
 MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 
-# Checked before pixels are allocated: 100 Mpx are 0.3 GB of RGB, in each decode thread.
+# Checked before pixels are allocated: 100 Mpx take 0.4 GB as a photo, and up to 1.6 GB while a WebP is decoded.
 MAX_SIDE_PX = 16384
 MAX_FRAME_PX = 100_000_000
+# Some photos are read whole. Eight bytes a pixel are 16 bits of four channels, uncompressed.
+MAX_PHOTO_BYTES = 10 * MAX_FRAME_PX
+# A video's timeline is held in memory: a day at the rate of a fast camera is 0.3 GB of it.
+MAX_DURATION_S = 24 * 3600
+MAX_FRAMES_PER_VIDEO = MAX_DURATION_S * 120
 
 
 def is_image(path: str | Path) -> bool:
@@ -36,7 +41,8 @@ def check_file(path: Path) -> None:
     """Refuse what no decoder should be asked to open (a FIFO would block it for ever).
 
     Raises:
-        UnreadableError: missing, not a regular file, not permitted, not a media file (skipped), or empty (corrupt).
+        UnreadableError: missing, not a regular file, not permitted, not a media file (skipped), empty (corrupt), or
+            a photo over MAX_PHOTO_BYTES (too_large).
     """
     name = name_of(path)
     try:
@@ -56,6 +62,9 @@ def check_file(path: Path) -> None:
                               fix=f"use one of {' '.join(MEDIA_SUFFIXES)}")
     if status.st_size == 0:
         raise UnreadableError(f"{name} is empty (0 bytes)")
+    if is_image(path) and status.st_size > MAX_PHOTO_BYTES:
+        raise UnreadableError(f"{name} has {status.st_size} bytes, the limit of photos is {MAX_PHOTO_BYTES}",
+                              state="too_large", fix="scale it down first")
 
 
 def check_size(width: int, height: int, path: Path) -> None:
@@ -70,3 +79,25 @@ def check_size(width: int, height: int, path: Path) -> None:
         raise UnreadableError(f"{name_of(path)} is {width}x{height} pixels, the limit is {MAX_SIDE_PX} per side and "
                               f"{MAX_FRAME_PX // 10**6} million in all",
                               state="too_large", fix="scale it down first")
+
+
+def check_frame_count(frames: int, path: Path) -> None:
+    """Refuse a video with too many frames, while they are counted or for what its header states.
+
+    Raises:
+        UnreadableError: over MAX_FRAMES_PER_VIDEO (too_large).
+    """
+    if frames > MAX_FRAMES_PER_VIDEO:
+        raise UnreadableError(f"{name_of(path)} has, or states, more than {MAX_FRAMES_PER_VIDEO} frames", state="too_large",
+                              fix="cut it into parts")
+
+
+def check_duration(duration_s: float, path: Path) -> None:
+    """Refuse a video that is too long.
+
+    Raises:
+        UnreadableError: over MAX_DURATION_S (too_large).
+    """
+    if duration_s > MAX_DURATION_S:
+        raise UnreadableError(f"{name_of(path)} lasts {duration_s / 3600:.1f} hours, the limit is {MAX_DURATION_S // 3600}",
+                              state="too_large", fix="cut it into parts")

@@ -1,161 +1,103 @@
-"""The timeline of a video, read from its packets without decoding one.
+"""The packets of a video, read without decoding one.
 
-Three clocks tell which packet is shown when:
-
-    pts     the container stores presentation times (MP4, MKV, TS, …)
-    dts     AVI stores none: frames are shown at a constant rate in the order in which the decoder gives them out, and a
-            packet without a picture keeps the frame before it on screen for one more step
-    count   a stream without usable times (MPEG program streams, raw video): frame number / rate
+Hours of video are a million packets, so what is kept of them lies in arrays.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
-from itertools import pairwise
-from typing import Literal
+from array import array
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
-from vidrisk.frames.source import Timeline
+from vidrisk.frames.clocks import NO_STAMP, PacketIndex, PacketTable, base_of, index_from_packets, rate_of
+from vidrisk.frames.media import MAX_DURATION_S, check_duration, check_frame_count
 
-Clock = Literal["pts", "dts", "count"]
-# Where a container states no rate at all.
-FALLBACK_RATE = Fraction(25)
-# Containers whose presentation times are guesses of the demuxer; a program stream's decoding times are guesses too.
-GUESSED_PTS = ("avi", "mpeg")
 # A file is taken as cut when more than this is missing from what its header states.
 CUT_S = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class PacketIndex:
-    """Where to find the frames of a timeline in the stream.
+@dataclass(eq=False)
+class _Packets:
+    """What is kept of a stream's packets while they are read: 26 bytes of each."""
 
-    Attributes:
-        stamps: one per timeline entry, sorted: pts or dts in the stream's time base, or the frame's number.
-        keyframes: (stamp, place in the stream), in stream order.
-        places: stamp → place in the stream of its packet, counted in packets.
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    dts: array[int] = field(default_factory=lambda: array("q"))
+    durations: array[int] = field(default_factory=lambda: array("q"))
+    is_key: bytearray = field(default_factory=bytearray)
+    is_shown: bytearray = field(default_factory=bytearray)
+
+    def append(self, packet: Packet[Stream]) -> None:
+        pts, dts = packet.pts, packet.dts
+        self.pts.append(NO_STAMP if pts is None else pts)
+        self.dts.append(NO_STAMP if dts is None else dts)
+        self.durations.append(packet.duration or 0)
+        self.is_key.append(packet.is_keyframe)
+        self.is_shown.append(not packet.is_discard)
+
+    def __len__(self) -> int:
+        return len(self.is_key)
+
+    def table(self, count: int) -> PacketTable:
+        """The first ``count`` packets."""
+        pts, dts, durations = (np.frombuffer(column, np.int64, count) for column in (self.pts, self.dts, self.durations))
+        is_key, is_shown = (np.frombuffer(column, np.bool_, count) for column in (self.is_key, self.is_shown))
+        return PacketTable(pts, dts, durations, is_key, is_shown)
+
+
+def index_from_container(container: InputContainer, stream: VideoStream, path: Path) -> PacketIndex | None:
+    """Read all packets of an open container; None when the stream has none.
+
+    Raises:
+        UnreadableError: too many frames, or too long (too_large).
     """
-
-    clock: Clock
-    timeline: Timeline
-    stamps: list[int]
-    keyframes: list[tuple[int, int]]
-    places: dict[int, int]
-
-    def place_of(self, packet: Packet[VideoStream]) -> int | None:
-        """Place in the stream of a packet that was just read; None when its stamp is not known."""
-        stamp = packet.pts if self.clock == "pts" else packet.dts
-        return None if stamp is None else self.places.get(stamp)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    pts: int | None
-    dts: int | None
-    duration: int
-    is_key: bool
-    is_shown: bool
-    is_whole: bool
-
-
-def index_from_container(container: InputContainer, stream: VideoStream) -> PacketIndex | None:
-    """Read all packets of an open container; None when the stream has none."""
-    entries: list[_Entry] = []
-    end_s = 0.0
+    packets, whole = _Packets(), 0
+    ends: dict[int, int] = {}  # of each stream, in its own time base
     try:
         for packet in container.demux():
-            if packet.dts is None and packet.pts is None and packet.size == 0:
-                continue  # the end of a stream, not a packet
-            if packet.stream.index == stream.index:
-                entries.append(_Entry(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe,
-                                      not packet.is_discard, not packet.is_corrupt))
             stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is None and packet.size == 0:
+                continue  # the end of a stream, not a packet
+            number = packet.stream.index
+            if number == stream.index:
+                packets.append(packet)
+                check_frame_count(len(packets), path)
+                if not packet.is_corrupt:
+                    whole = len(packets)  # what a cut left of the last packet does not count
             if stamp is not None:
-                end_s = max(end_s, float((stamp + (packet.duration or 0)) * packet.time_base))
+                end = stamp + (packet.duration or 0)
+                ends[number] = max(ends.get(number, end), end)
     except av.FFmpegError:
         pass  # a damaged file: what was read so far is its timeline, and the header tells what is missing
-    while entries and not entries[-1].is_whole:  # what a cut left of the last packet
-        entries.pop()
-    if not entries:
+    if not whole:
         return None
-    index = (_index_by_pts(entries, container, stream) or _index_by_dts(entries, container, stream)
-             or _index_by_count(entries, stream))
-    return _with_stated_duration(index, container, stream, len(entries), end_s)
-
-
-def _index_by_pts(entries: list[_Entry], container: InputContainer, stream: VideoStream) -> PacketIndex | None:
-    if container.format.name in GUESSED_PTS:
-        return None
-    pts = [entry.pts for entry in entries if entry.pts is not None]
-    if len(set(pts)) < len(entries):
-        return None
-    keyframes = [(stamp, place) for place, stamp in enumerate(pts) if entries[place].is_key]
-    # Frames before the first keyframe cannot be decoded (a recording that starts in mid-stream).
-    first = keyframes[0] if keyframes else (min(pts), 0)
-    shown = {stamp: entry.duration for place, (stamp, entry) in enumerate(zip(pts, entries, strict=True))
-             if entry.is_shown and place >= first[1] and stamp >= first[0]}
-    if not shown:
-        return None
-    return _index_from_stamps("pts", shown, keyframes, {stamp: place for place, stamp in enumerate(pts)}, stream)
-
-
-def _index_by_dts(entries: list[_Entry], container: InputContainer, stream: VideoStream) -> PacketIndex | None:
-    dts = [entry.dts for entry in entries if entry.dts is not None]
-    if container.format.name == "mpeg" or len(dts) < len(entries) or any(b <= a for a, b in pairwise(dts)):
-        return None
-    keyframes = [(stamp, place) for place, stamp in enumerate(dts) if entries[place].is_key]
-    shown = {stamp: entry.duration for stamp, entry in zip(dts, entries, strict=True)}
-    return _index_from_stamps("dts", shown, keyframes, {stamp: place for place, stamp in enumerate(dts)}, stream)
-
-
-def _index_from_stamps(clock: Clock, shown: dict[int, int], keyframes: list[tuple[int, int]], places: dict[int, int],
-                       stream: VideoStream) -> PacketIndex:
-    """``shown``: stamp → duration, both in the stream's time base."""
-    base = stream.time_base or Fraction(1)
-    stamps = sorted(shown)
-    last_duration = shown[stamps[-1]] or _usual_step(stamps) or round(1 / (_rate(stream) * base))
-    # exact integers before the one division, so that equal moments give equal floats
-    times_s = np.array([(stamp - stamps[0]) * base.numerator / base.denominator for stamp in stamps], np.float64)
-    end_s = float((stamps[-1] - stamps[0] + max(1, last_duration)) * base)
-    return PacketIndex(clock, Timeline(times_s, end_s, end_s), stamps, keyframes, places)
-
-
-def _index_by_count(entries: list[_Entry], stream: VideoStream) -> PacketIndex:
-    rate = float(_rate(stream))
-    times_s = np.arange(len(entries), dtype=np.float64) / rate
-    end_s = len(entries) / rate
-    return PacketIndex("count", Timeline(times_s, end_s, end_s), list(range(len(entries))), [], {})
-
-
-def _usual_step(stamps: list[int]) -> int:
-    return int(np.median(np.diff(stamps))) if len(stamps) > 1 else 0
-
-
-def _rate(stream: VideoStream) -> Fraction:
-    return stream.average_rate or stream.guessed_rate or FALLBACK_RATE
-
-
-def _with_stated_duration(index: PacketIndex, container: InputContainer, stream: VideoStream, packets: int,
-                          end_s: float) -> PacketIndex:
-    """Lengthen a timeline to what the header states, when packets are missing at the end.
-
-    MP4 and AVI state the number of frames. Matroska states the duration of all streams, so it is compared with the end
-    of all of them. Other containers state nothing that survives a cut.
-    """
-    timeline = index.timeline
-    stated_s = 0.0
-    if stream.frames > packets:
-        stated_s = float(stream.frames / _rate(stream))
-    elif "matroska" in container.format.name and container.duration:
-        cut_s = container.duration / av.time_base - end_s
-        stated_s = timeline.readable_s + cut_s if cut_s > CUT_S else 0.0
-    if stated_s - timeline.readable_s <= CUT_S:
+    index = index_from_packets(packets.table(whole), container.format.name, stream)
+    check_duration(index.timeline.readable_s, path)
+    end_s = max((float(end * base_of(container.streams[number])) for number, end in ends.items()), default=0.0)
+    stated_s = _stated_duration_s(index, container, stream, whole, end_s)
+    if not CUT_S < stated_s - index.timeline.readable_s <= MAX_DURATION_S:
         return index
-    whole = Timeline(timeline.times_s, stated_s, timeline.readable_s)
-    return PacketIndex(index.clock, whole, index.stamps, index.keyframes, index.places)
+    return replace(index, timeline=replace(index.timeline, duration_s=stated_s))
+
+
+def _stated_duration_s(index: PacketIndex, container: InputContainer, stream: VideoStream, packets: int, end_s: float) -> float:
+    """What the header states, which is more than can be read when packets are missing at the end; 0 when it states nothing.
+
+    MP4 and AVI state the number of frames, of which an MP4's edit list may show a part only. Matroska states the
+    duration of all streams, so it is compared with the end of all of them, unless their clock jumped. Other containers
+    state nothing that survives a cut. What no file may last is no statement: recorders that lose power leave anything.
+    """
+    if stream.frames > packets:
+        stated_s = float(stream.frames / rate_of(stream))
+        if stream.duration and "mp4" in container.format.name:
+            return min(stated_s, float(stream.duration * base_of(stream)))
+        return stated_s
+    if "matroska" in container.format.name and container.duration and index.clock != "count":
+        return index.timeline.readable_s + (container.duration / av.time_base - end_s)
+    return 0.0

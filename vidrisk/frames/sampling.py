@@ -60,9 +60,14 @@ def windows_from_duration(duration_s: float, time: TimeSpec) -> Iterator[Window]
 
 
 def readable_windows(timeline: Timeline, time: TimeSpec) -> Iterator[Window]:
-    """``windows_from_duration`` of what is really in the file: none starts behind the last frame, however long a header
-    states the video to be. The first one always comes.
+    """``windows_from_duration`` of what is really in the file, however long its header states the video to be.
+
+    Without ``time.window_s`` the clip is as long as its frames. With it, no window starts behind the last frame (but the
+    first one always comes), and the one in which the file ends is as long as the others.
     """
+    if time.window_s is None:
+        yield from windows_from_duration(timeline.readable_s, time)
+        return
     for number, window in enumerate(windows_from_duration(timeline.duration_s, time)):
         if number and window.start_s >= timeline.readable_s - TOLERANCE_S:
             return

@@ -50,6 +50,12 @@ class VideoSource(Protocol):
     @property
     def timeline(self) -> Timeline: ...
 
+    def keyframes(self) -> npt.NDArray[np.intp]:
+        """Indices into ``timeline.times_s`` of the frames that are decoded without another, sorted; none where they are
+        not known. Where a container stores no presentation times (AVI), a frame near to the keyframe stands for it.
+        """
+        ...
+
     def frames_at(self, indices: Sequence[int]) -> Iterator[Decoded]:
         """Decode frames, one after another.
 

@@ -2,8 +2,8 @@
 
 The timeline is always PyAV's: decord keeps times as float32 and has none for AVI. Its frames are wrong after some seeks
 in AVI, MPEG-TS, MPEG-PS, WMV, HEVC and MPEG-4 part 2 (tried with numbered frames), so those files are decoded by PyAV,
-and so are cut and rotated ones. decord repeats a frame that it cannot decode and does not say so: a ``Decoded`` of it
-is never ``lost``.
+and so are cut and rotated ones, and those with several video streams or times that jump. decord repeats a frame that it
+cannot decode and does not say so: a ``Decoded`` of it is never ``lost``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from typing_extensions import Self
 
 from vidrisk.frames.media import name_of
@@ -42,7 +43,8 @@ class DecordSource:
         self._reader: Any = None
         timeline = self._pyav.timeline
         container, codec = self._pyav.kind
-        if container in CONTAINERS and codec in CODECS and timeline.readable_s == timeline.duration_s:
+        is_whole = timeline.readable_s == timeline.duration_s
+        if container in CONTAINERS and codec in CODECS and is_whole and self._pyav.is_plain:
             try:
                 reader = decord.VideoReader(f"file:{path.absolute()}", num_threads=1)
                 # decord gives rotated frames a fourth channel
@@ -56,6 +58,10 @@ class DecordSource:
     @property
     def timeline(self) -> Timeline:
         return self._pyav.timeline
+
+    def keyframes(self) -> npt.NDArray[np.intp]:
+        """See ``VideoSource.keyframes``."""
+        return self._pyav.keyframes()
 
     def frames_at(self, indices: Sequence[int]) -> Iterator[Decoded]:
         """See ``VideoSource.frames_at``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -15,23 +14,25 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from typing_extensions import Self
 
-from vidrisk.frames.media import MAX_FRAME_PX, check_size, name_of
-from vidrisk.frames.packets import PacketIndex, index_from_container
+from vidrisk.frames.boxes import stated_frames
+from vidrisk.frames.clocks import PacketIndex
+from vidrisk.frames.media import MAX_FRAME_PX, check_frame_count, check_size, name_of
+from vidrisk.frames.packets import index_from_container
 from vidrisk.frames.source import Decoded, Timeline
 from vidrisk.runtimes.errors import UnreadableError
 
 logger = logging.getLogger(__name__)
 
 # Containers only, and local files only: a playlist that calls itself .mp4 must not open other files or addresses.
-OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,avi,matroska,mpegts,mpeg,asf,flv"}
+OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,avi,matroska,mpegts,mpeg,asf,flv",
+           "max_pixels": str(MAX_FRAME_PX)}
 # A seek throws the decoder's state away; it pays when it skips at least this many packets.
 MIN_SKIPPED_PACKETS = 8
-# The most frames that H.264 and MPEG-4 may store ahead of the frames shown before them.
-MAX_REORDERED = 16
 
 
 class PyAVSource:
@@ -39,9 +40,10 @@ class PyAVSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        check_frame_count(stated_frames(path), path)
         self._container, self._stream = self._open()
         try:
-            index = index_from_container(self._container, self._stream)
+            index = index_from_container(self._container, self._stream, path)
             if index is None:
                 raise UnreadableError(f"{name_of(path)} has a video stream without frames")
         except BaseException:
@@ -59,10 +61,12 @@ class PyAVSource:
             raise UnreadableError(f"{name_of(self._path)} cannot be opened as a video: {error.strerror}") from error
         try:
             # a cover picture in an audio file is no video
-            streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
             if not streams:
                 raise UnreadableError(f"{name_of(self._path)} has no video stream", state="skipped")
-            codec = streams[0].codec_context
+            # what a player shows: the stream that is marked, else the first
+            stream = max(streams, key=lambda stream: bool(stream.disposition & Disposition.default))
+            codec = stream.codec_context
             if codec is None:
                 raise UnreadableError(f"{name_of(self._path)} needs a decoder that is not installed", state="skipped")
             check_size(codec.width, codec.height, self._path)
@@ -71,7 +75,7 @@ class PyAVSource:
         except BaseException:
             container.close()
             raise
-        return container, streams[0]
+        return container, stream
 
     @property
     def timeline(self) -> Timeline:
@@ -81,6 +85,16 @@ class PyAVSource:
     def kind(self) -> tuple[str, str]:
         """(container, codec) as FFmpeg calls them."""
         return self._container.format.name, self._stream.codec_context.name
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether frames come in the order of stored times, and there is no other stream to be mistaken for this one."""
+        return self._index.clock == "pts" and len(self._container.streams.video) == 1
+
+    def keyframes(self) -> npt.NDArray[np.intp]:
+        """See ``VideoSource.keyframes``."""
+        index = self._index
+        return np.flatnonzero(np.isin(index.stamps, index.key_stamps, assume_unique=True))
 
     def frames_at(self, indices: Sequence[int]) -> Iterator[Decoded]:
         """See ``VideoSource.frames_at``. A frame stays on screen until the next one that can be decoded."""
@@ -95,12 +109,15 @@ class PyAVSource:
             if pending and index == pending[0]:
                 yield self._decoded(pending.popleft(), index, frame, failed=False)
         if held is None and pending:
+            codec = self._stream.codec_context
+            if codec.width and codec.height:  # what the frames state, which may be more than the container does
+                check_size(codec.width, codec.height, self._path)
             raise UnreadableError(f"{name_of(self._path)}: not one frame can be decoded")
         while held and pending:
             yield self._decoded(pending.popleft(), *held, failed=self._failures > failures)
 
     def _decoded(self, index: int, shown: int, frame: VideoFrame, *, failed: bool) -> Decoded:
-        """With stored times a missing frame is a loss; without them only a decoder's failure is (see ``packets``)."""
+        """With stored times a missing frame is a loss; without them only a decoder's failure is (see ``clocks``)."""
         lost = index != shown and (self._index.clock == "pts" or failed)
         return Decoded(index, shown, self._upright(frame), lost)
 
@@ -112,13 +129,13 @@ class PyAVSource:
 
     def _frames_towards(self, pending: deque[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Decode (index, frame) in order of presentation while ``pending`` holds indices; seek where that pays."""
-        wanted = {self._index.stamps[index] for index in pending}
+        wanted = set(self._index.stamps[list(pending)].tolist())
         packets: Iterator[Packet[VideoStream]] = iter(())
         place, target, last = -1, -1, -1  # of the packet read last; the index sought for; the index given last
         while pending:
             if pending[0] != target:
                 target = pending[0]
-                key = self._keyframe_before(target) if self._may_seek else 0
+                key = self._index.keyframe_before(target) if self._may_seek else 0
                 if place < 0 or key > place + MIN_SKIPPED_PACKETS:
                     packets, place = self._packets_from(key)
             packet = next(packets, None)
@@ -139,9 +156,12 @@ class PyAVSource:
     def _packets_from(self, key: int) -> tuple[Iterator[Packet[VideoStream]], int]:
         """Packets from the keyframe at place ``key`` on, or from the start if the container cannot seek there."""
         # a seek in a transport stream may end behind its target: then the keyframe before leads to it
-        targets = [stamp for stamp, place in self._index.keyframes if place <= key][:-3:-1] if self._may_seek else []
-        for stamp in targets:
-            self._container.seek(stamp, stream=self._stream)
+        for stamp in self._index.stamps_towards(key) if self._may_seek else []:
+            try:
+                self._container.seek(stamp, stream=self._stream)
+            except av.FFmpegError as error:
+                logger.debug("%s: no seek to packet %d: %s", name_of(self._path), key, error)
+                continue
             packets = self._packets()
             first = next(packets, None)
             landed = self._index.place_of(first) if first is not None else None
@@ -157,7 +177,7 @@ class PyAVSource:
         """Packets of the stream, without the empty one that ends it."""
         try:
             for packet in self._container.demux(self._stream):
-                if packet.is_corrupt and self._index.place_of(packet) is None:
+                if packet.is_corrupt and self._index.clock != "count" and self._index.place_of(packet) is None:
                     continue  # what a cut left of the last packet
                 if packet.size or packet.dts is not None:
                     yield packet
@@ -178,18 +198,11 @@ class PyAVSource:
         """Place of a decoded frame on the timeline; ``last`` is that of the frame before it, -1 for none."""
         stamps = self._index.stamps
         if self._index.clock == "pts":
-            return None if frame.pts is None else max(0, bisect_right(stamps, frame.pts) - 1)
+            return None if frame.pts is None else max(0, int(np.searchsorted(stamps, frame.pts, side="right")) - 1)
         if self._index.clock == "count" or frame.dts is None:  # frames that are drained at the end carry no dts
             return min(last + 1, len(stamps) - 1)
         # the decoder holds back reorder_depth frames: this one came out when the packet with frame.dts went in
-        return max(0, bisect_left(stamps, frame.dts) - self._stream.codec_context.reorder_depth)
-
-    def _keyframe_before(self, index: int) -> int:
-        """Place in the stream of the last keyframe from which frame ``index`` can be decoded."""
-        if self._index.clock == "dts":  # a keyframe may be shown that many places later than it is stored
-            index = max(0, index - MAX_REORDERED)
-        stamp = self._index.stamps[index]
-        return max((place for key, place in self._index.keyframes if key <= stamp), default=0)
+        return max(0, int(np.searchsorted(stamps, frame.dts)) - self._stream.codec_context.reorder_depth)
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import av
+from PIL import Image
 
 FRAMES, FPS = 48, 12
 
@@ -63,7 +64,7 @@ def _recoded(good: Path, path: Path, options: dict[str, str] | None = None) -> P
 
 def _first_frame(good: Path, path: Path) -> Path:
     with av.open(str(good)) as source:
-        next(source.decode(video=0)).to_image().save(path)
+        Image.fromarray(next(source.decode(video=0)).to_ndarray(format="rgb24")).save(path)
     return path
 
 
