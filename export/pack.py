@@ -7,8 +7,11 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
+import onnx
+
 from vidrisk.export.gate import speed_refusal
 from vidrisk.export.judge import Files, StageJudge
+from vidrisk.export.macs import macs_from_onnx
 from vidrisk.export.report import GateReport
 from vidrisk.runtimes.bundle import Bundle, Manifest, Variant, VariantName, write_bundle
 
@@ -31,7 +34,10 @@ def bundle_from_variants(out: Path, judge: StageJudge, variants: Mapping[Variant
         files.update({path.name: path for path in graphs.values()})
         described[name] = Variant(files=names, passed=True, gate=_measured(report, name), waived=waived_of(report, name),
                                   temperature=report.temperature[name])
-    manifest = Manifest(contract=judge.contract, graphs=judge.graphs, variants=described, files={}, made_with=_versions(),
+    any_variant = next(iter(variants.values()))  # precision changes no count
+    counted = {name: graph.model_copy(update={"macs": macs_from_onnx(onnx.load(str(any_variant[name])))})
+               for name, graph in judge.graphs.items()}
+    manifest = Manifest(contract=judge.contract, graphs=counted, variants=described, files={}, made_with=_versions(),
                         created=datetime.now(timezone.utc).isoformat(timespec="seconds"), source=source)
     return write_bundle(out, manifest, files)
 

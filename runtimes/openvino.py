@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ class OpenVinoRunner(Runner):
                 self._queue.start_async(part, start, share_inputs=True)
             self._queue.wait_all()
         except Exception as error:
+            with suppress(Exception):  # requests that have begun read the arrays
+                self._queue.wait_all()
             raise RuntimeFailure(f"OpenVINO failed: {error}") from error
         return {spec.name: np.concatenate([parts[start][spec.name] for start in sorted(parts)]) for spec in self.outputs}
 

@@ -71,6 +71,11 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
             "report.html",
         }
         assert len((tmp_path / out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == inputs
+    beside = {path.name for path in (tmp_path / "day").iterdir()} - {path.name for path in (tmp_path / "out").iterdir()}
+    assert beside == {"segments.jsonl", "predictions.parquet", "features"}
+    quick = json.loads((tmp_path / "quick" / "summary.json").read_text(encoding="utf-8"))
+    assert (quick["settings"]["frames"], quick["settings"]["static_levels"]) == ("keyframes", 3.0)
+    assert json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     summary = json.loads(stdout)
     assert (summary["states"], summary["runtime"]) == ({"ok": 30}, "onnxruntime") and summary["variant"] in ("int8", "mixed")
     assert 0 <= summary["mean_severity"] <= 100

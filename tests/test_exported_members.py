@@ -16,7 +16,8 @@ SURFACE = {
         "fitted_temperature", "observed_statistics", "quantised_from_float", "range_from_histogram", "ranges_from_statistics",
         "searched_precision",
     },
-    "vidrisk.frames": {"MEDIA_SUFFIXES", "Clip", "Decoder", "MediaInfo", "is_image", "is_video", "probe", "read_clips"},
+    "vidrisk.frames": {"MEDIA_SUFFIXES", "Clip", "Damage", "Decoder", "Frame", "FrameChoice", "FrameWindow", "MediaInfo",
+                       "decoder_versions", "is_image", "is_video", "probe", "read_clips", "read_frames"},
     "vidrisk.data": {
         "Sample", "Table", "contact_sheet", "guidance_from_table", "load_table", "ratios_from_text", "split_table",
         "targets_from_table", "write_table",

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.runtimes.bundle import sha256_of
 from vidrisk.runtimes.errors import SettingsError, SpecError
 from vidrisk.runtimes.select import cache_folder
 
@@ -51,15 +50,6 @@ def key_of(*parts: str) -> str:
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
-
-
-def content_digest(path: Path) -> str:
-    """Hex sha256 of a file, read in blocks. Where processors have instructions for it, it is twice as quick as BLAKE2.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    return sha256_of(path)
 
 
 def array_cache() -> ArrayCache:
@@ -89,9 +79,6 @@ class ArrayCache:
         self.folder, self.max_bytes = folder, max_bytes
         self._room = 0  # bytes that may be written before the next look at the folder
         self._works = True
-
-    def has(self, key: str) -> bool:
-        return self._path(key).is_file()
 
     def get(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
         """The arrays under ``key``; None when there are none, or none that are whole."""
@@ -150,17 +137,18 @@ class ArrayCache:
         bound if that is more. Temporary files of processes that were killed go with the rest: nobody uses them.
         """
         entries = []
-        for path in self.folder.glob("??/*"):
-            with suppress(FileNotFoundError):  # another process removed it
-                info = path.stat()
-                entries.append((info.st_mtime_ns, info.st_size, path))
+        for folder in filter(os.DirEntry.is_dir, os.scandir(self.folder)):
+            for entry in os.scandir(folder):
+                with suppress(FileNotFoundError):  # another process removed it
+                    info = entry.stat()
+                    entries.append((info.st_mtime_ns, info.st_size, entry.path))
         held = sum(bytes_ for _, bytes_, _ in entries)
         bound = min(self.max_bytes, held + shutil.disk_usage(self.folder).free - MIN_FREE_BYTES)
         wanted = max(size, self.max_bytes // SCAN_PART_OF_BOUND)
         for _, bytes_, path in sorted(entries):
             if held + wanted <= bound:
                 break
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
             held -= bytes_
         self._room = min(wanted, bound - held)
 

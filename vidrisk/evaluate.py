@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from vidrisk.data.targets import truth_from_table
 from vidrisk.infer.classifier import Classifier
 from vidrisk.infer.ledger import Row
 from vidrisk.infer.pipeline import InferSettings, predicted
-from vidrisk.infer.summary import StageTimes
+from vidrisk.infer.summary import Meter
 from vidrisk.metrics import Metrics, classification_report, worst_errors
 from vidrisk.runtimes.errors import DataError, is_installed
 
@@ -39,9 +39,11 @@ class Evaluation:
     runtime: str
     variant: str
     provenance: Mapping[str, str]
+    settings: Mapping[str, Any]
 
     def to_json(self) -> str:
         content = {"runtime": self.runtime, "variant": self.variant, "provenance": dict(self.provenance),
+                   "settings": dict(self.settings),
                    "metrics": {target: metrics.to_dict() for target, metrics in self.metrics.items()},
                    "worst_errors": self.worst, "unreadable": self.unreadable}
         return json.dumps(content, indent=2, ensure_ascii=False)
@@ -59,8 +61,8 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
     truth = truth_from_table(table, contract.targets)
     rows = (Row(index, str(sample.path)) for index, sample in enumerate(table.samples))
     answers: dict[int, dict[str, npt.NDArray[np.float64]]] = {}
-    unreadable: list[dict[str, str]] = []
-    with closing(predicted(classifier, rows, settings, StageTimes())) as results:
+    failed: dict[int, dict[str, str]] = {}
+    with closing(predicted(classifier, rows, settings, Meter())) as results:
         for done, (row, of_clip) in enumerate(results):
             on_progress("evaluating", done, len(table))
             predictions = list(of_clip)
@@ -68,9 +70,9 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
                 answers[row.id] = {target.name: np.mean([[p.targets[target.name][label] for label in target.labels]
                                                          for p in predictions], axis=0) for target in contract.targets}
             else:
-                unreadable.append({"path": table.samples[row.id].name, "state": row.state, "reason": row.reason})
+                failed[row.id] = {"path": table.samples[row.id].name, "state": row.state, "reason": row.reason}
     if not answers:
-        raise DataError(f"none of {len(table)} samples can be read; the first: {unreadable[0]['reason']}")
+        raise DataError(f"none of {len(table)} samples can be read; the first: {failed[min(failed)]['reason']}")
     kept = np.array(sorted(answers))
     metrics, worst, probabilities = {}, {}, {}
     for target in contract.targets:
@@ -80,7 +82,8 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
         worst[target.name] = [{"path": table.samples[kept[i]].name, "true": target.labels[chosen[i]],
                                "predicted": target.labels[scores[i].argmax()], "score": round(float(scores[i].max()), 6)}
                               for i in worst_errors(chosen, scores, WORST)]
-    return Evaluation(metrics, probabilities, worst, unreadable, classifier.runtime, classifier.variant, classifier.provenance)
+    return Evaluation(metrics, probabilities, worst, [failed[index] for index in sorted(failed)], classifier.runtime,
+                      classifier.variant, classifier.provenance, asdict(settings))
 
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:

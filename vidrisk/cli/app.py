@@ -10,6 +10,7 @@ import typer
 
 from vidrisk import __version__
 from vidrisk.cli import data
+from vidrisk.cli.bench import bench
 from vidrisk.cli.demo import demo
 from vidrisk.cli.doctor import doctor
 from vidrisk.cli.evaluate import evaluate
@@ -26,6 +27,7 @@ app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(export)
 app.command()(infer)
+app.command()(bench)
 app.add_typer(data.app, name="data")
 app.command()(doctor)
 app.command()(demo)

@@ -47,7 +47,7 @@ def infer(
         metavar="S", help="Predict windows of S seconds, and merge neighbours that agree into segments.",
         show_default="as trained")] = None,
     stride: Annotated[float | None, typer.Option(
-        metavar="S", help="A window every S seconds. Overlap costs little: a frame is encoded once.",
+        metavar="S", help="A window every S seconds. Overlap costs little: a frame is decoded and encoded once.",
         show_default="window")] = None,
     frames: Frames = FramesChoice.all,
     skip_static: SkipStatic = 0.0,
@@ -66,6 +66,9 @@ def infer(
         "--save-features", help="Also keep the encoder's features of every frame, under features/.")] = False,
     feature_cache: Annotated[bool, typer.Option(
         "--feature-cache/--no-feature-cache", help="Keep features of files that were read, and use those that are kept.")] = False,
+    enter: Annotated[float, typer.Option(
+        metavar="P", help="A segment begins where a label is the most probable one and has at least P.")] = 0.5,
+    leave: Annotated[float, typer.Option(metavar="P", help="It goes on while the label has at least P.")] = 0.35,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave report.html out.")] = False,
     progress: Annotated[bool, typer.Option(
@@ -81,6 +84,7 @@ def infer(
     from vidrisk.infer.classifier import open_classifier
     from vidrisk.infer.ledger import settled_choice
     from vidrisk.infer.pipeline import InferSettings, default_workers, run_inference
+    from vidrisk.infer.segments import Hysteresis
     from vidrisk.infer.sources import find_inputs
     from vidrisk.report import build_report
     from vidrisk.runtimes.errors import EXIT_SOME_FAILED
@@ -88,7 +92,7 @@ def infer(
     settings = InferSettings(
         window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames.value, static_levels=skip_static,
         file_timeout_s=file_timeout, max_memory_mb=max_memory, resume=resume, parquet=parquet, save_features=save_features,
-        feature_cache=feature_cache)
+        feature_cache=feature_cache, hysteresis=Hysteresis(enter, leave))
     inputs = find_inputs(paths)
     asked = runtime.value, variant.value
     chosen = settled_choice(out, *asked) if resume else asked

@@ -15,8 +15,8 @@ from vidrisk.infer.summary import Summary
 
 
 def note_from_pace(pace: Pace) -> str:
-    return (f"{pace.files_per_s:.1f} files/s, {pace.clips_per_s:.1f} clips/s, {pace.queued} queued, "
-            f"waiting for: {pace.bottleneck}")
+    return (f"{pace.files_per_s:.1f} files/s, {pace.clips_per_s:.1f} clips/s; {pace.decoded} frames decoded, {pace.batched} in the "
+            f"batch; waiting for {pace.bottleneck}")
 
 
 def print_summary(summary: Summary, result: Path, *, as_json: bool) -> None:
@@ -33,4 +33,4 @@ def print_summary(summary: Summary, result: Path, *, as_json: bool) -> None:
     severity = "" if summary.mean_severity is None else f", mean severity {summary.mean_severity:.0f} of 100"
     typer.echo(f"{summary.inputs:,} inputs: {states}; {summary.uncertain:,} uncertain{severity}")
     typer.echo(f"{summary.timings_s['wall']:.1f} s, {summary.files_per_s:.1f} files/s on {summary.runtime} {summary.variant}, "
-               f"{summary.settings['workers']} decode processes → {name_of(result)}")
+               f"{summary.settings['workers']} decode processes, {summary.settings['threads']} engine threads → {name_of(result)}")

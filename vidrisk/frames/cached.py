@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk import __version__
-from vidrisk.cache import ArrayCache, content_digest, key_of
+from vidrisk.cache import ArrayCache, key_of
 from vidrisk.frames.media import check_file, is_image, name_of
 from vidrisk.frames.reader import decoder_versions, read_clips
+from vidrisk.runtimes.bundle import sha256_of
 from vidrisk.runtimes.contract import Contract
 from vidrisk.runtimes.errors import UnreadableError
 
@@ -57,7 +58,7 @@ class CachedClips:
     def _digest(self, stamp: _Stamp) -> str:
         if stamp not in self._digests:
             try:
-                self._digests[stamp] = content_digest(stamp[0])
+                self._digests[stamp] = sha256_of(stamp[0])
             except OSError as error:
                 raise UnreadableError(f"{name_of(stamp[0])} cannot be read: {error.strerror}") from error
         return self._digests[stamp]

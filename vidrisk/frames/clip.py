@@ -61,34 +61,32 @@ class Frame:
 
 @dataclass(frozen=True)
 class Damage:
-    """Moments of a video that could not be read; they show the nearest readable frame.
+    """What of a video could not be read.
 
     Attributes:
-        moments: how many there are.
-        first_s, last_s: the interval in which they lie; 0 where there are none.
-        cut: where the file ends and where it states to end, in seconds, when the one comes before the other.
+        lost_s: the first and the last moment that show a neighbour, because their own frame cannot be decoded; None where
+            there are none.
+        cut_s: where the file ends and where it states to end, when the one comes before the other.
     """
 
-    moments: int = 0
-    first_s: float = 0.0
-    last_s: float = 0.0
-    cut: tuple[float, float] | None = None
+    lost_s: tuple[float, float] | None = None
+    cut_s: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        parts = [f"the file ends at {self.cut[0]:.2f} of {self.cut[1]:.2f} s"] if self.cut else []
-        if self.moments:
-            where = f"at {self.first_s:.2f} s" if self.moments == 1 else f"between {self.first_s:.2f} and {self.last_s:.2f} s"
-            moments = "1 moment" if self.moments == 1 else f"{self.moments} moments"
-            parts += [f"{moments} {where} cannot be read", "shown is the nearest readable frame"]
+        parts = []
+        if self.lost_s:
+            first_s, last_s = self.lost_s
+            where = f"at {first_s:.2f} s" if first_s == last_s else f"between {first_s:.2f} and {last_s:.2f} s"
+            parts.append(f"frames {where} cannot be decoded, shown are their neighbours")
+        if self.cut_s:
+            parts.append(f"the file ends at {self.cut_s[0]:.2f} of {self.cut_s[1]:.2f} s")
         return "; ".join(parts)
 
     def with_later(self, later: Damage) -> Damage:
         """Both, as one interval."""
-        if not (self.moments and later.moments):
-            some = self if self.moments else later
-            return Damage(some.moments, some.first_s, some.last_s, later.cut or self.cut)
-        return Damage(self.moments + later.moments, min(self.first_s, later.first_s), max(self.last_s, later.last_s),
-                      later.cut or self.cut)
+        lost = [lost_s for lost_s in (self.lost_s, later.lost_s) if lost_s]
+        return Damage((min(first for first, _ in lost), max(last for _, last in lost)) if lost else None,
+                      later.cut_s or self.cut_s)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,11 +18,11 @@ from vidrisk.frames.clip import Clip, Damage, Frame, FrameWindow, MediaInfo
 from vidrisk.frames.geometry import pixels_from_image
 from vidrisk.frames.media import check_file, is_image, name_of
 from vidrisk.frames.photos import photo_size, pixels_from_photo
-from vidrisk.frames.sampling import TOLERANCE_S, Window, indices_from_moments, readable_windows
+from vidrisk.frames.sampling import indices_from_moments, windows_from_duration
 from vidrisk.frames.source import Timeline, VideoSource
 from vidrisk.frames.video_decord import DecordSource
 from vidrisk.frames.video_pyav import PyAVSource
-from vidrisk.runtimes.errors import SettingsError, UnreadableError, VidriskError
+from vidrisk.runtimes.errors import SettingsError, SpecError, UnreadableError, VidriskError
 from vidrisk.runtimes.specs import PixelSpec, TimeSpec
 
 Decoder = Literal["auto", "pyav", "decord"]
@@ -99,7 +100,11 @@ def probe(path: str | Path) -> MediaInfo:
 
 def decoder_versions() -> tuple[str, ...]:
     """Of the libraries whose next version may give other pixels."""
-    return av.__version__, PIL.__version__
+    try:
+        decord = metadata.version("decord2")
+    except metadata.PackageNotFoundError:
+        decord = ""
+    return av.__version__, PIL.__version__, decord
 
 
 def _opened(path: Path, decoder: Decoder) -> VideoSource:
@@ -111,6 +116,8 @@ def _translated(path: Path) -> Iterator[None]:
     """The seam where the decoders' exceptions become ours."""
     try:
         yield
+    except SpecError as error:  # so many windows that nobody can want them
+        raise UnreadableError(f"{name_of(path)}: {error}", state="too_large") from error
     except VidriskError:
         raise
     except MemoryError as error:
@@ -124,13 +131,14 @@ def _frames_from_video(source: VideoSource, pixel: PixelSpec, time: TimeSpec, ch
     timeline = source.timeline
     keyframes = source.keyframes() if choice == "keyframes" else None
     wanted, windows = np.zeros(len(timeline.times_s), bool), 0
-    for window in readable_windows(timeline, time):
+    for window in windows_from_duration(timeline.readable_s, time):
         wanted[_shown_at(window.moments_s, timeline, keyframes)] = True
         windows += 1
     decoded = source.frames_at(np.flatnonzero(wanted).tolist())
     lost: set[int] = set()
     given = -1
-    for number, window in enumerate(readable_windows(timeline, time), start=1):  # again: a million windows need not be held
+    # Again, because a million windows need not be held.
+    for number, window in enumerate(windows_from_duration(timeline.readable_s, time), start=1):
         shown = tuple(_shown_at(window.moments_s, timeline, keyframes).tolist())
         while given < shown[-1]:
             frame = next(decoded)
@@ -139,7 +147,8 @@ def _frames_from_video(source: VideoSource, pixel: PixelSpec, time: TimeSpec, ch
                 lost.add(given)
             yield Frame(given, float(timeline.times_s[frame.shown]), pixels_from_image(Image.fromarray(frame.rgb), pixel))
         lost = {index for index in lost if index >= shown[0]}
-        yield FrameWindow(window.start_s, window.end_s, shown, _damage(window, shown, lost, timeline, is_last=number == windows))
+        damage = _damage(window.moments_s, shown, lost, timeline, is_last=number == windows)
+        yield FrameWindow(window.start_s, window.end_s, shown, damage)
 
 
 def _shown_at(moments_s: npt.NDArray[np.float64], timeline: Timeline,
@@ -151,10 +160,10 @@ def _shown_at(moments_s: npt.NDArray[np.float64], timeline: Timeline,
     return keyframes[np.maximum(np.searchsorted(keyframes, indices, side="right") - 1, 0)]
 
 
-def _damage(window: Window, shown: tuple[int, ...], lost: set[int], timeline: Timeline, *, is_last: bool) -> Damage | None:
-    cut = (timeline.readable_s, timeline.duration_s) if timeline.readable_s < timeline.duration_s else None
-    lost_s = [moment for moment, index in zip(window.moments_s.tolist(), shown, strict=True)
-              if index in lost or (cut and timeline.readable_s + TOLERANCE_S < moment < window.end_s)]
-    if lost_s:
-        return Damage(len(lost_s), lost_s[0], lost_s[-1], cut)
-    return Damage(cut=cut) if cut and is_last else None
+def _damage(moments_s: npt.NDArray[np.float64], shown: tuple[int, ...], lost: set[int], timeline: Timeline, *,
+            is_last: bool) -> Damage | None:
+    lost_s = [moment for moment, index in zip(moments_s.tolist(), shown, strict=True) if index in lost]
+    is_cut = is_last and timeline.readable_s < timeline.duration_s
+    if not (lost_s or is_cut):
+        return None
+    return Damage((lost_s[0], lost_s[-1]) if lost_s else None, (timeline.readable_s, timeline.duration_s) if is_cut else None)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.frames.source import Timeline
 from vidrisk.runtimes.errors import SpecError
 from vidrisk.runtimes.specs import TimeSpec
 
@@ -57,21 +56,6 @@ def windows_from_duration(duration_s: float, time: TimeSpec) -> Iterator[Window]
         if number and inside_s < MIN_PART_OF_WINDOW * time.window_s - TOLERANCE_S:
             return
         yield Window(start_s, start_s + inside_s, moments_from_window(start_s, time.window_s, time.frames))
-
-
-def readable_windows(timeline: Timeline, time: TimeSpec) -> Iterator[Window]:
-    """``windows_from_duration`` of what is really in the file, however long its header states the video to be.
-
-    Without ``time.window_s`` the clip is as long as its frames. With it, no window starts behind the last frame (but the
-    first one always comes), and the one in which the file ends is as long as the others.
-    """
-    if time.window_s is None:
-        yield from windows_from_duration(timeline.readable_s, time)
-        return
-    for number, window in enumerate(windows_from_duration(timeline.duration_s, time)):
-        if number and window.start_s >= timeline.readable_s - TOLERANCE_S:
-            return
-        yield window
 
 
 def moments_from_window(start_s: float, window_s: float, frames: int) -> npt.NDArray[np.float64]:

@@ -30,16 +30,20 @@ class Classifier:
         runtime, variant: the engine and the precision that answer.
         provenance: where the model came from: name, digest, versions.
         encoder_identity: differs between encoders that compute different features.
+        width: of the features of a frame, D.
+        threads: of the engine, as asked for; None leaves them to it.
     """
 
     def __init__(self, encoder: Runner, head: Runner, contract: Contract, *, variant: str, provenance: Mapping[str, str],
                  encoder_identity: str = "", temperature: Mapping[str, float] | None = None,
-                 threshold: Mapping[str, float] | None = None) -> None:
+                 threshold: Mapping[str, float] | None = None, threads: int | None = None) -> None:
         self.contract = contract
         self.runtime = encoder.runtime
         self.variant = variant
         self.provenance = dict(provenance)
         self.encoder_identity = encoder_identity or self.provenance["digest"]
+        self.width = int(encoder.outputs[0].shape[-1])
+        self.threads = threads
         self._encoder, self._head = encoder, head
         self._temperature, self._threshold = dict(temperature or {}), dict(threshold or {})
 
@@ -103,7 +107,7 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
     weights = bundle.manifest.files[chosen.files["encoder"]].sha256
     return Classifier(encoder, head, bundle.contract, variant=choice.variant, provenance=provenance,
                       encoder_identity=f"{weights} {choice.runtime} {engine_version(choice.runtime)}",
-                      temperature=chosen.temperature, threshold=chosen.threshold)
+                      temperature=chosen.temperature, threshold=chosen.threshold, threads=threads)
 
 
 def _classifier_from_run(path: Path) -> Classifier:

@@ -10,20 +10,25 @@ import sys
 import tempfile
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vidrisk.infer.ledger import Row
-from vidrisk.infer.wire import Line, ReadSettings, Slots, shared_memory
+from vidrisk.infer.wire import Line, ReadSettings, Slots, shared_memory, whole_number
 
 # The run's own module path, instead of the folder that a worker happens to start in.
 START = "import sys; sys.path[:] = sys.argv[4:]; from vidrisk.infer.worker import main; main(*sys.argv[1:4])"
 HANG_UP_S = 1.0
 KILL_S = 5.0
+LAST_WORDS_BYTES = 4096
+# What may be read of a file before reading counts as hanging: to hash it, to find its frames, to decode them, and to seek.
+READS_OF_A_FILE, READ_BYTES = 8, 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,32 +85,40 @@ class Worker:
     """A decode process. Inputs that it is given are read in their order.
 
     Attributes:
-        rows: given and not ended; the first one is being read.
-        windows: of the first one, so far.
+        rows: given and not ended.
+        is_reading: whether the first of them has been begun.
+        is_asked_back: whether it was asked to give back the others and has not answered.
+        indices: of the frames of the first one that a window may still name.
+        end_s: of the last window of the first one; None before there is one.
         ready: whether it has started.
         last_words: once it has ended, the last line on its standard error.
     """
 
     def __init__(self, settings: ReadSettings) -> None:
         self.rows: deque[Row] = deque()
-        self.windows = 0
-        self.ready = False
+        self.is_reading = self.is_asked_back = self.ready = False
+        self.indices: list[int] = []
+        self.end_s: float | None = None
         self.last_words = ""
-        ours, theirs = socket.socketpair()
-        memory = shared_memory(settings.slots, settings.pixel.frame_shape)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-        arguments = [str(theirs.fileno()), str(memory), settings.to_json(), *sys.path]
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", START, *arguments], pass_fds=(theirs.fileno(), memory), stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True,  # Ctrl-C is for the run alone
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
+        self._lump = max(1, settings.slots // 4)  # few messages: they must fit into the socket, whoever is slow
+        self._used = 0
+        with ExitStack() as ours_on_failure, ExitStack() as theirs:
+            ours, other = socket.socketpair()
+            theirs.callback(other.close)
+            ours_on_failure.callback(ours.close)
+            memory = shared_memory(settings.slots, settings.pixel.frame_shape)
+            theirs.callback(os.close, memory)
+            self._errors = ours_on_failure.enter_context(tempfile.TemporaryFile())
             self._slots = Slots(memory, settings.slots, settings.pixel.frame_shape)
-        finally:
-            theirs.close()
-            os.close(memory)
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", START, str(other.fileno()), str(memory), settings.to_json(), *sys.path],
+                pass_fds=(other.fileno(), memory), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors,
+                start_new_session=True,  # Ctrl-C is for the run alone
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
+            ours_on_failure.pop_all()
         self._line = Line(ours)
         self._heard_s = time.monotonic()
+        self._read_bytes = self._read_limit = 0
 
     def fileno(self) -> int:
         return self._line.fileno()
@@ -116,27 +129,71 @@ class Worker:
         self.rows.append(row)
         self._send({"read": row.path})
 
+    def ask_back(self) -> None:
+        """Ask for the inputs that it has not begun."""
+        self.is_asked_back = True
+        self._send({"give back": True})
+
+    def begin(self, size: int) -> None:
+        """It has begun the first of its inputs, of so many bytes."""
+        self.is_reading, self.indices, self.end_s = True, [], None
+        self._read_bytes = _bytes_read(self._process.pid)
+        self._read_limit = self._read_bytes + READS_OF_A_FILE * size + READ_BYTES
+
     def receive(self) -> list[bytes]:
         """Lines that it has sent, perhaps none.
 
         Raises:
             EOFError: the process has ended.
+            ValueError: what it sends is no line.
         """
         lines = self._line.receive()
         self._heard_s = time.monotonic()
         return lines
+
+    def next_index(self, value: object) -> int:
+        """Raises:
+        ValueError: not behind the frames that came before it.
+        """
+        index = whole_number(value)
+        if self.indices and index <= self.indices[-1]:
+            raise ValueError(f"frame {index} behind {self.indices[-1]}")
+        self.indices.append(index)
+        return index
+
+    def shown_indices(self, values: Sequence[object], settings: ReadSettings) -> tuple[int, ...]:
+        """Raises:
+        ValueError: not T frames that have come, in order.
+        """
+        shown = tuple(map(whole_number, values))
+        moments = settings.time.frames if settings.time else 1
+        if len(shown) != moments or list(shown) != sorted(shown) or not set(self.indices).issuperset(shown):
+            raise ValueError(f"a window of the frames {shown}")
+        self.indices = [index for index in self.indices if index >= shown[0]]
+        return shown
 
     def next_slot(self) -> npt.NDArray[np.uint8]:
         """The slot of the next frame, a view: ``free`` it when it has been copied."""
         return self._slots.next()
 
     def free(self) -> None:
-        self._heard_s = time.monotonic()  # it may have waited for this
-        self._send({"free": 1})
+        self._used += 1
+        if self._used == self._lump:
+            self._heard_s = time.monotonic()  # it may have waited for this
+            self._send({"free": self._used})
+            self._used = 0
 
-    def silent_s(self) -> float:
-        """Seconds since the last sign of life; 0 while there is nothing to do."""
-        return time.monotonic() - self._heard_s if self.rows else 0.0
+    def is_silent_for(self, limit_s: float) -> bool:
+        """Whether it has an input and has given no sign of life for so long: neither said anything that waits to be heard, nor
+        read on in the file. (To find the frames of a large file takes longer than to decode one.)
+        """
+        if not self.rows or time.monotonic() - self._heard_s <= limit_s or self._line.has_something():
+            return False
+        known, self._read_bytes = self._read_bytes, _bytes_read(self._process.pid)
+        if known < self._read_bytes < self._read_limit:
+            self._heard_s = time.monotonic()
+            return False
+        return True
 
     def end(self, *, has_hung_up: bool = False) -> str:
         """Kill the process if it lives; how it ended, in words. One that has hung up is about to end by itself."""
@@ -150,7 +207,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             return "it cannot be killed"
         finally:
-            self._errors.seek(0)
+            self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
             lines = self._errors.read().decode(errors="replace").splitlines()
             self.last_words = next((line.strip() for line in reversed(lines) if line.strip()), "")
             self._errors.close()
@@ -158,6 +215,14 @@ class Worker:
     def _send(self, message: dict[str, Any]) -> None:
         with suppress(OSError):  # it has ended, which the next ``receive`` tells
             self._line.send(message)
+
+
+def _bytes_read(pid: int) -> int:
+    """Bytes that a process has read so far; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/io").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def _ending(code: int) -> str:

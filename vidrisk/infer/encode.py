@@ -18,10 +18,18 @@ import numpy.typing as npt
 
 from vidrisk.infer.classifier import Classifier
 from vidrisk.infer.decode import Read, ReadAgain, ReadEnd, ReadFeatures, ReadFrame, ReadWindow
-from vidrisk.infer.feature_cache import EncodedFrames
-from vidrisk.infer.summary import StageTimes
+from vidrisk.infer.summary import Meter
 
 FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedFrames:
+    """Frames of one input: places on its timeline int64 (n,), presentation times float64 (n,), features float32 (n, D)."""
+
+    indices: npt.NDArray[np.int64]
+    time_s: npt.NDArray[np.float64]
+    features: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +110,7 @@ class _Batch:
     owners: list[tuple[_Ring, int, float]]
 
 
-def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: int, stages: StageTimes,
+def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: int, meter: Meter,
                   sinks: Sequence[FeatureSink] = ()) -> Iterator[list[Encoded]]:
     """Run the encoder on full batches of frames, whichever files these come from.
 
@@ -115,14 +123,14 @@ def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: i
     running: tuple[_Batch, Future[FloatArray]] | None = None
 
     def encode(batch: _Batch) -> FloatArray:
-        with stages.measure("encode"):
+        with meter.measure("encode"):
             return classifier.features(batch.pixels[:len(batch.owners)])
 
     def finished() -> list[Encoded]:
         if running is None:
             return []
         batch, future = running
-        with stages.measure("waiting for encode"):
+        with meter.measure("waiting for encode"):
             features = future.result()
         touched = _hand_over(batch, features, sinks)
         batch.owners = []
@@ -135,6 +143,7 @@ def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: i
                 filling.pixels[len(filling.owners)] = read.pixels
                 filling.owners.append((ring, read.index, read.time_s))
                 ring.under_way += 1
+                meter.batched = len(filling.owners)
                 if len(filling.owners) == batch_frames:
                     done = finished()
                     running = filling, thread.submit(encode, filling)
@@ -151,7 +160,7 @@ def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: i
                 yield [read]
             else:
                 if isinstance(read, ReadEnd):
-                    stages.add("decode", read.decode_s)
+                    meter.add("decode", read.decode_s)
                     ring = rings.pop(read.row.id) if read.row.id in rings else _Ring(read.row.id)  # else no frame came of it
                 else:
                     ring = rings[read.row_id]
@@ -173,7 +182,7 @@ def _hand_over(batch: _Batch, features: FloatArray, sinks: Sequence[FeatureSink]
         stop = start + len(owners)
         ring.under_way -= len(owners)
         ring.put(np.array([index for _, index, _ in owners]), np.array([time_s for _, _, time_s in owners]),
-                 features[start:stop], sinks)
+                 features[start:stop].copy(), sinks)  # a view would hold the whole batch for as long as one of its frames
         touched[id(ring)] = ring
         start = stop
     return list(touched.values())

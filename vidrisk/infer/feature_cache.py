@@ -12,42 +12,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from vidrisk.cache import MAX_PART_OF_BOUND, ArrayCache, content_digest, key_of
+from vidrisk.cache import ArrayCache, key_of
 from vidrisk.frames import Frame, FrameWindow, is_image
 from vidrisk.frames.media import check_file
-from vidrisk.infer.wire import KnownFrame, WindowsKept
+from vidrisk.infer.sources import stamp_of
+from vidrisk.infer.wire import KnownFrame, ReadSettings, WindowsKept
+from vidrisk.runtimes.bundle import sha256_of
 
-if TYPE_CHECKING:
-    from vidrisk.infer.decode import ReadEnd  # a worker has no use for what lies behind it
+if TYPE_CHECKING:  # a worker has no use for what lies behind these
+    from vidrisk.infer.decode import ReadEnd
+    from vidrisk.infer.encode import EncodedFrames
 
-
-@dataclass(frozen=True, eq=False)
-class EncodedFrames:
-    """Frames of one input: places on its timeline int64 (n,), presentation times float64 (n,), features float32 (n, D)."""
-
-    indices: npt.NDArray[np.int64]
-    time_s: npt.NDArray[np.float64]
-    features: npt.NDArray[np.float32]
+MAX_INPUT_BYTES = 32 << 20  # of features: half an hour at 4 frames/s
 
 
-def through_cache(cache: ArrayCache, path: str, salt: str, max_features_bytes: int,
+def through_cache(cache: ArrayCache, path: str, settings: ReadSettings,
                   items: Iterable[Frame | FrameWindow]) -> Iterator[Frame | KnownFrame | FrameWindow | WindowsKept]:
     """The items of an input, from the cache where it is known there, and kept there where it is not.
 
     Args:
-        salt: stands for the encoder and the specs.
-        max_features_bytes: of one frame; larger ones count as unknown.
         items: of the input; asked for only when it is not known.
 
     Raises:
         UnreadableError, OSError: it cannot be read.
     """
     check_file(Path(path))
-    key = key_of("input", content_digest(Path(path)), "photo" if is_image(path) else "video", salt)
-    known = _known_input(cache, key)
-    if known and known[0].features[0].nbytes <= max_features_bytes:
+    before = stamp_of(Path(path).stat())
+    key = key_of("input", sha256_of(Path(path)), "photo" if is_image(path) else "video", settings.cache_salt)
+    known = _known_input(cache, key, settings.features)
+    if known:
         yield from _replayed(*known)
         return
     windows: list[FrameWindow] = []
@@ -55,29 +49,31 @@ def through_cache(cache: ArrayCache, path: str, salt: str, max_features_bytes: i
         if isinstance(item, FrameWindow):
             windows.append(item)
         yield item
-    if windows and not any(window.damage for window in windows):
+    is_same = stamp_of(Path(path).stat()) == before  # else they may be of another content than the key says
+    if windows and is_same and not any(window.damage for window in windows):
         cache.put(key_of(key, "windows"), {
             "interval_s": np.array([(w.start_s, w.end_s) for w in windows], np.float64),  # None becomes nan
             "shown": np.array([w.indices for w in windows], np.int64)})
         yield WindowsKept(key)
 
 
-def _known_input(cache: ArrayCache, key: str) -> tuple[EncodedFrames, list[FrameWindow]] | None:
+def _known_input(cache: ArrayCache, key: str, width: int) -> tuple[list[KnownFrame], list[FrameWindow]] | None:
     windows, frames = cache.get(key_of(key, "windows")), cache.get(key_of(key, "features"))
-    if windows is None or frames is None or not np.isin(windows["shown"], frames["indices"]).all():
+    if windows is None or frames is None or frames["features"].shape[1:] != (width,) or (
+            not np.isin(windows["shown"], frames["indices"]).all()):
         return None
-    return EncodedFrames(**frames), [
+    return list(map(KnownFrame, frames["indices"].tolist(), frames["time_s"].tolist(), frames["features"])), [
         FrameWindow(None if np.isnan(start_s) else start_s, None if np.isnan(end_s) else end_s, tuple(shown))
         for (start_s, end_s), shown in zip(windows["interval_s"].tolist(), windows["shown"].tolist(), strict=True)]
 
 
-def _replayed(frames: EncodedFrames, windows: Sequence[FrameWindow]) -> Iterator[KnownFrame | FrameWindow]:
+def _replayed(frames: Sequence[KnownFrame], windows: Sequence[FrameWindow]) -> Iterator[KnownFrame | FrameWindow]:
     """Every window behind the last of its frames, as ``frames.read_frames`` orders them."""
-    known = map(KnownFrame, frames.indices.tolist(), frames.time_s.tolist(), frames.features)
+    remaining = iter(frames)
     given = -1
     for window in windows:
         while given < window.indices[-1]:
-            frame = next(known)
+            frame = next(remaining)
             given = frame.index
             yield frame
         yield window
@@ -90,7 +86,7 @@ class _Parts:
 
 
 class KeptFeatures:
-    """The run's half of the entries: an ``encode.FeatureSink``. Inputs too large for the cache are let go."""
+    """The run's half of the entries: an ``encode.FeatureSink``. Of long inputs nothing is kept: they would have to be held."""
 
     def __init__(self, cache: ArrayCache) -> None:
         self._cache = cache
@@ -99,7 +95,7 @@ class KeptFeatures:
     def append(self, row_id: int, frames: EncodedFrames) -> None:
         of_input = self._open.setdefault(row_id, _Parts())
         of_input.bytes += frames.features.nbytes
-        if of_input.bytes <= self._cache.max_bytes // MAX_PART_OF_BOUND:
+        if of_input.bytes <= MAX_INPUT_BYTES:
             of_input.parts.append(frames)
         else:
             of_input.parts.clear()

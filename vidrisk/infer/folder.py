@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from vidrisk.runtimes.errors import SettingsError, VidriskError
+from vidrisk.runtimes.errors import DataError, SettingsError, VidriskError
 
 LEDGER = "ledger.sqlite"
 APPLICATION_ID = 0x76726B31  # "vrk1" at byte 68 of SQLite's header tells our file from anybody else's
@@ -62,6 +62,16 @@ def refuse_other_runs(out: Path, meta: Mapping[str, str], wanted: Mapping[str, s
                                 fix="resume with what it was started with, or choose another folder")
 
 
+def refuse_folders_without(path: Path) -> None:
+    """Check that a run has left this file, before something is made of it.
+
+    Raises:
+        DataError: it has not.
+    """
+    if not path.is_file():
+        raise DataError(f"{path.parent} holds no {path.name} of a run", fix="vidrisk infer BUNDLE PATH… -o OUT")
+
+
 def _short(value: str) -> str:
     return value if len(value) <= 20 else f"{value[:12]}…"
 
@@ -86,3 +96,22 @@ def writing_to(out: Path) -> Iterator[None]:
     except OSError as error:
         raise VidriskError(f"cannot write to {out}: {error.strerror}", fix=_MEND) from error
 
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all: yields the path beside it to write to, which then takes its place. A run that is
+    killed meanwhile leaves it for the next one to overwrite.
+
+    Raises:
+        VidriskError: as ``writing_to``; what was at ``path`` stays.
+    """
+    new = path.with_name(f"{path.name}.new")
+    with writing_to(path.parent):
+        try:
+            yield new
+            with new.open("rb+") as file:  # else a power cut may leave the name without the content
+                os.fsync(file.fileno())
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)

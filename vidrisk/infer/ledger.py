@@ -33,10 +33,12 @@ from vidrisk.infer.folder import (
     writing_to,
 )
 from vidrisk.infer.predictions import PREDICTIONS, prediction_from_json
+from vidrisk.infer.sources import stamp_of
 from vidrisk.runtimes.errors import SettingsError, VidriskError
 
 SCHEMA_VERSION = 1
 STATES = ("pending", "ok", "partial", "corrupt", "timeout", "crashed", "too_large", "skipped")
+FINAL_STATES = STATES[1:]
 READ_STATES = ("ok", "partial")
 
 COMMIT_ROWS = 64
@@ -76,13 +78,14 @@ class Row:
 class Ledger:
     """An open output folder. Leaving the ``with`` block commits what is finished. For one thread."""
 
-    def __init__(self, out: Path, identity: Mapping[str, str], *, resume: bool) -> None:
+    def __init__(self, out: Path, identity: Mapping[str, str], *, resume: bool, limits: Mapping[str, float] | None = None) -> None:
         """Start an output folder, or continue one.
 
         Args:
             out: a folder that is absent or empty; with ``resume`` also one that an earlier run left.
             identity: what may not differ between a run and its continuation (bundle, runtime, variant, windows, …).
             resume: continue what is there. Inputs whose size or time of change differs are done again.
+            limits: state → the limit that puts an input into it. Where one is higher than it was, such inputs are done again.
 
         Raises:
             SettingsError: the folder holds something else, a run that was not to be resumed, a run of another identity,
@@ -99,12 +102,12 @@ class Ledger:
             self._database = sqlite3.connect(out / LEDGER, isolation_level=None, timeout=0.2)
         try:
             with writing_to(out):
-                self._prepare(identity)
+                self._prepare(identity, limits or {})
         except BaseException:
             self._database.close()
             raise
 
-    def _prepare(self, identity: Mapping[str, str]) -> None:
+    def _prepare(self, identity: Mapping[str, str], limits: Mapping[str, float]) -> None:
         wanted = {"schema_version": str(SCHEMA_VERSION), **identity}
         # Exclusive: the lock lasts as long as the connection, so two runs cannot share a folder, whoever is killed how.
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -121,7 +124,7 @@ class Ledger:
         refuse_other_runs(self.out, self.meta, wanted)
         self._length = int(self.meta["length"])
         self._drop_uncommitted()
-        self._reopen_changed()
+        self._reopen(limits)
         self._file = (self.out / PREDICTIONS).open("r+b", buffering=0)
 
     @property
@@ -202,9 +205,16 @@ class Ledger:
                                 fix="choose another folder")
         os.truncate(path, self._length)
 
-    def _reopen_changed(self) -> None:
-        # What was skipped (missing, not permitted) leaves no trace in the file when it is mended: try it again.
-        changed = [row.id for row in self.rows() if row.state == "skipped" or (row.state != "pending" and _changed_since(row))]
+    def _reopen(self, limits: Mapping[str, float]) -> None:
+        """Make pending what may end otherwise now: files that have changed, what a limit kept out that has been raised, and
+        what was skipped (missing, not permitted), which leaves no trace in the file when it is mended.
+        """
+        meta = self.meta
+        again = {"skipped", *(state for state, limit in limits.items() if limit > float(meta.get(f"limit {state}", "inf")))}
+        changed = [row.id for row in self.rows() if row.state in again or (row.state != "pending" and _changed_since(row))]
+        with self._transaction():
+            for state, limit in limits.items():
+                self._set_meta(f"limit {state}", str(limit))
         if changed:
             with self._transaction():
                 self._database.executemany(
@@ -283,7 +293,7 @@ def _changed_since(row: Row) -> bool:
         info = Path(row.path).stat()
     except OSError:
         return False
-    return (info.st_size, info.st_mtime_ns) != (row.bytes, row.mtime_ns)
+    return stamp_of(info) != (row.bytes, row.mtime_ns)
 
 
 def _sql_from_path(path: str) -> str | bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vidrisk.infer.folder import writing_to
+from vidrisk.infer.folder import refuse_folders_without, replacing
 from vidrisk.infer.predictions import PREDICTIONS, Prediction, read_predictions
 from vidrisk.runtimes.errors import DataError, require
 
@@ -35,27 +34,19 @@ def write_parquet(out: Path) -> Path:
 
     Raises:
         MissingExtra: pyarrow is not installed.
-        DataError: a line of the predictions is not one of ours, or has other labels than the first.
+        DataError: the folder holds no predictions; a line of them is not one of ours, or has other labels than the first.
         VidriskError: the folder cannot be written.
     """
     arrow, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
-    path, partial = out / PARQUET, out / f"{PARQUET}.new"
+    refuse_folders_without(out / PREDICTIONS)
     labels = _labels_of(next(read_predictions(out), None))
     names = [f"probability/{target}/{label}" for target, label in labels]
     schema = arrow.schema(_COLUMNS | dict.fromkeys(names, "float32"))
     predictions = read_predictions(out)
-    with writing_to(out):
-        try:
-            with partial.open("wb") as file:
-                with parquet.ParquetWriter(file, schema) as writer:
-                    while rows := _rows_of(islice(predictions, ROWS_PER_GROUP), labels):
-                        writer.write(arrow.table(dict(zip(schema.names, rows, strict=True)), schema))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    return path
+    with replacing(out / PARQUET) as path, path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
+        while rows := _rows_of(islice(predictions, ROWS_PER_GROUP), labels):
+            writer.write(arrow.table(dict(zip(schema.names, rows, strict=True)), schema))
+    return out / PARQUET
 
 
 def _labels_of(prediction: Prediction | None) -> _Labels:

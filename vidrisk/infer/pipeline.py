@@ -35,19 +35,26 @@ from vidrisk.infer.predictions import Prediction, prediction_from_probabilities
 from vidrisk.infer.saved_features import SavedFeatures
 from vidrisk.infer.segments import Hysteresis, write_segments
 from vidrisk.infer.sources import Inputs
-from vidrisk.infer.summary import StageTimes, Summary, summarize, write_summary
+from vidrisk.infer.summary import Meter, Summary, summarize, write_summary
 from vidrisk.infer.wire import ReadSettings
 from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import Interrupted, SettingsError, SpecError, require
+from vidrisk.runtimes.errors import Interrupted, RuntimeFailure, SettingsError, SpecError, require
 from vidrisk.runtimes.specs import TimeSpec
+
+MAX_SLOTS = 64
+TELL_EVERY_S = 1.0
 
 _Answer = tuple[tuple[float | None, float | None], dict[str, npt.NDArray[np.float32]]]
 
 
+def cores() -> int:
+    """Cores that this process may use: as many threads the engines take."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_workers() -> int:
-    """One decode process per core that this one may use, 8 at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
+    """One decode process per core, 8 at most."""
+    return min(cores(), 8)
 
 
 @dataclass(frozen=True)
@@ -108,31 +115,33 @@ class InferSettings:
             raise SettingsError(error.what, allowed=error.allowed, fix="change --window or --stride") from error
 
     def for_reading(self, classifier: Classifier) -> ReadSettings:
-        """What the decode processes are told. Their slots hold what the encoder takes at once.
+        """What the decode processes are told. A batch is being encoded while they fill their slots.
 
         Raises:
             SettingsError: as ``time_from_contract``.
         """
         contract = classifier.contract
         reading = ReadSettings(contract.pixel, self.time_from_contract(contract), self.decoder, self.frames, self.static_levels,
-                               self.max_memory_mb, slots=self.batch_frames)
+                               self.max_memory_mb, slots=min(self.batch_frames, MAX_SLOTS))
         if not self.feature_cache:
             return reading
         specs = replace(reading, max_memory_mb=0, slots=0).to_json()  # what does not shape a feature
-        return replace(reading, cache_salt=key_of(classifier.encoder_identity, specs, __version__, *decoder_versions()))
+        salt = key_of(classifier.encoder_identity, specs, __version__, *decoder_versions())
+        return replace(reading, cache_salt=salt, features=classifier.width)
 
 
 @dataclass(frozen=True)
 class Pace:
     """Attributes:
     files_per_s, clips_per_s: of this run alone.
-    queued: frames that have been decoded and wait for the encoder.
+    decoded, batched: frames that a decode process has waiting, and that wait for their batch to be full.
     bottleneck: the stage that the others have waited for longest.
     """
 
     files_per_s: float
     clips_per_s: float
-    queued: int
+    decoded: int
+    batched: int
     bottleneck: str
 
 
@@ -165,23 +174,34 @@ def run_inference(classifier: Classifier, inputs: Inputs, out: str | os.PathLike
     for module, extra, is_wanted in (("decord", "decord", settings.decoder == "decord"), ("pyarrow", "parquet", settings.parquet)):
         if is_wanted:  # said now, and not after hours
             require(module, extra)
-    out, stages = Path(out), StageTimes()
+    out, meter = Path(out), Meter()
     read_settings = settings.for_reading(classifier)
     started_s = time.perf_counter()
-    with Ledger(out, _identity(classifier, read_settings, settings), resume=settings.resume) as ledger:
+    limits = {"timeout": settings.file_timeout_s, "too_large": settings.max_memory_mb}
+    with Ledger(out, _identity(classifier, read_settings, settings), resume=settings.resume, limits=limits) as ledger:
         ledger.add(inputs.paths)
         progress = before = _progress_from_rows(ledger.rows())
         pending = (row for row in ledger.rows() if row.state == "pending")
+        told_s = started_s
+
+        def tell(*, after_s: float = 0.0) -> None:
+            nonlocal told_s
+            if on_progress and time.perf_counter() - told_s >= after_s:
+                told_s = time.perf_counter()
+                on_progress(replace(progress, pace=_pace(progress, before, told_s - started_s, meter)))
+
         try:
-            with closing(predicted(classifier, pending, settings, stages, out)) as results:
+            with closing(predicted(classifier, pending, settings, meter, out, lambda: tell(after_s=TELL_EVERY_S))) as results:
                 for row, predictions in results:
-                    with stages.measure("write"):
+                    with meter.measure("write"):
                         ledger.finish(row, b"".join(p.to_json() for p in predictions))
                     progress = _advanced(progress, row)
-                    if on_progress:
-                        on_progress(replace(progress, pace=_pace(progress, before, started_s, stages)))
-            with stages.measure("write"):
+                    tell()
+            with meter.measure("write"):
                 ledger.commit()
+            if progress.files < progress.files_total:
+                raise RuntimeFailure(f"{progress.files_total - progress.files} inputs were not read to their end",
+                                     fix=f"the same command with --resume continues in {out}")
         except KeyboardInterrupt:
             raise Interrupted(f"stopped after {progress.files} of {progress.files_total} inputs",
                               fix=f"the same command with --resume continues in {out}") from None
@@ -190,31 +210,33 @@ def run_inference(classifier: Classifier, inputs: Inputs, out: str | os.PathLike
         if settings.parquet:
             write_parquet(out)
         summary = summarize(
-            classifier, ledger, other_files=inputs.other_files, stages=stages, wall_s=time.perf_counter() - started_s,
+            classifier, ledger, other_files=inputs.other_files, meter=meter, wall_s=time.perf_counter() - started_s,
             files=progress.files - before.files, clips=progress.clips - before.clips,
-            time_spec=read_settings.time, settings=asdict(settings))
+            time_spec=read_settings.time, settings=asdict(settings) | {"threads": classifier.threads or cores()})
     write_summary(summary, out)
     return summary
 
 
-def predicted(classifier: Classifier, rows: Iterable[Row], settings: InferSettings, stages: StageTimes,
-              out: Path | None = None) -> Generator[tuple[Row, Iterator[Prediction]], None, None]:
+def predicted(classifier: Classifier, rows: Iterable[Row], settings: InferSettings, meter: Meter,
+              out: Path | None = None,
+              on_batch: Callable[[], None] = lambda: None) -> Generator[tuple[Row, Iterator[Prediction]], None, None]:
     """The flow from source to head: each input with its predictions when it ends. Close it to stop the decoders.
 
     Args:
         out: where features are saved, if they are to be.
+        on_batch: called now and then, because the next input may be hours long.
     """
     reading = settings.for_reading(classifier)
     saved = SavedFeatures(out) if out and settings.save_features else None
     kept = KeptFeatures(array_cache()) if settings.feature_cache else None
-    with DecodePool(reading, stages, workers=settings.workers, file_timeout_s=settings.file_timeout_s) as pool, \
+    with DecodePool(reading, meter, workers=settings.workers, file_timeout_s=settings.file_timeout_s) as pool, \
             closing(saved) if saved else nullcontext():
-        encoded = encode_frames(pool.read(rows), classifier, settings.batch_frames, stages, [s for s in (saved, kept) if s])
-        yield from predict(encoded, classifier, stages)
+        encoded = encode_frames(pool.read(rows), classifier, settings.batch_frames, meter, [s for s in (saved, kept) if s])
+        yield from predict(encoded, classifier, meter, on_batch)
 
 
-def predict(batches: Iterable[list[Encoded]], classifier: Classifier,
-            stages: StageTimes) -> Iterator[tuple[Row, Iterator[Prediction]]]:
+def predict(batches: Iterable[list[Encoded]], classifier: Classifier, meter: Meter,
+            on_batch: Callable[[], None] = lambda: None) -> Iterator[tuple[Row, Iterator[Prediction]]]:
     """Run the head on the windows of each batch; yield each input with its predictions when it ends."""
     contract = classifier.contract
     threshold = classifier.threshold(contract.targets[0].name)
@@ -222,8 +244,10 @@ def predict(batches: Iterable[list[Encoded]], classifier: Classifier,
     for batch in batches:
         windows = [item for item in batch if isinstance(item, EncodedWindow)]
         if windows:
-            with stages.measure("head"):
+            with meter.measure("head"):
                 probabilities = classifier.probabilities(np.stack([window.features for window in windows]))
+            meter.windows += len(windows)
+            on_batch()
             for position, window in enumerate(windows):
                 scores = {name: of_target[position] for name, of_target in probabilities.items()}
                 answers[window.row_id].append((window.interval_s, scores))
@@ -242,14 +266,14 @@ def _identity(classifier: Classifier, reading: ReadSettings, settings: InferSett
     return {"bundle": classifier.provenance["digest"], "contract": classifier.contract.digest,
             "runtime": classifier.runtime, "variant": classifier.variant, "decoder": reading.decoder,
             "window_s": str(reading.time and reading.time.window_s), "stride_s": str(reading.time and reading.time.stride_s),
-            "frames": reading.choice, "static_levels": str(reading.static_levels), "save_features": str(settings.save_features)}
+            "frames": reading.choice, "static_levels": str(float(reading.static_levels)),
+            "save_features": str(settings.save_features)}
 
 
-def _pace(progress: Progress, before: Progress, started_s: float, stages: StageTimes) -> Pace:
-    elapsed_s = time.perf_counter() - started_s
-    waited = {"decode": stages.seconds["waiting for decode"], "encode": stages.seconds["waiting for encode"],
-              "head": stages.seconds["head"], "write": stages.seconds["write"]}
-    return Pace((progress.files - before.files) / elapsed_s, (progress.clips - before.clips) / elapsed_s, stages.queued,
+def _pace(progress: Progress, before: Progress, elapsed_s: float, meter: Meter) -> Pace:
+    waited = {"decode": meter.seconds["waiting for decode"], "encode": meter.seconds["waiting for encode"],
+              "head": meter.seconds["head"], "write": meter.seconds["write"]}
+    return Pace((progress.files - before.files) / elapsed_s, meter.windows / elapsed_s, meter.decoded, meter.batched,
                 max(waited, key=waited.__getitem__))
 
 

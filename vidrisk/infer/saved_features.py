@@ -6,11 +6,14 @@ Written frame by frame while a video is being encoded, so that an hour of it is 
 
 >>> frames = np.load("out/features/00000012.npy", mmap_mode="r")      # doctest: +SKIP
 >>> frames["time_s"], frames["features"]                              # doctest: +SKIP
+
+A kill costs nothing: an input that the ledger calls ``ok`` or ``partial`` has its features. A power cut may: these files are
+not synced, which for a folder of photos would be most of the writing, so those of the last half minute may be missing
+or cut short. Reading them says so, and an input that is touched is read again when the run is resumed.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.infer.decode import ReadEnd
-from vidrisk.infer.feature_cache import EncodedFrames
+from vidrisk.infer.encode import EncodedFrames
 from vidrisk.infer.folder import writing_to
 from vidrisk.infer.ledger import READ_STATES, read_ledger
 from vidrisk.runtimes.errors import DataError, SpecError
@@ -87,8 +90,6 @@ class FeatureFile:
         with writing_to(self._path.parent):
             self._file.seek(0)
             self._file.write(_header(self._dtype, self._frames))
-            self._file.flush()
-            os.fsync(self._file.fileno())
             self._file.close()
             self._partial.replace(self._path)
 
@@ -117,10 +118,18 @@ class SavedFeatures:
             self._open.pop(row_id).discard()
 
     def finish(self, end: ReadEnd) -> None:
-        """Keep what was written of an input that could be read."""
+        """Keep what was written of an input that could be read. Of one that could not, nothing stays, not even what was
+        kept of an earlier content by the run that this one continues.
+
+        Raises:
+            VidriskError: the folder cannot be written.
+        """
         if end.row.state in READ_STATES and end.row.id in self._open:
             self._open.pop(end.row.id).finish()
+            return
         self.discard(end.row.id)
+        with writing_to(self._out):
+            features_path(self._out, end.row.id).unlink(missing_ok=True)
 
     def close(self) -> None:
         for row_id in list(self._open):
@@ -140,7 +149,7 @@ def read_features(out: Path, row_id: int) -> tuple[Features, Times]:
     except FileNotFoundError as error:
         raise DataError(f"{out} holds no features of row {row_id}", fix="vidrisk infer … --save-features") from error
     except (OSError, EOFError, ValueError, IndexError) as error:
-        raise DataError(f"{path} cannot be read: {error}", fix="run it again into another folder") from error
+        raise DataError(f"{path} cannot be read: {error}", fix="touch its input and resume the run") from error
 
 
 def features_of(out: Path) -> Iterator[tuple[str, Features, Times]]:

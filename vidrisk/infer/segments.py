@@ -19,8 +19,8 @@ from itertools import groupby, pairwise
 from operator import attrgetter
 from pathlib import Path
 
-from vidrisk.infer.folder import writing_to
-from vidrisk.infer.predictions import DIGITS, Prediction, read_predictions
+from vidrisk.infer.folder import refuse_folders_without, replacing
+from vidrisk.infer.predictions import DIGITS, PREDICTIONS, Prediction, read_predictions
 from vidrisk.runtimes.errors import DataError, SettingsError
 
 SEGMENTS = "segments.jsonl"
@@ -167,18 +167,16 @@ def write_segments(out: Path, hysteresis: Hysteresis) -> int:
     """Write ``segments.jsonl`` from ``predictions.jsonl``, whole or not at all; return how many there are.
 
     Raises:
-        DataError: ``predictions.jsonl`` is of another version.
-        VidriskError: the folder holds none, or cannot be written.
+        DataError: the folder holds no ``predictions.jsonl``, or one of another version.
+        VidriskError: the folder cannot be written.
     """
-    path, count = out / SEGMENTS, 0
-    with writing_to(out):
-        new = path.with_name(f"{SEGMENTS}.new")
-        with new.open("wb") as file:
-            for _, windows in groupby(read_predictions(out), key=attrgetter("path")):
-                for segment in segments_from_predictions(windows, hysteresis):
-                    file.write(segment.to_json())
-                    count += 1
-        new.replace(path)
+    refuse_folders_without(out / PREDICTIONS)
+    count = 0
+    with replacing(out / SEGMENTS) as path, path.open("wb") as file:
+        for _, windows in groupby(read_predictions(out), key=attrgetter("path")):
+            for segment in segments_from_predictions(windows, hysteresis):
+                file.write(segment.to_json())
+                count += 1
     return count
 
 

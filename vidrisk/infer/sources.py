@@ -15,6 +15,8 @@ from pathlib import Path
 from vidrisk.frames import is_image, is_video
 from vidrisk.runtimes.errors import DataError
 
+MAX_INT64 = 2**63 - 1
+
 
 @dataclass(frozen=True, repr=False)
 class Inputs:
@@ -30,6 +32,13 @@ class Inputs:
 
     def __repr__(self) -> str:
         return f"Inputs({len(self.paths)} paths, {self.other_files} other files)"
+
+
+def stamp_of(info: os.stat_result) -> tuple[int, int]:
+    """Size and time of change in ns, by which a continued run sees that a file is another one. The time is cut to what a
+    ledger can hold: a camera may date its files into any century.
+    """
+    return info.st_size, info.st_mtime_ns & MAX_INT64
 
 
 def is_media(path: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from vidrisk import __version__
 from vidrisk.infer.classifier import Classifier
-from vidrisk.infer.folder import writing_to
+from vidrisk.infer.folder import replacing
 from vidrisk.infer.ledger import READ_STATES, STATES, Ledger
 from vidrisk.infer.predictions import read_predictions
 from vidrisk.runtimes.errors import DataError
@@ -26,16 +26,22 @@ STAGES = ("decode", "encode", "waiting for decode", "waiting for encode", "head"
 
 
 @dataclass
-class StageTimes:
-    """Seconds per stage. ``decode`` adds up over processes, so it may exceed the wall time; ``encode`` runs beside the rest,
+class Meter:
+    """What a run has done so far: seconds per stage, and counts.
+
+    Seconds of ``decode`` add up over processes, so they may exceed the wall time; ``encode`` runs beside the rest,
     which tells in ``waiting for …`` how long it had nothing else to do.
 
     Attributes:
-        queued: messages of the decode processes that have come and were not taken yet, most of them frames.
+        decoded: messages of a decode process that have come and were not taken yet, most of them frames.
+        batched: frames that wait for their batch to be full.
+        windows: predicted.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    queued: int = 0
+    decoded: int = 0
+    batched: int = 0
+    windows: int = 0
 
     def add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] += seconds
@@ -59,7 +65,7 @@ class Summary:
         predictions: lines of ``predictions.jsonl``; ``labels`` counts them per target and most probable label.
         mean_severity: over all predictions; None where the contract has no severities.
         other_files: files in the given folders that are neither clips nor photos.
-        timings_s: wall seconds, and seconds per stage (see ``StageTimes``).
+        timings_s: wall seconds, and seconds per stage (see ``Meter``).
         targets: labels and severities of the model, in order.
         time: moments and windows; None for photos.
     """
@@ -95,7 +101,7 @@ class Summary:
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def summarize(classifier: Classifier, ledger: Ledger, *, other_files: int, stages: StageTimes, wall_s: float,
+def summarize(classifier: Classifier, ledger: Ledger, *, other_files: int, meter: Meter, wall_s: float,
               files: int, clips: int, time_spec: TimeSpec | None, settings: Mapping[str, Any]) -> Summary:
     """Count the committed contents of an output folder. ``files`` and ``clips`` are those of this run alone."""
     contract = classifier.contract
@@ -114,7 +120,7 @@ def summarize(classifier: Classifier, ledger: Ledger, *, other_files: int, stage
         task=contract.task, inputs=states.total(), states={s: states[s] for s in STATES if states[s]},
         other_files=other_files, predictions=predictions, uncertain=uncertain, labels=labels,
         mean_severity=round(sum(severities) / len(severities), 3) if severities else None,
-        timings_s={"wall": round(wall_s, 3)} | {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
+        timings_s={"wall": round(wall_s, 3)} | {name: round(seconds, 3) for name, seconds in meter.seconds.items()},
         files_per_s=round(files / wall_s, 3), clips_per_s=round(clips / wall_s, 3),
         runtime=classifier.runtime, variant=classifier.variant, provenance=dict(classifier.provenance),
         targets=tuple(target.model_dump(mode="json") for target in contract.targets),
@@ -128,11 +134,8 @@ def write_summary(summary: Summary, out: Path) -> None:
     Raises:
         VidriskError: the folder cannot be written.
     """
-    path = out / SUMMARY
-    with writing_to(out):
-        new = path.with_name(f"{SUMMARY}.new")
+    with replacing(out / SUMMARY) as new:
         new.write_text(summary.to_json() + "\n", encoding="utf-8")
-        new.replace(path)
 
 
 def read_summary(out: str | os.PathLike[str]) -> Summary:

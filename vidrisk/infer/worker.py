@@ -9,11 +9,9 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
-import math
 import os
 import signal
 import socket
-import stat
 import sys
 import time
 from collections import deque
@@ -21,15 +19,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vidrisk.frames import Damage, Frame, FrameWindow, read_frames
 from vidrisk.frames.media import name_of
+from vidrisk.infer.sources import stamp_of
 from vidrisk.infer.static import without_static
 from vidrisk.infer.wire import KnownFrame, Line, ReadSettings, Slots, WindowsKept
 from vidrisk.runtimes.errors import UnreadableError
+
+if TYPE_CHECKING:
+    from vidrisk.cache import ArrayCache
 
 _log = logging.getLogger(__name__)
 
@@ -38,36 +41,35 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass(frozen=True)
 class InputEnd:
-    """What became of an input: its state, the file's size and time of change when it was opened, and its key in the cache."""
+    """What became of an input, and under which key its windows were kept. ``is_starved``: it wants more memory than it may have."""
 
     state: str
     reason: str
-    bytes: int | None
-    mtime_ns: int | None
     decode_s: float
     key: str = ""
+    is_starved: bool = False
 
 
-def read_input(path: str, settings: ReadSettings) -> Iterator[Frame | KnownFrame | FrameWindow | InputEnd]:
+def read_input(path: str, settings: ReadSettings,
+               cache: ArrayCache | None) -> Iterator[Frame | KnownFrame | FrameWindow | InputEnd]:
     """Frames and windows of one input, then its end. Never raises: what goes wrong becomes the state and its reason.
 
     An input that fails after its first windows is ``partial``: what could be read counts.
     """
-    decode_s, windows, key = 0.0, 0, ""
+    decode_s, key = 0.0, ""
     damage: Damage | None = None
-    info: os.stat_result | None = None
-    state, reason = "ok", ""
+    last: FrameWindow | None = None
+    state, reason, is_starved = "ok", "", False
     started_s = time.perf_counter()
     try:
-        info = Path(path).stat()
-        _refuse_folder(path, info)
-        for item in _items(path, settings):
-            if isinstance(item, FrameWindow):
-                windows += 1
-                damage = item.damage if damage is None else damage.with_later(item.damage or Damage())
+        _refuse_folder(path)
+        for item in _items(path, settings, cache):
             if isinstance(item, WindowsKept):
                 key = item.key
                 continue
+            if isinstance(item, FrameWindow):
+                last = item
+                damage = item.damage if damage is None else damage.with_later(item.damage or Damage())
             decode_s += time.perf_counter() - started_s
             yield item
             started_s = time.perf_counter()
@@ -75,33 +77,34 @@ def read_input(path: str, settings: ReadSettings) -> Iterator[Frame | KnownFrame
             state, reason = "partial", str(damage)
     except UnreadableError as error:
         state, reason = error.state, str(error).removeprefix(f"{name_of(path)} ")
+        is_starved = isinstance(error.__cause__, MemoryError)
     except OSError as error:
         state, reason = "skipped", error.strerror or repr(error)
     except MemoryError:
-        state, reason = "too_large", f"it needs more than {settings.max_memory_mb} MB to be decoded"
+        state, reason, is_starved = "too_large", "it does not fit into memory", True
     except Exception as error:  # one file's decoder must not end the run
         _log.debug("reading %r crashed", path, exc_info=True)
         state, reason = "crashed", " ".join(f"{type(error).__name__}: {error}".split())
-    yield InputEnd("partial" if windows and state != "ok" else state, reason, info and info.st_size, info and info.st_mtime_ns,
-                   decode_s + time.perf_counter() - started_s, key)
+    if last and state not in ("ok", "partial"):
+        state, reason = "partial", f"{reason}; read up to {last.end_s or 0:.2f} s"
+    yield InputEnd(state, reason, decode_s + time.perf_counter() - started_s, key, is_starved)
 
 
-def _items(path: str, settings: ReadSettings) -> Iterable[Frame | KnownFrame | FrameWindow | WindowsKept]:
+def _items(path: str, settings: ReadSettings, cache: ArrayCache | None) -> Iterable[Frame | KnownFrame | FrameWindow | WindowsKept]:
     items: Iterable[Frame | FrameWindow] = read_frames(path, settings.pixel, settings.time, decoder=settings.decoder,
                                                        choice=settings.choice)
     if settings.static_levels:
         items = without_static(items, settings.static_levels)
-    if not settings.cache_salt:
+    if cache is None:
         return items
-    from vidrisk.cache import array_cache  # here: it brings what other workers have no use for
-    from vidrisk.infer.feature_cache import through_cache
+    from vidrisk.infer.feature_cache import through_cache  # here: it brings what other workers have no use for
 
-    return through_cache(array_cache(), path, settings.cache_salt, math.prod(settings.pixel.frame_shape), items)
+    return through_cache(cache, path, settings, items)
 
 
-def _refuse_folder(path: str, info: os.stat_result) -> None:
+def _refuse_folder(path: str) -> None:
     """A folder among the inputs is one that could not be listed: say why."""
-    if stat.S_ISDIR(info.st_mode):
+    if Path(path).is_dir():
         with os.scandir(path):
             raise UnreadableError("a folder that could not be listed before", state="skipped")
 
@@ -114,13 +117,22 @@ class _Worker:
         self._slots = Slots(memory, settings.slots, settings.pixel.frame_shape)
         self._free = settings.slots
         self._paths: deque[str] = deque()
+        self._cache: ArrayCache | None = None
+        if settings.cache_salt:
+            from vidrisk.cache import array_cache  # here: it brings what other workers have no use for
+
+            self._cache = array_cache()
 
     def work(self) -> None:
         self._line.send({"ready": True})
         while True:
             while not self._paths:
                 self._receive()
-            for item in read_input(self._paths.popleft(), self._settings):
+            path = self._paths.popleft()
+            self._line.send({"begin": _stamp_of(path)})
+            for item in read_input(path, self._settings, self._cache):
+                if self._line.has_something():
+                    self._receive()
                 self._hand_over(item)
 
     def _hand_over(self, item: Frame | KnownFrame | FrameWindow | InputEnd) -> None:
@@ -132,8 +144,11 @@ class _Worker:
             self._line.send({"features": [item.index, item.time_s, len(item.features)]})
         elif isinstance(item, FrameWindow):
             self._line.send({"window": [item.start_s, item.end_s, item.indices]})
+        elif item.is_starved:
+            self._line.send({"starved": True})
+            raise EOFError  # what a decoder has taken and lost is given back by ending
         else:
-            self._line.send({"end": [item.state, item.reason, item.bytes, item.mtime_ns, item.decode_s, item.key]})
+            self._line.send({"end": [item.state, item.reason, item.decode_s, item.key]})
 
     def _next_slot(self) -> npt.NDArray[np.uint8]:
         while not self._free:
@@ -145,7 +160,18 @@ class _Worker:
         for message in map(json.loads, self._line.receive()):
             if "read" in message:
                 self._paths.append(message["read"])
-            self._free += message.get("free", 0)
+            elif "give back" in message:
+                self._line.send({"given back": len(self._paths)})
+                self._paths.clear()
+            else:
+                self._free += message["free"]
+
+
+def _stamp_of(path: str) -> tuple[int, int] | None:
+    try:
+        return stamp_of(Path(path).stat())
+    except OSError:
+        return None
 
 
 def main(end: str, memory: str, settings_json: str) -> None:
@@ -154,21 +180,21 @@ def main(end: str, memory: str, settings_json: str) -> None:
     Args:
         end, memory: inherited descriptors, of a socket and of the slots.
     """
-    _end_with_parent()
+    end_with_parent()
     line, settings = Line(socket.socket(fileno=int(end))), ReadSettings.from_json(settings_json)
-    _limit_memory(settings.max_memory_mb)
+    limit_memory(settings.max_memory_mb)
     with suppress(EOFError, BrokenPipeError, ConnectionError):  # the run has ended
         _Worker(line, int(memory), settings).work()
     os._exit(0)  # no decoder's clean-up may hang or crash now
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Even a worker that hangs inside a decoder ends with the run: Linux kills it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _limit_memory(megabytes: int) -> None:
+def limit_memory(megabytes: int) -> None:
     """Allocations beyond the limit fail, which decoders report, instead of taking the machine's memory."""
     if sys.platform == "linux":
         import resource

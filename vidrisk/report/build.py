@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 import jinja2
+import numpy as np
 
 from vidrisk.frames.media import name_of
+from vidrisk.frames.sampling import moments_from_window
 from vidrisk.infer.folder import writing_to
 from vidrisk.infer.ledger import READ_STATES
+from vidrisk.infer.predictions import Prediction
+from vidrisk.report.pool import ThumbnailPool
+from vidrisk.report.process import Wish
 from vidrisk.report.results import InputResult, Results, band_from_severity, common_folder, read_results
-from vidrisk.report.thumbnails import Thumbnail, moments_from_prediction, thumbnails_at
+from vidrisk.report.thumbnails import Thumbnail
 from vidrisk.report.timeline import BAR_UNITS, Timeline, read_timelines
 from vidrisk.runtimes.specs import TimeSpec
 
@@ -28,7 +33,6 @@ MAX_TIMELINE_THUMBNAIL_BYTES = 1_900_000  # the same where every card has a time
 MAX_CARD_BYTES = 60_000
 MAX_FRAMES, MIN_FRAMES = 8, 3
 MIN_FRAME_BYTES = 1000
-THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,12 @@ class Card:
 def build_report(out: str | os.PathLike[str]) -> Path:
     """Write ``report.html`` into the output folder of a run that has ended. May be repeated at any time.
 
-    Thumbnails come from the sources; an input that has gone since gets a placeholder.
+    Thumbnails come from the sources, through processes that may allocate what the run's decode processes might. An input that
+    has gone since, or does its decoder harm, gets a placeholder.
 
     Raises:
         DataError: the run has not ended, or its files are of another version.
+        RuntimeFailure: those processes cannot be started.
         VidriskError: the folder holds no run, or cannot be written.
     """
     out = Path(out)
@@ -75,18 +81,35 @@ def _cards(results: Results, out: Path, root: Path) -> list[Card]:
     strip = max(2, frames // 2)  # two of them where there is a timeline
     time_spec = TimeSpec(**results.summary.time) if results.summary.time else None
 
-    def card(result: InputResult) -> Card:
-        prediction = result.prediction
-        timeline = timelines.get(prediction.path)
-        peaks_s = timeline.peak_moments_s[:strip] if timeline else []
-        moments_s = moments_from_prediction(prediction, time_spec, strip if timeline else frames)
-        thumbnails = thumbnails_at(prediction.path, [*moments_s, *peaks_s], max_bytes)
-        band = None if prediction.severity is None else band_from_severity(prediction.severity)
-        return Card(_name(prediction.path, root), result, band, thumbnails[:len(moments_s)], timeline,
-                    thumbnails[len(moments_s):])
+    def moments_s(result: InputResult) -> tuple[list[float], list[float]]:
+        timeline = timelines.get(result.prediction.path)
+        return (moments_from_prediction(result.prediction, time_spec, strip if timeline else frames),
+                timeline.peak_moments_s[:strip] if timeline else [])
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(card, results.gallery))
+    def card(result: InputResult, thumbnails: tuple[Thumbnail, ...]) -> Card:
+        prediction = result.prediction
+        shown = len(moments_s(result)[0])
+        band = None if prediction.severity is None else band_from_severity(prediction.severity)
+        return Card(_name(prediction.path, root), result, band, thumbnails[:shown], timelines.get(prediction.path),
+                    thumbnails[shown:])
+
+    wishes = [Wish(result.prediction.path, tuple(chain(*moments_s(result))), max_bytes) for result in results.gallery]
+    with ThumbnailPool(int(results.summary.settings["max_memory_mb"])) as pool:
+        return [card(*pair) for pair in zip(results.gallery, pool.read(wishes), strict=True)]
+
+
+def moments_from_prediction(prediction: Prediction, time_spec: TimeSpec | None, most: int) -> list[float]:
+    """The moments that the time spec takes of the prediction's window, or ``most`` of them, evenly; of a photo the only one.
+
+    What a video shows at these is what the model saw, unless it was given keyframes alone: then it saw the last one before.
+    """
+    if prediction.start_s is None or prediction.end_s is None:
+        return [0.0]
+    time_spec = time_spec or TimeSpec(frames=1)
+    window_s = time_spec.window_s or prediction.end_s - prediction.start_s
+    moments_s = moments_from_window(prediction.start_s, window_s, time_spec.frames)
+    chosen = np.linspace(0, len(moments_s) - 1, min(most, len(moments_s))).round().astype(int)
+    return [float(moment_s) for moment_s in moments_s[chosen]]
 
 
 def _name(path: str, root: Path) -> str:

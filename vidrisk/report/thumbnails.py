@@ -1,4 +1,7 @@
-"""Small pictures of an input, read again from its source at the moments that are to be shown, and at no others."""
+"""Small pictures of an input, read again from its source at the moments that are to be shown, and at no others.
+
+Decoders run here, so this is for processes that may crash and hang: see ``pool``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import base64
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +20,9 @@ from PIL import Image
 from vidrisk.frames.geometry import PAD_GREY, pixels_from_image
 from vidrisk.frames.media import check_file, is_image
 from vidrisk.frames.photos import pixels_from_photo
-from vidrisk.frames.sampling import indices_from_moments, moments_from_window
+from vidrisk.frames.sampling import indices_from_moments
 from vidrisk.frames.video_pyav import PyAVSource
-from vidrisk.infer.predictions import Prediction
-from vidrisk.runtimes.specs import PixelSpec, TimeSpec
+from vidrisk.runtimes.specs import PixelSpec
 
 _log = logging.getLogger(__name__)
 
@@ -33,36 +35,35 @@ MAX_SHRINK = 0.3
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A WebP picture as a data URI. ``time_s`` is None for photos."""
+    """A picture. ``webp`` is its file in base64, ``time_s`` is None for photos."""
 
-    uri: str
+    webp: str
     width: int
     height: int
     time_s: float | None
 
-
-def moments_from_prediction(prediction: Prediction, time_spec: TimeSpec | None, most: int) -> list[float]:
-    """The moments that the model looked at, or ``most`` of them, evenly; of a photo the only one."""
-    if prediction.start_s is None or prediction.end_s is None:
-        return [0.0]
-    time_spec = time_spec or TimeSpec(frames=1)
-    window_s = time_spec.window_s or prediction.end_s - prediction.start_s
-    moments_s = moments_from_window(prediction.start_s, window_s, time_spec.frames)
-    chosen = np.linspace(0, len(moments_s) - 1, min(most, len(moments_s))).round().astype(int)
-    return [float(moment_s) for moment_s in moments_s[chosen]]
+    @property
+    def uri(self) -> str:
+        return f"data:image/webp;base64,{self.webp}"
 
 
-def thumbnails_at(path: str, moments_s: Sequence[float], max_bytes: int) -> tuple[Thumbnail, ...]:
+def thumbnails_at(path: str, moments_s: Sequence[float], max_bytes: int,
+                  on_frame: Callable[[], None] = lambda: None) -> tuple[Thumbnail, ...]:
     """One picture per moment, in at most ``max_bytes`` together (before base64). A photo is the same at every moment.
 
-    Empty when the source has gone or can no longer be read.
+    Empty when the source has gone or can no longer be read. ``on_frame`` is called after every frame of a video.
+
+    Raises:
+        MemoryError: it needs more than there is.
     """
     max_bytes //= len(moments_s)
     side_px = min(MAX_SIDE_PX, math.ceil(math.sqrt(2 * max_bytes / BYTES_PER_PIXEL)))
     try:
         # "pad" keeps the aspect; the padding is cut off again.
-        frames, times_s = _frames_at(Path(path), moments_s, PixelSpec(side_px, side_px, resize="pad"))
-    except Exception:  # the file may have become anything since; the page must not fail because of it
+        frames, times_s = _frames_at(Path(path), moments_s, PixelSpec(side_px, side_px, resize="pad"), on_frame)
+    except Exception as error:  # the file may have become anything since
+        if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+            raise MemoryError from error
         _log.debug("no thumbnail of %r", path, exc_info=True)
         return ()
     return tuple(_thumbnail(frame, time_s, max_bytes)
@@ -71,15 +72,15 @@ def thumbnails_at(path: str, moments_s: Sequence[float], max_bytes: int) -> tupl
 
 def without_padding(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Cut the rows and columns at the edges that are padding in every one of the frames ``(T, H, W, 3)``."""
-    content = (frames != PAD_GREY).any(axis=(0, 3))
+    content = (frames != PAD_GREY).any(axis=0).any(axis=2)
     rows, columns = np.flatnonzero(content.any(axis=1)), np.flatnonzero(content.any(axis=0))
     if not len(rows):
         return frames
     return frames[:, rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
 
 
-def _frames_at(path: Path, moments_s: Sequence[float],
-               pixel: PixelSpec) -> tuple[npt.NDArray[np.uint8], list[float | None]]:
+def _frames_at(path: Path, moments_s: Sequence[float], pixel: PixelSpec,
+               on_frame: Callable[[], None]) -> tuple[npt.NDArray[np.uint8], list[float | None]]:
     """The frames shown at the moments, uint8 ``(T, H, W, 3)``, and when each begins; what lies between is not decoded."""
     check_file(path)
     if is_image(path):
@@ -87,8 +88,10 @@ def _frames_at(path: Path, moments_s: Sequence[float],
     with PyAVSource(path) as source:
         times_s = source.timeline.times_s
         indices = indices_from_moments(np.asarray(moments_s, np.float64), times_s).tolist()
-        shown = {frame.index: (pixels_from_image(Image.fromarray(frame.rgb), pixel), float(times_s[frame.shown]))
-                 for frame in source.frames_at(sorted(set(indices)))}
+        shown = {}
+        for frame in source.frames_at(sorted(set(indices))):
+            shown[frame.index] = pixels_from_image(Image.fromarray(frame.rgb), pixel), float(times_s[frame.shown])
+            on_frame()
     return np.stack([shown[index][0] for index in indices]), [shown[index][1] for index in indices]
 
 
@@ -101,5 +104,5 @@ def _thumbnail(frame: npt.NDArray[np.uint8], time_s: float | None, max_bytes: in
         image.resize(size, Image.Resampling.BILINEAR).save(buffer, "WEBP", quality=QUALITY, method=2)
         if buffer.tell() <= max_bytes or max(size) <= MIN_SIDE_PX:
             encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-            return Thumbnail(f"data:image/webp;base64,{encoded}", *size, time_s)
+            return Thumbnail(encoded, *size, time_s)
         scale *= max(MAX_SHRINK, MARGIN * math.sqrt(max_bytes / buffer.tell()))

@@ -11,9 +11,10 @@ import pytest
 from numbered_clips import number_in_picture, numbered_picture, write_clip
 from PIL import Image
 
-from vidrisk.cache import ArrayCache, content_digest
+from vidrisk.cache import ArrayCache
 from vidrisk.frames import Clip, read_clips
 from vidrisk.frames.cached import CachedClips
+from vidrisk.runtimes.bundle import sha256_of
 from vidrisk.runtimes.contract import Contract, Target
 from vidrisk.runtimes.errors import UnreadableError
 from vidrisk.runtimes.specs import PixelSpec, TimeSpec
@@ -75,7 +76,7 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path, decoded: list[Path]) 
         Image.fromarray(numbered_picture(number, 64, 48)).save(path)
         os.utime(path, (number, number))
         assert number_in_picture(clips.frames(path, 1)[0]) == number
-        assert clips.digest(path) == content_digest(path)
+        assert clips.digest(path) == sha256_of(path)
     assert decoded == [path, path]
 
 

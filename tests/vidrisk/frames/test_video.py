@@ -191,8 +191,8 @@ def test_garbage_in_the_middle_costs_only_its_moments(tmp_path: Path) -> None:
     clip = read_one(path, TimeSpec(24))
     numbers = numbers_in(clip)
     assert numbers[:6] == [2, 6, 10, 14, 18, 22] and numbers[-6:] == [74, 78, 82, 86, 90, 94]
-    assert clip.damage is not None and clip.damage.cut is None and 0 < clip.damage.moments <= 4
-    assert 1.0 < clip.damage.first_s <= clip.damage.last_s < 2.6 and "the file ends" not in str(clip.damage)
+    assert clip.damage is not None and clip.damage.cut_s is None and clip.damage.lost_s is not None
+    assert 1.0 < clip.damage.lost_s[0] <= clip.damage.lost_s[1] < 2.6 and "the file ends" not in str(clip.damage)
     assert len(clip.time_s) - len(set(clip.time_s.tolist())) <= 3
 
 

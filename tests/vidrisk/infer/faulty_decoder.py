@@ -19,7 +19,7 @@ if "vidrisk.infer.worker" in pathlib.Path("/proc/self/cmdline").read_text():
     import numpy as np
     import vidrisk.infer.worker as worker
 
-    read_frames = worker.read_frames
+    read_frames, leaked = worker.read_frames, []
 
     def faulty(path, *specs, **options):
         path = pathlib.Path(path)
@@ -32,11 +32,17 @@ if "vidrisk.infer.worker" in pathlib.Path("/proc/self/cmdline").read_text():
             time.sleep(1000)
         if "hungry" in path.name:
             np.ones(1 << 40, np.uint8)
+        if "leak" in path.name:
+            leaked.append(np.ones(30 << 20, np.uint8))
         if "exit" in path.name:
             os._exit(7)
-        if "astray" in path.name:
-            os.write(int(sys.argv[1]), b"no message\\n")
+        if "astray" in path.name:  # what it says is in the file
+            os.write(int(sys.argv[1]), path.read_bytes() + b"\\n")
             time.sleep(1000)
+        if "shrinks" in path.name:
+            os.ftruncate(int(sys.argv[2]), 0)
+        if "slow" in path.name:
+            time.sleep(0.5)
         if "typeerror" in path.name:
             raise TypeError("unsupported\\nthing")
         for item in read_frames(path, *specs, **options):

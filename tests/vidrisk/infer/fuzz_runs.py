@@ -2,47 +2,96 @@
 
 from __future__ import annotations
 
-import itertools
+import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from colour import ACTION, colour_classifier
 from mutants import mutants
-from tiny_media import tiny_media
 
+from vidrisk.frames.media import MEDIA_SUFFIXES
+from vidrisk.infer import pipeline
+from vidrisk.infer.decode import Read, ReadAgain, ReadEnd
+from vidrisk.infer.encode import encode_frames
 from vidrisk.infer.ledger import read_ledger
 from vidrisk.infer.pipeline import InferSettings, run_inference
 from vidrisk.infer.predictions import read_predictions
 from vidrisk.infer.sources import find_inputs
 
 FILE_TIMEOUT_S = 5.0
+MAX_SILENCE_S = FILE_TIMEOUT_S + 5.0  # a worker is killed, and the next one starts
 MAX_MEMORY_MB = 512
+MAX_ORIGINAL_BYTES = 2_000_000
+ORIGINALS_PER_KIND = 4
 
 
-def write_mutants(folder: Path, count: int, seed: int) -> None:
-    """``count`` damaged copies of one tiny file of every kind, under the suffix of the original."""
-    (folder / "good").mkdir(parents=True)
-    (folder / "bad").mkdir()
-    originals = tiny_media(folder / "good")
-    suffixes = [path.suffix for path in originals.values()]
-    contents = [path.read_bytes() for path in originals.values()]
+def real_media(folder: Path, seed: int) -> list[Path]:
+    """A few small clips and photos, of every sub-folder and suffix below a folder."""
+    kinds = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file() and path.stat().st_size < MAX_ORIGINAL_BYTES:
+            kinds[path.relative_to(folder).parts[:-1][:1], path.suffix].append(path)
+    chance = random.Random(seed)
+    return [path for kind in kinds.values() for path in chance.sample(kind, min(len(kind), ORIGINALS_PER_KIND))]
+
+
+def write_mutants(folder: Path, originals: Sequence[Path], count: int, seed: int) -> None:
+    """``count`` damaged copies of the originals in turn, under their suffixes."""
+    folder.mkdir(parents=True)
+    contents = [path.read_bytes() for path in originals]
     for number, (name, content) in enumerate(mutants(contents, count, seed)):
-        (folder / "bad" / f"{name}{suffixes[number % len(suffixes)]}").write_bytes(content)
+        (folder / f"{name}{originals[number % len(originals)].suffix}").write_bytes(content)
 
 
-def run_over(folder: Path, out: Path) -> tuple[Counter[str], float]:
-    """Ledger states, and the longest time in seconds between two inputs that ended.
+@dataclass
+class Watch:
+    """What a run over damaged media did.
+
+    Attributes:
+        states: of the ledger, counted per folder.
+        silence_s: the longest time in which its only decode worker said nothing, or there was none.
+        slowest_s: the longest time that an input was in the worker's hands, and which one.
+    """
+
+    states: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    silence_s: float = 0.0
+    slowest_s: tuple[float, str] = (0.0, "")
+
+    def over(self, reads: Iterable[Read]) -> Iterator[Read]:
+        """What the worker says, in its order."""
+        began_s = heard_s = time.monotonic()
+        for read in reads:
+            now_s = time.monotonic()
+            self.silence_s, heard_s = max(self.silence_s, now_s - heard_s), now_s
+            if isinstance(read, ReadAgain | ReadEnd):
+                name = Path(read.row.path).name if isinstance(read, ReadEnd) else f"row {read.row_id}"
+                self.slowest_s, began_s = max(self.slowest_s, (now_s - began_s, name)), now_s
+            yield read
+
+
+def run_over(folder: Path, out: Path) -> Watch:
+    """Predict the files of a folder's sub-folders with one decode worker: a second one would hide how long one is held up.
 
     Raises:
-        AssertionError: an input without a row, or a row without its predictions.
+        AssertionError: an input without a row, or a row without its reason or its predictions.
     """
-    ended_s = [time.monotonic()]
-    settings = InferSettings(window_s=1.0, stride_s=0.5, workers=2, file_timeout_s=FILE_TIMEOUT_S, max_memory_mb=MAX_MEMORY_MB)
-    with colour_classifier(ACTION) as classifier:
-        run_inference(classifier, find_inputs([folder / "bad"]), out, settings, lambda _: ended_s.append(time.monotonic()))
+    watch = Watch()
+
+    def watched(reads: Iterable[Read], *rest: Any) -> Any:
+        return encode_frames(watch.over(reads), *rest)
+
+    settings = InferSettings(window_s=1.0, stride_s=0.5, workers=1, file_timeout_s=FILE_TIMEOUT_S, max_memory_mb=MAX_MEMORY_MB)
+    with colour_classifier(ACTION) as classifier, mock.patch.object(pipeline, "encode_frames", watched):
+        run_inference(classifier, find_inputs([folder]), out, settings)
     rows = read_ledger(out)
-    assert {row.path for row in rows} == {str(path) for path in (folder / "bad").iterdir()}
+    assert Counter(row.path for row in rows) == Counter(str(path) for path in folder.glob("*/*"))
     assert all(row.state == "ok" or row.reason for row in rows)
     assert Counter(p.path for p in read_predictions(out)) == {row.path: row.predictions for row in rows if row.predictions}
-    return Counter(row.state for row in rows), max(later - earlier for earlier, later in itertools.pairwise(ended_s))
+    for row in rows:
+        watch.states[Path(row.path).parent.name][row.state] += 1
+    return watch

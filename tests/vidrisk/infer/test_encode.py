@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidrisk.infer.decode import Read, ReadAgain, ReadEnd, ReadFrame, ReadWindow
-from vidrisk.infer.encode import Encoded, EncodedWindow, encode_frames
-from vidrisk.infer.feature_cache import EncodedFrames
+from vidrisk.infer.encode import Encoded, EncodedFrames, EncodedWindow, encode_frames
 from vidrisk.infer.ledger import Row
-from vidrisk.infer.summary import StageTimes
+from vidrisk.infer.summary import Meter
 
 T = ACTION.frames
 
@@ -61,7 +60,7 @@ def run(reads: list[Read], batch_frames: int, sizes: list[int] | None = None, si
                 yield read
 
     with colour_classifier(ACTION, batch_sizes=sizes) as classifier:
-        batches = encode_frames(overwritten(), classifier, batch_frames, StageTimes(), [sink] if sink else [])
+        batches = encode_frames(overwritten(), classifier, batch_frames, Meter(), [sink] if sink else [])
         return [item for batch in batches for item in batch]
 
 
@@ -129,4 +128,4 @@ def test_an_engine_that_fails_ends_the_stage() -> None:
     with colour_classifier(ACTION) as classifier:
         classifier.close()
         with pytest.raises(Exception, match="closed"):
-            list(encode_frames(reads_of(0, 9, 1), classifier, 4, StageTimes()))
+            list(encode_frames(reads_of(0, 9, 1), classifier, 4, Meter()))

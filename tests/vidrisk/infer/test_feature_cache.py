@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,8 +93,17 @@ def test_windows_come_behind_their_frames(media: Path, tmp_path: Path, cache: Ar
     path, settings = str(media / "long.mp4"), InferSettings(window_s=1.0, stride_s=0.25).time_from_contract(ACTION)
     run(media, tmp_path / "first", stride_s=0.25)
     read = [item if isinstance(item, FrameWindow) else item.index for item in read_frames(path, ACTION.pixel, settings)]
-    salt = InferSettings(window_s=1.0, stride_s=0.25, feature_cache=True).for_reading(colour_classifier(ACTION)).cache_salt
-    replayed = [item.index if isinstance(item, KnownFrame) else item for item in through_cache(cache, path, salt, 4096, ())]
+    reading = InferSettings(window_s=1.0, stride_s=0.25, feature_cache=True).for_reading(colour_classifier(ACTION))
+    replayed = [item.index if isinstance(item, KnownFrame) else item for item in through_cache(cache, path, reading, ())]
     assert replayed == read
-    missed = list(through_cache(cache, path, salt, 4, read_frames(path, ACTION.pixel, settings)))
-    assert isinstance(missed[-1], WindowsKept)  # features larger than a slot
+    missed = list(through_cache(cache, path, replace(reading, features=7), read_frames(path, ACTION.pixel, settings)))
+    assert isinstance(missed[-1], WindowsKept)  # features of another width
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_kept(media: Path, cache: ArrayCache) -> None:
+    path = media / "0.png"
+    reading = InferSettings(feature_cache=True).for_reading(colour_classifier(ACTION))
+    items = through_cache(cache, str(path), reading, read_frames(path, ACTION.pixel, ACTION.time))
+    next(items)
+    write_photo(path, "blue", size=(50, 50))
+    assert not any(isinstance(item, WindowsKept) for item in items)

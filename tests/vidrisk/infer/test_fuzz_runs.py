@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import fuzz_runs
 import pytest
+from small_media import write_photo, write_video
+from tiny_media import tiny_media
+
+from vidrisk.infer.decode import Read, ReadAgain, ReadWindow
 
 
 @pytest.mark.slow
 def test_damaged_media_end_in_the_ledger(tmp_path: Path) -> None:
-    fuzz_runs.write_mutants(tmp_path, count=240, seed=1)
-    states, longest_s = fuzz_runs.run_over(tmp_path, tmp_path / "out")
-    assert states.total() == 240 and "pending" not in states
+    (tmp_path / "good").mkdir()
+    originals = list(tiny_media(tmp_path / "good").values())
+    fuzz_runs.write_mutants(tmp_path / "bad" / "tiny", originals, count=240, seed=1)
+    found = fuzz_runs.run_over(tmp_path / "bad", tmp_path / "out")
+    states = found.states["tiny"]
+    assert found.states.keys() == {"tiny"} and states.total() == 240 and "pending" not in states
     assert min(states["ok"], states["corrupt"], states["partial"]) >= 5, states  # else the mutants are too mild, or too wild
-    assert longest_s < 4 * fuzz_runs.FILE_TIMEOUT_S
+    assert 0 < found.silence_s < fuzz_runs.MAX_SILENCE_S
+
+
+def test_originals_are_a_few_of_every_kind(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder / "below").mkdir(parents=True)
+        for number in range(6):
+            write_photo(tmp_path / folder / "below" / f"{number}.png")
+        write_video(tmp_path / folder / "clip.mp4")
+        (tmp_path / folder / "notes.txt").touch()
+        (tmp_path / folder / "large.mp4").write_bytes(bytes(fuzz_runs.MAX_ORIGINAL_BYTES))
+    found = fuzz_runs.real_media(tmp_path, seed=1)
+    kinds = [(path.relative_to(tmp_path).parts[0], path.suffix) for path in found]
+    assert sorted(kinds) == sorted([("one", ".png"), ("two", ".png")] * fuzz_runs.ORIGINALS_PER_KIND
+                                   + [("one", ".mp4"), ("two", ".mp4")])
+    assert len(set(found)) == len(found) and not [path for path in found if path.stem == "large"]
+    assert found == fuzz_runs.real_media(tmp_path, seed=1) != fuzz_runs.real_media(tmp_path, seed=2)
+
+
+def test_silence_is_noticed() -> None:
+    def reads() -> Iterator[Read]:
+        for row_id, seconds in ((1, 0.0), (2, 0.2), (3, 0.05)):
+            for _ in range(2):
+                time.sleep(seconds)
+                yield ReadWindow(row_id, 0.0, 1.0, (0,))
+            yield ReadAgain(row_id)
+
+    watch = fuzz_runs.Watch()
+    assert list(watch.over(reads())) == list(reads())
+    assert 0.2 <= watch.silence_s < watch.slowest_s[0] >= 0.4 and watch.slowest_s[1] == "row 2"

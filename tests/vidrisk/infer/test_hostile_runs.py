@@ -6,6 +6,7 @@ import datetime as time_of_day
 import itertools
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import faulty_decoder
@@ -99,6 +100,17 @@ def test_a_run_is_not_continued_with_other_settings(changed: dict[str, object], 
     settings = InferSettings(workers=2, resume=True, **changed)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="resume with what it was started with"):
         run_inference(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", settings)
+
+
+def test_a_raised_limit_gives_files_another_chance(media: Path, tmp_path: Path) -> None:
+    write_photo(media / "large.png", size=(9000, 9000))
+    tight = replace(SETTINGS, max_memory_mb=200)
+    run_inference(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", tight)
+    assert states(tmp_path / "out") == {"ok": 15, "too_large": 1}
+    run_inference(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", replace(tight, resume=True))
+    assert states(tmp_path / "out") == {"ok": 15, "too_large": 1}
+    run_inference(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", RESUMED)
+    assert states(tmp_path / "out") == {"ok": 16}
 
 
 def test_every_way_to_end_in_one_run(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

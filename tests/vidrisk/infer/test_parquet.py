@@ -128,6 +128,12 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [PREDICTIONS]
 
 
+def test_a_folder_without_predictions(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no predictions\.jsonl of a run; fix: vidrisk infer"):
+        write_parquet(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtra, match=r"pip install 'vidrisk\[parquet\]'"):

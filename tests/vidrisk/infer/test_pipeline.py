@@ -203,7 +203,7 @@ def test_progress_counts_the_whole_folder(media: Path, tmp_path: Path) -> None:
     (media / "bad.png").write_bytes(b"bad")
     seen: list[Progress] = []
     run_inference(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", SETTINGS, on_progress=seen.append)
-    assert [p.files for p in seen] == list(range(1, 16))
+    assert sorted({p.files for p in seen} - {0}) == list(range(1, 16))
     assert replace(seen[-1], pace=None) == Progress(files=15, files_total=15, files_failed=1, clips=14)
     pace = seen[-1].pace
     assert pace and pace.files_per_s > 0 and pace.bottleneck in ("decode", "encode", "head", "write")

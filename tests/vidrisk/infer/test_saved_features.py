@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vidrisk.infer.ledger import Ledger
-from vidrisk.infer.saved_features import FeatureFile, features_of, features_path, read_features
+from vidrisk.infer.decode import ReadEnd
+from vidrisk.infer.encode import EncodedFrames
+from vidrisk.infer.ledger import READ_STATES, Ledger, Row
+from vidrisk.infer.saved_features import FeatureFile, SavedFeatures, features_of, features_path, read_features
 from vidrisk.runtimes.errors import DataError, SpecError
 
 ROOT = Path(__file__).parents[3]
@@ -145,6 +148,31 @@ def test_a_damaged_file_is_said(tmp_path: Path, damage: bytes | str | npt.NDArra
         path.write_bytes(path.read_bytes()[:300] if isinstance(damage, str) else damage)
     with pytest.raises(DataError, match=r"00000001\.npy cannot be read"):
         read_features(tmp_path, 1)
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["read nothing", "read a part"])
+@pytest.mark.parametrize("state", ["ok", "partial", "corrupt", "skipped", "timeout"])
+def test_an_input_that_is_done_again_keeps_nothing_of_before(tmp_path: Path, state: str, is_begun: bool) -> None:
+    save(features_path(tmp_path, 1), frames(3))
+    with closing(SavedFeatures(tmp_path)) as saved:
+        if is_begun or state in READ_STATES:
+            features, time_s = frames(2)
+            saved.append(1, EncodedFrames(np.arange(2), time_s, features))
+        saved.finish(ReadEnd(Row(1, "/a.mp4", state), 0.0))
+    if state in READ_STATES:
+        assert len(read_features(tmp_path, 1)[0]) == 2
+    else:
+        with pytest.raises(DataError, match="no features of row 1"):
+            read_features(tmp_path, 1)
+    assert len(list((tmp_path / "features").iterdir())) == (state in READ_STATES)
+
+
+def test_an_input_that_is_read_again_or_not_ended_keeps_what_was(tmp_path: Path) -> None:
+    save(features_path(tmp_path, 1), frames(3))
+    with closing(SavedFeatures(tmp_path)) as saved:
+        saved.discard(1)
+        saved.append(1, EncodedFrames(np.arange(2), frames(2)[1], frames(2)[0]))
+    assert len(read_features(tmp_path, 1)[0]) == 3 and len(list((tmp_path / "features").iterdir())) == 1
 
 
 def test_features_of_a_run_come_with_their_paths(tmp_path: Path) -> None:

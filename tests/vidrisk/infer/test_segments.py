@@ -19,7 +19,7 @@ from vidrisk.infer.segments import (
     segments_from_predictions,
     write_segments,
 )
-from vidrisk.runtimes.errors import DataError, SettingsError, VidriskError
+from vidrisk.runtimes.errors import DataError, SettingsError
 from vidrisk.runtimes.specs import TimeSpec
 
 LABELS = ("a", "b", "c")
@@ -221,8 +221,11 @@ def test_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"predictions\.jsonl"):
         write_segments(tmp_path, DEFAULT)
     assert (tmp_path / SEGMENTS).read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["predictions.jsonl", SEGMENTS]
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(VidriskError, match="cannot write"):
-        write_segments(tmp_path / "nowhere", DEFAULT)
+@pytest.mark.parametrize("name", [".", "nowhere"])
+def test_a_folder_without_predictions(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"holds no predictions\.jsonl of a run; fix: vidrisk infer"):
+        write_segments(tmp_path / name, DEFAULT)
+    assert not list(tmp_path.iterdir())

@@ -14,16 +14,19 @@ from small_media import write_photo, write_video
 
 from vidrisk.infer.folder import LEDGER
 from vidrisk.infer.pipeline import InferSettings, run_inference
-from vidrisk.infer.predictions import read_predictions
+from vidrisk.infer.predictions import Prediction, read_predictions
 from vidrisk.infer.segments import SEGMENTS, Hysteresis, write_segments
 from vidrisk.infer.sources import find_inputs
 from vidrisk.report import build_report
+from vidrisk.report.build import moments_from_prediction
 from vidrisk.report.results import MAX_CARDS
 from vidrisk.runtimes.contract import Contract, Target
 from vidrisk.runtimes.errors import DataError, VidriskError
+from vidrisk.runtimes.specs import TimeSpec
 
 MAX_PAGE_BYTES = 5_000_000
 THRESHOLDS = Hysteresis(0.5, 0.35)
+WINDOW = Prediction("/v.mp4", 2.0, 4.0, "a", 1.0, False, None, None, None, {"action": {"a": 1.0}})
 
 
 def run(contract: Contract, folder: Path, out: Path, **settings: float) -> str:
@@ -256,3 +259,13 @@ def test_bounded_galleries_of_actions_keep_sure_examples_of_every_class(
     write_photo(folder / "green.png", "green")
     shown = cards(run(ACTION, folder, tmp_path / "out"))
     assert len(shown) == 8 and "green.png" in shown and shown[0].startswith("grey")
+
+
+def test_moments_are_those_of_the_window() -> None:
+    assert moments_from_prediction(WINDOW, TimeSpec(4, 2.0, 1.0), 8) == [2.25, 2.75, 3.25, 3.75]
+    assert moments_from_prediction(WINDOW, TimeSpec(4, 2.0, 1.0), 2) == [2.25, 3.75]
+    assert moments_from_prediction(WINDOW, TimeSpec(2), 8) == [2.5, 3.5]
+    assert moments_from_prediction(WINDOW, None, 8) == [3.0]
+    assert moments_from_prediction(replace(WINDOW, start_s=None, end_s=None), TimeSpec(4), 8) == [0.0]
+    cut = replace(WINDOW, end_s=3.0)  # the last window of a video keeps its rate
+    assert moments_from_prediction(cut, TimeSpec(4, 2.0, 1.0), 8) == [2.25, 2.75, 3.25, 3.75]

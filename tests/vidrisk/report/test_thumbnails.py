@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,12 @@ from PIL import Image
 from small_media import write_photo
 
 from vidrisk.frames.video_pyav import PyAVSource
-from vidrisk.infer.predictions import Prediction
-from vidrisk.report.thumbnails import Thumbnail, moments_from_prediction, thumbnails_at
-from vidrisk.runtimes.specs import TimeSpec
-
-WINDOW = Prediction("/v.mp4", 2.0, 4.0, "a", 1.0, False, None, None, None, {"action": {"a": 1.0}})
+from vidrisk.report.thumbnails import Thumbnail, thumbnails_at
 
 
 def picture(thumbnail: Thumbnail) -> np.ndarray:
-    data = base64.b64decode(thumbnail.uri.removeprefix("data:image/webp;base64,"))
-    with Image.open(io.BytesIO(data)) as image:
+    assert thumbnail.uri == f"data:image/webp;base64,{thumbnail.webp}"
+    with Image.open(io.BytesIO(base64.b64decode(thumbnail.webp))) as image:
         assert image.size == (thumbnail.width, thumbnail.height)
         return np.asarray(image.convert("RGB"))
 
@@ -54,7 +49,7 @@ def test_all_pictures_stay_in_the_budget(moments: int, tmp_path: Path) -> None:
     Image.fromarray(noise).save(tmp_path / "noise.png")
     thumbnails = thumbnails_at(str(tmp_path / "noise.png"), [0.0] * moments, 12_000)
     assert len(thumbnails) == moments
-    assert sum(len(base64.b64decode(thumbnail.uri.partition(",")[2])) for thumbnail in thumbnails) <= 12_000
+    assert sum(len(base64.b64decode(thumbnail.webp)) for thumbnail in thumbnails) <= 12_000
 
 
 def test_photos_have_no_time_and_keep_their_aspect(tmp_path: Path) -> None:
@@ -66,13 +61,3 @@ def test_a_file_that_has_gone_or_broken_has_none(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     assert thumbnails_at(str(tmp_path / "gone.mp4"), [0.0], 10_000) == ()
     assert thumbnails_at(str(tmp_path / "broken.mp4"), [0.0], 10_000) == ()
-
-
-def test_moments_are_those_that_the_model_saw() -> None:
-    assert moments_from_prediction(WINDOW, TimeSpec(4, 2.0, 1.0), 8) == [2.25, 2.75, 3.25, 3.75]
-    assert moments_from_prediction(WINDOW, TimeSpec(4, 2.0, 1.0), 2) == [2.25, 3.75]
-    assert moments_from_prediction(WINDOW, TimeSpec(2), 8) == [2.5, 3.5]
-    assert moments_from_prediction(WINDOW, None, 8) == [3.0]
-    assert moments_from_prediction(replace(WINDOW, start_s=None, end_s=None), TimeSpec(4), 8) == [0.0]
-    cut = replace(WINDOW, end_s=3.0)  # the last window of a video keeps its rate
-    assert moments_from_prediction(cut, TimeSpec(4, 2.0, 1.0), 8) == [2.25, 2.75, 3.25, 3.75]

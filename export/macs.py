@@ -1,0 +1,77 @@
+"""How much a graph computes: the multiply-accumulates of one sample, counted from its shapes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from math import prod
+
+import onnx
+from onnx import shape_inference
+
+log = logging.getLogger(__name__)
+
+Shape = tuple[int, ...]
+
+
+def macs_from_onnx(model: onnx.ModelProto) -> int | None:
+    """Multiply-accumulates of convolutions and matrix products, products of two activations included, for a batch of 1.
+
+    Every named axis of the inputs is taken as 1. A Q/DQ graph counts as its floating-point original does. Element-wise work,
+    normalisation and pooling are left out, as is usual.
+
+    Returns:
+        The sum over the graph's nodes; None when the shapes of one cannot be inferred.
+    """
+    shapes = _shapes_of_one_sample(model)
+    total = 0
+    for node in model.graph.node:
+        count = COUNTERS.get(node.op_type)
+        if count is None:
+            continue
+        try:
+            total += count([shapes[name] for name in node.input[:2]], shapes[node.output[0]])
+        except KeyError as error:
+            log.info("%s: the shape of %s is unknown, so multiply-accumulates are not counted", node.name, error)
+            return None
+    return total
+
+
+def _shapes_of_one_sample(model: onnx.ModelProto) -> dict[str, Shape]:
+    """Shapes of all tensors that are known in full, by name."""
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    for value in (*single.graph.input, *single.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_value = 1  # replaces the name
+    del single.graph.value_info[:]  # those of the dynamic batch
+    graph = shape_inference.infer_shapes(single, data_prop=True).graph
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+              for value in (*graph.input, *graph.value_info, *graph.output)}
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    return {name: tuple(shape) for name, shape in shapes.items() if all(shape)}
+
+
+def _conv(inputs: Sequence[Shape], output: Shape) -> int:
+    """Each output element sums over its group's channels and the kernel: all of the weight ``(O, I / groups, …)`` but O."""
+    return prod(output) * prod(inputs[1][1:])
+
+
+def _conv_transpose(inputs: Sequence[Shape], output: Shape) -> int:
+    """Each input element is spread over all of the weight ``(I, O / groups, …)`` but I."""
+    return prod(inputs[0]) * prod(inputs[1][1:])
+
+
+def _gemm(inputs: Sequence[Shape], output: Shape) -> int:
+    """``(M, N)`` from a first matrix of M x K elements, transposed or not."""
+    return prod(inputs[0]) * output[1]
+
+
+def _matmul(inputs: Sequence[Shape], output: Shape) -> int:
+    """Each output element is a product of two vectors as long as the last axis of the first matrix."""
+    return prod(output) * inputs[0][-1]
+
+
+COUNTERS: dict[str, Callable[[Sequence[Shape], Shape], int]] = {
+    "Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul}

@@ -1,0 +1,144 @@
+"""A candidate alone in a process of its own: whether it runs here at all, and how much memory that process needs.
+
+    python -m vidrisk.bench.alone BUNDLE RUNTIME VARIANT THREADS      (0: as the engine likes)
+
+An engine that crashes, or takes more memory than there is, ends this process and not the one that asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import vidrisk
+from vidrisk.infer.classifier import Classifier, open_classifier
+from vidrisk.runtimes.bundle import VariantName
+from vidrisk.runtimes.errors import RuntimeFailure, VidriskError
+
+BATCH = 32  # frames, as many as `vidrisk infer` gives to the encoder at once
+LIMIT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One runtime with one variant of the bundle."""
+
+    runtime: str
+    variant: VariantName
+
+    def __str__(self) -> str:
+        return f"{self.runtime} {self.variant}"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory of a process that runs one candidate.
+
+    Attributes:
+        peak_bytes: of resident memory, with batches of ``BATCH`` frames: the interpreter, the engine, the model, its work.
+        bytes_per_frame: what a further frame in a batch adds.
+    """
+
+    peak_bytes: int
+    bytes_per_frame: int
+
+
+def footprint_of(bundle: Path, candidate: Candidate, threads: int | None) -> Footprint:
+    """Run a candidate alone.
+
+    Raises:
+        RuntimeFailure: it does not run here; says why.
+    """
+    arguments = [os.fspath(bundle.resolve()), candidate.runtime, candidate.variant, str(threads or 0)]
+    return Footprint(**answer_of_process("vidrisk.bench.alone", arguments))
+
+
+def answer_of_process(module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Any:
+    """Run ``python -m module`` and read the last line of its output as JSON.
+
+    The process starts where the package lies, so that it finds it installed or not, and imports nothing from the folder that
+    the user happens to be in.
+
+    Raises:
+        RuntimeFailure: it failed, crashed, or did not answer within ``LIMIT_S``.
+    """
+    try:
+        end = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, encoding="utf-8", errors="replace",
+                             cwd=Path(vidrisk.__file__).parents[1], env={**os.environ, **(environment or {})}, timeout=LIMIT_S,
+                             check=False)
+    except subprocess.TimeoutExpired:
+        raise RuntimeFailure(f"no answer within {LIMIT_S:.0f} s") from None
+    if end.returncode < 0:
+        number = -end.returncode
+        why = ", perhaps for want of memory" if number == signal.SIGKILL else ""
+        raise RuntimeFailure(f"its process was ended by signal {number} ({signal.strsignal(number)}){why}")
+    if end.returncode:
+        lines = end.stderr.strip().splitlines()
+        raise RuntimeFailure(lines[-1] if lines else f"its process ended with exit code {end.returncode}")
+    return json.loads(end.stdout.splitlines()[-1])
+
+
+def available_bytes() -> int | None:
+    """Memory that can be taken without swapping; None where the system does not say."""
+    return _bytes_from_status(Path("/proc/meminfo"), "MemAvailable")
+
+
+def peak_bytes() -> int:
+    """Peak of this process's resident memory since it was started.
+
+    Linux counts ``ru_maxrss`` from the fork, when a process is still as large as its parent; ``VmHWM`` begins anew with the
+    program.
+    """
+    peak = _bytes_from_status(Path("/proc/self/status"), "VmHWM")
+    if peak is not None:
+        return peak
+    import resource  # not everywhere, and not needed where there is /proc
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _bytes_from_status(path: Path, name: str) -> int | None:
+    """A field such as ``VmHWM:   1234 kB``."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = next((line for line in lines if line.startswith(f"{name}:")), None)
+    return int(found.split()[1]) * 1024 if found else None
+
+
+def run_alone(classifier: Classifier) -> Footprint:
+    """Let a classifier work as in a run: frames one by one, then in full batches, and the head on their features."""
+    contract = classifier.contract
+    frames = np.random.default_rng(0).integers(0, 256, (BATCH, *contract.pixel.frame_shape), dtype=np.uint8)
+    classifier.features(frames[:1])
+    single = peak_bytes()
+    features = classifier.features(frames)
+    classifier.probabilities(np.resize(features, (1, contract.frames, features.shape[1])))
+    peak = peak_bytes()
+    return Footprint(peak, (peak - single) // (BATCH - 1))
+
+
+def main() -> int:
+    bundle, runtime, variant, threads = sys.argv[1:]
+    try:
+        with open_classifier(bundle, runtime=runtime, variant=variant, threads=int(threads) or None) as classifier:
+            print(json.dumps(asdict(run_alone(classifier))))
+    except VidriskError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""Candidates on real files: the whole way from file to prediction, how fast files can be read at all, and accuracy."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidrisk.bench.alone import Candidate
+from vidrisk.bench.speed import OnProgress
+from vidrisk.data import Table, load_table
+from vidrisk.data.io import SUFFIXES
+from vidrisk.data.targets import truth_from_table
+from vidrisk.evaluate import evaluate
+from vidrisk.infer.classifier import Classifier
+from vidrisk.infer.decode import ReadAgain, ReadFrame, ReadWindow
+from vidrisk.infer.ledger import Row
+from vidrisk.infer.pipeline import InferSettings, run_inference
+from vidrisk.infer.pool import DecodePool
+from vidrisk.infer.sources import Inputs, find_inputs
+from vidrisk.infer.summary import Meter
+from vidrisk.infer.wire import ReadSettings
+from vidrisk.runtimes.contract import Contract
+from vidrisk.runtimes.errors import DataError, Interrupted
+
+MOST_ROUNDS, BUDGET_S = 5, 12.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one pass over the files gives: clips, frames (each once, however many clips show it), and files without any."""
+
+    clips: int
+    frames: int
+    unreadable: int
+
+
+@dataclass(frozen=True)
+class BenchData:
+    """What candidates are run on.
+
+    Attributes:
+        inputs: the files, at most as many as asked for, evenly spread over the ``found`` ones.
+        table: the same files with labels; None where ``unlabelled`` says why.
+        held: what is in them.
+    """
+
+    inputs: Inputs
+    found: int
+    table: Table | None
+    unlabelled: str
+    held: Held
+
+
+@dataclass(frozen=True)
+class DecodeLimit:
+    """Reading the files and nothing else, with the pipeline's own workers.
+
+    Attributes:
+        clips_per_s: median over ``rounds`` passes.
+    """
+
+    held: Held
+    clips_per_s: float
+    workers: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """From files to predictions.
+
+    Attributes:
+        clips_per_s: median over the rounds.
+        encode_clips_per_s: what the encoder alone would do at its best batch.
+        of_slower_stage: share of the smaller of that and of the decode limit: 1 where the slower stage hides the other.
+        of_both_stages: share of what is left when both stages take all cores, one after the other. Where decoding and encoding
+            share the cores, this is the one that can come to 1.
+    """
+
+    clips_per_s: float
+    encode_clips_per_s: float
+    of_slower_stage: float
+    of_both_stages: float
+
+
+def data_from_path(path: Path, contract: Contract, limit: int) -> BenchData:
+    """Find the files and, where there are any, the labels of the model.
+
+    Raises:
+        DataError: nothing there, or nothing that can be read.
+    """
+    table, unlabelled = None, ""
+    try:
+        if path.is_dir() and not any(entry.is_dir() for entry in path.iterdir()):
+            raise DataError(f"{path.name} has no sub-folder per class")
+        table = load_table(path, contract.task)
+    except DataError as error:
+        if path.is_file() and path.suffix.lower() in SUFFIXES:  # a manifest, and a bad one
+            raise
+        unlabelled = error.what
+    paths = [os.fspath(sample.path) for sample in table.samples] if table else list(find_inputs([path]).paths)
+    chosen = evenly_spread(len(paths), limit)
+    if table:
+        table = table.with_samples(table.samples[index] for index in chosen)
+        try:
+            truth_from_table(table, contract.targets)
+        except DataError as error:
+            table, unlabelled = None, error.what
+    inputs = find_inputs([paths[index] for index in chosen])
+    held = _read(inputs, contract)  # and into the system's cache, for every later pass alike
+    if not held.clips:
+        raise DataError(f"none of {len(inputs.paths)} inputs can be read")
+    return BenchData(inputs, len(paths), table, unlabelled, held)
+
+
+def evenly_spread(count: int, limit: int) -> list[int]:
+    """Rising indices below ``count``, at most ``limit`` of them: of files in order, every class and camera has its share."""
+    return sorted(set(np.linspace(0, count - 1, min(limit, count)).round().astype(int).tolist()))
+
+
+def end_to_end(classifiers: Mapping[Candidate, Classifier], data: BenchData, frames_per_s: Mapping[Candidate, float],
+               on_progress: OnProgress) -> tuple[DecodeLimit, dict[Candidate, EndToEnd]]:
+    """Run every candidate over the files, in turns with only reading them.
+
+    Args:
+        frames_per_s: of each encoder at its best batch.
+
+    Raises:
+        RuntimeFailure: an engine failed.
+    """
+    contract = next(iter(classifiers.values())).contract
+    held = data.held
+    reading_s: list[float] = []
+    running_s: dict[Candidate, list[float]] = {candidate: [] for candidate in classifiers}
+    started_s = time.perf_counter()
+    for rounds in range(1, MOST_ROUNDS + 1):
+        begin_s = time.perf_counter()
+        _read(data.inputs, contract)
+        reading_s.append(time.perf_counter() - begin_s)
+        for done, (candidate, classifier) in enumerate(classifiers.items()):
+            on_progress(f"end to end, round {rounds}", done, len(classifiers))
+            running_s[candidate].append(_run_seconds(classifier, data.inputs))
+        if (time.perf_counter() - started_s) * (rounds + 1) / rounds > BUDGET_S:  # so long with one more
+            break
+    decode = held.clips / statistics.median(reading_s)
+    results = {}
+    for candidate, times_s in running_s.items():
+        rate, encode = held.clips / statistics.median(times_s), frames_per_s[candidate] * held.clips / held.frames
+        results[candidate] = EndToEnd(round(rate, 2), round(encode, 2), round(rate / min(decode, encode), 4),
+                                      round(rate * (1 / decode + 1 / encode), 4))
+    return DecodeLimit(held, round(decode, 2), InferSettings().workers, len(reading_s)), results
+
+
+def accuracies(classifiers: Mapping[Candidate, Classifier], table: Table,
+               on_progress: OnProgress) -> dict[Candidate, dict[str, dict[str, Any]]]:
+    """Samples, top-1, macro-F1 and ECE per target."""
+    found = {}
+    for done, (candidate, classifier) in enumerate(classifiers.items()):
+        on_progress("accuracy", done, len(classifiers))
+        metrics = evaluate(classifier, table).metrics
+        found[candidate] = {target: {"n": m.n, "top1": round(m.top1, 6), "macro_f1": round(m.macro_f1, 6), "ece": round(m.ece, 6)}
+                            for target, m in metrics.items()}
+    return found
+
+
+def _read(inputs: Inputs, contract: Contract) -> Held:
+    """Read every file once, in the worker processes that the pipeline reads with, and drop what they read."""
+    settings = InferSettings()
+    clips, frames = Counter[int](), Counter[int]()
+    reading = ReadSettings(contract.pixel, contract.time, slots=settings.batch_frames)
+    with DecodePool(reading, Meter(), workers=settings.workers, file_timeout_s=settings.file_timeout_s) as pool:
+        for item in pool.read(Row(index, path) for index, path in enumerate(inputs.paths)):
+            if isinstance(item, ReadFrame):
+                frames[item.row_id] += 1
+            elif isinstance(item, ReadWindow):
+                clips[item.row_id] += 1
+            elif isinstance(item, ReadAgain):
+                del clips[item.row_id], frames[item.row_id]
+    return Held(clips.total(), frames.total(), len(inputs.paths) - len(clips))
+
+
+def _run_seconds(classifier: Classifier, inputs: Inputs) -> float:
+    with tempfile.TemporaryDirectory(prefix="vidrisk-bench-") as folder:
+        begin_s = time.perf_counter()
+        try:
+            run_inference(classifier, inputs, Path(folder) / "out")
+        except Interrupted:  # it would say how to resume in a folder that goes away here
+            raise KeyboardInterrupt from None
+        return time.perf_counter() - begin_s

@@ -1,0 +1,116 @@
+"""One bench: which candidates run here, how fast, in how much memory, how close to the limits, and how accurate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from vidrisk.bench.alone import BATCH, Candidate, Footprint, footprint_of
+from vidrisk.bench.data import BenchData, accuracies, data_from_path, end_to_end
+from vidrisk.bench.machine import Peak, described, measured_peaks, usable_cores
+from vidrisk.bench.result import Bench, DataResult, Row
+from vidrisk.bench.speed import OnProgress, clip_latencies, frame_latencies, throughputs
+from vidrisk.infer.classifier import Classifier, open_classifier
+from vidrisk.runtimes.bundle import Bundle
+from vidrisk.runtimes.errors import BundleError, RuntimeFailure, SettingsError
+from vidrisk.runtimes.select import BUNDLE_RUNTIMES
+
+PEAK_OF = {"fp32": "fp32", "int8": "int8", "mixed": "int8"}  # variant → the peak that it is held against
+LIMIT = 64  # files, unless the caller says otherwise
+
+Rows = dict[Candidate, Row]
+Classifiers = dict[Candidate, Classifier]
+
+
+def run_bench(path: Path, data: Path | None = None, *, runtime: str | None = None, variant: str | None = None,
+              threads: int | None = None, limit: int = LIMIT,
+              on_progress: OnProgress = lambda what, done, total: None) -> Bench:
+    """Measure every runtime and variant of a bundle that works here.
+
+    Args:
+        data: clips or photos, labelled or not: then also the whole way from file to prediction.
+        runtime, variant: this one only.
+        threads: of the engines and of the peaks; None leaves it to the engines, and gives the peaks all cores.
+        limit: files of ``data`` to take at most.
+
+    Raises:
+        BundleError, DataError, SettingsError: no bundle, no data, no such runtime or variant.
+        RuntimeFailure: no candidate runs here.
+    """
+    bundle = Bundle.open(path)
+    macs = bundle.manifest.graphs["encoder"].macs
+    candidates = _candidates(bundle, runtime, variant)
+    cores = threads or usable_cores()
+    files, result = None, None
+    if data:
+        on_progress("reading the files", 0, 1)
+        files = data_from_path(data, bundle.contract, limit)
+    on_progress("matrix products", 0, 1)
+    peaks = measured_peaks(cores)
+    rows, footprints = _alone(bundle, candidates, threads, on_progress)
+    with ExitStack() as stack:
+        classifiers = {c: stack.enter_context(open_classifier(path, runtime=c.runtime, variant=c.variant, threads=threads))
+                       for c in footprints}
+        rows |= _with_speed(rows, classifiers, footprints, on_progress)
+        if files:
+            rows, result = _with_data(rows, classifiers, files, on_progress)
+    on_progress("matrix products", 0, 1)
+    again = measured_peaks(cores)
+    peaks = {name: max(peaks[name], again[name], key=lambda peak: peak.gmac_per_s or 0.0) for name in peaks}
+    held = tuple(_against_peak(row, macs, peaks) for row in rows.values())
+    return Bench(path.resolve().name, bundle.digest, described(), threads, bundle.contract.frames, macs, BATCH, peaks, result, held)
+
+
+def _candidates(bundle: Bundle, runtime: str | None, variant: str | None) -> list[Candidate]:
+    if runtime not in (None, *BUNDLE_RUNTIMES):
+        raise SettingsError(f"runtime {runtime!r} cannot run a bundle", allowed=", ".join(BUNDLE_RUNTIMES))
+    variants = bundle.manifest.variants
+    if variant not in (None, *variants):
+        raise BundleError(f"{bundle.root.name} has no variant {variant!r}", allowed=", ".join(variants))
+    return [Candidate(r, v) for r in BUNDLE_RUNTIMES for v in variants if runtime in (None, r) and variant in (None, v)]
+
+
+def _alone(bundle: Bundle, candidates: list[Candidate], threads: int | None,
+           on_progress: OnProgress) -> tuple[Rows, dict[Candidate, Footprint]]:
+    """A row for every candidate, and the footprint of those that run here."""
+    rows: Rows = {}
+    footprints = {}
+    for done, candidate in enumerate(candidates):
+        on_progress("memory of each alone", done, len(candidates))
+        row = Row(candidate.runtime, candidate.variant)
+        try:
+            footprints[candidate] = footprint_of(bundle.root, candidate, threads)
+            rows[candidate] = replace(row, memory_mb=round(footprints[candidate].peak_bytes / 1e6, 1))
+        except RuntimeFailure as error:
+            rows[candidate] = replace(row, problem=str(error))
+    if not footprints:
+        problems = "; ".join(f"{candidate}: {row.problem}" for candidate, row in rows.items())
+        raise RuntimeFailure(f"nothing can run {bundle.root.name} here: {problems}", fix="vidrisk doctor")
+    return rows, footprints
+
+
+def _with_speed(rows: Rows, classifiers: Classifiers, footprints: Mapping[Candidate, Footprint], on_progress: OnProgress) -> Rows:
+    on_progress("latency of a frame", 0, 1)
+    frame = frame_latencies(classifiers)
+    on_progress("latency of a clip", 0, 1)
+    clip = clip_latencies(classifiers)
+    throughput = throughputs(classifiers, footprints, on_progress)
+    return {c: replace(rows[c], frame=frame[c], clip=clip[c], throughput=throughput[c]) for c in classifiers}
+
+
+def _with_data(rows: Rows, classifiers: Classifiers, files: BenchData, on_progress: OnProgress) -> tuple[Rows, DataResult]:
+    best = {candidate: row.throughput.best_frames_per_s for candidate, row in rows.items() if row.throughput}
+    decode, results = end_to_end(classifiers, files, best, on_progress)
+    accuracy = accuracies(classifiers, files.table, on_progress) if files.table else {}
+    measured = {c: replace(rows[c], end_to_end=results[c], accuracy=accuracy.get(c, {})) for c in classifiers}
+    return rows | measured, DataResult(files.found, len(files.inputs.paths), files.unlabelled, decode)
+
+
+def _against_peak(row: Row, macs: int | None, peaks: Mapping[str, Peak]) -> Row:
+    if macs is None or row.throughput is None:
+        return row
+    rate = macs * row.throughput.best_frames_per_s / 1e9
+    peak = peaks[PEAK_OF[row.variant]].gmac_per_s if row.variant in PEAK_OF else None
+    return replace(row, gmac_per_s=round(rate, 2), of_peak=round(rate / peak, 4) if peak else None)
