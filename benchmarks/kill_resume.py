@@ -69,7 +69,7 @@ def main() -> int:
         "machine": described(), "seed": options.seed, "runs": options.runs, "files": len(expected),
         "broken": sum(states != {"ok"} for states in expected.values()), "ways": len(kills.STATES),
         "predictions": summary.predictions, "kills_per_run": options.kills, "hits": dict(hits),
-        "engine": f"{summary.runtime} {summary.variant}", "lost": sum(one.lost for one in found),
+        "engine": f"{summary.runtime}, {summary.variant}" if options.bundle else "numpy", "lost": sum(one.lost for one in found),
         "twice": sum(one.twice for one in found), "wrong": sum(len(one.wrong) for one in found),
         "probabilities_differ_by": max(one.probability for one in found)}
     options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

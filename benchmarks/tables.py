@@ -136,16 +136,17 @@ def _kills_sentence(found: dict[str, Any]) -> str:
             f"ways, met SIGKILL {hits.get('run', 0) + hits.get('worker', 0)} times at random moments, {hits.get('worker', 0)} of "
             f"them in a decode worker, and were resumed. Of their rows and predictions {found['lost']} were lost, "
             f"{found['twice']} came twice, {found['wrong']} were wrong; probabilities differed from those of an undisturbed run "
-            f"by {found['probabilities_differ_by']:.0e} at most ({found['engine'].replace(' ', ', ')}).")
+            f"by {found['probabilities_differ_by']:g} at most ({found['engine']}).")
 
 
 def _fuzz_sentence(found: dict[str, Any]) -> str:
-    kinds = {kind: ", ".join(f"{count} {state}" for state, count in sorted(states.items(), key=lambda item: -item[1]))
-             for kind, states in found["states"].items()}
-    named = {"tiny": "copies of tiny files", "real": "copies of real clips and photos"}
-    told = "; ".join(f"of {sum(found['states'][kind].values()):,} {named[kind]} {states}" for kind, states in kinds.items())
-    return (f"Damaged media: all {found['files']:,} files of one run ended in its ledger ({told}). The decoder was silent for "
-            f"{found['longest_silence_s']:.1f} s at most, with a file timeout of {found['file_timeout_s']:g} s.")
+    named = {"tiny": "tiny files of every kind", "real": "real clips and photos"}
+    kinds = []
+    for kind, states in found["states"].items():
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items(), key=lambda item: -item[1]))
+        kinds.append(f"{sum(states.values()):,} from {named[kind]}: {counts}")
+    return (f"Damaged media: all {found['files']:,} files of one run ended in its ledger ({'; '.join(kinds)}). The decoder was "
+            f"silent for {found['longest_silence_s']:.1f} s at most, with a file timeout of {found['file_timeout_s']:g} s.")
 
 
 def _peer_tables(rows: list[dict[str, Any]]) -> list[str]:

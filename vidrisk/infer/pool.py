@@ -107,7 +107,7 @@ class DecodePool:
                 yield from self._lost(worker, "crashed")
             except _Starved:
                 yield from self._lost(worker, "too_large", f"it needs more than {self._settings.max_memory_mb} MB to be decoded")
-            except (ValueError, TypeError, IndexError, AttributeError):
+            except (ValueError, TypeError, IndexError, AttributeError, RecursionError):
                 log.debug("a decode worker talks nonsense", exc_info=True)
                 yield from self._lost(worker, "crashed", "its decoder went astray")
 
@@ -115,7 +115,7 @@ class DecodePool:
         """One message, checked.
 
         Raises:
-            ValueError, TypeError, IndexError, AttributeError: no worker of ours says this.
+            ValueError, TypeError, IndexError, AttributeError, RecursionError: no worker of ours says this.
             EOFError, _Starved: the worker has ended.
         """
         ((kind, value),) = json.loads(line).items()

@@ -14,7 +14,7 @@ import numpy as np
 
 from vidrisk.frames.media import name_of
 from vidrisk.frames.sampling import moments_from_window
-from vidrisk.infer.folder import writing_to
+from vidrisk.infer.folder import replacing
 from vidrisk.infer.ledger import READ_STATES
 from vidrisk.infer.predictions import Prediction
 from vidrisk.report.pool import ThumbnailPool
@@ -65,12 +65,9 @@ def build_report(out: str | os.PathLike[str]) -> Path:
         results=results, summary=results.summary, cards=_cards(results, out, root), root=name_of(root), bar_units=BAR_UNITS,
         failures=[(_name(row.path, root), row) for row in results.failures], read_states=READ_STATES,
         level_bands={level.label: level.band for level in results.levels})
-    path = out / REPORT
-    with writing_to(out):
-        new = path.with_name(f"{REPORT}.new")
+    with replacing(out / REPORT) as new:
         new.write_text(page, encoding="utf-8", errors="replace")
-        new.replace(path)
-    return path
+    return out / REPORT
 
 
 def _cards(results: Results, out: Path, root: Path) -> list[Card]:

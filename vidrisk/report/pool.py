@@ -66,8 +66,7 @@ class ThumbnailPool:
         try:
             worker = ThumbnailWorker(self._max_memory_mb)
         except OSError as error:
-            raise RuntimeFailure(f"a process for thumbnails cannot be started: {error.strerror}",
-                                 fix="free some memory, or --no-report") from error
+            raise RuntimeFailure(f"a process for thumbnails cannot be started: {error.strerror}", fix="--no-report") from error
         self._workers.append(worker)
         self._selector.register(worker, selectors.EVENT_READ)
         return worker

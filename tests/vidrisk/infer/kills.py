@@ -107,11 +107,10 @@ class Victim:
         hit = []
         process = self.start(out)
         if worker_first or chance.random() < 0.5:
-            while process.poll() is None and not _workers(process.pid):
-                time.sleep(0.02)
+            _workers(process)
         if worker_first:
             _wait(process, chance.uniform(0.0, longest_s))
-            if workers := _workers(process.pid):
+            if workers := _workers(process):
                 os.kill(chance.choice(workers), signal.SIGKILL)
                 hit.append("worker")
         _wait(process, chance.uniform(0.0, longest_s))
@@ -172,11 +171,15 @@ def _orphans(media: Path) -> list[int]:
     return found
 
 
-def _workers(pid: int) -> list[int]:
-    """Decode workers of a run that have not ended."""
-    with suppress(OSError):
-        children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
-        return [child for child in children if _is_worker(child)]
+def _workers(process: subprocess.Popen[bytes]) -> list[int]:
+    """Decode workers of a run: waits until there are some, or until it ends without."""
+    while process.poll() is None:
+        with suppress(OSError):
+            tasks = Path(f"/proc/{process.pid}/task").iterdir()
+            children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+            if workers := [child for child in children if _is_worker(child)]:
+                return workers
+        time.sleep(0.02)
     return []
 
 

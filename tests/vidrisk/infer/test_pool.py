@@ -152,7 +152,7 @@ def test_a_faulty_decoder_takes_one_file_with_it(name: str, state: str, reason: 
     "[1, 2]", "{}", '{"frame": [-1, 0.0]}', '{"frame": [0, NaN]}', '{"frame": [true, 0.0]}', '{"frame": [1e3, 0.0]}', '{"frame": 7}',
     '{"features": [0, 0.0, 3]}', '{"window": [0.0, 1.0, [0, 0, 0, 0]]}', '{"window": [NaN, 1.0, []]}', '{"window": null}',
     '{"end": ["pending", "", 0.0, ""]}', '{"end": ["fine", "", 0.0, ""]}', '{"end": ["ok"]}', '{"given back": 9}',
-    '{"begin": [[1], 2]}', '{"begin": [1, 99999999999999999999]}', '{"unheard of": 1}', "x" * 2_000_000,
+    '{"begin": [[1], 2]}', '{"begin": [1, 99999999999999999999]}', '{"unheard of": 1}', "x" * 2_000_000, "[" * 100_000,
 ])
 def test_what_no_worker_of_ours_would_say(said: str, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that has taken over its decoder has that decoder's reach, and no more."""
@@ -165,7 +165,8 @@ def test_what_no_worker_of_ours_would_say(said: str, photos: list[str], tmp_path
     assert sum(row.state == "ok" for row in rows.values()) == 8
 
 
-def test_memory_that_one_file_took_is_there_for_the_next(photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_one_file_took_is_there_for_the_next(photos: list[str], tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that has run out of memory is replaced, whoever leaked it."""
     faulty_decoder.install(tmp_path, monkeypatch)
     leaks = [write_photo(tmp_path / "photos" / f"leak{n:02}.png") for n in range(8)]
