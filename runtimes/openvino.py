@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,21 +14,25 @@ from vidrisk.runtimes.errors import RuntimeFailure, require
 from vidrisk.runtimes.runner import Array, Arrays, Runner
 from vidrisk.runtimes.specs import TensorSpec
 
-# Of input per request: two frames of 224 x 224. Activations then stay in a core's cache, and all streams have work until the
-# end of a batch; a request of a few bytes would not be worth the trouble to start it.
-REQUEST_BYTES = 1 << 18
+# Of input per request: four frames of 224 x 224. A request's activations then stay in a core's cache, and all streams have
+# work until the end of a batch.
+REQUEST_BYTES = 600_000
+# Rows that are smaller (features, for a head) are not worth a request each.
+SMALL_ROW_BYTES = 1 << 16
 
 
 class OpenVinoRunner(Runner):
-    """Runs an ONNX file with OpenVINO's CPU plugin, tuned for throughput: a batch is cut into requests of a few rows, which run
-    side by side on a part of the cores each, instead of one request in which all cores wait for one another.
+    """Runs an ONNX file with OpenVINO's CPU plugin, tuned for throughput: a batch is cut into requests of a few rows and of one
+    fixed shape, which run side by side on a part of the cores each, instead of one request in which all cores wait for one
+    another. The last request of a batch is filled up with zeros. Fewer rows than a request holds run one by one on all cores,
+    until a whole one has come. Graphs are compiled when the first rows come.
 
     The execution precision is pinned to float32, so that a variant computes what its name says: OpenVINO would otherwise
     take bfloat16 where the processor has it.
 
     Args:
         path: the ONNX file.
-        inputs, outputs: what the file declares, as its bundle says.
+        inputs, outputs: what the file declares, as its bundle says. The first axis of all of them is the batch.
         threads: inference threads; None lets OpenVINO take all cores.
     """
 
@@ -37,35 +42,78 @@ class OpenVinoRunner(Runner):
                  threads: int | None = None) -> None:
         super().__init__(inputs, outputs)
         ov: Any = require("openvino", "cpu")
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
-        if threads:
-            config["INFERENCE_NUM_THREADS"] = threads
+        self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        self._requests: dict[int | None, list[Any]] = {}  # by rows per request; None for any number
         try:
-            self._queue: Any = ov.AsyncInferQueue(ov.Core().compile_model(str(path), "CPU", config))
+            self._core: Any = ov.Core()
+            self._model: Any = self._core.read_model(str(path))
         except Exception as error:  # openvino raises RuntimeError and its own types alike
             raise RuntimeFailure(f"OpenVINO cannot load {path.name}: {error}", fix="export the bundle again") from error
 
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
-        arrays = {name: np.ascontiguousarray(array) for name, array in feed.items()}  # shared with the engine for the call
-        rows = len(next(iter(arrays.values())))
-        step = max(1, round(REQUEST_BYTES * rows / max(1, sum(array.nbytes for array in arrays.values()))))
-        parts: dict[int, Arrays] = {}
+        rows = len(next(iter(feed.values())))
+        step = self._rows_per_request(feed, rows)
+        results: Arrays = {}
+        # Waited for in turn: a callback into Python would need the lock that whoever closes the requests holds.
+        running: deque[tuple[Any, int, Arrays]] = deque()
 
-        def keep(request: Any, start: int) -> None:
-            parts[start] = {spec.name: np.array(request.get_tensor(spec.name).data) for spec in self.outputs}
+        def finish() -> Any:
+            request, start, _ = running[0]
+            request.wait()
+            for spec in self.outputs:
+                part = request.get_tensor(spec.name).data[:rows - start]
+                if spec.name not in results:
+                    results[spec.name] = np.empty((rows, *part.shape[1:]), part.dtype)
+                results[spec.name][start:start + len(part)] = part
+            running.popleft()
+            return request
 
         try:
-            self._queue.set_callback(keep)
-            for start in range(0, rows, step):
-                part = {name: array[start:start + step] for name, array in arrays.items()}
-                self._queue.start_async(part, start, share_inputs=True)
-            self._queue.wait_all()
+            idle = list(self._requests_of(step))
+            for start in range(0, rows, step or rows):
+                request = idle.pop() if idle else finish()
+                part = {name: _part(array, start, step) for name, array in feed.items()}  # shared until it is done
+                request.start_async(part, share_inputs=True)
+                running.append((request, start, part))
+            while running:
+                finish()
         except Exception as error:
-            with suppress(Exception):  # requests that have begun read the arrays
-                self._queue.wait_all()
+            for request, _, _ in running:  # they read the arrays
+                with suppress(Exception):
+                    request.wait()
             raise RuntimeFailure(f"OpenVINO failed: {error}") from error
-        return {spec.name: np.concatenate([parts[start][spec.name] for start in sorted(parts)]) for spec in self.outputs}
+        return results
+
+    def _rows_per_request(self, feed: Mapping[str, Array], rows: int) -> int | None:
+        row_bytes = sum(array.nbytes for array in feed.values()) // rows
+        if row_bytes < SMALL_ROW_BYTES:
+            return None
+        step = max(1, REQUEST_BYTES // row_bytes)
+        return step if rows >= step or step in self._requests else 1
+
+    def _requests_of(self, step: int | None) -> list[Any]:
+        if step not in self._requests:
+            model = self._model
+            if step is not None:
+                model = model.clone()
+                model.reshape({spec.name: [step, *spec.shape[1:]] for spec in self.inputs})
+            hint = {"PERFORMANCE_HINT": "LATENCY" if step in (None, 1) else "THROUGHPUT"}
+            compiled = self._core.compile_model(model, "CPU", self._config | hint)
+            count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            self._requests[step] = [compiled.create_infer_request() for _ in range(count)]
+        return self._requests[step]
 
     def close(self) -> None:
         super().close()
-        self._queue = None
+        self._requests.clear()
+        self._model = self._core = None
+
+
+def _part(array: Array, start: int, step: int | None) -> Array:
+    """Rows of a request, contiguous; what the last one lacks is zero."""
+    part = np.ascontiguousarray(array[start:start + step] if step else array)
+    if step is None or len(part) == step:
+        return part
+    whole = np.zeros((step, *array.shape[1:]), array.dtype)
+    whole[:len(part)] = part
+    return whole

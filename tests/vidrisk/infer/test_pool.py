@@ -149,7 +149,8 @@ def test_a_faulty_decoder_takes_one_file_with_it(name: str, state: str, reason: 
 
 
 @pytest.mark.parametrize("said", [
-    "[1, 2]", "{}", '{"frame": [-1, 0.0]}', '{"frame": [0, NaN]}', '{"frame": [true, 0.0]}', '{"frame": [1e3, 0.0]}', '{"frame": 7}',
+    "[1, 2]", "{}", '{"frame": [-1, 0.0]}', '{"frame": [0, NaN]}', '{"frame": [true, 0.0]}', '{"frame": [1e3, 0.0]}',
+    '{"frame": 7}',
     '{"features": [0, 0.0, 3]}', '{"window": [0.0, 1.0, [0, 0, 0, 0]]}', '{"window": [NaN, 1.0, []]}', '{"window": null}',
     '{"end": ["pending", "", 0.0, ""]}', '{"end": ["fine", "", 0.0, ""]}', '{"end": ["ok"]}', '{"given back": 9}',
     '{"begin": [[1], 2]}', '{"begin": [1, 99999999999999999999]}', '{"unheard of": 1}', "x" * 2_000_000, "[" * 100_000,
