@@ -163,7 +163,7 @@ def test_paths_and_links_lead_somewhere(document: str) -> None:
 
 
 def test_options_that_the_readme_names_exist() -> None:
-    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", README)) - {"--check", "--runs", "--data"}  # of the benchmarks
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", README)) - {"--check", "--runs", "--data", "--work"}  # of the benchmarks
     offered = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "vidrisk" / "cli").glob("*.py"))
     by_name = {f"--{name.replace('_', '-')}" for name in re.findall(r"^    (\w+): ", offered, re.MULTILINE)}
     assert named and named <= by_name | set(re.findall(r'"(--[\w-]+)"', offered))
