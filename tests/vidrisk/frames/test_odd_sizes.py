@@ -91,7 +91,7 @@ def test_frames_that_change_size_in_mid_stream(tmp_path: Path, suffix: str) -> N
 @pytest.mark.parametrize("suffix", ["ts", "mkv"])
 def test_frames_that_become_too_large_cost_only_themselves(tmp_path: Path, suffix: str) -> None:
     clip = read_one(write_sizes(tmp_path / f"growing.{suffix}", (64, 48), (16_000, 16_000)), 8)
-    assert clip.damage is not None and clip.damage.first_s >= 0.96 and numbers_in(clip)[:4] == [3, 9, 15, 21]
+    assert clip.damage is not None and clip.damage.lost_s[0] >= 0.96 and numbers_in(clip)[:4] == [3, 9, 15, 21]
 
 
 @pytest.mark.parametrize("size", [(30_000, 30_000), (0, 0)])
