@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,9 @@ def clips() -> Callable[..., npt.NDArray[np.uint8]]:
         return np.clip(values, 0, 255).astype(np.uint8)
 
     return make
+
+
+def pytest_configure() -> None:
+    """A shell that starts the tests in the background lets them, and the processes that they start, ignore Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

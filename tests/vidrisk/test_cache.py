@@ -172,7 +172,7 @@ def test_the_last_space_of_a_disk_is_left_to_others(cache: ArrayCache, monkeypat
 def test_a_folder_that_cannot_be_made_costs_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_bytes(b"")
     cache = ArrayCache(tmp_path / "file" / "arrays", 2**20)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="vidrisk.cache"):
         for number in range(3):
             cache.put(key_of(str(number)), ramp(number))
             assert cache.get(key_of(str(number))) is None
