@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import numpy as np
 
 from vidrisk.bench.alone import answer_of_process
 from vidrisk.doctor import examine
+from vidrisk.infer.pipeline import usable_cores
 from vidrisk.runtimes.errors import RuntimeFailure, VidriskError, require
 from vidrisk.runtimes.select import BUNDLE_RUNTIMES
 
@@ -39,11 +39,6 @@ def described() -> dict[str, Any]:
     """Cores, vector flags, memory and versions of this machine."""
     return {"cores": usable_cores(), "numpy": np.__version__,
             **{check.name: check.found for check in examine() if check.name in DESCRIBED and check.state == "ok"}}
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def measured_peaks(threads: int) -> dict[str, Peak]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from vidrisk.bench.alone import BATCH, Candidate, Footprint, footprint_of
 from vidrisk.bench.data import BenchData, accuracies, data_from_path, end_to_end
-from vidrisk.bench.machine import Peak, described, measured_peaks, usable_cores
+from vidrisk.bench.machine import Peak, described, measured_peaks
 from vidrisk.bench.result import Bench, DataResult, Row
 from vidrisk.bench.speed import OnProgress, clip_latencies, frame_latencies, throughputs
 from vidrisk.infer.classifier import Classifier, open_classifier
+from vidrisk.infer.pipeline import usable_cores
 from vidrisk.runtimes.bundle import Bundle
 from vidrisk.runtimes.errors import BundleError, RuntimeFailure, SettingsError
 from vidrisk.runtimes.select import BUNDLE_RUNTIMES

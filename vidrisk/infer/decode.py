@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.infer.child import Child
 from vidrisk.infer.ledger import Row
-from vidrisk.infer.wire import Line, ReadSettings, Slots, shared_memory, whole_number
+from vidrisk.infer.wire import ReadSettings, Slots, shared_memory, whole_number
 
-# The run's own module path, instead of the folder that a worker happens to start in.
-START = "import sys; sys.path[:] = sys.argv[4:]; from vidrisk.infer.worker import main; main(*sys.argv[1:4])"
-HANG_UP_S = 1.0
-KILL_S = 5.0
-LAST_WORDS_BYTES = 4096
 # What may be read of a file before reading counts as hanging: to hash it, to find its frames, to decode them, and to seek.
 READS_OF_A_FILE, READ_BYTES = 8, 64 << 20
 
@@ -91,7 +81,6 @@ class Worker:
         indices: of the frames of the first one that a window may still name.
         end_s: of the last window of the first one; None before there is one.
         ready: whether it has started.
-        last_words: once it has ended, the last line on its standard error.
     """
 
     def __init__(self, settings: ReadSettings) -> None:
@@ -99,24 +88,15 @@ class Worker:
         self.is_reading = self.is_asked_back = self.ready = False
         self.indices: list[int] = []
         self.end_s: float | None = None
-        self.last_words = ""
         self._lump = max(1, settings.slots // 4)  # few messages: they must fit into the socket, whoever is slow
         self._used = 0
-        with ExitStack() as ours_on_failure, ExitStack() as theirs:
-            ours, other = socket.socketpair()
-            theirs.callback(other.close)
-            ours_on_failure.callback(ours.close)
-            memory = shared_memory(settings.slots, settings.pixel.frame_shape)
-            theirs.callback(os.close, memory)
-            self._errors = ours_on_failure.enter_context(tempfile.TemporaryFile())
+        memory = shared_memory(settings.slots, settings.pixel.frame_shape)
+        try:
             self._slots = Slots(memory, settings.slots, settings.pixel.frame_shape)
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", START, str(other.fileno()), str(memory), settings.to_json(), *sys.path],
-                pass_fds=(other.fileno(), memory), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors,
-                start_new_session=True,  # Ctrl-C is for the run alone
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
-            ours_on_failure.pop_all()
-        self._line = Line(ours)
+            self._child = Child("vidrisk.infer.worker", [str(memory), settings.to_json()], [memory])
+        finally:
+            os.close(memory)
+        self._line = self._child.line
         self._heard_s = time.monotonic()
         self._read_bytes = self._read_limit = 0
 
@@ -137,7 +117,7 @@ class Worker:
     def begin(self, size: int) -> None:
         """It has begun the first of its inputs, of so many bytes."""
         self.is_reading, self.indices, self.end_s = True, [], None
-        self._read_bytes = _bytes_read(self._process.pid)
+        self._read_bytes = self._child.bytes_read()
         self._read_limit = self._read_bytes + READS_OF_A_FILE * size + READ_BYTES
 
     def receive(self) -> list[bytes]:
@@ -189,46 +169,16 @@ class Worker:
         """
         if not self.rows or time.monotonic() - self._heard_s <= limit_s or self._line.has_something():
             return False
-        known, self._read_bytes = self._read_bytes, _bytes_read(self._process.pid)
+        known, self._read_bytes = self._read_bytes, self._child.bytes_read()
         if known < self._read_bytes < self._read_limit:
             self._heard_s = time.monotonic()
             return False
         return True
 
-    def end(self, *, has_hung_up: bool = False) -> str:
-        """Kill the process if it lives; how it ended, in words. One that has hung up is about to end by itself."""
-        self._line.close()
-        with suppress(subprocess.TimeoutExpired):
-            if has_hung_up:
-                self._process.wait(HANG_UP_S)
-        self._process.kill()
-        try:
-            return _ending(self._process.wait(KILL_S))
-        except subprocess.TimeoutExpired:
-            return "it cannot be killed"
-        finally:
-            self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-            lines = self._errors.read().decode(errors="replace").splitlines()
-            self.last_words = next((line.strip() for line in reversed(lines) if line.strip()), "")
-            self._errors.close()
+    def end(self, *, has_hung_up: bool = False) -> tuple[str, str]:
+        """See ``Child.end``."""
+        return self._child.end(has_hung_up=has_hung_up)
 
     def _send(self, message: dict[str, Any]) -> None:
         with suppress(OSError):  # it has ended, which the next ``receive`` tells
             self._line.send(message)
-
-
-def _bytes_read(pid: int) -> int:
-    """Bytes that a process has read so far; 0 where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/io").read_text(encoding="ascii").split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -47,14 +47,14 @@ TELL_EVERY_S = 1.0
 _Answer = tuple[tuple[float | None, float | None], dict[str, npt.NDArray[np.float32]]]
 
 
-def cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may use: as many threads the engines take."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers() -> int:
     """One decode process per core, 8 at most."""
-    return min(cores(), 8)
+    return min(usable_cores(), 8)
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def run_inference(classifier: Classifier, inputs: Inputs, out: str | os.PathLike
         summary = summarize(
             classifier, ledger, other_files=inputs.other_files, meter=meter, wall_s=time.perf_counter() - started_s,
             files=progress.files - before.files, clips=progress.clips - before.clips,
-            time_spec=read_settings.time, settings=asdict(settings) | {"threads": classifier.threads or cores()})
+            time_spec=read_settings.time, settings=asdict(settings) | {"threads": classifier.threads or usable_cores()})
     write_summary(summary, out)
     return summary
 

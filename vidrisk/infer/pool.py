@@ -161,16 +161,16 @@ class DecodePool:
         """A worker has ended (then there is no reason yet) or has to. Only the file in its hands is to blame."""
         self._workers.remove(worker)
         self._selector.unregister(worker)
-        ending = worker.end(has_hung_up=not reason)
+        ending, last_words = worker.end(has_hung_up=not reason)
         row = worker.rows.popleft() if worker.is_reading else None
         self._returned.extend(worker.rows)
         if row is None:
             self._failed_starts += 1
             if self._failed_starts >= FAILED_STARTS:
-                raise RuntimeFailure(f"decode workers do not start ({ending}): {worker.last_words}", fix="vidrisk doctor")
+                raise RuntimeFailure(f"decode workers do not start ({ending}): {last_words}", fix="vidrisk doctor")
             return
         reason = reason or f"its decoder crashed ({ending})"
-        log.info("%r: %s: %s", row.path, reason, worker.last_words)
+        log.info("%r: %s: %s", row.path, reason, last_words)
         if not self._is_last_try:
             self._failed.append(replace(row, bytes=None, mtime_ns=None))
             yield ReadAgain(row.id)

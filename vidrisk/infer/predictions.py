@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.infer.lines import line_from_record, record_from_line
 from vidrisk.risk import guidance_for, severity_from_probabilities
 from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import DataError
 
 PREDICTIONS = "predictions.jsonl"
-DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,8 @@ class Prediction:
     state: str = "ok"
 
     def to_json(self) -> bytes:
-        """One line of UTF-8. Bytes of a path that are no UTF-8 are written as JSON escapes (``\\udcff``)."""
-        text = json.dumps(_rounded(asdict(self)), ensure_ascii=False, allow_nan=False)
-        return text.encode("utf-8", "backslashreplace") + b"\n"
+        """One line of UTF-8: see ``lines.line_from_record``."""
+        return line_from_record(self)
 
 
 def prediction_from_probabilities(contract: Contract, path: str, interval_s: tuple[float | None, float | None],
@@ -86,14 +82,7 @@ def prediction_from_json(line: str | bytes) -> Prediction:
     Raises:
         DataError: not a line that ``to_json`` wrote.
     """
-    try:
-        data = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"a line of {PREDICTIONS} is not JSON: {error}") from error
-    names = [field.name for field in fields(Prediction)]
-    if not isinstance(data, dict) or list(data) != names:
-        raise DataError(f"a line of {PREDICTIONS} has other keys than this version writes", allowed=", ".join(names))
-    return Prediction(**data)
+    return record_from_line(Prediction, line, PREDICTIONS)
 
 
 def read_predictions(out: str | os.PathLike[str]) -> Iterator[Prediction]:
@@ -104,9 +93,3 @@ def read_predictions(out: str | os.PathLike[str]) -> Iterator[Prediction]:
     """
     with (Path(out) / PREDICTIONS).open("rb") as file:
         yield from map(prediction_from_json, file)
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, DIGITS)
-    return {key: _rounded(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -11,16 +11,16 @@ first one from its start, the last one to its end. So segments never overlap, an
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import attrgetter
 from pathlib import Path
 
 from vidrisk.infer.folder import refuse_folders_without, replacing
-from vidrisk.infer.predictions import DIGITS, PREDICTIONS, Prediction, read_predictions
+from vidrisk.infer.lines import line_from_record, record_from_line
+from vidrisk.infer.predictions import PREDICTIONS, Prediction, read_predictions
 from vidrisk.runtimes.errors import DataError, SettingsError
 
 SEGMENTS = "segments.jsonl"
@@ -80,10 +80,8 @@ class Segment:
         return self.end_s - self.start_s
 
     def to_json(self) -> bytes:
-        """One line of UTF-8. Bytes of a path that are no UTF-8 are written as JSON escapes (``\\udcff``)."""
-        values = {name: round(value, DIGITS) if isinstance(value, float) else value
-                  for name, value in asdict(self).items()}
-        return json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+        """One line of UTF-8: see ``lines.line_from_record``."""
+        return line_from_record(self)
 
 
 def segment_from_json(line: str | bytes) -> Segment:
@@ -92,14 +90,7 @@ def segment_from_json(line: str | bytes) -> Segment:
     Raises:
         DataError: not a line that ``to_json`` wrote.
     """
-    try:
-        data = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"a line of {SEGMENTS} is not JSON: {error}") from error
-    names = [field.name for field in fields(Segment)]
-    if not isinstance(data, dict) or list(data) != names:
-        raise DataError(f"a line of {SEGMENTS} has other keys than this version writes", allowed=", ".join(names))
-    return Segment(**data)
+    return record_from_line(Segment, line, SEGMENTS)
 
 
 @dataclass(frozen=True)

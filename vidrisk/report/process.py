@@ -12,30 +12,18 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vidrisk.frames.media import MAX_DURATION_S, is_image
-from vidrisk.infer.wire import Line
+from vidrisk.infer.child import Child
 from vidrisk.report.thumbnails import MAX_SIDE_PX, Thumbnail
 
-# The page's own module path, instead of the folder that a worker happens to start in.
-START = "import sys; sys.path[:] = sys.argv[3:]; from vidrisk.report.worker import main; main(*sys.argv[1:3])"
 SILENCE_S = 20.0
 MAX_INPUT_S = 600.0
 CHECK_S = 0.5
-HANG_UP_S = 1.0
-KILL_S = 5.0
-LAST_WORDS_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -60,18 +48,8 @@ class ThumbnailWorker:
         self.wish: Wish | None = None
         self.place = 0
         self._bytes_read = 0
-        with ExitStack() as on_failure:
-            ours, theirs = socket.socketpair()
-            on_failure.callback(ours.close)
-            self._errors = on_failure.enter_context(tempfile.TemporaryFile())
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", START, str(theirs.fileno()), str(max_memory_mb), *sys.path],
-                    pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors,
-                    start_new_session=True,  # Ctrl-C is for the process that makes the page
-                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
-            on_failure.pop_all()
-        self._line = Line(ours)
+        self._child = Child("vidrisk.report.worker", [str(max_memory_mb)])
+        self._line = self._child.line
 
     def fileno(self) -> int:
         return self._line.fileno()
@@ -107,44 +85,14 @@ class ThumbnailWorker:
         find the frames of a large file takes longer than to decode one.)"""
         now_s = time.monotonic()
         if self.wish and now_s - self._alive_s > CHECK_S:
-            bytes_read = _bytes_read(self._process.pid)
+            bytes_read = self._child.bytes_read()
             if bytes_read > self._bytes_read or self._line.has_something():
                 self._alive_s, self._bytes_read = now_s, bytes_read
         return self.wish is not None and (now_s - self._alive_s > SILENCE_S or now_s - self._asked_s > MAX_INPUT_S)
 
     def end(self, *, has_hung_up: bool = False) -> tuple[str, str]:
-        """Kill the process if it lives; how it ended, and the last line on its standard error. One that has hung up is
-        about to end by itself."""
-        self._line.close()
-        with suppress(subprocess.TimeoutExpired):
-            if has_hung_up:
-                self._process.wait(HANG_UP_S)
-        self._process.kill()
-        with self._errors:
-            try:
-                ending = _ending(self._process.wait(KILL_S))
-            except subprocess.TimeoutExpired:
-                ending = "it cannot be killed"
-            self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-            lines = self._errors.read().decode(errors="replace").splitlines()
-        return ending, next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _bytes_read(pid: int) -> int:
-    """Bytes that a process has read so far; 0 where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/io").read_text(encoding="ascii").split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
+        """See ``Child.end``."""
+        return self._child.end(has_hung_up=has_hung_up)
 
 
 def thumbnails_from_message(message: dict[str, Any], wish: Wish) -> tuple[Thumbnail, ...]:

@@ -7,7 +7,8 @@ import pytest
 
 from vidrisk import __version__
 from vidrisk.bench import machine
-from vidrisk.bench.machine import Peak, described, fp32_peak, int8_peak, measured_peaks, usable_cores
+from vidrisk.bench.machine import Peak, described, fp32_peak, int8_peak, measured_peaks
+from vidrisk.infer.pipeline import usable_cores
 from vidrisk.runtimes.errors import RuntimeFailure
 
 

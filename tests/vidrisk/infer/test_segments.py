@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidrisk.frames.sampling import windows_from_duration
-from vidrisk.infer.predictions import DIGITS, Prediction
+from vidrisk.infer.lines import DIGITS
+from vidrisk.infer.predictions import Prediction
 from vidrisk.infer.segments import (
     SEGMENTS,
     Hysteresis,
