@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -41,11 +42,10 @@ class OpenVinoRunner(Runner):
     def __init__(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *,
                  threads: int | None = None) -> None:
         super().__init__(inputs, outputs)
-        ov: Any = require("openvino", "cpu")
+        self._core = shared_core()
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
         self._requests: dict[int | None, list[Any]] = {}  # by rows per request; None for any number
         try:
-            self._core: Any = ov.Core()
             self._model: Any = self._core.read_model(str(path))
         except Exception as error:  # openvino raises RuntimeError and its own types alike
             raise RuntimeFailure(f"OpenVINO cannot load {path.name}: {error}", fix="export the bundle again") from error
@@ -106,7 +106,24 @@ class OpenVinoRunner(Runner):
     def close(self) -> None:
         super().close()
         self._requests.clear()
-        self._model = self._core = None
+        self._model = None
+
+
+@functools.cache
+def shared_core() -> Any:
+    """The one OpenVINO core of this process, which is never dropped.
+
+    Its CPU plugin gives the thread that loads it another stack for signals. A core that another thread drops (an encoder thread,
+    the garbage collector) takes that stack away with the thread still on it, and the next Ctrl-C is a segmentation fault.
+
+    Raises:
+        MissingExtra, RuntimeFailure: OpenVINO is not installed, or does not load.
+    """
+    ov: Any = require("openvino", "cpu")
+    try:
+        return ov.Core()
+    except Exception as error:
+        raise RuntimeFailure(f"OpenVINO does not start: {error}", fix="pip install --force-reinstall openvino") from error
 
 
 def _part(array: Array, start: int, step: int | None) -> Array:

@@ -18,6 +18,7 @@ from vidrisk.bench.alone import answer_of_process
 from vidrisk.doctor import examine
 from vidrisk.infer.pipeline import usable_cores
 from vidrisk.runtimes.errors import RuntimeFailure, VidriskError, require
+from vidrisk.runtimes.openvino import shared_core
 from vidrisk.runtimes.select import BUNDLE_RUNTIMES
 
 DESCRIBED = ("vidrisk", "processor", "memory", *BUNDLE_RUNTIMES, "PyAV", "Pillow")
@@ -83,7 +84,7 @@ def int8_peak(threads: int) -> Peak:
 
     def seconds_of(side: int) -> Callable[[], float]:
         weights = rng.integers(-127, 128, (side, side), dtype=np.int8)
-        request = ov.Core().compile_model(_int8_product(weights), "CPU", config).create_infer_request()
+        request = shared_core().compile_model(_int8_product(weights), "CPU", config).create_infer_request()
         activations = rng.integers(0, 256, (side, side)).astype(np.float32)
 
         def seconds() -> float:
