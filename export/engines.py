@@ -1,0 +1,165 @@
+"""The engines of a bundle: built on the device or ahead of time, kept in a cache, and never built twice.
+
+    bundle ─► graphs × variants ─► an engine in the cache that fits?  ─yes─► nothing to do
+                                   └─no, and why─► build (``builder.py``) ─► cache
+
+It runs on devices, so it imports neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from vidrisk.export.builder import BuildOptions, Built, OnProgress, built_engine, parse_errors
+from vidrisk.export.layers import layer_counts, weights_bytes
+from vidrisk.runtimes.bundle import Bundle, VariantName
+from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.tensorrt.api import Api, Kind, open_api
+from vidrisk.runtimes.tensorrt.device import Device, current_device
+from vidrisk.runtimes.tensorrt.engines import Batches, Engine, EngineKey, EngineStore, Missing, engine_store, graph_sha256
+
+log = logging.getLogger(__name__)
+
+__all__ = ["BuildOptions", "Built", "EngineReport", "build_engines", "built_engine", "ensured_engines", "parse_errors"]
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """One engine of a bundle.
+
+    Attributes:
+        graph: ``encoder`` or ``head``.
+        variants: those that share its file.
+        path: the engine's file.
+        bytes: size of the engine.
+        seconds: what building took; None where the engine was there already.
+        batches: rows per call.
+        computing_layers, int8_layers: layers that multiply, and how many of them in INT8; None where that was not kept.
+    """
+
+    graph: str
+    variants: tuple[VariantName, ...]
+    path: Path
+    bytes: int
+    seconds: float | None
+    batches: Batches
+    computing_layers: int | None
+    int8_layers: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path)}
+
+
+def build_engines(bundle: Bundle, options: BuildOptions, *, kind: Kind | None = None,
+                  variants: Sequence[VariantName] | None = None, store: EngineStore | None = None,
+                  on_progress: OnProgress = lambda what, done, total: None) -> list[EngineReport]:
+    """Build the engines of a bundle that are not there yet: for the GPU that is here, or ahead of time.
+
+    Args:
+        kind: None takes TensorRT where it is installed, else TensorRT for RTX.
+        variants: None takes all that passed the gate.
+        store: None takes the user's cache.
+
+    Raises:
+        BundleError: no such variant.
+        SettingsError: the options contradict one another, or what the library can do.
+        MissingExtra, RuntimeFailure: no TensorRT, no GPU, a layer that is refused, a full disk, or a build that fails.
+        Interrupted: Ctrl-C. Engines that were finished are kept.
+    """
+    api = open_api(kind)
+    work = _Work(bundle, api, _device(api, options), options, store or engine_store(), on_progress)
+    return [_engine(work, source, partial(work.store.get, _key(work, source)), logging.INFO)
+            for source in _sources(bundle, variants or bundle.passed)]
+
+
+def ensured_engines(bundle: Bundle, kind: Kind, variants: Sequence[VariantName],
+                    on_progress: OnProgress = lambda what, done, total: None) -> list[EngineReport]:
+    """Build what is missing to run these variants here, and say why it is. Any engine that fits will do, whatever its batches.
+
+    Raises:
+        As ``build_engines``.
+    """
+    api, device = open_api(kind), current_device()
+    work = _Work(bundle, api, device, BuildOptions(), engine_store(), on_progress)
+    return [_engine(work, source, partial(work.store.find, api.kind, api.version, device, source.sha256), logging.WARNING)
+            for source in _sources(bundle, variants)]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all engines of one call have in common; ``device`` is None ahead of time."""
+
+    bundle: Bundle
+    api: Api
+    device: Device | None
+    options: BuildOptions
+    store: EngineStore
+    on_progress: OnProgress
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A graph's file, and the variants that share it."""
+
+    graph: Literal["encoder", "head"]
+    variants: tuple[VariantName, ...]
+    path: Path
+    sha256: str
+
+
+def _sources(bundle: Bundle, variants: Sequence[VariantName]) -> list[_Source]:
+    sharing: dict[tuple[Literal["encoder", "head"], Path], list[VariantName]] = {}
+    for variant in variants:
+        for graph in bundle.manifest.graphs:
+            sharing.setdefault((graph, bundle.path(graph, variant)), []).append(variant)
+    return [_Source(graph, tuple(names), path, graph_sha256(path)) for (graph, path), names in sharing.items()]
+
+
+def _device(api: Api, options: BuildOptions) -> Device | None:
+    """The GPU to build for; None where it need not be here."""
+    if options.compute_capabilities:
+        api.check_compute_capabilities(options.compute_capabilities)
+        return None
+    if api.compute_capabilities and options.portable:
+        return None
+    try:
+        return current_device()
+    except RuntimeFailure as error:
+        if not api.compute_capabilities:
+            raise
+        raise RuntimeFailure(error.what, fix="--compute-capability 8.6,8.9 builds for GPUs that are elsewhere") from error
+
+
+def _key(work: _Work, source: _Source) -> EngineKey:
+    api, device, options = work.api, work.device, work.options
+    bound = None if options.portable else device  # a portable engine does not mind where it was built
+    capabilities = (device.compute_capability,) if device else options.compute_capabilities
+    return EngineKey(api.kind, api.version, bound.model if bound else "", capabilities, bound.driver_major if bound else "",
+                     source.sha256, options.batches, dla=options.dla, portable=options.portable)
+
+
+def _engine(work: _Work, source: _Source, look: Callable[[], Engine | Missing], level: int) -> EngineReport:
+    """What ``look`` finds, or else a new engine, with the reason logged at ``level``."""
+    name, seconds = source.path.name, None
+    found = look()
+    if isinstance(found, Missing):
+        log.log(level, "%s needs an engine of %s: %s; building it may take minutes, once", name, work.api.kind, found.reason)
+        key = _key(work, source)
+        with work.store.lock(key):
+            found = look()  # another process may have built it while this one waited
+            if isinstance(found, Missing):
+                work.store.check_room(weights_bytes(source.path))
+                tensors = work.bundle.manifest.graphs[source.graph]
+                built = built_engine(source.path, tensors.inputs, work.api, work.device, work.options, work.on_progress)
+                key = replace(key, batches=built.batches)
+                work.store.add(key, built.blob, built.layers_json)
+                found, seconds = work.store.get(key), round(built.seconds, 2)
+    if isinstance(found, Missing):
+        raise RuntimeFailure(f"the engine of {name} was built and cannot be read: {found.reason}")
+    return EngineReport(source.graph, source.variants, found.path, found.bytes, seconds, found.key.batches,
+                        *layer_counts(found.layers_path))

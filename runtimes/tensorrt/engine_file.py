@@ -1,0 +1,205 @@
+"""One engine in one file: a header that says what it was built for, and the engine from the start of a page on, to be mapped.
+
+    magic, format, length and CRC-32 of the header │ the header in JSON, padded with spaces │ the engine
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import struct
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from vidrisk.runtimes.errors import SettingsError
+from vidrisk.runtimes.tensorrt.api import Kind
+from vidrisk.runtimes.tensorrt.device import Device
+
+LARGEST_BATCH = 4096
+PORTABLE_FROM = (8, 0)  # Ampere: the oldest GPU that a portable engine runs on
+SUFFIX = ".engine"
+FORMAT = 1
+
+_MAGIC = b"vrengine"
+_HEAD = struct.Struct("<8sIII")
+_PAGE_BYTES = 4096
+_MOST_HEADER_BYTES = 1 << 20
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
+Rows = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+
+
+class DamagedEngineError(Exception):
+    """A file that is no whole engine; the message is a clause that says what is wrong with it."""
+
+
+class ForeignFormatError(Exception):
+    """A file of a later or earlier format: somebody else's."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Rows per call that an engine takes, and how many it is tuned for."""
+
+    min: Rows = 1
+    opt: Rows = 8
+    max: Rows = 64
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max <= LARGEST_BATCH:
+            raise SettingsError(f"batches {self.min},{self.opt},{self.max}",
+                                allowed=f"1 ≤ MIN ≤ OPT ≤ MAX ≤ {LARGEST_BATCH}, for example 1,8,64")
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """All that an engine depends on.
+
+    Attributes:
+        kind, version: the library that built it.
+        gpu: model of the GPU it was built on (``Device.model``); empty where that does not matter (built ahead of time, or
+            portable).
+        compute_capabilities: GPUs that it was built for; empty with a portable one of TensorRT for RTX, which is for all from
+            Ampere on.
+        driver_major: of the CUDA driver it was built with; empty as ``gpu``.
+        graph_sha256: of the ONNX file, see ``graph_sha256``.
+        batches: rows per call.
+        dla: built for the deep-learning accelerator of a Jetson, with the GPU for what that cannot do.
+        portable: runs on every GPU from Ampere on, and with later versions of TensorRT too.
+    """
+
+    kind: Kind
+    version: Version
+    gpu: str
+    compute_capabilities: tuple[Version, ...]
+    driver_major: str
+    graph_sha256: Sha256
+    batches: Batches
+    dla: bool = False
+    portable: bool = False
+
+    @property
+    def stem(self) -> str:
+        """Name of the engine's files, without suffix. It begins with the graph."""
+        described = json.dumps([FORMAT, asdict(self)], sort_keys=True)
+        return f"{self.graph_sha256}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
+
+    def misfit(self, kind: Kind, version: str, device: Device) -> str | None:
+        """Why an engine of this key must not be loaded here, as a clause; None if it may."""
+        if self.kind != kind:
+            return f"built with {self.kind}, here is {kind}"
+        suits_later = self.portable and kind == "tensorrt"  # TensorRT for RTX loads engines of its own version only
+        if version != self.version and not (suits_later and _numbers(version) > _numbers(self.version)):
+            return f"built for {kind} {self.version}, here is {version}"
+        here = f"here is {device.model} ({device.compute_capability})"
+        if self.portable:
+            if min(map(_numbers, (*self.compute_capabilities, device.compute_capability))) < PORTABLE_FROM:
+                return f"portable among GPUs of compute capability 8.0 and later, {here}"
+        elif device.compute_capability not in self.compute_capabilities or self.gpu not in ("", device.model):
+            return f"built for {self.gpu or 'GPUs of compute capability'} ({', '.join(self.compute_capabilities)}), {here}"
+        if self.driver_major not in ("", device.driver_major):
+            return f"built with a driver for CUDA {self.driver_major}, here is one for CUDA {device.driver_major}"
+        return None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine's file, its header read.
+
+    Attributes:
+        key: what it was built for.
+        sha256, bytes: of the engine in it, which begins at byte ``start``.
+        created: time in UTC, ISO 8601.
+    """
+
+    path: Path
+    key: EngineKey
+    sha256: str
+    bytes: int
+    start: int
+    created: str
+
+    def blob(self) -> memoryview:
+        """The serialised engine, mapped and not copied."""
+        with self.path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[self.start:]
+
+    def verify(self) -> None:
+        """Read all of it.
+
+        Raises:
+            DamagedEngineError: it is not what was written.
+        """
+        if hashlib.sha256(self.blob()).hexdigest() != self.sha256:
+            raise DamagedEngineError("its file has changed (sha256 differs)")
+
+    @property
+    def layers_path(self) -> Path:
+        """What the engine's layers are, to be looked at."""
+        return self.path.with_suffix(".layers.json")
+
+    @property
+    def kernels_path(self) -> Path:
+        """Where the kernels that TensorRT for RTX compiles while it runs may be kept for the next start."""
+        return self.path.with_suffix(".kernels")
+
+
+@dataclass(frozen=True)
+class _Header:
+    key: EngineKey
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0)]
+    created: str
+
+
+_HEADER = TypeAdapter(_Header)
+
+
+def head_of_engine(key: EngineKey, blob: memoryview, created: str) -> bytes:
+    """What comes before ``blob`` in its file."""
+    header = _HEADER.dump_json(_Header(key, hashlib.sha256(blob).hexdigest(), len(blob), created))
+    pages = -(-(_HEAD.size + len(header)) // _PAGE_BYTES)
+    header = header.ljust(pages * _PAGE_BYTES - _HEAD.size)
+    return _HEAD.pack(_MAGIC, FORMAT, len(header), zlib.crc32(header)) + header
+
+
+def read_engine(path: Path) -> Engine:
+    """Read the header of an engine's file.
+
+    Raises:
+        DamagedEngineError: it is cut off, changed, under another's name, or no engine at all.
+        ForeignFormatError: it is whole, but not of this format.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD.size)
+        if len(head) != _HEAD.size:
+            raise DamagedEngineError("its file is cut off in the header")
+        magic, form, length, crc = _HEAD.unpack(head)
+        if magic != _MAGIC:
+            raise DamagedEngineError("its file is no engine of vidrisk")
+        if form != FORMAT:
+            raise ForeignFormatError(f"its file has format {form}, here is {FORMAT}")
+        text = file.read(min(length, _MOST_HEADER_BYTES))
+    if len(text) != length or zlib.crc32(text) != crc:
+        raise DamagedEngineError("the header of its file is cut off or has changed")
+    try:
+        header = _HEADER.validate_json(text, strict=True)
+    except (ValidationError, SettingsError) as error:
+        raise DamagedEngineError("the header of its file makes no sense") from error
+    start, size = _HEAD.size + length, path.stat().st_size
+    if size != start + header.bytes:
+        raise DamagedEngineError(f"its file has {size} of {start + header.bytes} bytes")
+    if path.name != header.key.stem + SUFFIX:
+        raise DamagedEngineError("its file has the name of another engine")
+    return Engine(path, header.key, header.sha256, header.bytes, start, header.created)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))

@@ -1,0 +1,48 @@
+"""``vidrisk build``: the TensorRT engines of a bundle, for the GPU that is here or for GPUs that are elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def build(
+    bundle: Annotated[Path, typer.Argument(
+        metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export --trt` made.")],
+    out: Annotated[Path | None, typer.Option(
+        "-o", "--output", metavar="DIR", show_default="the engine cache",
+        help="Folder for the engines; copied into the cache of a device they are used there.")] = None,
+    engine: Annotated[Literal["tensorrt", "tensorrt-rtx"] | None, typer.Option(
+        show_default="the one that is installed", help="Library to build with.")] = None,
+    compute_capability: Annotated[str, typer.Option(
+        metavar="8.6,8.9", show_default="of the GPU here",
+        help="Build ahead of time for these GPUs; tensorrt-rtx can, and needs no GPU for it.")] = "",
+    variant: Annotated[Literal["fp32", "fp16", "int8", "mixed"] | None, typer.Option(
+        show_default="every one that passed", help="This precision only.")] = None,
+    batch: Annotated[str, typer.Option(
+        metavar="MIN,OPT,MAX", help="Rows per call that the engines take; they are tuned for OPT.")] = "1,8,64",
+    dla: Annotated[bool, typer.Option(
+        "--dla", help="Use a Jetson's deep-learning accelerator, and the GPU for what that cannot do.")] = False,
+    portable: Annotated[bool, typer.Option(
+        "--portable", help="For every GPU from Ampere on, and later versions of TensorRT; may be slower.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Build the engines of a bundle that are not there yet. `infer`, `eval` and `bench` build what they miss; this does it before.
+
+    An engine is good for one kind of GPU and one version of TensorRT. Beside it lies what its layers are, in .layers.json.
+    Ctrl-C stops at the builder's next step; engines that were finished are kept.
+    """
+    from vidrisk.cli.build_view import batches_from_text, print_engines
+    from vidrisk.cli.console import progress_bar
+    from vidrisk.export.engines import BuildOptions, build_engines
+    from vidrisk.runtimes.bundle import Bundle
+    from vidrisk.runtimes.tensorrt.engines import EngineStore
+
+    capabilities = tuple(word.strip() for word in compute_capability.split(",") if word.strip())
+    options = BuildOptions(batches_from_text(batch), capabilities, dla=dla, portable=portable)
+    with progress_bar(lines=True) as advance:
+        engines = build_engines(Bundle.open(bundle), options, kind=engine, variants=[variant] if variant else None,
+                                store=EngineStore(out) if out else None, on_progress=advance)
+    print_engines(engines, as_json=json)
