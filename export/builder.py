@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ OnProgress = Callable[[str, int, int], None]
 
 SECONDS_BETWEEN_LOOKS = 0.1
 LEAST_WORKSPACE_BYTES = 64 << 20
+MEMORY_FIX = "close what else uses the GPU, choose a smaller --batch or a variant of fewer bits"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class BuildOptions:
         batches: rows per call.
         compute_capabilities: GPUs to build for ahead of time, as ``8.6``; empty for the GPU that is here.
         dla: run on a Jetson's deep-learning accelerator what that can do, and the rest on the GPU.
-        portable: for later versions of TensorRT and for every GPU from Ampere on; it may be slower.
+        portable: for later versions of TensorRT and for every GPU from Ampere on but a Jetson's; it may be slower.
     """
 
     batches: Batches = field(default_factory=Batches)
@@ -52,8 +54,8 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         if self.portable and (self.dla or self.compute_capabilities):
-            raise SettingsError("a portable engine for " + ("a DLA" if self.dla else ", ".join(self.compute_capabilities)),
-                                allowed="--portable, or what it is to run on")
+            other = "--dla" if self.dla else f"--compute-capability {','.join(self.compute_capabilities)}"
+            raise SettingsError(f"--portable and {other} together", allowed="one of them")
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,11 @@ def built_engine(path: Path, inputs: Sequence[TensorSpec], api: Api, device: Dev
         if blob is not None:
             break
         if not api.out_of_memory or batches.max == batches.min:
-            raise api.failure(f"{api.kind} cannot build {path.name} for batches of {batches.max}")
+            raise api.failure(f"{api.kind} cannot build {path.name} for batches of {batches.max}",
+                              fix=MEMORY_FIX if api.out_of_memory else None)
         api.errors.clear()
         batches = _halved(batches, path, "out of GPU memory")
+    api.errors.clear()  # of kernels that were tried and passed over
     if device is not None:
         keep_timings(api, config, device)
     inspected = _layers_of_engine(api, blob, options.portable) if device is not None else None
@@ -192,18 +196,19 @@ def _built_blob(parsed: _Parsed, config: trt.IBuilderConfig, what: str, on_progr
     monitor = new_monitor(parsed.api)
     config.progress_monitor = monitor
     with ThreadPoolExecutor(1) as pool:
+        future: Future[Any] = pool.submit(lambda: parsed.builder.build_serialized_network(parsed.network, config))
         try:
-            future: Future[Any] = pool.submit(parsed.builder.build_serialized_network, parsed.network, config)
             while not future.done():
                 on_progress(what, monitor.percent, PERCENT)
                 wait([future], timeout=SECONDS_BETWEEN_LOOKS)
         except KeyboardInterrupt as error:
-            monitor.cancelled = True
             log.warning("stopping: %s ends at its next step", parsed.api.kind)
             raise Interrupted(f"stopped by Ctrl-C while {what}") from error
-        except BaseException:  # a terminal that is gone
+        finally:  # also of a terminal that is gone
             monitor.cancelled = True
-            raise
+            while not future.done():  # TensorRT crashes where it is left in the middle, so another Ctrl-C changes nothing
+                with suppress(KeyboardInterrupt):
+                    wait([future])
         memory = future.result()
     if memory is None:
         return None
@@ -223,8 +228,7 @@ def _batches_that_fit(parsed: _Parsed, path: Path, device: Device, batches: Batc
             return batches
         said = f"needs {_gigabytes(needed)} of GPU memory and {_gigabytes(device.free_bytes)} are available"
         if batches.max == batches.min:
-            raise RuntimeFailure(f"{path.name} {said}, for batches of {batches.max}",
-                                 fix="close what else uses the GPU, choose a smaller --batch or a variant of fewer bits")
+            raise RuntimeFailure(f"{path.name} {said}, for batches of {batches.max}", fix=MEMORY_FIX)
         batches = _halved(batches, path, said)
 
 

@@ -9,7 +9,9 @@ It runs on devices, so it imports neither torch nor onnx.
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +41,7 @@ class EngineReport:
         bytes: size of the engine.
         seconds: what building took; None where the engine was there already.
         batches: rows per call.
-        computing_layers, int8_layers: layers that multiply, and how many of them in INT8; None where that was not kept.
+        computing_layers, int8_layers: layers that compute, and how many of them in INT8; None where that was not kept.
     """
 
     graph: str
@@ -58,7 +60,8 @@ class EngineReport:
 def build_engines(bundle: Bundle, options: BuildOptions, *, kind: Kind | None = None,
                   variants: Sequence[VariantName] | None = None, store: EngineStore | None = None,
                   on_progress: OnProgress = lambda what, done, total: None) -> list[EngineReport]:
-    """Build the engines of a bundle that are not there yet: for the GPU that is here, or ahead of time.
+    """Build the engines of a bundle that are not there yet: for the GPU that is here, or ahead of time. Batches that did not fit
+    into memory are tried again each time.
 
     Args:
         kind: None takes TensorRT where it is installed, else TensorRT for RTX.
@@ -139,8 +142,9 @@ def _key(work: _Work, source: _Source) -> EngineKey:
     api, device, options = work.api, work.device, work.options
     bound = None if options.portable else device  # a portable engine does not mind where it was built
     capabilities = (device.compute_capability,) if device else options.compute_capabilities
+    machine = platform.machine() if options.portable and api.kind == "tensorrt" else ""
     return EngineKey(api.kind, api.version, bound.model if bound else "", capabilities, bound.driver_major if bound else "",
-                     source.sha256, options.batches, dla=options.dla, portable=options.portable)
+                     source.sha256, options.batches, dla=options.dla, portable=options.portable, machine=machine)
 
 
 def _engine(work: _Work, source: _Source, look: Callable[[], Engine | Missing], level: int) -> EngineReport:
@@ -156,9 +160,10 @@ def _engine(work: _Work, source: _Source, look: Callable[[], Engine | Missing], 
                 work.store.check_room(weights_bytes(source.path))
                 tensors = work.bundle.manifest.graphs[source.graph]
                 built = built_engine(source.path, tensors.inputs, work.api, work.device, work.options, work.on_progress)
-                key = replace(key, batches=built.batches)
-                work.store.add(key, built.blob, built.layers_json)
-                found, seconds = work.store.get(key), round(built.seconds, 2)
+                got = replace(key, batches=built.batches)
+                with nullcontext() if got == key else work.store.lock(got):
+                    work.store.add(got, built.blob, built.layers_json)
+                    found, seconds = work.store.get(got), round(built.seconds, 2)
     if isinstance(found, Missing):
         raise RuntimeFailure(f"the engine of {name} was built and cannot be read: {found.reason}")
     return EngineReport(source.graph, source.variants, found.path, found.bytes, seconds, found.key.batches,

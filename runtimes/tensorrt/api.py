@@ -138,7 +138,8 @@ class Api:
     def _set_capabilities(self, config: Any, names: list[str]) -> None:  # the stubs of TensorRT 10 know none of this
         config.num_compute_capabilities = len(names)
         for at, name in enumerate(names):
-            config.set_compute_capability(self.trt.ComputeCapability.__members__[name], at)
+            if not config.set_compute_capability(self.trt.ComputeCapability.__members__[name], at):
+                raise self.failure(f"{self.kind} {self.version} does not build for {name}")
 
     def use_dla(self, config: IBuilderConfig) -> None:
         """Run on the first deep-learning accelerator what it can do, and on the GPU what it cannot."""
@@ -150,8 +151,8 @@ class Api:
         config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, limit_bytes)
 
     def make_portable(self, config: IBuilderConfig) -> None:
-        """Let the engine run on any GPU from Ampere on, and with later versions of TensorRT; it may be slower. Engines of
-        TensorRT for RTX are for every such GPU unless they are told otherwise, and for one version always.
+        """Let the engine run on any GPU from Ampere on but a Jetson's, and with later versions of TensorRT; it may be slower.
+        Engines of TensorRT for RTX are for every such GPU unless they are told otherwise, and for one version always.
         """
         if self.kind == "tensorrt":
             config.set_flag(self.trt.BuilderFlag.VERSION_COMPATIBLE)

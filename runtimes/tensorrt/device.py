@@ -9,7 +9,7 @@ from typing import Any
 
 from vidrisk.runtimes.errors import RuntimeFailure, require
 
-NO_GPU_FIX = "check the NVIDIA driver with `vidrisk doctor`, or use --runtime auto"
+NO_GPU_FIX = "check the NVIDIA driver with `vidrisk doctor`; without a GPU, infer, eval and bench take --runtime auto"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import platform
 import struct
 import zlib
 from dataclasses import asdict, dataclass
@@ -72,6 +73,7 @@ class EngineKey:
         batches: rows per call.
         dla: built for the deep-learning accelerator of a Jetson, with the GPU for what that cannot do.
         portable: runs on every GPU from Ampere on, and with later versions of TensorRT too.
+        machine: kind of processor, as ``x86_64``, whose code a portable engine of TensorRT brings; else empty.
     """
 
     kind: Kind
@@ -83,6 +85,7 @@ class EngineKey:
     batches: Batches
     dla: bool = False
     portable: bool = False
+    machine: str = ""
 
     @property
     def stem(self) -> str:
@@ -97,6 +100,8 @@ class EngineKey:
         suits_later = self.portable and kind == "tensorrt"  # TensorRT for RTX loads engines of its own version only
         if version != self.version and not (suits_later and _numbers(version) > _numbers(self.version)):
             return f"built for {kind} {self.version}, here is {version}"
+        if self.machine not in ("", platform.machine()):
+            return f"built for {self.machine}, here is {platform.machine()}"
         here = f"here is {device.model} ({device.compute_capability})"
         if self.portable:
             if min(map(_numbers, (*self.compute_capabilities, device.compute_capability))) < PORTABLE_FROM:

@@ -224,8 +224,10 @@ class EngineStore:
             del held[stem]
 
     def _refusal(self, error: OSError) -> RuntimeFailure:
-        return RuntimeFailure(f"an engine cannot be kept in {self.folder}: {error.strerror or error}",
-                              fix=f"free some space there, raise {SIZE_VARIABLE}, or set VIDRISK_CACHE to another folder")
+        fix = "give VIDRISK_CACHE, or `vidrisk build -o`, a folder that can be written"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            fix = f"free some space there, raise {SIZE_VARIABLE}, or set VIDRISK_CACHE to another folder"
+        return RuntimeFailure(f"an engine cannot be kept in {self.folder}: {error.strerror or error}", fix=fix)
 
 
 def _locked(path: Path) -> IO[bytes]:

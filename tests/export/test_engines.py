@@ -182,7 +182,7 @@ def test_what_cannot_be_built_for(make_bundle: Callable[..., Bundle], store: Eng
 
 def test_options_that_contradict_one_another() -> None:
     for wrong in (BuildOptions(dla=True), AHEAD):
-        with pytest.raises(SettingsError, match="a portable engine for"):
+        with pytest.raises(SettingsError, match=r"--portable and --(dla|compute-capability 8\.6,8\.9) together"):
             replace(wrong, portable=True)
 
 
@@ -370,7 +370,7 @@ def test_out_of_gpu_memory_halves_the_batch(graphs: dict[str, Path], rtx: Api, f
 
 def test_out_of_gpu_memory_to_the_end(graphs: dict[str, Path], rtx: Api, failing: Callable[[int, str], None]) -> None:
     failing(99, "Error Code 2: OutOfMemory (no further information)")
-    with pytest.raises(RuntimeFailure, match=r"cannot build fp32.onnx for batches of 2: Error Code 2: OutOfMemory"):
+    with pytest.raises(RuntimeFailure, match=r"for batches of 2: Error Code 2: OutOfMemory.*; fix: .*--batch"):
         built_engine(graphs["fp32"], INPUTS, rtx, None, replace(AHEAD, batches=Batches(2, 2, 8)))
 
 
@@ -380,11 +380,22 @@ def test_another_failure_is_not_tried_again(graphs: dict[str, Path], rtx: Api, f
         built_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD)
 
 
+def test_what_the_builder_got_over_is_not_said_of_what_fails_later(graphs: dict[str, Path], rtx: Api) -> None:
+    def say(what: str, done: int, total: int) -> None:
+        rtx.errors.append("Error Code 2: OutOfMemory (a kernel that was tried)")
+
+    built_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD, say)
+    assert not rtx.errors
+
+
 def test_an_engine_is_kept_under_the_batches_that_it_got(make_bundle: Callable[..., Bundle], store: EngineStore,
                                                          failing: Callable[[int, str], None]) -> None:
     failing(1, "out of memory")
+    held: list[int] = []
+    add = store.add
+    store.add = lambda key, *what: (held.append(len([*store.folder.glob(f"{key.stem}.lock")])), add(key, *what))[1]  # type: ignore[method-assign]
     reports = build_engines(make_bundle(fp32="fp32"), AHEAD, kind="tensorrt-rtx", store=store)
-    assert [report.batches.max for report in reports] == [32, 32]
+    assert [report.batches.max for report in reports] == [32, 32] and held == [1, 1]
     assert sorted(path.suffix for path in store.folder.iterdir()) == [".engine", ".engine", ".json", ".json"]
 
 
@@ -422,10 +433,12 @@ def test_missing_engines_are_built_with_the_reason(make_bundle: Callable[..., Bu
 
 def test_another_gpu_of_an_unknown_capability_is_asked_of_the_driver(rtx: Api) -> None:
     asked: list[Any] = []
-    config: Any = SimpleNamespace(set_compute_capability=lambda capability, at: asked.append(capability.name))
+    config: Any = SimpleNamespace(set_compute_capability=lambda capability, at: asked.append(capability.name) or at == 0)
     for capability in ("8.9", "9.0"):
         rtx.set_this_gpu(config, capability)
     assert asked == ["SM89", "CURRENT"] and config.num_compute_capabilities == 1
+    with pytest.raises(RuntimeFailure, match=f"tensorrt-rtx {rtx.version} does not build for SM89"):
+        rtx.set_compute_capabilities(config, ("8.6", "8.9"))
 
 
 # What TensorRT has and TensorRT for RTX has not is played by fakes.

@@ -26,7 +26,7 @@ def build(
     dla: Annotated[bool, typer.Option(
         "--dla", help="Use a Jetson's deep-learning accelerator, and the GPU for what that cannot do.")] = False,
     portable: Annotated[bool, typer.Option(
-        "--portable", help="For every GPU from Ampere on, and later versions of TensorRT; may be slower.")] = False,
+        "--portable", help="For every GPU from Ampere on but a Jetson's, and later versions of TensorRT; may be slower.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Build the engines of a bundle that are not there yet. `infer`, `eval` and `bench` build what they miss; this does it before.
@@ -34,14 +34,13 @@ def build(
     An engine is good for one kind of GPU and one version of TensorRT. Beside it lies what its layers are, in .layers.json.
     Ctrl-C stops at the builder's next step; engines that were finished are kept.
     """
-    from vidrisk.cli.build_view import batches_from_text, print_engines
+    from vidrisk.cli.build_view import batches_from_text, capabilities_from_text, print_engines
     from vidrisk.cli.console import progress_bar
     from vidrisk.export.engines import BuildOptions, build_engines
     from vidrisk.runtimes.bundle import Bundle
     from vidrisk.runtimes.tensorrt.engines import EngineStore
 
-    capabilities = tuple(word.strip() for word in compute_capability.split(",") if word.strip())
-    options = BuildOptions(batches_from_text(batch), capabilities, dla=dla, portable=portable)
+    options = BuildOptions(batches_from_text(batch), capabilities_from_text(compute_capability), dla=dla, portable=portable)
     with progress_bar(lines=True) as advance:
         engines = build_engines(Bundle.open(bundle), options, kind=engine, variants=[variant] if variant else None,
                                 store=EngineStore(out) if out else None, on_progress=advance)

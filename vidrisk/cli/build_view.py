@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 import typer
@@ -24,6 +25,18 @@ def batches_from_text(text: str) -> Batches:
     if len(numbers) != 3 or not all(number.strip().isdecimal() for number in numbers):
         raise SettingsError(f"--batch {text}", allowed="MIN,OPT,MAX, for example 1,8,64")
     return Batches(*map(int, numbers))
+
+
+def capabilities_from_text(text: str) -> tuple[str, ...]:
+    """Each once, in order: whoever names the same GPUs means the same engine. None of them in an empty text.
+
+    Raises:
+        SettingsError: ``text`` is not like 8.6,8.9.
+    """
+    words = {word.strip() for word in text.split(",")} if text else set()
+    if not all(re.fullmatch(r"[0-9]{1,2}\.[0-9]", word) for word in words):
+        raise SettingsError(f"--compute-capability {text}", allowed="numbers such as 8.6,8.9")
+    return tuple(sorted(words, key=float))
 
 
 def print_engines(engines: Sequence[EngineReport], *, as_json: bool) -> None:

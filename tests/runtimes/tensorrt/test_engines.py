@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -42,6 +43,7 @@ KEYS = st.builds(
     batches=ROWS.map(lambda rows: Batches(*rows)),
     dla=st.booleans(),
     portable=st.booleans(),
+    machine=st.sampled_from(["", "x86_64", "aarch64"]),
 )
 
 
@@ -171,6 +173,13 @@ def test_portable_engines(kind: str, built_on: tuple[str, ...], version: str, ca
     assert (key.misfit(kind, version, device) is None) == fits  # type: ignore[arg-type]
 
 
+def test_the_code_in_a_portable_engine_is_for_one_kind_of_processor() -> None:
+    key = EngineKey("tensorrt", "10.3.0", "", ("8.6",), "", GRAPH, Batches(), portable=True, machine=platform.machine())
+    assert key.misfit("tensorrt", "10.3.0", ADA) is None
+    said = replace(key, machine="a toaster").misfit("tensorrt", "10.3.0", ADA)
+    assert said == f"built for a toaster, here is {platform.machine()}"
+
+
 def test_the_newest_engine_that_fits_is_taken(store: EngineStore) -> None:
     keep(store, blob=b"first")
     keep(store, replace(HERE, batches=Batches(1, 16, 16)), b"second")
@@ -253,7 +262,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = EngineStore(tmp_path / "file" / "engines")
     assert reason(found_here(store)) == "none has been built yet"
-    with pytest.raises(RuntimeFailure, match=r"an engine cannot be kept in .*Not a directory; fix: .*VIDRISK_CACHE"):
+    with pytest.raises(RuntimeFailure, match=r"cannot be kept in .*Not a directory; fix: .* a folder that can be written"):
         keep(store)
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from colour_bundle import write_colour_bundle
 
-from vidrisk.cli.build_view import batches_from_text
+from vidrisk.cli.build_view import batches_from_text, capabilities_from_text
 from vidrisk.runtimes.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, SettingsError
 from vidrisk.runtimes.tensorrt.api import installed_kinds
 from vidrisk.runtimes.tensorrt.engine_file import read_engine
@@ -76,11 +77,12 @@ def test_json_into_a_folder_of_ones_own(cli: Callable[..., Any], bundle: Path, c
 
 @pytest.mark.parametrize(("arguments", "code", "says"), [
     (("--compute-capability", "8.7"), EXIT_USAGE, r"cannot build for compute capability 8\.7; allowed: .*8\.6"),
-    (("--compute-capability", "8.6", "--portable"), EXIT_USAGE, r"a portable engine for 8\.6; allowed: --portable, or"),
+    (("--compute-capability", "8.6", "--portable"), EXIT_USAGE, r"--portable and --compute-capability 8\.6 together; allowed: one"),
     (("--compute-capability", "8.6", "--dla"), EXIT_USAGE, "this machine has no DLA"),
     (("--compute-capability", "8.6", "--variant", "int8"), EXIT_ERROR, "has no variant 'int8'; allowed: fp32"),
     (("--batch", "8,1,64"), EXIT_USAGE, "batches 8,1,64; allowed: 1 ≤ MIN ≤ OPT ≤ MAX"),
     (("--batch", "8"), EXIT_USAGE, "--batch 8; allowed: MIN,OPT,MAX"),
+    (("--compute-capability", ","), EXIT_USAGE, r"--compute-capability ,; allowed: numbers such as 8\.6,8\.9"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line(cli: Callable[..., Any], bundle: Path, cache: Path, arguments: tuple[str, ...], code: int,
                                     says: str) -> None:
@@ -104,7 +106,15 @@ def test_batches() -> None:
     assert batches_from_text("1,8,64") == Batches(1, 8, 64) and batches_from_text(" 2, 2 ,2 ") == Batches(2, 2, 2)
 
 
-def test_ctrl_c_is_one_line_and_keeps_what_was_finished(bundle: Path, cache: Path) -> None:
+def test_the_same_gpus_in_any_order_are_the_same_engine() -> None:
+    assert capabilities_from_text("12.0, 8.9,8.6,8.9") == ("8.6", "8.9", "12.0") and capabilities_from_text("") == ()
+    for wrong in ("8.6,", "86", "sm_86", "8.6;8.9", "٨.6"):
+        with pytest.raises(SettingsError):
+            capabilities_from_text(wrong)
+
+
+@pytest.mark.parametrize("presses", [1, 4])
+def test_ctrl_c_is_one_line_and_keeps_what_was_finished(bundle: Path, cache: Path, presses: int) -> None:
     code = f"""
         import time
         from vidrisk.cli.app import main
@@ -116,7 +126,7 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_finished(bundle: Path, cache: Pat
                 complete = type(monitor).step_complete
                 def slowly(self, phase, step):
                     print("second", flush=True) if step == 0 else None
-                    time.sleep(0.05)
+                    time.sleep(0.5)
                     return complete(self, phase, step)
                 type(monitor).step_complete = slowly
             return monitor
@@ -127,7 +137,9 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_finished(bundle: Path, cache: Pat
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env={**os.environ, "VIDRISK_CACHE": str(cache.parent)})
     assert process.stdout is not None and process.stdout.readline() == "second\n"
-    process.send_signal(signal.SIGINT)
+    for _ in range(presses):  # TensorRT cannot be left in the middle: the later ones change nothing
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.04)
     _, error = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED
     assert "stopping: tensorrt-rtx ends at its next step" in error and "Traceback" not in error
