@@ -2,8 +2,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+GPU_VENV ?= .venv-gpu
+GPU_BIN := $(GPU_VENV)/bin
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test check gpu format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /'
@@ -30,9 +32,21 @@ check: $(STAMP)  ## ruff, mypy --strict, the one-way import rule, docs against t
 	$(BIN)/mypy
 	$(BIN)/pytest -q -m 'not slow' tests/test_rooms.py tests/test_docs.py
 
+# ONNX Runtime for CUDA is another package with the same modules: it needs an environment of its own. Without TensorRT from
+# NVIDIA, TensorRT for RTX is tested and measured alone.
+gpu:  ## tests and benchmarks on an NVIDIA GPU; benchmarks/results/gpu.json has the figures
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(GPU_BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,gpu]'
+	$(GPU_BIN)/python -m pip uninstall --quiet --yes onnxruntime
+	$(GPU_BIN)/python -m pip install --quiet --force-reinstall --no-deps onnxruntime-gpu
+	-$(GPU_BIN)/python -m pip install --quiet 'tensorrt>=10.3'
+	VIDRISK_REQUIRE_GPU=1 $(GPU_BIN)/pytest -m gpu
+	$(GPU_BIN)/python benchmarks/gpu.py
+
 format: $(STAMP)  ## mend what ruff can mend, and write the README's tables from the benchmarks' JSON
 	$(BIN)/ruff check --fix .
 	$(BIN)/python benchmarks/tables.py
 
 clean:  ## remove the virtual environment and all caches
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(GPU_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -51,8 +51,8 @@ from vidrisk.run import Run
 from vidrisk.runtimes import Bundle
 from vidrisk.runtimes.contract import Contract
 from vidrisk.runtimes.errors import VidriskError
+from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, file_runtimes
 from vidrisk.runtimes.runner import Runner
-from vidrisk.runtimes.select import BUNDLE_RUNTIMES
 from vidrisk.runtimes.timing import seconds_in_turns
 
 RESULT = Path(__file__).parent / "results" / "int8.json"
@@ -238,7 +238,7 @@ def compared(cases: list[Case], scratch: Path) -> dict[str, Any]:
     rate = speeds(cases[0], made[0])
     truth = np.concatenate([case.truth for case in cases])
     reference = {runtime: np.concatenate([predictions(case, runtime, case.encoder) for case in cases])
-                 for runtime in BUNDLE_RUNTIMES}
+                 for runtime in file_runtimes()}
     rows = [_row(cases, [of_fold[i] for of_fold in made], truth, reference, rate) for i in range(len(made[0]))]
     fp32 = {runtime: {"top1": float((before == truth).mean()), "frames_per_s": rate[runtime, "fp32", ""]}
             for runtime, before in reference.items()}

@@ -19,10 +19,11 @@ def described() -> dict[str, Any]:
         if colon:
             fields.setdefault(key.strip(), value.strip())
     flags = set(fields.get("flags", "").split())
+    installed = {each.metadata["Name"]: each.version for each in metadata.distributions()}
     return {
         "processor": fields.get("model name", platform.processor()),
         "cores": os.cpu_count(),
         "flags": [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags],
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: installed[name] for name in PACKAGES if name in installed},
     }

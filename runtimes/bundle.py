@@ -3,10 +3,12 @@
     bundle.json             the manifest below
     encoder.fp32.onnx       one graph per variant; variants may share a file
     encoder.int8.onnx
+    encoder.….onnx.data     weights of a graph that is too large for one file
     head.fp32.onnx
     gate.json, gate.html    what every hop of the export lost
 
-``Bundle.open`` refuses a changed or missing file, an unknown schema version and a name that could leave the folder.
+``Bundle.open`` refuses a changed or missing file, an unknown schema version, a name that could leave the folder, and a graph
+that would read another file.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pydantic import Field, ValidationError
 
 from vidrisk.runtimes.contract import Contract, Sealed
 from vidrisk.runtimes.errors import BundleError, VidriskError
+from vidrisk.runtimes.onnx_file import external_files
 from vidrisk.runtimes.specs import TensorSpec
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -121,6 +124,10 @@ class Bundle:
             if path.stat().st_size != sealed.bytes or sha256_of(path) != sealed.sha256:
                 raise BundleError(f"{name} in {root.name} was changed after export (sha256 differs)",
                                   fix="copy the bundle again, or export it again")
+            foreign = external_files(path) - set(manifest.files) if name.endswith(".onnx") else set()
+            if foreign:
+                raise BundleError(f"{name} in {root.name} takes weights from {min(foreign)!r}, which the manifest does not seal",
+                                  allowed="files of the bundle", fix="export it again")
         return cls(root, manifest, digest)
 
 

@@ -7,6 +7,7 @@
     ├── UnreadableError                  one clip or photo that cannot be decoded (a ledger row, never the end of a run)
     ├── BundleError                      a bundle or a run directory that is damaged, foreign or too new
     ├── RuntimeFailure                   an engine (ONNX Runtime, OpenVINO, …) refused or failed
+    │   └── EngineMissing                a TensorRT engine that has to be built first
     ├── MissingExtra                     an optional dependency that is not installed
     ├── GateRefused             exit 3   the exported model is not good enough to ship
     └── Interrupted             exit 130 Ctrl-C: what was finished is kept
@@ -72,6 +73,10 @@ class BundleError(VidriskError):
 
 class RuntimeFailure(VidriskError):
     """An inference engine refused a graph or failed while running it."""
+
+
+class EngineMissing(RuntimeFailure):
+    """No TensorRT engine of a graph may be loaded here: there is none, or none that fits this GPU and this TensorRT."""
 
 
 class MissingExtra(VidriskError):

@@ -11,27 +11,46 @@ import json
 import logging
 import os
 import platform
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from vidrisk.runtimes.bundle import Bundle, VariantName
-from vidrisk.runtimes.errors import BundleError, MissingExtra, RuntimeFailure, SettingsError, is_installed
-from vidrisk.runtimes.openvino import OpenVinoRunner
-from vidrisk.runtimes.ort import OnnxRuntimeRunner
+from vidrisk.runtimes.errors import BundleError, MissingExtra, RuntimeFailure, SettingsError
+from vidrisk.runtimes.folders import cache_folder
+from vidrisk.runtimes.gpu import visible_gpu
+from vidrisk.runtimes.registry import (
+    BUNDLE_RUNTIMES,
+    GPU_RUNTIMES,
+    engine_version,
+    exact_runtimes,
+    file_runtimes,
+    installed_runtimes,
+)
 from vidrisk.runtimes.runner import Runner
 from vidrisk.runtimes.timing import seconds_in_turns
 
 log = logging.getLogger(__name__)
 
-BUNDLE_RUNTIMES: dict[str, type[OnnxRuntimeRunner] | type[OpenVinoRunner]] = {
-    "onnxruntime": OnnxRuntimeRunner,
-    "openvino": OpenVinoRunner,
-}
+__all__ = [
+    "BUNDLE_RUNTIMES",
+    "Choice",
+    "cache_folder",
+    "choose",
+    "engine_version",
+    "file_runtimes",
+    "installed_runtimes",
+    "open_runner",
+    "ranked",
+]
+
 PROBE_BATCH = 8
 PROBE_ROUNDS = 5
+
+OpenGraph = Callable[..., Runner]  # as ``open_runner``
 
 
 @dataclass(frozen=True)
@@ -61,16 +80,14 @@ def _check_runtime(runtime: str) -> None:
         raise SettingsError(f"runtime {runtime!r} cannot run a bundle", allowed=f"auto, {', '.join(BUNDLE_RUNTIMES)}")
 
 
-def installed_runtimes() -> tuple[str, ...]:
-    return tuple(name for name in BUNDLE_RUNTIMES if is_installed(name))
-
-
-def choose(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None) -> Choice:
+def choose(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None,
+           opened: OpenGraph = open_runner) -> Choice:
     """Settle ``auto``: the fastest installed runtime and passed variant, as measured on this machine for this bundle.
 
     Args:
         runtime: a name of ``BUNDLE_RUNTIMES`` or ``auto``.
         variant: a variant of the bundle or ``auto``, which considers only variants that passed the gate.
+        opened: opens a graph to measure it; one that builds missing engines may be given.
 
     Raises:
         SettingsError: a runtime that cannot read bundles.
@@ -79,26 +96,34 @@ def choose(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", thre
     """
     if runtime != "auto":
         _check_runtime(runtime)
-    runtimes = installed_runtimes() if runtime == "auto" else (runtime,)
+    runtimes = exact_runtimes() if runtime == "auto" else (runtime,)
     if not runtimes:
         raise MissingExtra("onnxruntime", "cpu")
     variants = bundle.passed if variant == "auto" else tuple(v for v in bundle.manifest.variants if v == variant)
     if not variants:
         allowed = ", ".join(bundle.manifest.variants if variant != "auto" else bundle.passed) or "none"
         raise BundleError(f"{bundle.root.name} has no {'passed variant' if variant == 'auto' else variant}", allowed=allowed)
-    candidates = [Choice(r, v) for r in runtimes for v in variants]
+    candidates = [Choice(r, v) for r in runtimes for v in _worthwhile(variants, r)]
     if len(candidates) == 1:
         return candidates[0]
     cache = cache_folder() / "choices" / f"{_choice_key(bundle, candidates, threads)}.json"
     known = _read_choice(cache, candidates)
     if known:
         return known
-    best = ranked(bundle, candidates, threads)[0]
+    best = ranked(bundle, candidates, threads, opened)[0]
     _write_choice(cache, best)
     return best
 
 
-def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None) -> list[Choice]:
+def _worthwhile(variants: Sequence[VariantName], runtime: str) -> tuple[VariantName, ...]:
+    """Floating point is fp16 on a GPU, and fp32 on a processor, which computes fp16 slowly: where there are both, the other one
+    would only cost the time to measure it, and on a GPU to build its engine."""
+    slower = "fp32" if runtime in GPU_RUNTIMES else "fp16"
+    return tuple(v for v in variants if v != slower or not {"fp32", "fp16"} <= set(variants))
+
+
+def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None,
+           opened: OpenGraph = open_runner) -> list[Choice]:
     """Time every candidate's encoder on the same noise, in turns so that a busy moment hits all alike.
 
     Returns:
@@ -107,19 +132,19 @@ def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None)
     shape = (PROBE_BATCH, *bundle.contract.pixel.frame_shape)
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     runners: dict[Choice, Runner] = {}
-    for candidate in candidates:
-        try:
-            runner = open_runner(bundle, "encoder", runtime=candidate.runtime, variant=candidate.variant, threads=threads)
-            runner.infer({"frames": frames})  # some fail only now
-        except RuntimeFailure as error:
-            log.warning("%s with %s does not run here: %s", candidate.runtime, candidate.variant, error)
-            continue
-        runners[candidate] = runner
-    if not runners:
-        raise RuntimeFailure(f"no runtime can run {bundle.root.name} here", fix="vidrisk doctor")
-    seconds = seconds_in_turns(runners, {"frames": frames}, PROBE_ROUNDS)
-    for runner in runners.values():
-        runner.close()
+    with ExitStack() as stack:
+        for candidate in candidates:
+            try:
+                runner = stack.enter_context(
+                    opened(bundle, "encoder", runtime=candidate.runtime, variant=candidate.variant, threads=threads))
+                runner.infer({"frames": frames})  # some fail only now
+            except RuntimeFailure as error:
+                log.warning("%s with %s does not run here: %s", candidate.runtime, candidate.variant, error)
+                continue
+            runners[candidate] = runner
+        if not runners:
+            raise RuntimeFailure(f"no runtime can run {bundle.root.name} here", fix="vidrisk doctor")
+        seconds = seconds_in_turns(runners, {"frames": frames}, PROBE_ROUNDS)
     timed = [Choice(c.runtime, c.variant, round(each * 1e3 / PROBE_BATCH, 3)) for c, each in seconds.items()]
     timed.sort(key=lambda choice: choice.ms_per_frame or 0.0)
     for choice in timed:
@@ -127,27 +152,11 @@ def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None)
     return timed
 
 
-def cache_folder() -> Path:
-    """``$VIDRISK_CACHE``, or ``vidrisk`` under ``$XDG_CACHE_HOME`` (``~/.cache``)."""
-    own = os.environ.get("VIDRISK_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidrisk"
-
-
 def _choice_key(bundle: Bundle, candidates: list[Choice], threads: int | None) -> str:
     versions = {c.runtime: engine_version(c.runtime) for c in candidates}
-    machine = (platform.machine(), platform.node(), os.cpu_count(), threads)
+    machine = (platform.machine(), platform.node(), os.cpu_count(), visible_gpu(), threads)
     described = json.dumps([bundle.digest, [(c.runtime, c.variant) for c in candidates], versions, machine], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()[:32]
-
-
-def engine_version(runtime: str) -> str | None:
-    """Version of the installed package that a runtime comes from."""
-    for package in (runtime, f"{runtime}-gpu"):
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def _read_choice(path: Path, candidates: list[Choice]) -> Choice | None:

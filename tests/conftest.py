@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from vidrisk.runtimes.gpu import visible_gpu
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # an unknown backbone must fail at once, not after asking a network
 
 SIDE_PX = 64
@@ -53,6 +55,21 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDRISK_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_gpu() -> Iterator[None]:
+    """No test measures or gates on a GPU by the way; what is marked ``gpu`` asks for ``real_gpu``."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("registry", "select"):
+            patch.setattr(f"vidrisk.runtimes.{module}.visible_gpu", lambda: None)
+        yield
+
+
+@pytest.fixture
+def real_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("registry", "select"):
+        monkeypatch.setattr(f"vidrisk.runtimes.{module}.visible_gpu", visible_gpu)
 
 
 @pytest.fixture(scope="session")
@@ -129,3 +146,11 @@ def pytest_configure() -> None:
     """A shell that starts the tests in the background lets them, and the processes that they start, ignore Ctrl-C."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is marked ``gpu`` needs one: it is skipped where there is none, and fails there if one was promised."""
+    if item.get_closest_marker("gpu") and not visible_gpu():
+        if os.environ.get("VIDRISK_REQUIRE_GPU") == "1":
+            pytest.fail("no NVIDIA GPU is visible, and VIDRISK_REQUIRE_GPU=1", pytrace=False)
+        pytest.skip("no NVIDIA GPU is visible")

@@ -29,7 +29,7 @@ from vidrisk.metrics import agreement
 from vidrisk.report import build_report
 from vidrisk.runtimes import Bundle
 from vidrisk.runtimes.errors import SettingsError, require
-from vidrisk.runtimes.select import Choice, installed_runtimes, ranked
+from vidrisk.runtimes.select import Choice, file_runtimes, ranked
 from vidrisk.train.config import TrainConfig, config_from_options
 from vidrisk.train.train import train_run
 
@@ -109,7 +109,7 @@ def _measured(task: str, bundle: Bundle, held_out: Table, on_progress: OnProgres
 
     target = bundle.contract.targets[0].name
     reference: dict[str, np.ndarray[Any, Any]] = {}
-    for choice in sorted(ranked(bundle, [Choice(r, v) for r in installed_runtimes() for v in bundle.passed]),
+    for choice in sorted(ranked(bundle, [Choice(r, v) for r in file_runtimes() for v in bundle.passed]),
                          key=lambda c: (c.runtime, c.variant != "fp32")):
         with open_classifier(bundle.root, runtime=choice.runtime, variant=choice.variant) as classifier:
             result = evaluate(classifier, held_out, on_progress=tell)

@@ -8,6 +8,7 @@ Read in this order:
     engines.py       the folder that keeps them: nothing that does not match is ever loaded
     cuda.py          the few CUDA calls that running an engine takes
     context.py       an engine that is loaded, and its execution contexts
+    lanes.py         the buffers of a chunk, on the host and on the device
     belt.py          copies and computation side by side
     runner.py        ``Runner`` around an engine
 

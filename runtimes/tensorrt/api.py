@@ -92,10 +92,15 @@ class Api:
         return parser
 
     def new_config(self, builder: Builder) -> IBuilderConfig:
-        """float32 is float32, not TensorFloat-32: a variant computes what its name says. Layers can be inspected."""
+        """float32 is float32, not TensorFloat-32: a variant computes what its name says. Layers can be inspected. Smaller batches
+        than the largest take less memory, as far as this TensorRT can do that.
+        """
         config = builder.create_builder_config()
         config.clear_flag(self.trt.BuilderFlag.TF32)
         config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED
+        resizing = getattr(self.trt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
+        if resizing is not None:
+            config.set_preview_feature(resizing, True)
         return config
 
     @property

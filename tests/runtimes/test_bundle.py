@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from pydantic import ValidationError
 
-from vidrisk.runtimes import Bundle, Contract, Graph, Manifest, Variant, write_bundle
+from vidrisk.runtimes import Bundle, Contract, Graph, Manifest, Variant, open_runner, write_bundle
 from vidrisk.runtimes.bundle import MANIFEST, sha256_of
 from vidrisk.runtimes.errors import BundleError
 
@@ -73,6 +75,40 @@ def test_one_changed_byte_is_found(make_bundle: MakeBundle) -> None:
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"encoder\.int8\.onnx in a\.bundle was changed after export"):
         Bundle.open(path.parent)
+
+
+def test_weights_beside_a_graph_are_sealed_with_it(
+    make_bundle: MakeBundle, contract: Contract, graphs: dict[str, Graph], onnx_files: dict[str, Path], tmp_path: Path
+) -> None:
+    files = {"head.onnx": onnx_files["head"]}
+    for name, location in (("good", "encoder.onnx.data"), ("foreign", "/etc/hostname"), ("outside", "../encoder.onnx.data")):
+        model = onnx.load(str(onnx_files["encoder"]))
+        for tensor in model.graph.initializer:
+            if tensor.name == "weights":
+                (tmp_path / "encoder.onnx.data").write_bytes(tensor.raw_data)
+                onnx.external_data_helper.set_external_data(tensor, location)
+                tensor.ClearField("raw_data")
+        (tmp_path / name).write_bytes(model.SerializeToString())
+    variant = Variant(files={"encoder": "encoder.onnx", "head": "head.onnx"}, passed=True)
+    manifest = Manifest(contract=contract, graphs=graphs, variants={"fp32": variant}, files={})
+    for name in ("foreign", "outside"):
+        beside = {"encoder.onnx": tmp_path / name, "encoder.onnx.data": tmp_path / "encoder.onnx.data"}
+        with pytest.raises(BundleError, match=r"encoder\.onnx in .* takes weights from '.*', which the manifest does not seal"):
+            write_bundle(tmp_path / "b", manifest, files | beside)
+        assert not (tmp_path / "b").exists()
+    with pytest.raises(BundleError, match=r"takes weights from 'encoder\.onnx\.data', which the manifest does not seal"):
+        write_bundle(tmp_path / "b", manifest, files | {"encoder.onnx": tmp_path / "good"})
+    bundle = write_bundle(
+        tmp_path / "b", manifest, files | {"encoder.onnx": tmp_path / "good", "encoder.onnx.data": tmp_path / "encoder.onnx.data"})
+    assert bundle.manifest.files["encoder.onnx.data"].bytes > 0
+    frames = np.random.default_rng(0).integers(0, 256, (2, *contract.pixel.frame_shape), np.uint8)
+    results = [open_runner(each, "encoder", runtime=runtime, variant="fp32").infer({"frames": frames})["features"]
+               for each in (bundle, make_bundle()) for runtime in ("onnxruntime", "openvino")]
+    for result in results:
+        np.testing.assert_allclose(result, results[0], rtol=1e-4, atol=1e-4)
+    (bundle.root / "encoder.onnx.data").unlink()
+    with pytest.raises(BundleError, match=r"b lacks encoder\.onnx\.data; fix: copy the bundle again, whole"):
+        Bundle.open(bundle.root)
 
 
 def test_appended_bytes_are_found(make_bundle: MakeBundle) -> None:

@@ -31,6 +31,7 @@ def test_exit_codes() -> None:
         "UnreadableError": 1,
         "BundleError": 1,
         "RuntimeFailure": 1,
+        "EngineMissing": 1,
         "MissingExtra": 1,
         "GateRefused": 3,
         "Interrupted": 130,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from vidrisk.runtimes import Bundle, Choice, choose, open_runner
-from vidrisk.runtimes.errors import BundleError, MissingExtra, RuntimeFailure, SettingsError
-from vidrisk.runtimes.select import BUNDLE_RUNTIMES, cache_folder, installed_runtimes
+from vidrisk.runtimes import Bundle, Choice, Runner, choose, open_runner
+from vidrisk.runtimes.errors import BundleError, EngineMissing, MissingExtra, RuntimeFailure, SettingsError
+from vidrisk.runtimes.runner import Array, Arrays
+from vidrisk.runtimes.select import cache_folder, file_runtimes, installed_runtimes
 
 MakeBundle = Callable[..., Bundle]
 
@@ -21,6 +25,14 @@ MakeBundle = Callable[..., Bundle]
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be installed on a machine with a GPU."""
+    monkeypatch.setattr("vidrisk.runtimes.registry.visible_gpu", lambda: "Fake GPU, CUDA 12.6")
+    monkeypatch.setattr("vidrisk.runtimes.registry.installed_kinds", lambda: ("tensorrt",))
+    monkeypatch.setattr("vidrisk.runtimes.registry.has_provider", lambda runtime: True)
 
 
 def kept(cache: Path) -> list[Path]:
@@ -100,6 +112,50 @@ def test_auto_considers_only_what_passed(make_bundle: MakeBundle, caplog: pytest
         choose(make_bundle("refused", refused=("fp32", "int8")))
 
 
+class Timed(Runner):
+    """Takes as long as a table says."""
+
+    MS: ClassVar = {"fp32": 4, "fp16": 2, "int8": 3, "mixed": 3}
+
+    def __init__(self, bundle: Bundle, variant: str) -> None:
+        graph = bundle.manifest.graphs["encoder"]
+        super().__init__(graph.inputs, graph.outputs)
+        self._s = self.MS[variant] / 1e3
+        self.is_closed = False
+
+    def _infer(self, feed: Mapping[str, Array]) -> Arrays:
+        time.sleep(self._s)
+        return {"features": np.zeros((len(feed["frames"]), 6), np.float32)}
+
+    def close(self) -> None:
+        super().close()
+        self.is_closed = True
+
+
+def test_on_a_gpu_floating_point_is_fp16_and_elsewhere_fp32(make_bundle: MakeBundle, on_gpu: None) -> None:
+    asked: list[tuple[str, str]] = []
+    opened: list[Timed] = []
+
+    def open_timed(bundle: Bundle, graph: str, *, runtime: str, variant: str, threads: int | None) -> Runner:
+        asked.append((runtime, variant))
+        if runtime == "onnxruntime-cuda":
+            raise EngineMissing("none")
+        opened.append(Timed(bundle, variant))
+        return opened[-1]
+
+    bundle = make_bundle(variants=("fp32", "fp16", "int8"))
+    assert choose(bundle, opened=open_timed).variant == "fp16"
+    assert asked == [
+        *itertools.product(["onnxruntime", "openvino"], ["fp32", "int8"]),
+        *itertools.product(["tensorrt", "onnxruntime-cuda"], ["fp16", "int8"]),
+    ]
+    assert len(opened) == 6 and all(runner.is_closed for runner in opened)
+    asked.clear()
+    assert choose(make_bundle("one", variants=("fp16",)), runtime="openvino") == Choice("openvino", "fp16")
+    assert choose(bundle, runtime="tensorrt", variant="fp32") == Choice("tensorrt", "fp32")
+    assert asked == []
+
+
 def test_one_candidate_is_not_measured(make_bundle: MakeBundle, cache: Path) -> None:
     assert choose(make_bundle(variants=("fp32",)), runtime="onnxruntime") == Choice("onnxruntime", "fp32")
     assert kept(cache) == []
@@ -119,7 +175,7 @@ def test_unknown_runtimes_and_variants(make_bundle: MakeBundle, variants: tuple[
 
 
 def test_nothing_installed_names_the_extra(make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidrisk.runtimes.select.is_installed", lambda name: False)
+    monkeypatch.setattr("vidrisk.runtimes.registry.is_installed", lambda name: False)
     with pytest.raises(MissingExtra, match=r"pip install 'vidrisk\[cpu\]'"):
         choose(make_bundle())
 
@@ -134,7 +190,7 @@ def test_a_variant_that_an_engine_refuses_is_passed_over(make_bundle: MakeBundle
         choose(bundle, threads=1)
 
 
-@pytest.mark.parametrize("runtime", list(BUNDLE_RUNTIMES))
+@pytest.mark.parametrize("runtime", file_runtimes())
 def test_both_graphs_of_a_bundle_run(make_bundle: MakeBundle, runtime: str) -> None:
     bundle = make_bundle()
     frames = np.zeros((4, *bundle.contract.pixel.frame_shape), np.uint8)

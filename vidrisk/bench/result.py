@@ -23,7 +23,7 @@ class Row:
         memory_mb: peak of a process that runs it alone, in batches of ``Bench.memory_batch`` frames.
         frame: latency of the encoder on one frame; ``clip``, of encoder and head on one clip.
         gmac_per_s: 10⁹ multiply-accumulates a second of the encoder, at its best batch.
-        of_peak: that, as a share of the machine's fastest matrix product in this precision.
+        of_peak: that, as a share of the processor's fastest matrix product in this precision; None on a GPU.
         accuracy: per target: n, top1, macro_f1, ece.
     """
 

@@ -12,11 +12,12 @@ from vidrisk.bench.data import BenchData, accuracies, data_from_path, end_to_end
 from vidrisk.bench.machine import Peak, described, measured_peaks
 from vidrisk.bench.result import Bench, DataResult, Row
 from vidrisk.bench.speed import OnProgress, clip_latencies, frame_latencies, throughputs
+from vidrisk.export.engines import ensured_engines
 from vidrisk.infer.classifier import Classifier, open_classifier
 from vidrisk.infer.pipeline import usable_cores
 from vidrisk.runtimes.bundle import Bundle
-from vidrisk.runtimes.errors import BundleError, RuntimeFailure, SettingsError
-from vidrisk.runtimes.select import BUNDLE_RUNTIMES
+from vidrisk.runtimes.errors import BundleError, MissingExtra, RuntimeFailure, SettingsError
+from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, ENGINE_KINDS, GPU_RUNTIMES, possible_runtimes
 
 PEAK_OF = {"fp32": "fp32", "int8": "int8", "mixed": "int8"}  # variant → the peak that it is held against
 LIMIT = 64  # files, unless the caller says otherwise
@@ -70,7 +71,8 @@ def _candidates(bundle: Bundle, runtime: str | None, variant: str | None) -> lis
     variants = bundle.manifest.variants
     if variant not in (None, *variants):
         raise BundleError(f"{bundle.root.name} has no variant {variant!r}", allowed=", ".join(variants))
-    return [Candidate(r, v) for r in BUNDLE_RUNTIMES for v in variants if runtime in (None, r) and variant in (None, v)]
+    runtimes = possible_runtimes() if runtime is None else (runtime,)
+    return [Candidate(r, v) for r in runtimes for v in variants if variant in (None, v)]
 
 
 def _alone(bundle: Bundle, candidates: list[Candidate], threads: int | None,
@@ -82,9 +84,11 @@ def _alone(bundle: Bundle, candidates: list[Candidate], threads: int | None,
         on_progress("memory of each alone", done, len(candidates))
         row = Row(candidate.runtime, candidate.variant)
         try:
+            if candidate.runtime in ENGINE_KINDS:  # here, where it is seen, and may take its time
+                ensured_engines(bundle, ENGINE_KINDS[candidate.runtime], [candidate.variant], on_progress)
             footprints[candidate] = footprint_of(bundle.root, candidate, threads)
             rows[candidate] = replace(row, memory_mb=round(footprints[candidate].peak_bytes / 1e6, 1))
-        except RuntimeFailure as error:
+        except (RuntimeFailure, MissingExtra) as error:
             rows[candidate] = replace(row, problem=str(error))
     if not footprints:
         problems = "; ".join(f"{candidate}: {row.problem}" for candidate, row in rows.items())
@@ -113,5 +117,6 @@ def _against_peak(row: Row, macs: int | None, peaks: Mapping[str, Peak]) -> Row:
     if macs is None or row.throughput is None:
         return row
     rate = macs * row.throughput.best_frames_per_s / 1e9
-    peak = peaks[PEAK_OF[row.variant]].gmac_per_s if row.variant in PEAK_OF else None
+    is_held = row.variant in PEAK_OF and row.runtime not in GPU_RUNTIMES  # the peaks are those of the processor
+    peak = peaks[PEAK_OF[row.variant]].gmac_per_s if is_held else None
     return replace(row, gmac_per_s=round(rate, 2), of_peak=round(rate / peak, 4) if peak else None)

@@ -159,5 +159,5 @@ def _encoding(classifier: Classifier, frames: npt.NDArray[np.uint8]) -> Callable
 
 
 def _classifying(classifier: Classifier, clip: npt.NDArray[np.uint8]) -> Callable[[], object]:
-    return lambda: classifier.probabilities(classifier.features(clip)[None])
+    return lambda: classifier.classify(clip[None])
 

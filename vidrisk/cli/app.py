@@ -11,12 +11,15 @@ import typer
 from vidrisk import __version__
 from vidrisk.cli import data
 from vidrisk.cli.bench import bench
+from vidrisk.cli.build import build
 from vidrisk.cli.demo import demo
+from vidrisk.cli.deploy import deploy
 from vidrisk.cli.doctor import doctor
 from vidrisk.cli.evaluate import evaluate
 from vidrisk.cli.export import export
 from vidrisk.cli.infer import infer
 from vidrisk.cli.train import train
+from vidrisk.cli.watch import watch
 
 VERBOSITY = ("-v", "-vv", "--verbose")
 CTRL_C = 130  # what Typer makes of KeyboardInterrupt; EXIT_INTERRUPTED in vidrisk.runtimes.errors
@@ -26,8 +29,11 @@ app = typer.Typer(name="vidrisk", no_args_is_help=True, add_completion=False, pr
 app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(export)
+app.command()(build)
 app.command()(infer)
+app.command()(watch)
 app.command()(bench)
+app.command()(deploy)
 app.add_typer(data.app, name="data")
 app.command()(doctor)
 app.command()(demo)

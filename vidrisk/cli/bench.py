@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+Runtime = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt"]
+
 
 def bench(
     bundle: Annotated[Path, typer.Argument(
@@ -15,8 +17,7 @@ def bench(
         metavar="DATA", show_default=False, help="Clips or photos to run end to end; for accuracy, labelled as for train.")] = None,
     out: Annotated[Path | None, typer.Option(
         "-o", "--output", metavar="FILE", help="JSON to write; a plot goes beside it.")] = None,
-    runtime: Annotated[Literal["onnxruntime", "openvino"] | None, typer.Option(
-        show_default="every one", help="This engine only.")] = None,
+    runtime: Annotated[Runtime | None, typer.Option(show_default="every one", help="This engine only.")] = None,
     variant: Annotated[Literal["fp32", "fp16", "int8", "mixed"] | None, typer.Option(
         show_default="every one", help="This precision only.")] = None,
     threads: Annotated[int | None, typer.Option(

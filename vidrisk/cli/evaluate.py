@@ -19,7 +19,7 @@ def evaluate(
     split: Annotated[Literal["train", "val", "test"] | None, typer.Option(
         help="Score only this split of DATA.")] = None,
     runtime: Annotated[RuntimeChoice, typer.Option(
-        help="Engine; auto takes the fastest measured here.")] = RuntimeChoice.auto,
+        help="Engine; auto takes the fastest measured here. TensorRT's are built first, once.")] = RuntimeChoice.auto,
     variant: Annotated[VariantChoice, typer.Option(
         help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
     frames: Frames = FramesChoice.all,
@@ -40,7 +40,8 @@ def evaluate(
     from vidrisk.infer.pipeline import InferSettings
     from vidrisk.runtimes.errors import EXIT_SOME_FAILED
 
-    with open_classifier(model, runtime=runtime.value, variant=variant.value) as classifier, progress_bar() as advance:
+    with progress_bar() as advance, open_classifier(model, runtime=runtime.value, variant=variant.value,
+                                                    on_progress=advance) as classifier:
         table = load_table(data, classifier.contract.task)
         result = evaluate(classifier, table.of_split(split) if split else table,
                           InferSettings(frames=frames.value, static_levels=skip_static, feature_cache=feature_cache),

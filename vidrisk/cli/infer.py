@@ -13,12 +13,17 @@ class RuntimeChoice(str, Enum):
     auto = "auto"
     onnxruntime = "onnxruntime"
     openvino = "openvino"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+    onnxruntime_cuda = "onnxruntime-cuda"
+    onnxruntime_tensorrt = "onnxruntime-tensorrt"
     torch = "torch"
 
 
 class VariantChoice(str, Enum):
     auto = "auto"
     fp32 = "fp32"
+    fp16 = "fp16"
     int8 = "int8"
     mixed = "mixed"
 
@@ -40,7 +45,7 @@ def infer(
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Clips, photos: files, folders, quoted globs.")],
     out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="New folder for what is found.")],
     runtime: Annotated[RuntimeChoice, typer.Option(
-        help="Engine; auto takes the fastest measured here.")] = RuntimeChoice.auto,
+        help="Engine; auto takes the fastest measured here. TensorRT's are built first, once.")] = RuntimeChoice.auto,
     variant: Annotated[VariantChoice, typer.Option(
         help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
     window: Annotated[float | None, typer.Option(
@@ -96,8 +101,8 @@ def infer(
     inputs = find_inputs(paths)
     asked = runtime.value, variant.value
     chosen = settled_choice(out, *asked) if resume else asked
-    with open_classifier(bundle, runtime=chosen[0], variant=chosen[1], threads=threads) as classifier, \
-            progress_bar(lines=progress) as advance:
+    with progress_bar(lines=progress) as advance, open_classifier(
+            bundle, runtime=chosen[0], variant=chosen[1], threads=threads, on_progress=advance) as classifier:
         summary = run_inference(classifier, inputs, out, settings, on_progress=lambda p: advance(
             "predict", p.files, p.files_total, note_from_pace(p.pace) if progress and p.pace else ""))
     page = None if no_report else build_report(out)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -12,14 +14,18 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from vidrisk.runtimes import Bundle, Contract, Runner, choose, open_runner
-from vidrisk.runtimes.bundle import MANIFEST
-from vidrisk.runtimes.errors import SettingsError, require
+from vidrisk.runtimes.bundle import MANIFEST, VariantName
+from vidrisk.runtimes.chain import chained
+from vidrisk.runtimes.errors import EngineMissing, SettingsError, require
 from vidrisk.runtimes.probabilities import probabilities_from_logits
+from vidrisk.runtimes.registry import ENGINE_KINDS, possible_runtimes
+from vidrisk.runtimes.runner import Arrays
 from vidrisk.runtimes.select import engine_version
 
 log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
+OnProgress = Callable[[str, int, int], None]
 
 
 class Classifier:
@@ -45,6 +51,7 @@ class Classifier:
         self.width = int(encoder.outputs[0].shape[-1])
         self.threads = threads
         self._encoder, self._head = encoder, head
+        self._both: Runner | None = None
         self._temperature, self._threshold = dict(temperature or {}), dict(threshold or {})
 
     def features(self, frames: npt.NDArray[np.uint8]) -> FloatArray:
@@ -53,7 +60,15 @@ class Classifier:
 
     def probabilities(self, features: FloatArray) -> dict[str, FloatArray]:
         """``float32 (B, T, D)`` → probabilities ``float32 (B, C)`` per target, after its temperature."""
-        outputs = self._head.infer({"features": np.ascontiguousarray(features)})
+        return self._calibrated(self._head.infer({"features": np.ascontiguousarray(features)}))
+
+    def classify(self, clips: npt.NDArray[np.uint8]) -> dict[str, FloatArray]:
+        """``uint8 (B, T, H, W, 3)`` → the probabilities of their features, which engines of TensorRT leave on the GPU."""
+        if self._both is None:
+            self._both = chained(self._encoder, self._head)
+        return self._calibrated(self._both.infer({"frames": clips}))
+
+    def _calibrated(self, outputs: Arrays) -> dict[str, FloatArray]:
         return {target.name: probabilities_from_logits(np.asarray(outputs[f"{target.name}_logits"], np.float32),
                                                        self._temperature.get(target.name, 1.0)) for target in self.contract.targets}
 
@@ -62,8 +77,9 @@ class Classifier:
         return self._threshold.get(target, 0.0)
 
     def close(self) -> None:
-        self._encoder.close()
-        self._head.close()
+        for runner in (self._both, self._encoder, self._head):
+            if runner is not None:
+                runner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +88,8 @@ class Classifier:
         self.close()
 
 
-def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None) -> Classifier:
+def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None,
+                    on_progress: OnProgress = lambda what, done, total: None) -> Classifier:
     """Open a bundle with the runtime and variant asked for, or a run directory with torch.
 
     Args:
@@ -80,6 +97,7 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
         runtime: ``auto`` takes the fastest one, measured once on this machine.
         variant: ``auto`` takes the fastest one that passed the gate.
         threads: of the engine; None leaves it to the engine.
+        on_progress: told of engines that have to be built first: what, steps done, steps in all.
 
     Raises:
         BundleError: neither a bundle nor a run, or damaged.
@@ -93,11 +111,14 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
         return _classifier_from_run(path)
     bundle = Bundle.open(path)
     if runtime == "torch":
-        raise SettingsError(f"{path.name} is a bundle, which torch cannot read", allowed="auto, onnxruntime, openvino",
+        raise SettingsError(f"{path.name} is a bundle, which torch cannot read", allowed=f"auto, {', '.join(possible_runtimes())}",
                             fix="give the run directory instead")
-    choice = choose(bundle, runtime=runtime, variant=variant, threads=threads)
-    encoder, head = (open_runner(bundle, graph, runtime=choice.runtime, variant=choice.variant, threads=threads)
-                     for graph in ("encoder", "head"))
+    opened = partial(_opened_with_engine, on_progress=on_progress)
+    choice = choose(bundle, runtime=runtime, variant=variant, threads=threads, opened=opened)
+    with ExitStack() as stack:
+        encoder, head = (stack.enter_context(opened(bundle, graph, runtime=choice.runtime, variant=choice.variant, threads=threads))
+                         for graph in ("encoder", "head"))
+        stack.pop_all()
     chosen = bundle.manifest.variants[choice.variant]
     if chosen.waived:
         log.warning("%s %s was shipped although its gate would have refused it: %s", path.name, choice.variant, chosen.waived)
@@ -108,6 +129,18 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
     return Classifier(encoder, head, bundle.contract, variant=choice.variant, provenance=provenance,
                       encoder_identity=f"{weights} {choice.runtime} {engine_version(choice.runtime)}",
                       temperature=chosen.temperature, threshold=chosen.threshold, threads=threads)
+
+
+def _opened_with_engine(bundle: Bundle, graph: str, *, runtime: str, variant: VariantName, threads: int | None,
+                        on_progress: OnProgress) -> Runner:
+    """``open_runner``, after building the engine that is missing."""
+    try:
+        return open_runner(bundle, graph, runtime=runtime, variant=variant, threads=threads)
+    except EngineMissing:
+        from vidrisk.export.engines import ensured_engines  # only where something has to be built
+
+        ensured_engines(bundle, ENGINE_KINDS[runtime], [variant], on_progress)
+        return open_runner(bundle, graph, runtime=runtime, variant=variant, threads=threads)
 
 
 def _classifier_from_run(path: Path) -> Classifier:

@@ -10,9 +10,11 @@ import onnx
 import pytest
 from PIL import Image
 
-from vidrisk.bench.result import Bench, check_output, write_bench
-from vidrisk.bench.run import run_bench
-from vidrisk.bench.speed import BATCHES
+from vidrisk.bench.alone import Candidate
+from vidrisk.bench.machine import Peak
+from vidrisk.bench.result import Bench, Row, check_output, write_bench
+from vidrisk.bench.run import _against_peak, run_bench
+from vidrisk.bench.speed import BATCHES, Throughput
 from vidrisk.export.macs import macs_from_onnx
 from vidrisk.runtimes import Bundle
 from vidrisk.runtimes.bundle import sha256_of
@@ -123,11 +125,34 @@ def test_what_does_not_run_is_listed_and_older_bundles_have_no_count(
 
 
 def test_what_is_asked_for_must_exist(tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="'tensorrt' cannot run a bundle; allowed: onnxruntime, openvino"):
-        run_bench(tiny_bundle, runtime="tensorrt")
+    with pytest.raises(SettingsError, match="'tensorflow' cannot run a bundle; allowed: onnxruntime, openvino, tensorrt, "):
+        run_bench(tiny_bundle, runtime="tensorflow")
     with pytest.raises(BundleError, match="no variant 'mixed'; allowed: fp32, int8"):
         run_bench(tiny_bundle, variant="mixed")
     with pytest.raises(BundleError, match="is no bundle"):
         run_bench(tmp_path)
     with pytest.raises(DataError, match="no clip or photo"):
         run_bench(tiny_bundle, tmp_path / "none")
+
+
+def test_on_a_machine_with_a_gpu_its_runtimes_are_candidates(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(bundle: Path, candidate: Candidate, threads: int | None) -> None:
+        raise RuntimeFailure(f"{candidate.runtime} fails")
+
+    monkeypatch.setattr("vidrisk.runtimes.registry.visible_gpu", lambda: "Orin, CUDA 12.6")
+    monkeypatch.setattr("vidrisk.bench.run.footprint_of", fails)
+    monkeypatch.setattr("vidrisk.bench.run.measured_peaks", lambda threads: {})
+    with pytest.raises(RuntimeFailure) as caught:
+        run_bench(tiny_bundle, variant="int8")
+    for runtime in ("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"):
+        assert f"{runtime} int8: {runtime} fails" in str(caught.value)
+    for runtime in ("tensorrt", "tensorrt-rtx"):  # its engines are built before it is started
+        assert f"{runtime} int8: " in str(caught.value) and f"{runtime} int8: {runtime} fails" not in str(caught.value)
+
+
+def test_a_gpu_is_not_held_against_the_processor() -> None:
+    peaks = {"fp32": Peak(10.0, ""), "int8": Peak(20.0, "")}
+    rows = [Row(runtime, "int8", throughput=Throughput({1: 5.0}, "")) for runtime in ("openvino", "tensorrt")]
+    of_processor, of_gpu = (_against_peak(row, 10**9, peaks) for row in rows)
+    assert (of_processor.gmac_per_s, of_processor.of_peak) == (5.0, 0.25)
+    assert (of_gpu.gmac_per_s, of_gpu.of_peak) == (5.0, None)

@@ -217,8 +217,10 @@ def test_options_that_contradict_one_another(
     assert_one_line(
         cli("infer", tiny_bundle, clip_folder, "-o", out, "--runtime", "torch"), EXIT_USAGE, "torch cannot read"
     )
-    wrong = cli("infer", tiny_bundle, clip_folder, "-o", out, "--variant", "fp16")
-    assert wrong.code == EXIT_USAGE and "'fp16' is not one of" in wrong.stderr
+    wrong = cli("infer", tiny_bundle, clip_folder, "-o", out, "--variant", "bf16")
+    assert wrong.code == EXIT_USAGE and "'bf16' is not one of" in wrong.stderr
+    missing = cli("infer", tiny_bundle, clip_folder, "-o", out, "--variant", "fp16")
+    assert_one_line(missing, EXIT_ERROR, "colours.bundle has no fp16; allowed: fp32, int8")
     assert_one_line(
         cli("infer", tiny_run, clip_folder, "-o", out, "--runtime", "onnxruntime"), EXIT_USAGE, "vidrisk export"
     )

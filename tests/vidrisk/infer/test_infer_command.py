@@ -75,7 +75,7 @@ def test_an_empty_folder_is_one_line_and_makes_no_out(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("option", [("--runtime", "tensorrt"), ("--workers", "0"), ("--variant", "int4")])
+@pytest.mark.parametrize("option", [("--runtime", "tensorflow"), ("--workers", "0"), ("--variant", "int4")])
 def test_wrong_usage(photos: Path, tmp_path: Path, option: tuple[str, str]) -> None:
     assert run(photos, "-o", tmp_path / "out", *option)[0] == EXIT_USAGE
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,119 @@
+"""What the GPU is measured with: ViT-B/16 and EfficientNet-Lite0 as bundles with fp32, fp16 and a quantised variant.
+
+A throughput does not depend on the weights, so those of the ViT and of both heads are random; accuracy is not measured on them.
+Frames are photos of solar cells (elpv-dataset). Each bundle is made once and kept in the work folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from PIL import Image
+
+from vidrisk.demo import cell_photos
+from vidrisk.export.export import export_bundle
+from vidrisk.export.outputs import Validation
+from vidrisk.export.trained import ExportOptions, Trained
+from vidrisk.models.encoders import build_encoder
+from vidrisk.models.heads import Head
+from vidrisk.runtimes import Bundle, Contract, PixelSpec, Target, TimeSpec
+
+MOMENTS = 8
+TARGET = Target(name="action", labels=("one", "two", "three", "four", "five", "six"))
+CALIBRATION, VALIDATION_CLIPS, PARITY = 64, 8, 64
+TRIAL_VIT: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+TRIAL_PX, PX = 64, 224
+
+Frames = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class HeldFrames:
+    """Calibration frames in memory."""
+
+    frames: Frames
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.frames.data).hexdigest()
+
+    @property
+    def count(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[Frames]:
+        return iter(self.frames)
+
+
+@dataclass(frozen=True)
+class Model:
+    """An encoder, and the bundle of it."""
+
+    name: str
+    backbone: str
+    pixel: dict[str, int]
+    root: Path
+
+    def encoder(self) -> Any:
+        """A fresh one, on the processor, in float32."""
+        torch.manual_seed(0)
+        return build_encoder(self.backbone, pixel=self.pixel).eval()
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        if not self.root.is_dir():
+            self._export()
+        return Bundle.open(self.root)
+
+    @property
+    def quantised(self) -> str:
+        """The quantised variant, which the export may have kept partly in floating point."""
+        return next(name for name in ("int8", "mixed") if name in self.bundle.manifest.variants)
+
+    def photos(self, start: int, count: int) -> Frames:
+        """``uint8 (count, H, W, 3)``."""
+        side = self.pixel["height"]
+        paths = [path for path, _ in cell_photos()[start:start + count]]
+        return np.stack([np.asarray(Image.open(path).convert("RGB").resize((side, side))) for path in paths])
+
+    def _export(self) -> None:
+        encoder = self.encoder()
+        contract = Contract(task="action", pixel=PixelSpec(**self.pixel), time=TimeSpec(MOMENTS), targets=(TARGET,))
+        clips = self.photos(0, VALIDATION_CLIPS * MOMENTS)
+        with torch.inference_mode():
+            features = encoder(torch.from_numpy(clips))
+            head = Head("linear", width=encoder.width, frames=MOMENTS, targets=(TARGET,), hidden=16, dropout=0.0)
+            head.standardise_by(features)
+            torch.nn.init.normal_(head.classifiers[0].weight)
+            logits = head.eval()(features.unflatten(0, (VALIDATION_CLIPS, MOMENTS)))[0]
+        validation = Validation(clips.reshape(VALIDATION_CLIPS, MOMENTS, *clips.shape[1:]),
+                                {TARGET.name: logits.argmax(1).numpy()}, [f"clip {i}" for i in range(VALIDATION_CLIPS)])
+        trained = Trained(encoder, head, contract, family=encoder.family, width=encoder.width,
+                          backbone_config=getattr(encoder.backbone, "config", None))
+        options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=100, allow_drop=True, search_s=0)
+        export_bundle(trained, self.root, validation, HeldFrames(self.photos(len(clips), CALIBRATION)), options)
+
+
+def models_in(work: Path, *, trial: bool) -> list[Model]:
+    """Both models; ``trial`` makes them small."""
+    side = TRIAL_PX if trial else PX
+    pixel = {"height": side, "width": side}
+    vit = work / "vit-backbone"
+    if not vit.is_dir():
+        torch.manual_seed(0)
+        config = transformers.ViTConfig(image_size=side, **(TRIAL_VIT if trial else {}))
+        transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(vit)
+        processor = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
+        (vit / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+    return [Model("ViT-B/16", str(vit), pixel, work / "vit.bundle"),
+            Model("EfficientNet-Lite0", "efficientnet-lite0", pixel, work / "lite0.bundle")]

@@ -1,0 +1,92 @@
+"""The runtimes by name: how each opens a graph's file, whether it can work here, and which version it is.
+
+    onnxruntime, openvino       on the processor
+    tensorrt, tensorrt-rtx      on an NVIDIA GPU; run engines, which vidrisk.export.engines builds once
+    onnxruntime-cuda            on an NVIDIA GPU, with kernels of ONNX Runtime's own
+    onnxruntime-tensorrt        TensorRT as ONNX Runtime uses it; it rounds as it likes, so ``auto`` leaves it out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol
+
+from vidrisk.runtimes.errors import VidriskError, is_installed
+from vidrisk.runtimes.gpu import visible_gpu
+from vidrisk.runtimes.openvino import OpenVinoRunner
+from vidrisk.runtimes.ort import OnnxRuntimeRunner, has_provider
+from vidrisk.runtimes.runner import Runner
+from vidrisk.runtimes.specs import TensorSpec
+from vidrisk.runtimes.tensorrt.api import Kind, installed_kinds, open_api
+
+
+class OpenFile(Protocol):
+    """Opens an ONNX file whose tensors are known."""
+
+    def __call__(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *,
+                 threads: int | None = None) -> Runner: ...
+
+
+def _tensorrt(kind: Kind) -> OpenFile:
+    def opened(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, threads: int | None = None) -> Runner:
+        from vidrisk.runtimes.tensorrt.runner import TensorRtRunner  # only where there is a GPU
+
+        return TensorRtRunner(path, inputs, outputs, kind=kind)
+
+    return opened
+
+
+BUNDLE_RUNTIMES: dict[str, OpenFile] = {
+    "onnxruntime": OnnxRuntimeRunner,
+    "openvino": OpenVinoRunner,
+    "tensorrt": _tensorrt("tensorrt"),
+    "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
+    "onnxruntime-cuda": partial(OnnxRuntimeRunner, runtime="onnxruntime-cuda"),
+    "onnxruntime-tensorrt": partial(OnnxRuntimeRunner, runtime="onnxruntime-tensorrt"),
+}
+ENGINE_KINDS: dict[str, Kind] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}  # runtimes that need an engine first
+GPU_RUNTIMES = (*ENGINE_KINDS, "onnxruntime-cuda", "onnxruntime-tensorrt")
+
+
+def possible_runtimes() -> tuple[str, ...]:
+    """Runtimes for which the hardware is here, whatever is installed."""
+    return tuple(name for name in BUNDLE_RUNTIMES if name not in GPU_RUNTIMES or visible_gpu())
+
+
+def installed_runtimes() -> tuple[str, ...]:
+    """Runtimes that can work here: hardware and library are there. Whether the library loads is seen when it is used."""
+    return tuple(name for name in possible_runtimes() if _is_installed(name))
+
+
+def exact_runtimes() -> tuple[str, ...]:
+    """Installed runtimes that compute what an ONNX file says, and so what the gate has judged."""
+    return tuple(name for name in installed_runtimes() if name != "onnxruntime-tensorrt")
+
+
+def file_runtimes() -> tuple[str, ...]:
+    """Exact runtimes that open an ONNX file as it is: no engine has to be built first."""
+    return tuple(name for name in exact_runtimes() if name not in ENGINE_KINDS)
+
+
+def _is_installed(runtime: str) -> bool:
+    if runtime in ENGINE_KINDS:
+        return runtime in installed_kinds()
+    return has_provider(runtime) if runtime in GPU_RUNTIMES else is_installed(runtime)
+
+
+def engine_version(runtime: str) -> str | None:
+    """Version of the library that a runtime comes from; None where it is not there."""
+    if runtime in ENGINE_KINDS:
+        try:
+            return open_api(ENGINE_KINDS[runtime]).version
+        except VidriskError:
+            return None
+    for package in ("onnxruntime", "onnxruntime-gpu") if runtime.startswith("onnxruntime") else (runtime,):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return None

@@ -1,0 +1,96 @@
+"""A lane: the buffers that a chunk of a batch takes on the host and on the device, and the CUDA graphs recorded for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vidrisk.runtimes.runner import Array
+from vidrisk.runtimes.specs import TensorSpec
+from vidrisk.runtimes.tensorrt.cuda import Cuda
+
+
+@dataclass(frozen=True, eq=False)
+class Pinned:
+    """One input or output of the batch in a lane: a pinned array, its address and that on the device, and bytes per row."""
+
+    name: str
+    array: Array
+    on_host: int
+    on_device: int
+    row_bytes: int
+
+
+@dataclass(eq=False)
+class Lane:
+    """Buffers of one chunk.
+
+    Attributes:
+        addresses: of all tensors on the device, by name.
+        uploaded, done: events.
+        recordings: CUDA graphs by rows.
+        ran: rows that have been run without a recording.
+        rows: of the batch, that are under way in it; None while it is empty.
+    """
+
+    inputs: tuple[Pinned, ...]
+    outputs: tuple[Pinned, ...]
+    addresses: Mapping[str, int]
+    uploaded: int
+    done: int
+    recordings: dict[int, int] = field(default_factory=dict)
+    ran: set[int] = field(default_factory=set)
+    rows: slice | None = None
+
+
+def new_lane(cuda: Cuda, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], sizes: Mapping[str, int], capacity: int,
+             stack: ExitStack) -> Lane:
+    """A lane for ``capacity`` rows, freed with the stack.
+
+    Args:
+        inputs, outputs: of the batch.
+        sizes: bytes of all tensors on the device, by name.
+
+    Raises:
+        OutOfMemory: what there was until then is on the stack.
+    """
+    addresses = {name: device_memory(cuda, size, stack) for name, size in sizes.items()}
+
+    def pinned(spec: TensorSpec) -> Pinned:
+        memory = cuda.host_array(capacity * row_bytes(spec))
+        stack.callback(cuda.free_host, memory)
+        array = memory.view(spec.dtype).reshape(capacity, *row_shape(spec))
+        return Pinned(spec.name, array, memory.ctypes.data, addresses[spec.name], row_bytes(spec))
+
+    def event() -> int:
+        made = cuda.new_event()
+        stack.callback(cuda.free_event, made)
+        return made
+
+    lane = Lane(tuple(map(pinned, inputs)), tuple(map(pinned, outputs)), addresses, event(), event())
+    stack.callback(_forget, cuda, lane)
+    return lane
+
+
+def device_memory(cuda: Cuda, size: int, stack: ExitStack) -> int:
+    """Address of memory that is freed with the stack."""
+    address = cuda.device_memory(size)
+    stack.callback(cuda.free_device, address)
+    return address
+
+
+def _forget(cuda: Cuda, lane: Lane) -> None:
+    for recording in lane.recordings.values():
+        cuda.free_recording(recording)
+
+
+def row_shape(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(int(axis) for axis in spec.shape[1:])
+
+
+def row_bytes(spec: TensorSpec) -> int:
+    return math.prod(row_shape(spec)) * np.dtype(spec.dtype).itemsize
