@@ -30,6 +30,15 @@ def blocks_from_net(net: Net) -> Blocks:
     return blocks
 
 
+def every_block(net: Net) -> Blocks:
+    """All nodes by block, in graph order, divided as coarsely as can be: what lies outside numbered modules is a block, too."""
+    blocks: Blocks = {}
+    for node in net.nodes:
+        block = _block(node.name, 0)
+        blocks[block] = (*blocks.get(block, ()), node.name)
+    return blocks
+
+
 def _block(name: str, depth: int) -> str:
     """The path up to its first number, and ``depth`` parts more; a path without a number starts with two parts."""
     path = name.partition("/")[0]

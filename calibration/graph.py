@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,10 @@ class Net:
     def nodes(self) -> list[onnx.NodeProto]:
         return list(self.model.graph.node)
 
+    @property
+    def opset(self) -> int:
+        return next((int(opset.version) for opset in self.model.opset_import if opset.domain in ("", "ai.onnx")), 0)
+
     def array(self, name: str) -> FloatArray:
         """Values of an initialiser."""
         values: FloatArray = numpy_helper.to_array(self.weights[name])
@@ -57,6 +62,16 @@ class Net:
         if name not in self.weights:
             self.weights[name] = self.model.graph.initializer.add()
         self.weights[name].CopyFrom(tensor)
+
+    def set_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        """Put other nodes in the place of all, and drop the initialisers that nobody reads any more."""
+        graph, nodes = self.model.graph, list(nodes)
+        del graph.node[:]
+        graph.node.extend(nodes)
+        read = {name for node in nodes for name in node.input} | self.outputs
+        kept = [tensor for tensor in graph.initializer if tensor.name in read]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
 
     def own_array(self, node: onnx.NodeProto, slot: int) -> FloatArray:
         """Values of a weight that ``node`` is about to change: a weight that others read, too, is duplicated first."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 
+from vidrisk.calibration.files import graph_source
 from vidrisk.calibration.graph import FloatArray
 from vidrisk.calibration.histogram import Floats, Histogram, Method, range_from_histogram
 from vidrisk.runtimes.errors import DataError, RuntimeFailure
@@ -55,12 +56,12 @@ def observed_statistics(
     wanted = [name for name in activation_names(model) if names is None or name in names]
     inputs = [name for name in wanted if name in {value.name for value in model.graph.input}]
     made = [name for name in wanted if name not in inputs]
-    session = _session(model, made)
+    session = watching_session(model, made)
     observers = {name: _Observer() for name in wanted}
     seen = False
     for feed in batches:
         seen = True
-        _observe(observers, _fetched(session, made, feed) | {name: feed[name] for name in inputs})
+        _observe(observers, fetched(session, made, feed) | {name: feed[name] for name in inputs})
     if not seen:
         raise DataError("no calibration sample", allowed="at least one batch")
     return {name: observer.statistics() for name, observer in observers.items() if observer.histogram.count}
@@ -123,29 +124,39 @@ def _by_channel(values: Array) -> FloatArray:
     return values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1, 1).astype(np.float32, copy=False)
 
 
-def _session(model: onnx.ModelProto, made: list[str]) -> Any:
-    """A session that gives the activations ``made`` as outputs."""
+def watching_session(model: onnx.ModelProto, made: Collection[str]) -> Any:
+    """A session that gives the float tensors ``made`` as outputs.
+
+    Raises:
+        RuntimeFailure: ONNX Runtime refuses the graph.
+    """
     import onnxruntime
 
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    known = {value.name for value in watched.graph.output}
-    watched.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-                                for name in made if name not in known)
     options: Any = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Without fusion: a fused node would hide the tensor that is to be observed.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    outputs = model.graph.output
+    known = [value.name for value in outputs]
+    outputs.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made if name not in known)
+    try:  # on the model itself: a copy of its weights is a large thing
+        with graph_source(model) as source:
+            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
         raise RuntimeFailure(f"ONNX Runtime refused the graph to calibrate: {error}") from error
+    finally:
+        del outputs[len(known):]
 
 
-def _fetched(session: Any, made: list[str], feed: Mapping[str, Array]) -> dict[str, Array]:
+def fetched(session: Any, made: Sequence[str], feed: Mapping[str, Array]) -> dict[str, Array]:
+    """The tensors ``made`` by name.
+
+    Raises:
+        RuntimeFailure: ONNX Runtime refuses the feed.
+    """
     if not made:  # an empty list would fetch every output
         return {}
     try:
-        return dict(zip(made, session.run(made, dict(feed)), strict=True))
+        return dict(zip(made, session.run([*made], dict(feed)), strict=True))
     except Exception as error:
         raise RuntimeFailure(f"ONNX Runtime failed while calibrating: {error}") from error

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from vidrisk.calibration.files import check_graph
 from vidrisk.calibration.graph import FloatArray, Net, checked_float
 from vidrisk.calibration.observers import Ranges
 from vidrisk.calibration.profiles import Profile
@@ -129,13 +130,8 @@ class _Pairs:
         nodes = [*self.before, *(pair for value in graph.input for pair in self.behind.get(value.name, []))]
         for node in self.net.nodes:
             nodes += [node, *(pair for name in node.output for pair in self.behind.get(name, []))]
-        del graph.node[:]
-        graph.node.extend(nodes)
-        read = {name for node in nodes for name in node.input} | self.net.outputs
-        kept = [tensor for tensor in graph.initializer if tensor.name in read]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
-        onnx.checker.check_model(self.net.model)
+        self.net.set_nodes(nodes)
+        check_graph(self.net.model)
         return self.net.model
 
 
@@ -148,6 +144,7 @@ def quantisation_of(low: float, high: float, profile: Profile) -> tuple[float, i
     scale = max(-low, high) / 127 if profile.symmetric else (high - low) / 255
     if scale < SMALLEST_SCALE:
         return 1.0, 0
+    scale = float(profile.held_scales(np.array(scale)))
     return scale, 0 if profile.symmetric else round(-low / scale)
 
 
@@ -167,7 +164,7 @@ def _average_over(net: Net, node: onnx.NodeProto) -> onnx.NodeProto | None:
 def _quantise_weight(net: Net, node: onnx.NodeProto, pairs: _Pairs, scale: FloatArray | None, profile: Profile) -> None:
     name, axis = node.input[1], net.output_axis(node)
     weight = net.array(name)
-    scale = plain_weight_scales(weight, axis) if scale is None else scale
+    scale = np.asarray(profile.held_scales(plain_weight_scales(weight, axis) if scale is None else scale), np.float32)
     input_scale = pairs.scale_of[node.input[0]]
     has_bias = len(node.input) > 2 and node.input[2] in net.weights and list(net.weights[node.input[2]].dims) == [len(scale)]
     if has_bias and profile.integer_bias:

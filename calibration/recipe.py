@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import onnx
 
 from vidrisk.calibration.graph import FloatArray, Net
@@ -86,15 +87,16 @@ class Quantiser:
         key = (recipe.migrated, recipe.method, recipe.mse_weights)
         if key not in self._known:
             ranges = ranges_from_statistics(observed.statistics, recipe.method, symmetric=self.profile.symmetric)
-            self._known[key] = ranges, weight_scales(observed.model, mse=recipe.mse_weights)
+            self._known[key] = ranges, weight_scales(observed.model, self.profile, mse=recipe.mse_weights)
         return self._known[key]
 
 
-def weight_scales(model: onnx.ModelProto, *, mse: bool) -> Scales:
-    """Scales per output channel by weight name."""
+def weight_scales(model: onnx.ModelProto, profile: Profile, *, mse: bool) -> Scales:
+    """Scales per output channel by weight name, as the profile's engines hold them."""
     net = Net(model)
     choose = mse_weight_scales if mse else plain_weight_scales
-    return {node.input[1]: choose(net.array(node.input[1]), net.output_axis(node)) for node in net.nodes if net.is_weighted(node)}
+    chosen = {node.input[1]: choose(net.array(node.input[1]), net.output_axis(node)) for node in net.nodes if net.is_weighted(node)}
+    return {name: np.asarray(profile.held_scales(scales), np.float32) for name, scales in chosen.items()}
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,17 @@ from vidrisk.export.builder import BuildOptions, Built, OnProgress, built_engine
 from vidrisk.export.layers import layer_counts, weights_bytes
 from vidrisk.runtimes.bundle import Bundle, VariantName
 from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.specs import TensorSpec
 from vidrisk.runtimes.tensorrt.api import Api, Kind, open_api
 from vidrisk.runtimes.tensorrt.device import Device, current_device
 from vidrisk.runtimes.tensorrt.engines import Batches, Engine, EngineKey, EngineStore, Missing, engine_store, graph_sha256
 
 log = logging.getLogger(__name__)
 
-__all__ = ["BuildOptions", "Built", "EngineReport", "build_engines", "built_engine", "ensured_engines", "parse_errors"]
+__all__ = ["BuildOptions", "Built", "EngineReport", "build_engines", "built_engine", "ensured_engine", "ensured_engines",
+           "parse_errors"]
+
+GraphName = Literal["encoder", "head"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def build_engines(bundle: Bundle, options: BuildOptions, *, kind: Kind | None = 
         Interrupted: Ctrl-C. Engines that were finished are kept.
     """
     api = open_api(kind)
-    work = _Work(bundle, api, _device(api, options), options, store or engine_store(), on_progress)
+    work = _Work(api, _device(api, options), options, store or engine_store(), on_progress)
     return [_engine(work, source, partial(work.store.get, _key(work, source)), logging.INFO)
             for source in _sources(bundle, variants or bundle.passed)]
 
@@ -87,17 +91,25 @@ def ensured_engines(bundle: Bundle, kind: Kind, variants: Sequence[VariantName],
     Raises:
         As ``build_engines``.
     """
+    return [_ensured(source, kind, on_progress) for source in _sources(bundle, variants)]
+
+
+def ensured_engine(graph: GraphName, path: Path, inputs: Sequence[TensorSpec], kind: Kind,
+                   on_progress: OnProgress = lambda what, done, total: None) -> EngineReport:
+    """The same for a graph that is in no bundle yet."""
+    return _ensured(_Source(graph, (), path, graph_sha256(path), tuple(inputs)), kind, on_progress)
+
+
+def _ensured(source: _Source, kind: Kind, on_progress: OnProgress) -> EngineReport:
     api, device = open_api(kind), current_device()
-    work = _Work(bundle, api, device, BuildOptions(), engine_store(), on_progress)
-    return [_engine(work, source, partial(work.store.find, api.kind, api.version, device, source.sha256), logging.WARNING)
-            for source in _sources(bundle, variants)]
+    work = _Work(api, device, BuildOptions(), engine_store(), on_progress)
+    return _engine(work, source, partial(work.store.find, api.kind, api.version, device, source.sha256), logging.WARNING)
 
 
 @dataclass(frozen=True)
 class _Work:
     """What all engines of one call have in common; ``device`` is None ahead of time."""
 
-    bundle: Bundle
     api: Api
     device: Device | None
     options: BuildOptions
@@ -109,18 +121,20 @@ class _Work:
 class _Source:
     """A graph's file, and the variants that share it."""
 
-    graph: Literal["encoder", "head"]
+    graph: GraphName
     variants: tuple[VariantName, ...]
     path: Path
     sha256: str
+    inputs: tuple[TensorSpec, ...]
 
 
 def _sources(bundle: Bundle, variants: Sequence[VariantName]) -> list[_Source]:
-    sharing: dict[tuple[Literal["encoder", "head"], Path], list[VariantName]] = {}
+    sharing: dict[tuple[GraphName, Path], list[VariantName]] = {}
     for variant in variants:
         for graph in bundle.manifest.graphs:
             sharing.setdefault((graph, bundle.path(graph, variant)), []).append(variant)
-    return [_Source(graph, tuple(names), path, graph_sha256(path)) for (graph, path), names in sharing.items()]
+    return [_Source(graph, tuple(names), path, graph_sha256(path), bundle.manifest.graphs[graph].inputs)
+            for (graph, path), names in sharing.items()]
 
 
 def _device(api: Api, options: BuildOptions) -> Device | None:
@@ -158,8 +172,7 @@ def _engine(work: _Work, source: _Source, look: Callable[[], Engine | Missing], 
             found = look()  # another process may have built it while this one waited
             if isinstance(found, Missing):
                 work.store.check_room(weights_bytes(source.path))
-                tensors = work.bundle.manifest.graphs[source.graph]
-                built = built_engine(source.path, tensors.inputs, work.api, work.device, work.options, work.on_progress)
+                built = built_engine(source.path, source.inputs, work.api, work.device, work.options, work.on_progress)
                 got = replace(key, batches=built.batches)
                 with nullcontext() if got == key else work.store.lock(got):
                     work.store.add(got, built.blob, built.layers_json)

@@ -1,6 +1,7 @@
 """One export: merge, convert, quantise, pass the gate, write the bundle. A refusal ships nothing.
 
     trained ─► merged ─► ONNX fp32 ─► (migrated) ─► INT8 or mixed     every arrow is a hop of the gate, on every runtime here
+                               └────► FP16 ◄────────────┘             for GPUs, with what INT8 leaves in FP16, too
 """
 
 from __future__ import annotations
@@ -8,44 +9,40 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
 
+from vidrisk.calibration.files import save_graph
 from vidrisk.calibration.search import Budget
 from vidrisk.calibration.temperature import fitted_temperature
-from vidrisk.export.gate import few_samples_note, float_hop, lossy_hop, recorded_hop, speed_refusal
+from vidrisk.export.gate import recorded_hop
 from vidrisk.export.graphs import export_onnx
-from vidrisk.export.judge import RACE_ROUNDS, Files, SearchJudge, StageJudge, graphs_from_contract
+from vidrisk.export.half import CHECK_FRAMES, checked_halves, judge_for_gpu, variant_in_half
+from vidrisk.export.judge import Files, SearchJudge, StageJudge, graphs_from_contract
+from vidrisk.export.keeper import QUANTISED, Gatekeeper
 from vidrisk.export.merge import has_adapter, merged_from_trained
 from vidrisk.export.outputs import Outputs, Validation
 from vidrisk.export.pack import bundle_from_variants, waived_of
-from vidrisk.export.page import gate_page
 from vidrisk.export.qat import QatOptions, finished_by_qat
-from vidrisk.export.quantise import CalibrationFrames, Quantised, layer_ranges, quantised_encoder
+from vidrisk.export.quantise import CalibrationFrames, Quantised, coverage_refusal, layer_ranges, quantised_encoder
 from vidrisk.export.registry import exporter_config
-from vidrisk.export.report import GateReport, Hop, Lap, Verdict
+from vidrisk.export.report import GateReport, Verdict
 from vidrisk.export.trained import ExportOptions, Trained
 from vidrisk.runtimes.bundle import Bundle, VariantName, check_vacant
 from vidrisk.runtimes.errors import DataError, GateRefused, MissingExtra
-from vidrisk.runtimes.select import cache_folder, installed_runtimes
+from vidrisk.runtimes.folders import cache_folder
+from vidrisk.runtimes.registry import file_runtimes
 
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], None]
 AGREEMENT_AIM = 0.985  # of quantised predictions with floating-point ones; the search goes for it, the gate judges the drop
-LOSSY = ("int8", "mixed")
-# What can be done about a refusal, by the variant of the hop.
-FAULT = "this is a fault of the export, not of the data: please report it with the versions in use"
-FIXES = {"trained": "compare labels.json and config.yaml with what was trained",
-         **dict.fromkeys(LOSSY, "calibrate on more or other samples, fine-tune with the rounding (qat_steps), or allow the drop")}
-COVERAGE_FRAMES = 64
-MAX_OUTSIDE = 0.5  # of the validation pixels, beyond what calibration has seen
 
 
 def export_bundle(trained: Trained, out: Path, validation: Validation, calibration: CalibrationFrames | None,
@@ -56,7 +53,8 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
     Args:
         out: folder to make; it must not exist.
         validation: labelled samples for the gate.
-        calibration: frames for the INT8 ranges, disjoint from the validation samples; None without ``int8``.
+        calibration: frames for the INT8 ranges, disjoint from the validation samples; None without ``int8``. FP16 is checked on
+            them, too, and without them on frames of the validation samples: it learns nothing from their labels.
 
     Returns:
         The verified bundle and what the gate measured.
@@ -68,7 +66,7 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
         DataError: calibration frames missing, too few or of another size.
     """
     check_vacant(out)
-    if not installed_runtimes():
+    if not file_runtimes():
         raise MissingExtra("onnxruntime", "cpu")
     if options.int8 and calibration is None:
         raise DataError("no calibration frames", fix="INT8 needs some")
@@ -77,33 +75,28 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
         page = out.with_name(f"{out.name}.refused.html")
         page.unlink(missing_ok=True)  # of an earlier try
         try:
-            return export.run(out), export.report
+            return export.run(out), export.gate.report
         except GateRefused as refusal:
             where = ""
             try:
                 page.parent.mkdir(parents=True, exist_ok=True)
-                page.write_text(export.page(out.name), encoding="utf-8")
+                page.write_text(export.gate.page(out.name), encoding="utf-8")
                 where = f" (see {page.name})"
             except OSError as error:
                 log.warning("%s cannot be written: %s", page, error)
-            raise GateRefused(f"{refusal.what}{where}", fix=refusal.fix, report=export.report) from refusal
+            raise GateRefused(f"{refusal.what}{where}", fix=refusal.fix, report=export.gate.report) from refusal
 
 
 class _Export:
-    """The way of one model through the gate; ``report`` fills as it goes."""
+    """The way of one model through the gate."""
 
     def __init__(self, trained: Trained, validation: Validation, calibration: CalibrationFrames | None, options: ExportOptions,
                  work: Path, on_progress: OnProgress) -> None:
         self.trained, self.validation, self.calibration, self.options = trained, validation, calibration, options
         self.work, self.on_progress = work, on_progress
         self.contract = trained.contract
-        self.best = ""  # what the search came to, in words
         self.judge = StageJudge(self.contract, graphs_from_contract(self.contract, trained.width), validation)
-        count = len(validation.names)
-        self.report = GateReport(options.max_drop, count, note=few_samples_note(count, options.max_drop), target=options.target)
-
-    def page(self, title: str) -> str:
-        return gate_page(self.report, self.contract, self.validation.frames, title)
+        self.gate = Gatekeeper(self.judge, options, on_progress)
 
     def run(self, out: Path) -> Bundle:
         merged, exact = self._merged()
@@ -113,12 +106,21 @@ class _Export:
         outputs: dict[VariantName, Outputs] = {"fp32": next(iter(floats.values()))}
         if self.options.int8 and self.calibration is not None:
             self._covers(self.calibration)
+        halves = checked_halves(self.gate, fp32["encoder"], self._checked_frames()) if self.options.needs_half else None
+        if self.options.fp16 and halves is not None:
+            files["fp16"], outputs["fp16"] = variant_in_half(self.gate, "onnx fp32 → fp16", "fp16", fp32, floats, halves)
+        if self.options.int8 and self.calibration is not None:
             source, computed = fp32, floats
             if self.options.qat_steps:
                 source, computed = self._finished(merged, fp32, self.calibration)
             name, files[name], outputs[name] = self._quantised(source, computed, floats, self.calibration)
-        self._race(files)
-        self.report.temperature = {
+            if halves is not None:
+                hop = f"onnx fp32 → {name}, rest in fp16"
+                files[name], outputs[name] = variant_in_half(self.gate, hop, name, files[name], floats, halves)
+        if self.options.target != "cpu":
+            judge_for_gpu(self.gate, files, floats)
+        self.gate.race(files)
+        self.gate.report.temperature = {
             name: {target: fitted_temperature(logits, self.validation.truth[target]) for target, logits in found.logits.items()}
             for name, found in outputs.items()}
         return self._packed(out, files)
@@ -130,11 +132,11 @@ class _Export:
         before = self.judge.torch(trained.encoder, trained.head)
         if trained.recorded:
             same = trained.recorded_on == len(self.validation.names)
-            self._admit([recorded_hop(before, self.validation, self.contract, trained.recorded, same_samples=same)])
+            self.gate.admit([recorded_hop(before, self.validation, self.contract, trained.recorded, same_samples=same)])
         merged = merged_from_trained(trained.encoder)
         outputs = self.judge.torch(merged, trained.head)
         name = "adapter → merged" if has_adapter(trained.encoder) else "frozen → folded"
-        self._admit([self._exact(name, "merged", "torch", before, outputs)])
+        self.gate.admit([self.gate.exact(name, "merged", "torch", before, outputs)])
         return merged, outputs
 
     def _finished(self, merged: nn.Module, fp32: Files, calibration: CalibrationFrames) -> tuple[Files, dict[str, Outputs]]:
@@ -162,8 +164,8 @@ class _Export:
 
     def _floats(self, hop: str, exact: Outputs, files: Files, variant: str = "fp32") -> dict[str, Outputs]:
         """What float ONNX files compute, by runtime."""
-        floats = self._outputs(hop, files, installed_runtimes())
-        self._admit([self._exact(hop, variant, runtime, exact, outputs) for runtime, outputs in floats.items()])
+        floats = self.gate.outputs(hop, files, file_runtimes())
+        self.gate.admit([self.gate.exact(hop, variant, runtime, exact, outputs) for runtime, outputs in floats.items()])
         return floats
 
     def _quantised(self, source: Files, computed: Mapping[str, Outputs], floats: Mapping[str, Outputs],
@@ -182,90 +184,49 @@ class _Export:
         self._describe(found, calibration)
         if found.migrated is not None:
             same = self.judge.onnx(found.runtime, self._with_encoder(source, found.migrated, "migrated"))
-            self._admit([self._exact("onnx fp32 → migrated", "migrated", found.runtime, computed[found.runtime], same)])
+            self.gate.admit([self.gate.exact("onnx fp32 → migrated", "migrated", found.runtime, computed[found.runtime], same)])
         name: VariantName = "mixed" if found.search.best.float_blocks else "int8"
         files = self._with_encoder(source, found.model, name)
-        after = self._outputs(f"onnx fp32 → {name}", files, floats)
-        self._admit([self._lossy(f"onnx fp32 → {name}", name, r, floats[r], outputs) for r, outputs in after.items()])
+        after = self.gate.outputs(f"onnx fp32 → {name}", files, floats)
+        self.gate.admit([self.gate.lossy(f"onnx fp32 → {name}", name, r, floats[r], outputs) for r, outputs in after.items()])
         return name, files, after[found.runtime]
 
+    def _checked_frames(self) -> Iterable[npt.NDArray[np.uint8]]:
+        """What FP16 is checked on."""
+        return self.validation.some_frames(CHECK_FRAMES) if self.calibration is None else self.calibration
+
     def _covers(self, calibration: CalibrationFrames) -> None:
-        """Refuse calibration frames that are nothing like the validation frames: black ones, or another camera's."""
-        few = list(islice(calibration, COVERAGE_FRAMES))
-        if not few:
-            return  # said later, with what is allowed
-        low, high = int(min(frame.min() for frame in few)), int(max(frame.max() for frame in few))
-        pixels = np.bincount(self.validation.frames[:COVERAGE_FRAMES].ravel(), minlength=256)
-        outside = 1 - float(pixels[low : high + 1].sum() / pixels.sum())
-        if outside > MAX_OUTSIDE:
-            self._refuse("int8", "onnx fp32 → int8 (calibration)", f"the calibration frames hold pixel values from {low} to {high} "
-                         f"only, and {outside:.0%} of the validation pixels lie outside",
-                         "calibrate on samples such as the model will see")
+        """Refuse calibration frames that are nothing like the validation frames."""
+        reason = coverage_refusal(calibration, self.validation)
+        if reason:
+            self.gate.refuse("int8", "onnx fp32 → int8 (calibration)", reason, "calibrate on samples such as the model will see")
 
     def _with_encoder(self, files: Files, model: onnx.ModelProto, name: str) -> Files:
         path = self.work / f"encoder.{name}.onnx"
-        onnx.save_model(model, str(path))
+        save_graph(model, path)
         return {**files, "encoder": path}
 
-    def _outputs(self, what: str, files: Files, runtimes: Sequence[str] | Mapping[str, Outputs]) -> dict[str, Outputs]:
-        outputs = {}
-        for done, runtime in enumerate(runtimes):
-            self.on_progress(f"judging {what}", done, len(runtimes))
-            outputs[runtime] = self.judge.onnx(runtime, files)
-        return outputs
-
-    def _exact(self, name: str, variant: str, runtime: str, before: Outputs, after: Outputs) -> Hop:
-        return float_hop(name, variant, runtime, before, after, self.validation, self.contract)
-
-    def _lossy(self, name: str, variant: str, runtime: str, before: Outputs, after: Outputs) -> Hop:
-        return lossy_hop(name, variant, runtime, before, after, self.validation, self.contract, max_drop=self.options.max_drop,
-                         allow_drop=self.options.allow_drop)
-
     def _describe(self, found: Quantised, calibration: CalibrationFrames) -> None:
+        report, best = self.gate.report, found.search.best
         recipe = next(str(trial.recipe) for trial in found.trials if trial.chosen)
-        self.report.calibration = {"frames": calibration.count, "profile": self.options.profile.name, "recipe": recipe}
-        self.report.recipe = [{"name": str(trial.recipe), "sqnr_db": trial.sqnr_db, "chosen": trial.chosen}
-                              for trial in found.trials]
-        self.report.search = [vars(row) for row in found.search.rows]
-        self.report.points = [vars(point) for point in found.search.points]
-        best = found.search.best
-        self.best = (f"{len(best.float_blocks)} blocks in floating point, {best.agreement:.1%} agreement, "
-                     f"{best.drop_points:.2f} points of drop")
-
-    def _race(self, files: Mapping[VariantName, Files]) -> None:
-        """Time every variant on every runtime side by side, and refuse what is slower than floating point."""
-        self.on_progress("timing", 0, 1)
-        sizes = {str(name): sum(path.stat().st_size for path in files[name].values()) for name in files}
-        encoders = {(str(name), runtime): files[name]["encoder"] for runtime in installed_runtimes() for name in files}
-        self.report.laps = [Lap(name, runtime, seconds * 1e3, 1 / seconds, sizes[name])
-                            for (name, runtime), seconds in self.judge.seconds_per_frame(encoders, RACE_ROUNDS).items()]
-        for name in files:
-            reason = speed_refusal(self.report, name)
-            if reason and not self.options.allow_drop:
-                self._refuse(name, "speed", reason, "ship floating point for this target")
-
-    def _admit(self, hops: Sequence[Hop]) -> None:
-        """Take hops into the report, and stop the export at the first refused one."""
-        self.report.hops.extend(hops)
-        for hop in hops:
-            if not hop.passed:
-                self._refuse(hop.variant, f"{hop.name} ({hop.runtime})", hop.reason, FIXES.get(hop.variant, FAULT))
-
-    def _refuse(self, variant: str, where: str, reason: str, fix: str) -> None:
-        best = f"; the best point found: {self.best}" if self.best and variant in LOSSY else ""
-        self.report.verdicts.append(Verdict(variant, shipped=False, reason=f"{reason}{best}"))
-        raise GateRefused(f"the gate refused {where}, no bundle was written: {reason}{best}", fix=fix, report=self.report)
+        report.calibration = {"frames": calibration.count, "profile": self.options.profile.name, "recipe": recipe}
+        report.recipe = [{"name": str(trial.recipe), "sqnr_db": trial.sqnr_db, "chosen": trial.chosen} for trial in found.trials]
+        report.search = [vars(row) for row in found.search.rows]
+        report.points = [vars(point) for point in found.search.points]
+        self.gate.best = (f"{len(best.float_blocks)} blocks in floating point, {best.agreement:.1%} agreement, "
+                          f"{best.drop_points:.2f} points of drop")
 
     def _packed(self, out: Path, files: Mapping[VariantName, Files]) -> Bundle:
         self.on_progress("writing the bundle", 0, 1)
         if self.options.only is not None:
-            files = {name: made for name, made in files.items() if (name == "fp32") == (self.options.only == "fp32")}
-        self.report.verdicts += [Verdict(name, shipped=True, reason=waived_of(self.report, name)) for name in files]
+            files = {name: made for name, made in files.items() if ("int8" if name in QUANTISED else name) == self.options.only}
+        report = self.gate.report
+        report.verdicts += [Verdict(name, shipped=True, reason=waived_of(report, name)) for name in files]
         beside = {"gate.json": self.work / "gate.json", "gate.html": self.work / "gate.html"}
-        text = json.dumps(self.report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         beside["gate.json"].write_text(text + "\n", encoding="utf-8")
-        beside["gate.html"].write_text(self.page(out.name), encoding="utf-8")
-        return bundle_from_variants(out, self.judge, files, self.report, beside, self.options.source)
+        beside["gate.html"].write_text(self.gate.page(out.name), encoding="utf-8")
+        return bundle_from_variants(out, self.judge, files, report, beside, self.options.source)
 
     @property
     def _cache(self) -> Path:

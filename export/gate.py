@@ -1,8 +1,8 @@
 """The gate: every hop of an export is compared with the one before it, on the user's own samples.
 
-    training → adapter → merged → ONNX fp32 → INT8 or mixed, the ONNX hops once per runtime that works here
+    training → adapter → merged → ONNX fp32 → FP16, INT8 or mixed, the ONNX hops once per runtime that works here
 
-What training recorded must be found again, a floating-point hop must reproduce its predecessor, and a quantised one may lose
+What training recorded must be found again, a floating-point hop must reproduce its predecessor, and one to FP16 or INT8 may lose
 ``max_drop`` points of top-1 accuracy.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from vidrisk.calibration.half_check import worst_cosine
 from vidrisk.export.outputs import FloatArray, Ints, Outputs, Validation
 from vidrisk.export.paired import binomial_tail, drop_interval_points, least_provable_points, mcnemar_p, share_interval
 from vidrisk.export.report import Change, Flip, GateReport, Hop, Lap
@@ -83,8 +84,10 @@ def float_hop(name: str, variant: str, runtime: str, before: Outputs, after: Out
 
 
 def lossy_hop(name: str, variant: str, runtime: str, before: Outputs, after: Outputs, validation: Validation, contract: Contract,
-              *, max_drop: float, allow_drop: bool = False) -> Hop:
+              *, max_drop: float, allow_drop: bool = False, min_cosine: float = -1.0) -> Hop:
     """A hop that may cost at most ``max_drop`` points of top-1 accuracy in any target; more if ``allow_drop``, which it then says.
+
+    Features of any frame must keep a cosine of ``min_cosine`` with what they were.
 
     Outputs that are not finite, or the same answer to every sample, are refused in any case. The latter need not cost accuracy:
     where nearly all samples are sound, a model that calls everything sound is hardly ever wrong.
@@ -96,6 +99,8 @@ def lossy_hop(name: str, variant: str, runtime: str, before: Outputs, after: Out
         only = _only_answer(before.logits[target.name], after.logits[target.name])
         if only is not None:
             return _refused(hop, f"{target.name} is {target.labels[only]!r} for every sample: the ranges fit no real input")
+    if hop.feature_cosine < min_cosine:
+        return _refused(hop, f"the features of a frame turn: cosine {hop.feature_cosine:.4f}, at least {min_cosine:g} is allowed")
     if hop.drop_points > max_drop + 1e-9:
         reason = f"top-1 falls by {hop.drop_points:.2f} points, at most {max_drop:g} is allowed"
         return replace(hop, waived=True, reason=reason) if allow_drop else _refused(hop, reason)
@@ -141,7 +146,8 @@ def _compared(name: str, variant: str, runtime: str, before: Outputs, after: Out
                drop_points=max(change.drop_points for change in changes),
                largest_logit_difference=max(_largest(before.logits[t.name], after.logits[t.name]) for t in contract.targets),
                largest_feature_difference=_largest(before.features, after.features), ms_per_frame=after.ms_per_frame,
-               changes=changes, flips=tuple(flips), flipped=int(flipped.sum()))
+               changes=changes, flips=tuple(flips), flipped=int(flipped.sum()),
+               feature_cosine=worst_cosine(before.features, after.features))
 
 
 def _change(target: Target, before: FloatArray, after: FloatArray, truth: Ints) -> Change:

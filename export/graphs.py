@@ -13,6 +13,8 @@ import onnx
 import torch
 from torch import nn
 
+from vidrisk.calibration.files import check_graph, save_graph
+from vidrisk.export.attention import plain_attention
 from vidrisk.export.registry import MAX_OPSET
 from vidrisk.runtimes.errors import RuntimeFailure
 from vidrisk.runtimes.specs import TensorSpec
@@ -38,7 +40,7 @@ def export_onnx(module: nn.Module, example: torch.Tensor, inputs: Sequence[Tenso
     spec = inputs[0]
     dynamic = {axis: torch.export.Dim(name, min=1) for axis, name in enumerate(spec.shape) if isinstance(name, str)}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), plain_attention(module):
             warnings.simplefilter("ignore")  # torch.export deprecations of its own making
             program = torch.onnx.export(module.eval(), (example,), dynamo=True, opset_version=MAX_OPSET, verbose=False,
                                         input_names=[spec.name], output_names=[o.name for o in outputs],
@@ -52,9 +54,10 @@ def export_onnx(module: nn.Module, example: torch.Tensor, inputs: Sequence[Tenso
     model.ir_version = min(model.ir_version, IR_VERSION)
     _name_by_module(model)
     _strip(model)
-    onnx.checker.check_model(model)
+    _read_pixels_by_cast(model)
+    check_graph(model)
     _check_tensors(model, [*inputs], [*outputs])
-    onnx.save_model(model, str(path))
+    save_graph(model, path)
 
 
 def _name_by_module(model: onnx.ModelProto) -> None:
@@ -72,6 +75,21 @@ def _strip(model: onnx.ModelProto) -> None:
     for item in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del item.metadata_props[:]
         item.doc_string = ""
+
+
+def _read_pixels_by_cast(model: onnx.ModelProto) -> None:
+    """Let nothing but a Cast read uint8 inputs: TensorRT 10 takes them into nothing else. What asks for their shape asks the
+    Cast's result."""
+    for name in [value.name for value in model.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8]:
+        nodes = list(model.graph.node)
+        cast = next((node for node in nodes if node.op_type == "Cast" and name in node.input), None)
+        if cast is None:
+            continue
+        for node in nodes:
+            if node.op_type in ("Shape", "Size") and node.input[0] == name:
+                node.input[0] = cast.output[0]
+        del model.graph.node[:]
+        model.graph.node.extend([cast, *(node for node in nodes if node is not cast)])
 
 
 def _check_tensors(model: onnx.ModelProto, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from torch import nn
 
+from vidrisk.calibration.files import save_graph
 from vidrisk.export.gate import lossy_hop
 from vidrisk.export.outputs import Outputs, Validation, outputs_of
 from vidrisk.runtimes.bundle import Graph, sha256_of
@@ -30,7 +31,6 @@ from vidrisk.runtimes.torch import TorchRunner
 Graphs = dict[Literal["encoder", "head"], Graph]
 Files = dict[Literal["encoder", "head"], Path]
 TIMED_BATCH = 8
-RACE_ROUNDS = 11
 SEARCH_ROUNDS = 4  # of a block, among dozens
 PROBE_FRAMES = 48
 
@@ -125,7 +125,7 @@ class SearchJudge:
         with tempfile.TemporaryDirectory(prefix="vidrisk-search-") as folder:
             files = {(str(i), self.runtime): Path(folder) / f"{i}.onnx" for i in range(len(models))}
             for path, model in zip(files.values(), models, strict=True):
-                onnx.save_model(model, str(path))
+                save_graph(model, path)
             return [each * 1e3 for each in self.stages.seconds_per_frame(files, SEARCH_ROUNDS).values()]
 
     @cached_property
@@ -148,7 +148,7 @@ class SearchJudge:
     def _outputs(self, model: onnx.ModelProto, samples: Validation) -> Outputs:
         with tempfile.TemporaryDirectory(prefix="vidrisk-search-") as folder:
             path = Path(folder) / "encoder.onnx"
-            onnx.save_model(model, str(path))
+            save_graph(model, path)
             return StageJudge(self.stages.contract, self.stages.graphs, samples).onnx(
                 self.runtime, {"encoder": path, "head": self.head})
 

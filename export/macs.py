@@ -9,6 +9,8 @@ from math import prod
 import onnx
 from onnx import shape_inference
 
+from vidrisk.calibration.files import without_weights
+
 log = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
@@ -39,8 +41,7 @@ def macs_from_onnx(model: onnx.ModelProto) -> int | None:
 
 def _shapes_of_one_sample(model: onnx.ModelProto) -> dict[str, Shape]:
     """Shapes of all tensors that are known in full, by name."""
-    single = onnx.ModelProto()
-    single.CopyFrom(model)
+    single = without_weights(model)
     for value in (*single.graph.input, *single.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:

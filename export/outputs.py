@@ -37,6 +37,12 @@ class Validation:
         if len(lengths) != 1 or not len(self.frames):
             raise DataError(f"validation samples of lengths {sorted(lengths)}", allowed="equal lengths, at least one sample")
 
+    def some_frames(self, count: int) -> npt.NDArray[np.uint8]:
+        """At most so many frames ``uint8 (N, H, W, 3)``, spread evenly over all."""
+        every = self.frames.reshape(-1, *self.frames.shape[2:])
+        chosen: npt.NDArray[np.uint8] = every[np.linspace(0, len(every) - 1, min(len(every), count)).astype(int)]
+        return chosen
+
 
 @dataclass(frozen=True)
 class Outputs:

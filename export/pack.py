@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 
+from vidrisk.calibration.files import graph_files
 from vidrisk.export.gate import speed_refusal
 from vidrisk.export.judge import Files, StageJudge
 from vidrisk.export.macs import macs_from_onnx
@@ -31,7 +32,7 @@ def bundle_from_variants(out: Path, judge: StageJudge, variants: Mapping[Variant
     described: dict[VariantName, Variant] = {}
     for name, graphs in variants.items():
         names: dict[str, str] = {graph: path.name for graph, path in graphs.items()}  # variants may share a file
-        files.update({path.name: path for path in graphs.values()})
+        files.update({file.name: file for path in graphs.values() for file in graph_files(path)})
         described[name] = Variant(files=names, passed=True, gate=_measured(report, name), waived=waived_of(report, name),
                                   temperature=report.temperature[name])
     any_variant = next(iter(variants.values()))  # precision changes no count

@@ -126,8 +126,9 @@ class _QuantisedWeight(nn.Module):
 
     unit: Tensor
 
-    def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
+    def __init__(self, weight: Tensor, profile: Profile, rank: int, generator: torch.Generator) -> None:
         super().__init__()
+        self.profile = profile
         flat = weight.detach().flatten(1)
         rank = min(rank, *flat.shape)
         self.register_buffer("unit", flat.square().mean(dim=1, keepdim=True).sqrt())
@@ -139,7 +140,7 @@ class _QuantisedWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         adapted = self.adapted(weight)
-        scales = torch.from_numpy(plain_weight_scales(adapted.detach().numpy(), axis=0))
+        scales = torch.from_numpy(self.profile.held_scales(plain_weight_scales(adapted.detach().numpy(), axis=0)))
         return torch.fake_quantize_per_channel_affine(adapted, scales, torch.zeros(len(scales), dtype=torch.int32), 0, -127, 127)
 
 
@@ -153,7 +154,7 @@ def _fake_quantised(layer: nn.Conv2d | nn.Linear, around: tuple[float, float], p
         return torch.fake_quantize_per_tensor_affine(inputs[0], scale, zero_point, lowest, highest)
 
     layer.register_forward_pre_hook(round_input)
-    weight = _QuantisedWeight(layer.weight, rank, generator)
+    weight = _QuantisedWeight(layer.weight, profile, rank, generator)
     parametrize.register_parametrization(layer, "weight", weight)
     return weight
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import onnx
 from vidrisk import __version__
 from vidrisk.calibration.blocks import blocks_from_net
 from vidrisk.calibration.cache import key_of, load_statistics, save_statistics
+from vidrisk.calibration.files import fingerprint
 from vidrisk.calibration.graph import Net, checked_float
 from vidrisk.calibration.histogram import BINS
 from vidrisk.calibration.journal import Journal
@@ -25,12 +27,16 @@ from vidrisk.calibration.qdq import quantised_tensors
 from vidrisk.calibration.recipe import Observed, Quantiser, Recipe, Trial, chosen_recipe
 from vidrisk.calibration.search import Budget, OnProgress, Search, searched_precision
 from vidrisk.export.judge import SearchJudge
+from vidrisk.export.outputs import Validation
 from vidrisk.runtimes.errors import DataError
+from vidrisk.runtimes.runner import Array
 
 log = logging.getLogger(__name__)
 
 FRAMES_PER_PASS = 4  # activations of so many frames are in memory at once
 MIN_CALIBRATION = 16
+COVERAGE_FRAMES = 64
+MAX_OUTSIDE = 0.5  # of the validation pixels, beyond what calibration has seen
 SAME_DB = 80.0  # signal to noise of two float graphs that are the same function
 
 
@@ -98,6 +104,20 @@ def quantised_encoder(model: onnx.ModelProto, frames: CalibrationFrames, profile
     return Quantised(quantiser.quantised(recipe, kept), equal, judge.runtime, tuple(trials), search)
 
 
+def coverage_refusal(calibration: CalibrationFrames, validation: Validation) -> str:
+    """Why frames are nothing like the validation frames, such as black ones, or another camera's; empty when they may be."""
+    few = list(islice(calibration, COVERAGE_FRAMES))
+    if not few:
+        return ""  # said later, with what is allowed
+    low, high = int(min(frame.min() for frame in few)), int(max(frame.max() for frame in few))
+    pixels = np.bincount(validation.frames[:COVERAGE_FRAMES].ravel(), minlength=256)
+    outside = 1 - float(pixels[low : high + 1].sum() / pixels.sum())
+    if outside <= MAX_OUTSIDE:
+        return ""
+    return (f"the calibration frames hold pixel values from {low} to {high} only, and {outside:.0%} of the validation pixels lie "
+            "outside")
+
+
 def layer_ranges(model: onnx.ModelProto, frames: CalibrationFrames, profile: Profile, cache: Path,
                  on_progress: OnProgress) -> dict[str, tuple[float, float]]:
     """Ranges of the inputs of weighted layers, by the path of the module that each comes from."""
@@ -118,7 +138,7 @@ def _observed(model: onnx.ModelProto, tensors: set[str], frames: CalibrationFram
 
 
 def _key(model: onnx.ModelProto, frames: CalibrationFrames, settings: dict[str, Any]) -> str:
-    return key_of(model.SerializeToString(deterministic=True), [frames.digest.encode()], settings)
+    return key_of(fingerprint(model), [frames.digest.encode()], settings)
 
 
 def _migrated(plain: Observed, judge: SearchJudge, frames: CalibrationFrames, cache: Path, on_progress: OnProgress) -> Observed:
@@ -133,27 +153,32 @@ def _migrated(plain: Observed, judge: SearchJudge, frames: CalibrationFrames, ca
     return Observed(model, plain.statistics | _observed(model, changed, frames, cache, on_progress).statistics)
 
 
-def _feeds(frames: CalibrationFrames, model: onnx.ModelProto,
-           on_progress: OnProgress) -> Iterator[dict[str, npt.NDArray[np.uint8]]]:
+def feeds_from_frames(frames: Iterable[npt.NDArray[np.uint8]], model: onnx.ModelProto) -> Iterator[dict[str, Array]]:
+    """Batches for the graph's input.
+
+    Raises:
+        DataError: frames of another size than the graph takes.
+    """
+    wanted = tuple(dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim)[1:]
+    rest = iter(frames)
+    while batch := list(islice(rest, FRAMES_PER_PASS)):
+        for frame in batch:
+            if frame.shape != wanted or frame.dtype != np.uint8:
+                raise DataError(f"a calibration frame is {frame.dtype} {frame.shape}", allowed=f"uint8 {wanted}")
+        yield {"frames": np.stack(batch)}
+
+
+def _feeds(frames: CalibrationFrames, model: onnx.ModelProto, on_progress: OnProgress) -> Iterator[dict[str, Array]]:
     """Batches for the graph's input.
 
     Raises:
         DataError: frames of another size than the graph takes, or too few.
     """
-    wanted = tuple(dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim)[1:]
-    batch: list[npt.NDArray[np.uint8]] = []
     seen = 0
-    for frame in frames:
-        if frame.shape != wanted or frame.dtype != np.uint8:
-            raise DataError(f"a calibration frame is {frame.dtype} {frame.shape}", allowed=f"uint8 {wanted}")
-        batch.append(frame)
-        seen += 1
-        if len(batch) == FRAMES_PER_PASS:
-            on_progress("observing activations", seen, max(frames.count, seen))
-            yield {"frames": np.stack(batch)}
-            batch = []
+    for feed in feeds_from_frames(frames, model):
+        seen += len(feed["frames"])
+        on_progress("observing activations", seen, max(frames.count, seen))
+        yield feed
     if seen < MIN_CALIBRATION:
         raise DataError(f"{seen} calibration frames", allowed=f"at least {MIN_CALIBRATION}",
                         fix="give more with --calib or --calib-samples")
-    if batch:
-        yield {"frames": np.stack(batch)}

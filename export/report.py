@@ -61,6 +61,7 @@ class Hop:
         agreement: share of samples that keep their prediction in every target, 0–1; NaN where there is none to compare with.
         drop_points: percentage points of top-1 lost in the worst target.
         largest_logit_difference, largest_feature_difference: infinite where outputs are not finite, NaN as ``agreement``.
+        feature_cosine: of the frame whose features turn most; -1 where they are not finite, NaN as ``agreement``.
         ms_per_frame: time of the encoder in this stage.
         flips: the first 200, one per target that changed.
         flipped: samples whose prediction changed in any target.
@@ -80,6 +81,7 @@ class Hop:
     changes: tuple[Change, ...]
     flips: tuple[Flip, ...]
     flipped: int
+    feature_cosine: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,9 @@ class GateReport:
         recipe: ways to quantise that were tried, with the signal-to-noise ratio of each.
         temperature: by variant and target.
         calibration: what the ranges were measured on, and how.
+        float32: what stays in float32 of FP16 graphs: ``what``, ``nodes`` (how many) and ``reason``.
+        half: what the check of FP16 came to: ``frames``, ``cosine`` of the worst one, and that of every block.
+        parsed_by: TensorRT libraries that have read every graph; none where none is installed, or none is to run the bundle.
         verdicts: one per variant that was judged.
     """
 
@@ -128,6 +133,9 @@ class GateReport:
     recipe: list[dict[str, Any]] = field(default_factory=list)
     temperature: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+    float32: list[dict[str, Any]] = field(default_factory=list)
+    half: dict[str, Any] = field(default_factory=dict)
+    parsed_by: tuple[str, ...] = ()
     verdicts: list[Verdict] = field(default_factory=list)
 
     @property

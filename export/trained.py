@@ -47,10 +47,11 @@ class Trained:
 class ExportOptions:
     """Attributes:
         int8: also make a quantised variant: ``int8``, or ``mixed`` where some blocks have to stay in floating point.
-        max_drop: points of top-1 that it may lose.
+        max_drop: points of top-1 that a variant may lose.
         allow_drop: ship it even if it loses more, or is slower than floating point; the bundle records that.
-        target: what the bundle is to run on, which decides how it is quantised.
+        target: what the bundle is to run on, which decides how it is quantised; what INT8 leaves is FP16 but for ``cpu``.
         only: ship this variant alone, ``int8`` standing for whichever quantised one was made; None ships all.
+        fp16: also make an ``fp16`` variant. Processors compute it no faster, so ``target`` is not ``cpu``.
         qat_steps: steps of quantisation-aware fine-tuning before the model is converted.
         search_s: seconds after which the precision search begins no further measurement.
         source: where the model came from, for the manifest.
@@ -60,14 +61,20 @@ class ExportOptions:
     max_drop: float = 1.0
     allow_drop: bool = False
     target: TargetName = "cpu"
-    only: Literal["fp32", "int8"] | None = None
+    only: Literal["fp32", "fp16", "int8"] | None = None
     qat_steps: int = 0
     search_s: float = 180.0
     source: dict[str, str] = field(default_factory=dict)
+    fp16: bool = False
 
     @property
     def profile(self) -> Profile:
         return PROFILE_OF[self.target]
+
+    @property
+    def needs_half(self) -> bool:
+        """Whether any graph of the bundle computes in FP16."""
+        return self.fp16 or (self.int8 and self.target != "cpu")
 
     def __post_init__(self) -> None:
         if not (self.max_drop >= 0 and self.qat_steps >= 0 and self.search_s >= 0):
@@ -75,6 +82,8 @@ class ExportOptions:
                                 allowed="numbers from 0")
         if self.qat_steps and not self.int8:
             raise SettingsError("a quantisation-aware finish without INT8", fix="ask for INT8, too")
-        made = ("fp32", "int8") if self.int8 else ("fp32",)
+        if self.fp16 and self.target == "cpu":
+            raise SettingsError("an FP16 variant for target 'cpu'", allowed="gpu, jetson", fix="processors are faster with INT8")
+        made = ("fp32", *["fp16"] * self.fp16, *["int8"] * self.int8)
         if self.only is not None and self.only not in made:
-            raise SettingsError(f"only {self.only!r} is to be shipped", allowed=", ".join(made), fix="make it, too: int8")
+            raise SettingsError(f"only {self.only!r} is to be shipped", allowed=", ".join(made), fix=f"make it, too: {self.only}")

@@ -108,7 +108,7 @@ class SmallEncoder(nn.Module):
         return x.mean(dim=(2, 3))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_encoder() -> Callable[..., nn.Module]:
     def make(outlier: float = 1.0) -> nn.Module:
         return SmallEncoder(outlier)

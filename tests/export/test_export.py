@@ -14,11 +14,18 @@ import onnx
 import pytest
 import torch
 
+from vidrisk.calibration.half_check import worst_cosine
+from vidrisk.calibration.single import types_of
 from vidrisk.export.export import export_bundle
+from vidrisk.export.half import CHECK_FRAMES
 from vidrisk.export.outputs import Validation
+from vidrisk.export.parse import Parsed
 from vidrisk.export.trained import ExportOptions, Trained
 from vidrisk.runtimes import Bundle, open_runner
 from vidrisk.runtimes.errors import BundleError, DataError, GateRefused, RuntimeFailure, SettingsError
+from vidrisk.runtimes.ort import OnnxRuntimeRunner
+from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
+from vidrisk.runtimes.tensorrt.api import installed_kinds
 
 Make = Callable[..., Any]
 
@@ -253,7 +260,162 @@ def test_unknown_families_are_refused(make_trained: Make, small_encoder: Make, o
     assert list(out.parent.iterdir()) == []
 
 
+# For a GPU
+
+
+@pytest.fixture(scope="module")
+def for_gpu(make_trained: Make, small_encoder: Make, clips: Make, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    trained, validation = make_trained(small_encoder(), "efficientnet-lite0", 32)
+    options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=50)
+    folder = tmp_path_factory.mktemp("gpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDRISK_CACHE", str(folder / "cache"))
+        return *export_bundle(trained, folder / "b", validation, Frames(clips(16, 1, 32)[:, 0]), options), validation
+
+
+def types_made(path: Path, *kinds: str) -> set[int]:
+    """Element types of what the nodes of these kinds make."""
+    model = onnx.load(str(path))
+    types = types_of(model)
+    return {types[name] for node in model.graph.node if node.op_type in kinds for name in node.output}
+
+
+def test_for_a_gpu_there_is_fp16_and_what_int8_leaves_is_fp16(for_gpu: Any) -> None:
+    bundle, report, _ = for_gpu
+    assert bundle.passed == ("fp32", "fp16", "int8")
+    assert bundle.manifest.variants["fp16"].files == {"encoder": "encoder.fp16.onnx", "head": "head.fp32.onnx"}
+    for variant, made in (("fp32", {onnx.TensorProto.FLOAT}), ("fp16", {onnx.TensorProto.FLOAT16}),
+                          ("int8", {onnx.TensorProto.FLOAT16})):
+        assert types_made(bundle.path("encoder", variant), "Conv") == made
+    assert types_made(bundle.path("encoder", "int8"), "QuantizeLinear") == {onnx.TensorProto.INT8}
+    rounded = "onnxruntime, rounded to fp16"
+    judged = [(hop.name, hop.runtime) for hop in report.hops if hop.variant in ("fp16", "int8")]
+    assert judged == [(name, runtime) for name, runtimes in (
+        ("onnx fp32 → fp16", ("onnxruntime", "openvino", rounded)),
+        ("onnx fp32 → int8", ("onnxruntime", "openvino")),
+        ("onnx fp32 → int8, rest in fp16", ("onnxruntime", "openvino", rounded)),
+    ) for runtime in runtimes]
+    assert all(hop.feature_cosine >= 0.999 for hop in report.hops if hop.variant == "fp16")
+    assert set(bundle.manifest.variants["fp16"].temperature) == {"action"}
+    assert report.half["frames"] == 16 and report.half["cosine"] >= 0.999
+    assert {"what": "ReduceMean", "nodes": 1, "reason": "sums, squares and powers"} in report.float32
+    assert [library.split()[0] for library in report.parsed_by] == list(installed_kinds())
+    # An int8 variant slower than fp32 here is shipped: this is not the machine it is for.
+    assert all(not verdict.reason for verdict in report.verdicts)
+    page = (bundle.root / "gate.html").read_text(encoding="utf-8")
+    assert "What stays in float32" in page and "ReduceMean" in page
+
+
+def test_every_variant_for_a_gpu_answers_as_fp32_does(for_gpu: Any) -> None:
+    bundle, _, validation = for_gpu
+    flat = validation.frames.reshape(-1, *validation.frames.shape[2:])
+    for runtime in ("onnxruntime", "openvino"):
+        features = {}
+        for variant in bundle.passed:
+            with open_runner(bundle, "encoder", runtime=runtime, variant=variant) as encoder:
+                features[variant] = encoder.infer({"frames": flat})["features"]
+        assert worst_cosine(features["fp32"], features["fp16"]) > 0.9999
+        assert worst_cosine(features["fp32"], features["int8"]) > 0.99
+
+
+def test_fp16_alone_is_checked_on_the_validation_frames(small: Any, out: Path) -> None:
+    trained, validation = small
+    bundle, report = export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="jetson", only="fp16"))
+    assert bundle.passed == ("fp16",)
+    assert {path.name for path in bundle.root.iterdir()} == {
+        "bundle.json", "gate.json", "gate.html", "encoder.fp16.onnx", "head.fp32.onnx"}  # fmt: skip
+    assert report.half["frames"] == CHECK_FRAMES < 24 * 3
+    assert bundle.manifest.graphs["encoder"].macs == 12 * (3 * 9 * 16**2 + 12 * 9 * (8**2 + 4**2 + 2**2))
+
+
+@pytest.mark.slow
+def test_fp16_that_turns_features_is_refused(small: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check keeps in float32 what it must; where even that were not enough, the gate says so."""
+    trained, validation = small
+    monkeypatch.setattr("vidrisk.export.half.MIN_COSINE", 1.01)
+    for allow_drop in (False, True):
+        with pytest.raises(GateRefused, match=r"onnx fp32 → fp16 .*: the features of a frame turn: cosine 1\.0000, at least 1\.01"):
+            export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="gpu", allow_drop=allow_drop))
+
+
+@pytest.mark.slow
+def test_values_beyond_fp16_stay_in_float32_and_the_bundle_says_which(
+    make_trained: Make, small_encoder: Make, clips: Make, out: Path
+) -> None:
+    trained, validation = make_trained(small_encoder(outlier=1e6), "efficientnet-lite0", 32)
+    options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=50)
+    bundle, report = export_bundle(trained, out, validation, Frames(clips(16, 1, 32)[:, 0]), options)
+    assert report.half["cosine"] >= 0.999
+    reasons = {row["what"]: row["reason"] for row in report.float32}
+    assert reasons["layers.3"].endswith("FP16 ends at 65504")
+    made = types_made(bundle.path("encoder", "fp16"), "Conv")
+    assert made == {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    assert all(np.isfinite(hop.largest_feature_difference) for hop in report.hops)
+
+
+def test_a_graph_that_tensorrt_refuses_stops_the_export(small: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its parser says is tested with the parser itself; no graph of ours is known that it refuses."""
+    trained, validation = small
+
+    def refused(paths: Any, on_progress: Any) -> Parsed:
+        return Parsed(("tensorrt 10.3.0",), {path: "tensorrt 10.3.0: Det det_7 of module layers.3: not supported" for path in paths
+                                             if "fp16" in path.name})
+
+    monkeypatch.setattr("vidrisk.export.half.parsed_graphs", refused)
+    said = r"refused encoder\.fp16\.onnx, no bundle was written: .*Det det_7 of module layers\.3"
+    with pytest.raises(GateRefused, match=said) as caught:
+        export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="gpu"))
+    assert caught.value.report.verdicts[-1].variant == "fp16"
+    assert not out.exists()
+    bundle, report = export_bundle(trained, out, validation, None, ExportOptions())  # for a processor nobody asks TensorRT
+    assert report.parsed_by == () and bundle.passed == ("fp32",)
+
+
+def test_where_a_gpu_is_every_variant_is_judged_on_its_engine(small: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none here: ONNX Runtime stands for the engines, and nothing is built."""
+    trained, validation = small
+    built: list[str] = []
+
+    def ensured(graph: str, path: Path, inputs: Any, kind: str, on_progress: Any) -> None:
+        if graph == "encoder" and "fp32" in path.name:
+            raise RuntimeFailure("out of GPU memory")
+        built.append(f"{kind} {path.name}")
+
+    monkeypatch.setattr("vidrisk.export.half.ensured_engine", ensured)
+    monkeypatch.setattr("vidrisk.export.half.installed_runtimes", lambda: ("onnxruntime", "tensorrt-rtx"))
+    monkeypatch.setitem(BUNDLE_RUNTIMES, "tensorrt-rtx", OnnxRuntimeRunner)
+    _, report = export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="gpu"))
+    assert built == ["tensorrt-rtx encoder.fp16.onnx", "tensorrt-rtx head.fp32.onnx"]
+    assert [(hop.name, hop.runtime) for hop in report.hops if hop.runtime == "tensorrt-rtx"] == [
+        ("onnx fp32 → fp16 engine", "tensorrt-rtx")]  # that of fp32 could not be built here, which says nothing against it
+
+
+@pytest.mark.slow
+def test_graphs_too_large_for_one_file(small: Any, clips: Make, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidrisk.calibration.files.MAX_INLINE_BYTES", 1000)
+    trained, validation = small
+    options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=50)
+    bundle, report = export_bundle(trained, out, validation, Frames(clips(16, 1, 32)[:, 0]), options)
+    assert Bundle.open(out) == bundle
+    beside = {name for name in bundle.manifest.files if name.endswith(".data")}
+    assert beside >= {f"encoder.{variant}.onnx.data" for variant in ("fp32", "fp16", "int8")}
+    sizes = {lap.variant: lap.bytes for lap in report.laps}
+    files = bundle.manifest.files
+    assert sizes["fp16"] == sum(files[name].bytes for name in files if name.startswith(("encoder.fp16", "head")))
+    flat = validation.frames.reshape(-1, *validation.frames.shape[2:])
+    for runtime in ("onnxruntime", "openvino"):
+        with open_runner(bundle, "encoder", runtime=runtime, variant="fp16") as encoder:
+            assert np.isfinite(encoder.infer({"frames": flat})["features"]).all()
+    (out / "encoder.fp16.onnx.data").write_bytes(b"other weights")
+    with pytest.raises(BundleError, match=r"encoder\.fp16\.onnx\.data in b was changed after export"):
+        Bundle.open(out)
+
+
 def test_options_that_make_no_sense() -> None:
+    with pytest.raises(SettingsError, match="an FP16 variant for target 'cpu'; allowed: gpu, jetson"):
+        ExportOptions(fp16=True)
+    with pytest.raises(SettingsError, match="allowed: fp32, int8; fix: make it, too: fp16"):
+        ExportOptions(int8=True, only="fp16")
     with pytest.raises(SettingsError, match=r"only .*; allowed: fp32; fix: make it, too: int8"):
         ExportOptions(only="int8")
     with pytest.raises(SettingsError, match="a quantisation-aware finish without INT8"):

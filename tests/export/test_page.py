@@ -115,6 +115,21 @@ def test_a_shipped_bundle() -> None:
         assert f"{low} to {high}" in page.text
 
 
+def test_what_stays_in_float32_is_said_with_its_reason() -> None:
+    report, frames = made()
+    report.target = "jetson"
+    report.half = {"frames": 64, "cosine": 0.99987, "blocks": {"backbone.layers.3": 0.9}}
+    report.float32 = [{"what": "Softmax", "nodes": 12, "reason": "sums, squares and powers"},
+                      {"what": "backbone.layers.3", "nodes": 14, "reason": "values up to 7e+04, FP16 ends at 65504"}]
+    page = Tags(gate_page(report, CONTRACT, frames, "a"))
+    assert "on 64 frames, the features of the worst one keep a cosine of 0.99987" in page.text
+    assert "No TensorRT is installed here, so engines were not tried." in page.text
+    assert re.search(r"backbone\.layers\.3 ?14 ?values up to 7e\+04, FP16 ends at 65504", page.text)
+    report.parsed_by = ("tensorrt 10.3.0", "tensorrt-rtx 1.7.1")
+    assert "Every graph was read by tensorrt 10.3.0, tensorrt-rtx 1.7.1" in Tags(gate_page(report, CONTRACT, frames, "a")).text
+    assert "What stays in float32" not in page_of()[1].text
+
+
 def test_a_refused_export_names_the_hop_and_the_reason() -> None:
     report, page = page_of(noise=2.0, max_drop=0.3)
     refused = next(hop for hop in report.hops if not hop.passed)

@@ -7,25 +7,13 @@ from typing import Annotated
 import typer
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False) -> None:
-    """Check what works on this machine; exit code 1 when something that `infer` needs does not."""
-    from dataclasses import asdict
-    from json import dumps
-
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a list.")] = False) -> None:
+    """Check what works on this machine; exit code 1 when something is broken, or `infer` lacks what it needs."""
+    from vidrisk.cli.doctor_view import print_checks
     from vidrisk.doctor import examine
     from vidrisk.runtimes.errors import EXIT_ERROR
 
     checks = examine()
-    if json:
-        typer.echo(dumps([asdict(check) for check in checks], ensure_ascii=False))
-    else:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table("", "what", "found", "fix")
-        for check in checks:
-            table.add_row({"ok": "✓", "optional": "–", "missing": "✗"}[check.state], check.name, Text(check.found), Text(check.fix))
-        Console().print(table)
-    if any(check.state == "missing" for check in checks):
+    print_checks(checks, as_json=json)
+    if any(check.is_red for check in checks):
         raise typer.Exit(EXIT_ERROR)

@@ -20,18 +20,24 @@ def export(
         metavar="DATA", show_default="the run's validation split", help="Labelled data for the gate.")] = None,
     calib_samples: Annotated[int, typer.Option(min=16, metavar="N", help="Samples to calibrate on.")] = 128,
     max_drop: Annotated[float, typer.Option(
-        min=0, max=100, metavar="POINTS", help="Points of top-1 that INT8 may lose.")] = 1.0,
+        min=0, max=100, metavar="POINTS", help="Points of top-1 that INT8 or FP16 may lose.")] = 1.0,
     allow_drop: Annotated[bool, typer.Option(
         "--allow-drop", help="Ship it even if it loses more or is slower; the bundle records that.")] = False,
-    target: Annotated[Literal["cpu", "gpu", "jetson"], typer.Option(
-        help="What the bundle is to run on: INT8 kernels of processors and of TensorRT differ.")] = "cpu",
+    trt: Annotated[bool, typer.Option(
+        "--trt", help="Also make an FP16 variant, and all for TensorRT: target gpu, or jetson.")] = False,
+    target: Annotated[Literal["cpu", "gpu", "jetson"] | None, typer.Option(
+        show_default="cpu; gpu with --trt", help="What the bundle is to run on: INT8 kernels of processors and of TensorRT differ.",
+    )] = None,
     qat_steps: Annotated[int, typer.Option(
         min=0, metavar="N", help="Fine-tune so many steps with INT8's rounding, first.")] = 0,
-    only: Annotated[Literal["fp32", "int8"] | None, typer.Option(
+    only: Annotated[Literal["fp32", "fp16", "int8"] | None, typer.Option(
         show_default="every variant", help="Ship this variant alone; int8 includes mixed precision.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what the gate measured as JSON.")] = False,
 ) -> None:
     """Merge, convert to ONNX, quantise, and compare every hop with the one before it.
+
+    For a GPU or a Jetson, what INT8 leaves in floating point is FP16, but for norms, softmax and what the check of FP16 finds on
+    real frames; TensorRT, where it is installed, must read every graph.
 
     INT8 that loses more than --max-drop keeps some blocks in floating point; the fastest such point is searched. A hop that
     still loses more than it may, or INT8 slower than floating point, stops the export: exit code 3, and no bundle is written.
@@ -49,7 +55,10 @@ def export(
 
     if calib and not int8:
         raise SettingsError("--calib without --int8", fix="add --int8, or leave --calib out")
-    options = ExportOptions(int8, max_drop, allow_drop, target, only, qat_steps=qat_steps)
+    if trt and target == "cpu":
+        raise SettingsError("--trt with --target cpu", allowed="gpu, jetson", fix="leave one of the two out")
+    target = target or ("gpu" if trt else "cpu")
+    options = ExportOptions(int8, max_drop, allow_drop, target, only, qat_steps=qat_steps, fp16=trt)
     task = Run.open(run).config.task
     tables = [load_table(path, task) if path else None for path in (calib, val)]
     try:

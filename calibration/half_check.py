@@ -1,0 +1,212 @@
+"""Which nodes FP16 cannot do, found by running the graph on calibration frames. Memory holds a few frames at a time.
+
+    1. Values that come near the end of FP16: the nodes that make and read them stay in float32.
+    2. Each block alone, rounded as FP16 rounds, on exact inputs: it stays in float32 when what it makes turns too far.
+    3. All of them together: as long as the features of any frame turn too far, the worst block of the rest stays, too.
+
+Rounding is done in the graph (``rounded_from_float``), so that a CPU shows what FP16 storage loses and where it overflows. It
+cannot show what the GPU's kernels add: the order of their sums, or accumulators narrower than float32. TensorRT accumulates
+FP16 products in float32.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, shape_inference
+
+from vidrisk.calibration.blocks import every_block
+from vidrisk.calibration.files import without_weights
+from vidrisk.calibration.graph import Net
+from vidrisk.calibration.half import rounded_from_float
+from vidrisk.calibration.observers import fetched, watching_session
+from vidrisk.calibration.single import floats, single_nodes, types_of
+from vidrisk.runtimes.runner import Array
+
+log = logging.getLogger(__name__)
+
+LARGEST_HALF = float(np.finfo(np.float16).max)
+HEADROOM = 4.0  # other frames may have values so much larger
+MIN_COSINE = 0.999  # of the features of any frame
+OnProgress = Callable[[str, int, int], None]
+Feeds = Sequence[Mapping[str, Array]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Nodes of one block that stay in float32, and why."""
+
+    block: str
+    nodes: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class HalfCheck:
+    """What the numbers said.
+
+    Attributes:
+        kept: besides the nodes that always stay in float32.
+        cosine: of the features in FP16 with those in float32, of the worst frame.
+        blocks: the same for what each block makes of exact inputs, in graph order; with the nodes of large values in float32.
+    """
+
+    kept: tuple[Kept, ...]
+    cosine: float
+    blocks: dict[str, float]
+
+    @property
+    def keep_float32(self) -> frozenset[str]:
+        """Names of the nodes."""
+        return frozenset(name for kept in self.kept for name in kept.nodes)
+
+
+def checked_half(model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress = lambda what, done, total: None) -> HalfCheck:
+    """Find what must stay in float32 until features have a cosine of ``MIN_COSINE``, or nothing is left to keep.
+
+    Args:
+        model: the float graph.
+        feeds: a few frames each.
+    """
+    blocks = _blocks(model)
+    check = HalfCheck(kept_by_size(model, feeds, on_progress), -1.0, {})
+    check = replace(check, blocks=_cosines_of_blocks(model, blocks, check.keep_float32, feeds, on_progress))
+    waiting = sorted(blocks, key=lambda block: check.blocks[block.name])
+    while True:
+        while waiting and check.blocks[waiting[0].name] < MIN_COSINE:
+            check = _keeping(check, waiting.pop(0))
+        check = replace(check, cosine=_cosine_of_features(model, check.keep_float32, feeds, on_progress))
+        if check.cosine >= MIN_COSINE or not waiting:
+            return check
+        check = _keeping(check, waiting.pop(0))
+
+
+def _keeping(check: HalfCheck, block: _Block) -> HalfCheck:
+    log.info("FP16 turns what %s makes to a cosine of %.5f: it stays in float32", block.name, check.blocks[block.name])
+    return replace(check, kept=(*check.kept, Kept(block.name, block.nodes, f"cosine {check.blocks[block.name]:.5f}")))
+
+
+def kept_by_size(model: onnx.ModelProto, feeds: Feeds,
+                 on_progress: OnProgress = lambda what, done, total: None) -> tuple[Kept, ...]:
+    """Nodes that make or read values beyond a quarter of what FP16 holds."""
+    net, types = Net(model), types_of(model)
+    always = single_nodes(net, types)
+    largest = largest_magnitudes(model, feeds, on_progress)
+    found: dict[str, list[tuple[str, float]]] = {}
+    for block, names in every_block(net).items():
+        for node in net.nodes:
+            value = max((largest[name] for name in (*node.input, *node.output) if name in largest), default=0.0)
+            if node.name in names and floats(node.output, types) and value > LARGEST_HALF / HEADROOM and node.name not in always:
+                found.setdefault(block, []).append((node.name, value))
+    return tuple(Kept(block, tuple(name for name, _ in nodes),
+                      f"values up to {max(value for _, value in nodes):.3g}, FP16 ends at {LARGEST_HALF:g}")
+                 for block, nodes in found.items())
+
+
+def largest_magnitudes(model: onnx.ModelProto, feeds: Feeds,
+                       on_progress: OnProgress = lambda what, done, total: None) -> dict[str, float]:
+    """The largest magnitude of every float tensor that a node makes. The graph finds them itself, so that none is kept."""
+    net, types = Net(model), types_of(model)
+    made = [name for node in net.nodes for name in floats(node.output, types)]
+    for name in made:
+        net.model.graph.node.append(helper.make_node("Abs", [name], [f"{name}_magnitude"]))
+        net.model.graph.node.append(helper.make_node("ReduceMax", [f"{name}_magnitude"], [f"{name}_largest"], keepdims=0))
+    outputs = [f"{name}_largest" for name in made]
+    session = watching_session(net.model, outputs)
+    largest = np.zeros(len(made))
+    for done, feed in enumerate(feeds):
+        on_progress("looking for large values", done, len(feeds))
+        found = fetched(session, outputs, feed)
+        largest = np.maximum(largest, [float(found[name].item()) for name in outputs])
+    return dict(zip(made, largest.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Nodes, the float tensors that they read from others, and those that they make for others or for the graph's outputs."""
+
+    name: str
+    nodes: tuple[str, ...]
+    read: tuple[str, ...]
+    made: tuple[str, ...]
+
+
+def _blocks(model: onnx.ModelProto) -> list[_Block]:
+    net, types = Net(model), types_of(model)
+    found = []
+    for block, names in every_block(net).items():
+        inside = [node for node in net.nodes if node.name in names]
+        made = [name for node in inside for name in floats(node.output, types)]
+        read = [name for node in inside for name in floats(node.input, types) if name in net.maker and name not in made]
+        leaving = [name for name in made if name in net.outputs or any(reader.name not in names for reader in net.readers[name])]
+        if leaving:
+            found.append(_Block(block, names, tuple(dict.fromkeys(read)), tuple(leaving)))
+    return found
+
+
+def _cosines_of_blocks(model: onnx.ModelProto, blocks: Sequence[_Block], keep_float32: Collection[str], feeds: Feeds,
+                       on_progress: OnProgress) -> dict[str, float]:
+    """Cosines of the worst frame for what each block makes of exact inputs."""
+    wanted = [name for block in blocks for name in block.made]
+    net = Net(model)
+    # What is a pixel and what a piece of a norm, a cut graph does not show any more.
+    single = {*single_nodes(net, types_of(model)), *keep_float32}
+    cut = _cut(net, blocks)
+    sessions = [watching_session(graph, wanted) for graph in (model, rounded_from_float(cut, single))]
+    cuts = [name for name in wanted if _given(name) in {value.name for value in cut.graph.input}]
+    worst = dict.fromkeys(wanted, 1.0)
+    for done, feed in enumerate(feeds):
+        on_progress("checking every block in FP16", done, len(feeds))
+        exact = fetched(sessions[0], wanted, feed)
+        rounded = fetched(sessions[1], wanted, {**feed, **{_given(name): exact[name] for name in cuts}})
+        worst = {name: min(worst[name], worst_cosine(exact[name], rounded[name])) for name in wanted}
+    return {block.name: min(worst[name] for name in block.made) for block in blocks}
+
+
+def _cut(net: Net, blocks: Sequence[_Block]) -> onnx.ModelProto:
+    """The graph with the tensors that a block reads from another as inputs of its own, where their rank is known."""
+    inferred = shape_inference.infer_shapes(without_weights(net.model)).graph.value_info
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in inferred if value.type.tensor_type.HasField("shape")}
+    for block in blocks:
+        for node in net.nodes:
+            for slot, name in enumerate(node.input):
+                if node.name in block.nodes and name in block.read and name in ranks:
+                    node.input[slot] = _given(name)
+    for name in dict.fromkeys(name for block in blocks for name in block.read if name in ranks):
+        net.model.graph.input.append(helper.make_tensor_value_info(_given(name), onnx.TensorProto.FLOAT, [None] * ranks[name]))
+    return net.model
+
+
+def _given(name: str) -> str:
+    return f"{name}_given"
+
+
+def _cosine_of_features(model: onnx.ModelProto, keep_float32: Collection[str], feeds: Feeds, on_progress: OnProgress) -> float:
+    """The worst frame's cosine of the graph's outputs."""
+    wanted = [value.name for value in model.graph.output]
+
+    def features(graph: onnx.ModelProto, begun: int) -> Iterator[dict[str, Array]]:
+        session = watching_session(graph, wanted)
+        for done, feed in enumerate(feeds, begun):
+            on_progress("comparing FP16 with float32", done, 2 * len(feeds))
+            yield fetched(session, wanted, feed)
+
+    exact = list(features(model, 0))  # one graph after the other: two are in memory for the blocks alone
+    rounded = features(rounded_from_float(model, keep_float32), len(feeds))
+    return min(worst_cosine(a[name], b[name]) for a, b in zip(exact, rounded, strict=True) for name in wanted)
+
+
+def worst_cosine(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic]) -> float:
+    """The lowest cosine between rows of two arrays ``(N, …)``: 0 where one is zero and the other is not, -1 where not finite."""
+    a, b = (values.astype(np.float64).reshape(len(values), -1) for values in (before, after))
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return -1.0
+    a_norm, b_norm = (np.linalg.norm(values, axis=1) for values in (a, b))
+    product = a_norm * b_norm
+    cosines = np.where(product > 0, (a * b).sum(axis=1) / np.where(product > 0, product, 1), a_norm == b_norm)
+    return float(cosines.min())

@@ -1,0 +1,160 @@
+"""What every family ships for TensorRT: typed as it is said, the same function, and read by TensorRT's own parser."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import TensorProto, shape_inference
+
+from vidrisk.calibration.files import data_path, save_graph
+from vidrisk.calibration.graph import Net
+from vidrisk.calibration.half import half_from_float, rounded_from_float
+from vidrisk.calibration.half_check import worst_cosine
+from vidrisk.calibration.observers import observed_statistics, ranges_from_statistics
+from vidrisk.calibration.profiles import PROFILES
+from vidrisk.calibration.qdq import quantised_from_float, quantised_tensors
+from vidrisk.calibration.single import types_of
+from vidrisk.export.half import halves_from_encoder
+from vidrisk.export.parse import parsed_graphs
+from vidrisk.export.registry import MAX_OPSET
+from vidrisk.runtimes.openvino import OpenVinoRunner
+from vidrisk.runtimes.ort import OnnxRuntimeRunner
+from vidrisk.runtimes.tensorrt.api import installed_kinds
+
+FAMILIES = ["clip_vision_model", "dinov2", "dinov3_vit", "efficientnet-lite0", "siglip_vision_model", "vit"]
+LAYERS = ("Conv", "MatMul", "Gemm")
+Make = Callable[..., Any]
+Frames = npt.NDArray[np.uint8]
+
+needs_tensorrt = pytest.mark.skipif(not installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
+                                    reason="no TensorRT is installed: pip install 'vidrisk[tensorrt-rtx]'")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph before and after, and one that rounds as FP16 does, as files."""
+
+    graph: Any
+    single: Path
+    half: Path
+    rounded: Path
+
+    def features(self, path: Path, frames: Frames, runner: Any = OnnxRuntimeRunner) -> npt.NDArray[np.float32]:
+        with runner(path, self.graph.inputs, self.graph.outputs) as opened:
+            return np.asarray(opened.infer({"frames": frames})["features"])
+
+
+@pytest.fixture(scope="session")
+def case(exported_encoder: Make, clips: Make, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Case]:
+    """Family, ``fp16`` or ``int8`` → its graphs."""
+    folder = tmp_path_factory.mktemp("typed")
+
+    @functools.cache
+    def make(family: str, precision: str) -> Case:
+        exported = exported_encoder(family)
+        model, frames = onnx.load(str(exported.path)), clips(8, seed=5)[:, 0]
+        if precision == "int8":
+            statistics = observed_statistics(model, [{"frames": frames}], names=quantised_tensors(Net(model)))
+            model = quantised_from_float(model, ranges_from_statistics(statistics, "minmax", symmetric=True), PROFILES["tensorrt"])
+        paths = [folder / f"{family}.{precision}.{kind}.onnx" for kind in ("single", "half", "rounded")]
+        for path, graph in zip(paths, (model, half_from_float(model), rounded_from_float(model)), strict=True):
+            save_graph(graph, path)
+        return Case(exported.graph, *paths)
+
+    return make
+
+
+both = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES), pytest.mark.parametrize("precision", ["fp16", "int8"])]
+
+
+def for_every_graph(test: Any) -> Any:
+    for mark in both:
+        test = mark(test)
+    return test
+
+
+@for_every_graph
+def test_types_are_as_they_are_said(case: Callable[[str, str], Case], family: str, precision: str) -> None:
+    model = onnx.load(str(case(family, precision).half))
+    onnx.checker.check_model(model, full_check=True)
+    assert 19 <= model.opset_import[0].version <= MAX_OPSET and model.ir_version <= 10
+    ends = [value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)]
+    assert ends == [TensorProto.UINT8, TensorProto.FLOAT]
+    del model.graph.value_info[:]
+    types = types_of(shape_inference.infer_shapes(model, strict_mode=True, check_type=True))
+    for node in model.graph.node:
+        made = {types[name] for name in node.output}
+        if node.op_type in LAYERS:
+            assert made == {types[name] for name in node.input} == {TensorProto.FLOAT16}, node.name
+        elif node.op_type in ("LayerNormalization", "Softmax", "ReduceMean"):
+            assert made == {TensorProto.FLOAT}, node.name
+    maker = {name: node for node in model.graph.node for name in node.output}
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    assert len({node.input[0] for node in casts}) == len(casts)  # none twice
+    assert not [node.name for node in casts if node.input[0] in maker and maker[node.input[0]].op_type == "Cast"]
+
+
+@for_every_graph
+def test_engines_on_a_processor_compute_the_same(
+    case: Callable[[str, str], Case], clips: Make, family: str, precision: str
+) -> None:
+    graphs, frames = case(family, precision), clips(8, seed=6)[:, 0]
+    exact = graphs.features(graphs.single, frames)
+    # Rounding before a quantiser costs an integer more or less here and there.
+    least = 0.999 if precision == "fp16" else 0.98
+    assert worst_cosine(exact, graphs.features(graphs.half, frames)) >= least
+    assert worst_cosine(exact, graphs.features(graphs.rounded, frames)) >= least
+    assert worst_cosine(exact, graphs.features(graphs.half, frames, OpenVinoRunner)) >= least
+
+
+@for_every_graph
+@needs_tensorrt
+def test_tensorrt_reads_it(case: Callable[[str, str], Case], family: str, precision: str) -> None:
+    graphs = case(family, precision)
+    parsed = parsed_graphs([graphs.single, graphs.half], lambda what, done, total: None)
+    assert parsed.libraries and not parsed.refusals
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_check_keeps_features_where_they_were(exported_encoder: Make, clips: Make, family: str) -> None:
+    halves = halves_from_encoder(onnx.load(str(exported_encoder(family).path)), clips(10)[:, 0], lambda what, done, total: None)
+    assert halves.frames == 10
+    assert halves.check.cosine >= 0.999
+
+
+@needs_tensorrt
+def test_what_tensorrt_refuses_is_named(tmp_path: Path, exported_head: Make) -> None:
+    good, bad = exported_head("linear", 3).path, tmp_path / "bad.onnx"
+    model = onnx.load(str(good))
+    model.graph.node[-1].op_type, model.graph.node[-1].name = "Det", "classifiers.0/determinant"
+    onnx.save_model(model, str(bad))
+    done: list[tuple[str, int, int]] = []
+    parsed = parsed_graphs([good, bad], lambda *step: done.append(step))
+    assert parsed.refusals.keys() == {bad}
+    assert "Det determinant of module classifiers.0" in parsed.refusals[bad]
+    assert [step[1:] for step in done][:2] == [(0, 2), (1, 2)]
+    assert all(library.startswith("tensorrt") for library in parsed.libraries)
+
+
+@needs_tensorrt
+def test_weights_beside_the_file_are_read(exported_head: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidrisk.calibration import files
+
+    monkeypatch.setattr(files, "MAX_INLINE_BYTES", 0)
+    monkeypatch.setattr(files, "SMALL_BYTES", 64)
+    path = tmp_path / "head.onnx"
+    save_graph(onnx.load(str(exported_head("linear", 3).path)), path)
+    assert data_path(path).is_file()
+    assert not parsed_graphs([path], lambda what, done, total: None).refusals
+    data_path(path).unlink()
+    assert parsed_graphs([path], lambda what, done, total: None).refusals

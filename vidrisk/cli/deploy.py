@@ -1,0 +1,43 @@
+"""``vidrisk deploy``: a folder that puts a bundle to work on another machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def deploy(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export` made.")],
+    target: Annotated[Literal["jetson-orin", "jetson-thor", "x86-gpu", "cpu"], typer.Option(
+        show_default=False, help="What kind of machine it is for.")],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", show_default=False, help="New folder to write.")],
+    wheels: Annotated[bool, typer.Option(
+        "--wheels", help="Bring all Python packages along, so that the machine needs no network.")] = False,
+    python: Annotated[str | None, typer.Option(
+        metavar="X.Y", show_default="the target's",
+        help="Python of the machine, for --wheels: 3.10 with JetPack 6, 3.12 with 7.")] = None,
+    inbox: Annotated[str, typer.Option(
+        metavar="PATH", help="Folder on the machine that is to be watched.")] = "/var/lib/vidrisk/inbox",
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write a folder that is copied to a machine and installed there by the install.sh in it: vidrisk, the bundle, and a service
+    that predicts what comes into the inbox. A Dockerfile and an uninstall.sh are in it, too.
+    """
+    from dataclasses import asdict
+    from json import dumps
+    from shlex import quote
+
+    from vidrisk.cli.console import progress_bar
+    from vidrisk.deploy.folder import write_deployment
+
+    with progress_bar() as advance:
+        made = write_deployment(bundle, target, out, wheels=wheels, python=python, inbox=inbox, on_progress=advance)
+    if json:
+        typer.echo(dumps({**asdict(made), "folder": str(made.folder)}, ensure_ascii=False))
+        return
+    brought = f"{made.wheels} wheels along" if wheels else "packages from its index"
+    typer.echo(f"{made.bundle} for {target}, {made.bytes / 1e6:.1f} MB, {brought} → {made.folder}")
+    folder, script = quote(str(made.folder)), quote(f"./{made.folder.name}/install.sh")
+    typer.echo(f"next: scp -r {folder} USER@MACHINE: && ssh -t USER@MACHINE sudo {script}")

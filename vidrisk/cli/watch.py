@@ -1,0 +1,69 @@
+"""``vidrisk watch``: a folder is watched, and what comes in is predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidrisk.cli.infer import Frames, FramesChoice, RuntimeChoice, SkipStatic, VariantChoice
+
+
+def watch(
+    inbox: Annotated[Path, typer.Argument(metavar="INBOX", show_default=False, help="Folder that clips and photos come into.")],
+    out: Annotated[Path, typer.Option(
+        "-o", "--output", metavar="OUT", show_default=False, help="Folder for the results: one folder a day in it.")],
+    bundle: Annotated[Path, typer.Option(metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export` made.")],
+    runtime: Annotated[RuntimeChoice, typer.Option(
+        help="Engine; auto takes the fastest measured here.")] = RuntimeChoice.auto,
+    variant: Annotated[VariantChoice, typer.Option(
+        help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
+    window: Annotated[float | None, typer.Option(
+        metavar="S", help="Predict windows of S seconds.", show_default="as trained")] = None,
+    stride: Annotated[float | None, typer.Option(metavar="S", help="A window every S seconds.", show_default="window")] = None,
+    frames: Frames = FramesChoice.all,
+    skip_static: SkipStatic = 0.0,
+    workers: Annotated[int | None, typer.Option(
+        min=1, max=64, metavar="N", help="Decode processes.", show_default="cores, 8 at most")] = None,
+    threads: Annotated[int | None, typer.Option(
+        min=1, max=1024, metavar="N", help="Threads of the engine.", show_default="all cores")] = None,
+    file_timeout: Annotated[float, typer.Option(
+        min=0.1, max=86400, metavar="S", help="Give up a file whose decoder says nothing for S seconds.")] = 60.0,
+    max_memory: Annotated[int, typer.Option(
+        min=64, max=1048576, metavar="MB", help="What a decode process may allocate.")] = 2048,
+    settle: Annotated[float, typer.Option(
+        min=0, metavar="S", help="A file is complete when nothing has happened to it for S seconds.")] = 2.0,
+    poll: Annotated[float, typer.Option(min=0.01, metavar="S", help="Look every S seconds.")] = 2.0,
+    report_every: Annotated[float, typer.Option(
+        min=0, metavar="S", help="Write today's report.html again at most every S seconds.")] = 300.0,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
+    keep_days: Annotated[int | None, typer.Option(
+        min=1, metavar="N", show_default="all", help="Delete results but those of the last N days that have any.")] = None,
+    move_done: Annotated[Path | None, typer.Option(
+        metavar="DIR", show_default="stay where they are", help="Move files to DIR when their day is over.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Predict what is there now, and end: for cron.")] = False,
+) -> None:
+    """Predict what comes into INBOX: every day gets a folder in OUT with everything that `vidrisk infer` writes.
+
+    Names that begin with a dot or end in .part or .tmp are left alone. Ends on SIGTERM or Ctrl-C; the next watch goes on there.
+    """
+    from vidrisk.cli.console import progress_bar
+    from vidrisk.infer.classifier import open_classifier
+    from vidrisk.infer.pipeline import InferSettings, default_workers
+    from vidrisk.watch import Batch, WatchSettings, watch_inbox
+    from vidrisk.watch.signals import ending_on_sigterm
+
+    def say(batch: Batch) -> None:
+        states = ", ".join(f"{count:,} {state}" for state, count in batch.states.items())
+        typer.echo(f"{batch.folder.name}: {sum(batch.states.values()):,} files ({states})")
+
+    settings = WatchSettings(settle_s=settle, poll_s=poll, report_every_s=None if no_report else report_every,
+                             keep_dates=keep_days, move_done=move_done, once=once)
+    infer = InferSettings(window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames.value,
+                          static_levels=skip_static, file_timeout_s=file_timeout, max_memory_mb=max_memory)
+    with ending_on_sigterm():
+        with progress_bar(lines=True) as advance:  # of engines that have to be built first
+            opened = open_classifier(bundle, runtime=runtime.value, variant=variant.value, threads=threads, on_progress=advance)
+        with opened as classifier:
+            watch_inbox(classifier, inbox, out, settings, infer, on_batch=say)

@@ -1,0 +1,350 @@
+#!/usr/bin/env bash
+# Installs vidrisk and one bundle on this machine, and keeps them at work as a service. README.md beside this file says more.
+#
+#   sudo ./install.sh                 below /opt/vidrisk and /var/lib/vidrisk, with the service vidrisk-watch
+#   ./install.sh --prefix DIR         everything below DIR, without root and without a service
+#
+#   --no-service     leave the service out
+#   --dry-run        check the machine, and only say what would be done
+#   --image          for building a container image, where no GPU and no service can be had
+#
+# An installation of before is replaced when the new one has passed its smoke test, and not earlier. What was predicted stays.
+#
+# Environment: PYTHON takes another Python than python3 (on a Jetson: than /usr/bin/python3, which sees TensorRT).
+# VIDRISK_CHECK_ROOT=DIR looks for the files that describe the machine (/etc/nv_tegra_release, /etc/os-release,
+# /proc/driver/nvidia/version, /run/systemd/system) below DIR: to try the checks on another machine.
+set -Eeuo pipefail
+umask 022
+
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+root=${VIDRISK_CHECK_ROOT:-}
+service_user=vidrisk
+unit=vidrisk-watch.service
+prefix=/opt/vidrisk
+state=/var/lib/vidrisk
+is_whole_machine=yes with_service=yes is_dry=no is_image=no
+
+fail() { # what, fix
+    trap - ERR
+    printf 'error: %s; fix: %s\n' "$1" "$2" >&2
+    exit 1
+}
+
+say() { printf '%s\n' "$*"; }
+
+run() { # Do it, or say it.
+    if [[ $is_dry == yes ]]; then
+        printf '+'
+        printf ' %q' "$@"
+        printf '\n'
+    else
+        "$@"
+    fi
+}
+
+usage() { sed -n '2,/^set /{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
+
+read_options() {
+    while (($#)); do
+        case $1 in
+        --prefix)
+            [[ ${2:-} ]] || fail "--prefix without a folder" "$0 --prefix DIR"
+            prefix=$(realpath -m -- "$2") state=$prefix/state
+            is_whole_machine=no with_service=no
+            shift
+            ;;
+        --no-service) with_service=no ;;
+        --dry-run) is_dry=yes ;;
+        --image) is_image=yes with_service=no ;;
+        -h | --help)
+            usage
+            exit
+            ;;
+        *) fail "unknown option $1" "$0 --help" ;;
+        esac
+        shift
+    done
+}
+
+check_folder() {
+    local damaged
+    [[ -r $here/deploy.conf && -r $here/SHA256SUMS ]] || fail "$here is not complete" "copy the whole folder again: scp -r"
+    damaged=$(cd -- "$here" && sha256sum --check --quiet --strict SHA256SUMS 2>&1 | head -n 1) ||
+        fail "$here is damaged: $damaged" "copy the whole folder again: scp -r"
+    # shellcheck source=/dev/null
+    . "$here/deploy.conf"
+    bundle=$VIDRISK_BUNDLE
+    [[ $is_whole_machine == no ]] || inbox=$VIDRISK_INBOX
+    inbox=${inbox:-$state/inbox}
+    release=$(sha256sum "$here/SHA256SUMS")
+    release=$prefix/releases/${release:0:12}
+    python=${PYTHON:-python3}
+    [[ ! $VIDRISK_L4T || ${PYTHON:-} ]] || python=/usr/bin/python3
+}
+
+check_rights() {
+    if [[ $is_whole_machine == yes && $(id -u) != 0 && $is_dry == no ]]; then
+        fail "installing for the whole machine needs root" "sudo $0, or $0 --prefix DIR"
+    fi
+    if [[ -d $prefix && ! -e $prefix/installed.conf && $(ls -A -I state -- "$prefix") ]]; then # state: results that were kept
+        fail "$prefix holds something else" "$0 --prefix DIR, with a folder that is empty or not there yet"
+    fi
+    [[ $with_service == no ]] || { [[ -d $root/run/systemd/system ]] && command -v systemctl >/dev/null; } ||
+        fail "systemd does not run here" "$0 --no-service"
+}
+
+check_machine() {
+    local machine other="x86-gpu or cpu"
+    machine=$(uname -m)
+    [[ $machine != aarch64 ]] || other="jetson-orin, jetson-thor or cpu"
+    [[ " $VIDRISK_MACHINES " == *" $machine "* ]] ||
+        fail "this folder is for $VIDRISK_TARGET ($VIDRISK_MACHINES), and this machine is $machine" \
+            "make it again on the workstation: vidrisk deploy BUNDLE --target ${other// or / or --target } -o DIR"
+    say "machine: $machine, $(system_name)"
+}
+
+system_name() {
+    local name=unknown
+    if [[ -r $root/etc/os-release ]]; then
+        name=$(sed -n 's/^PRETTY_NAME=//p' "$root/etc/os-release" | tr -d \'\")
+    fi
+    printf '%s' "$name"
+}
+
+check_jetson_linux() {
+    local line="" known major minor newest=0
+    local flash="flash JetPack 6.2 or 7.2 with NVIDIA SDK Manager (docs/jetson.md of vidrisk)"
+    if [[ -r $root/etc/nv_tegra_release ]]; then read -r line <"$root/etc/nv_tegra_release" || true; fi
+    [[ $line =~ ^#\ R([0-9]+)\ \(release\),\ REVISION:\ ([0-9]+)\.([0-9]+) ]] ||
+        fail "this is no Jetson with JetPack: /etc/nv_tegra_release does not name its release" \
+            "vidrisk deploy BUNDLE --target cpu -o DIR on the workstation, or $flash"
+    major=${BASH_REMATCH[1]} minor=${BASH_REMATCH[2]}
+    say "Jetson Linux: $major.$minor.${BASH_REMATCH[3]}"
+    for known in $VIDRISK_L4T; do
+        if ((major == ${known%.*} && minor >= ${known#*.})); then return; fi
+        newest=${known%.*}
+    done
+    if ((major > newest)); then
+        say "note: Jetson Linux $major is newer than what this version of vidrisk was made for"
+    elif [[ " $VIDRISK_L4T" == *" $major."* && $major == 36 ]]; then
+        fail "Jetson Linux $major.$minor brings a TensorRT before 10.3; needed is one of $VIDRISK_L4T or later" \
+            "sudo sed -i 's/r36\\.[0-9]*/r36.4/' /etc/apt/sources.list.d/nvidia-l4t-apt-source.list && sudo apt-get update && sudo apt-get dist-upgrade -y && sudo reboot"
+    else
+        fail "Jetson Linux $major.$minor is not for $VIDRISK_TARGET; needed is one of $VIDRISK_L4T or later" \
+            "$flash, or make this folder for another --target"
+    fi
+}
+
+check_driver() {
+    local line=""
+    if [[ -r $root/proc/driver/nvidia/version ]]; then read -r line <"$root/proc/driver/nvidia/version" || true; fi
+    [[ $line =~ \ ([0-9]+)\.[0-9.]+ ]] || fail "no NVIDIA driver is loaded" "sudo ubuntu-drivers install && sudo reboot"
+    say "NVIDIA driver: ${BASH_REMATCH[1]}"
+    ((BASH_REMATCH[1] >= VIDRISK_DRIVER)) ||
+        fail "the NVIDIA driver is ${BASH_REMATCH[1]}, and CUDA 13 needs $VIDRISK_DRIVER" "sudo ubuntu-drivers install && sudo reboot"
+}
+
+check_python() {
+    local version
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
+        fail "there is no $python" "sudo apt-get install -y python3 python3-venv"
+    say "Python: $version ($python)"
+    ((${version%.*} == 3 && ${version#*.} >= 10)) ||
+        fail "Python is $version, and vidrisk needs 3.10" "sudo apt-get install -y python3.10-venv && PYTHON=python3.10 $0"
+    [[ ! -d $here/wheels || $version == "$VIDRISK_WHEELS_PYTHON" ]] ||
+        fail "the wheels in this folder are for Python $VIDRISK_WHEELS_PYTHON, and this machine has $version" \
+            "vidrisk deploy BUNDLE --target $VIDRISK_TARGET --wheels --python $version -o DIR, on the workstation"
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "Python cannot make a virtual environment" "sudo apt-get install -y python$version-venv"
+}
+
+check_tensorrt() {
+    local version
+    if [[ $is_image == yes ]]; then # some of its libraries come into a container from the host, when it runs
+        "$python" -c 'import importlib.util as u, sys; s = u.find_spec("tensorrt"); sys.exit(not (s and s.origin))' ||
+            fail "the base image has no TensorRT for $python" "docker build --build-arg BASE_IMAGE=… (README.md names some)"
+        return
+    fi
+    version=$("$python" -c 'import tensorrt; print(tensorrt.__version__)' 2>/dev/null) ||
+        fail "$python does not see TensorRT" "sudo apt-get update && sudo apt-get install -y python3-libnvinfer"
+    say "TensorRT: $version"
+    [[ $version =~ ^(10\.([3-9]|[1-9][0-9])|1[1-9]|[2-9][0-9])(\.|$) ]] ||
+        fail "TensorRT is $version, and vidrisk needs 10.3" "sudo apt-get update && sudo apt-get install -y nvidia-jetpack"
+}
+
+check_disk() {
+    local place=$prefix free_mb
+    until [[ -d $place ]]; do place=$(dirname -- "$place"); done
+    free_mb=$(($(df --output=avail -k -- "$place" | tail -n 1) / 1024))
+    say "disk: $free_mb MB free"
+    ((free_mb >= VIDRISK_NEED_MB)) ||
+        fail "$place has $free_mb MB free, and $VIDRISK_NEED_MB MB are needed" "sudo apt-get clean, or $0 --prefix DIR on another disk"
+}
+
+# The owner of everything that the service writes, with access to the GPU's device nodes.
+make_user() {
+    local group node groups=()
+    if ! getent passwd "$service_user" >/dev/null; then
+        run useradd --system --user-group --home-dir "$state" --no-create-home --shell /usr/sbin/nologin "$service_user"
+        USER_MADE=yes
+    fi
+    for node in /dev/nvmap /dev/nvhost-* /dev/nvgpu/*/* /dev/dri/renderD* /dev/nvidia*; do
+        [[ -c $node ]] || continue
+        group=$(stat -c %G -- "$node")
+        [[ $group == root || $group == UNKNOWN || " ${groups[*]-} " == *" $group "* ]] || groups+=("$group")
+    done
+    for group in "${groups[@]}"; do
+        run usermod -aG "$group" "$service_user"
+    done
+}
+
+make_folders() {
+    local folder owner=()
+    [[ $with_service == no ]] || owner=(-o "$service_user" -g "$service_user")
+    for folder in "$state" "$state/out" "$state/cache"; do
+        run install -d -m 0755 "${owner[@]}" "$folder"
+    done
+    if [[ $with_service == yes ]]; then # what a service of before has left may belong to a number
+        run chown -R "$service_user:$service_user" "$state/out" "$state/cache"
+    fi
+    if [[ ! -d $inbox ]]; then
+        run install -d -m 2775 "${owner[@]}" "$inbox"
+        INBOX_MADE=yes
+    fi
+}
+
+# What uninstall.sh has to know; what an installation of before has made is still ours.
+read_earlier_installation() {
+    [[ -r $prefix/installed.conf ]] || return 0
+    # shellcheck source=/dev/null
+    . "$prefix/installed.conf"
+    [[ $INBOX == "$inbox" ]] || INBOX_MADE=no
+}
+
+note_installation() {
+    [[ $is_dry == no ]] || return 0
+    mkdir -p -- "$prefix"
+    {
+        printf 'STATE=%q\nINBOX=%q\n' "$state" "$inbox"
+        printf '%s=%s\n' WHOLE_MACHINE "$is_whole_machine" SERVICE_MADE "$SERVICE_MADE" USER_MADE "$USER_MADE" INBOX_MADE "$INBOX_MADE"
+    } >"$prefix/installed.conf.new"
+    mv -- "$prefix/installed.conf.new" "$prefix/installed.conf"
+    cp -- "$here/uninstall.sh" "$prefix/uninstall.sh"
+}
+
+install_release() {
+    local options=() source=(--find-links "$here/wheels" --no-index)
+    if [[ -e $release/complete ]]; then
+        say "this release is installed already: $release"
+        return
+    fi
+    [[ ! $VIDRISK_L4T ]] || options=(--system-site-packages)
+    [[ -d $here/wheels ]] || source=()
+    run rm -rf -- "$release"
+    run mkdir -p -- "$release"
+    run "$python" -m venv "${options[@]}" "$release/venv"
+    say "installing Python packages$([[ -d $here/wheels ]] && echo " from $here/wheels")…"
+    run "$release/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "${source[@]}" \
+        "$here/${VIDRISK_WHEEL}[$VIDRISK_EXTRAS]" -r "$here/requirements.txt" ||
+        fail "pip cannot install the packages (its reason is above)" \
+            "check the network and run $0 again, or bring the packages along: vidrisk deploy … --wheels"
+    run cp -R -- "$here/bundle" "$here/smoke.mp4" "$here/README.md" "$release/"
+    run "$release/venv/bin/python" -m vidrisk.deploy.verify "$release/bundle/$bundle" ||
+        fail "the bundle cannot be verified (the reason is above)" "copy the whole folder again: scp -r"
+}
+
+as_service() { # The user and the cache that the service has.
+    local command=(env HOME="$state/cache" TMPDIR="$state/cache" VIDRISK_CACHE="$state/cache" "$@")
+    if [[ $with_service == yes ]]; then
+        command=(runuser -u "$service_user" -- "${command[@]}")
+    fi
+    run "${command[@]}"
+}
+
+build_engines() {
+    [[ $VIDRISK_ENGINE && $is_image == no ]] || return 0
+    say "building engines for this GPU; the first time this takes minutes…"
+    as_service "$release/venv/bin/python" -m vidrisk build "$release/bundle/$bundle" --engine "$VIDRISK_ENGINE" ||
+        fail "the engines cannot be built (the reason is above)" "$release/venv/bin/python -m vidrisk doctor"
+}
+
+predict_once() {
+    local scratch=/tmp/vidrisk-smoke
+    [[ ! $VIDRISK_ENGINE || $is_image == no ]] || return 0
+    say "predicting a first clip…"
+    if [[ $is_dry == no ]]; then
+        scratch=$(mktemp -d)
+        # shellcheck disable=SC2064 # it is to be removed whatever becomes of the variable
+        trap "rm -rf -- $(printf %q "$scratch")" EXIT
+        [[ $with_service == no ]] || chown "$service_user" "$scratch"
+    fi
+    as_service "$release/venv/bin/python" -m vidrisk infer "$release/bundle/$bundle" "$release/smoke.mp4" -o "$scratch/out" \
+        --runtime "${VIDRISK_ENGINE:-auto}" --no-report ||
+        fail "the smoke prediction failed (the reason is above)" "$release/venv/bin/python -m vidrisk doctor"
+    run touch -- "$release/complete"
+}
+
+switch_release() {
+    run ln -sfn -- "$release" "$prefix/current.new"
+    run mv -T -- "$prefix/current.new" "$prefix/current"
+    if [[ $is_whole_machine == yes && (! -e /usr/local/bin/vidrisk || -L /usr/local/bin/vidrisk) ]]; then
+        run ln -sfn -- "$prefix/current/venv/bin/vidrisk" /usr/local/bin/vidrisk
+    fi
+}
+
+start_service() {
+    [[ $with_service == yes ]] || return 0
+    [[ $is_dry == yes ]] || runuser -u "$service_user" -- test -r "$inbox" -a -x "$inbox" ||
+        fail "the user $service_user may not read $inbox" "sudo chmod o+rx $(printf %q "$inbox") and the folders above it"
+    SERVICE_MADE=yes
+    note_installation
+    run install -m 0644 -- "$here/$unit" "/etc/systemd/system/$unit"
+    run systemctl daemon-reload
+    run systemctl enable --quiet "$unit"
+    say "starting the service…"
+    run systemctl restart "$unit" || fail "the service does not start" "journalctl -u $unit -n 50"
+}
+
+remove_old_releases() {
+    local old
+    for old in "$prefix"/releases/*; do
+        [[ $old == "$release" || ! -d $old ]] || run rm -rf -- "$old"
+    done
+}
+
+main() {
+    trap 'fail "line $LINENO: $BASH_COMMAND" "mend what is said above and run $0 again: it goes on"' ERR
+    USER_MADE=no INBOX_MADE=no SERVICE_MADE=no INBOX=""
+    inbox=""
+    read_options "$@"
+    check_folder
+    check_rights
+    check_machine
+    if [[ $VIDRISK_L4T && $is_image == no ]]; then check_jetson_linux; fi
+    if [[ $VIDRISK_DRIVER && $is_image == no ]]; then check_driver; fi
+    check_python
+    if [[ $VIDRISK_L4T ]]; then check_tensorrt; fi
+    check_disk
+    unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_USER
+    read_earlier_installation
+    note_installation
+    if [[ $with_service == yes ]]; then make_user; fi
+    make_folders
+    note_installation
+    install_release
+    build_engines
+    predict_once
+    switch_release
+    start_service
+    remove_old_releases
+    if [[ $is_dry == yes ]]; then
+        say "nothing was done: --dry-run"
+    elif [[ $with_service == yes ]]; then
+        say "running. Clips and photos go into $inbox, results come into $state/out; systemctl status $unit"
+    else
+        say "installed. $prefix/current/venv/bin/vidrisk watch $(printf %q "$inbox") -o $(printf %q "$state/out")" \
+            "--bundle $(printf %q "$prefix/current/bundle/$bundle")"
+    fi
+}
+
+main "$@"

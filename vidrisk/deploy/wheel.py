@@ -1,0 +1,119 @@
+"""vidrisk itself as a wheel: built from a checkout, or packed again from what pip has installed. Neither needs a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+import vidrisk
+from vidrisk.runtimes.errors import VidriskError
+
+ROOMS = ("vidrisk", "export", "calibration", "runtimes")
+BESIDE = ("pyproject.toml", "README.md", "LICENSE")
+BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+# The time of everything in a wheel, so that the same content makes the same file: the first that a zip can hold.
+EPOCH_S = 315_532_800
+EPOCH = (1980, 1, 1, 0, 0, 0)
+# What pip adds to the metadata of a wheel that it installs; a wheel's own list is written anew.
+INSTALLERS = {"INSTALLER", "REQUESTED", "RECORD", "direct_url.json"}
+
+
+def write_wheel(folder: Path) -> Path:
+    """Write vidrisk's wheel into ``folder``; return its path.
+
+    Raises:
+        VidriskError: it cannot be built here, or the installed files were changed.
+    """
+    root = Path(vidrisk.__file__).resolve().parent.parent
+    if all((root / name).exists() for name in (*ROOMS, *BESIDE)):
+        return wheel_from_checkout(root, folder)
+    return wheel_from_installed(metadata.distribution("vidrisk"), folder)
+
+
+def wheel_from_checkout(root: Path, folder: Path) -> Path:
+    """Build in a copy: setuptools leaves its traces beside the sources, which may belong to somebody else.
+
+    Raises:
+        VidriskError: setuptools is not there, too old, or refuses.
+    """
+    with tempfile.TemporaryDirectory(prefix="vidrisk-wheel-") as scratch:
+        copy, built = Path(scratch, "source"), Path(scratch, "built")
+        copy.mkdir()
+        built.mkdir()
+        for room in ROOMS:
+            shutil.copytree(root / room, copy / room, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        for name in BESIDE:
+            shutil.copy(root / name, copy / name)
+        end = subprocess.run([sys.executable, "-c", BUILD, str(built)], cwd=copy, capture_output=True, text=True, check=False,
+                             env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH_S)})
+        if end.returncode:
+            raise VidriskError(f"vidrisk cannot be built into a wheel: {(end.stderr.splitlines() or ['no reason given'])[-1]}",
+                               fix="pip install 'setuptools>=77'")
+        (wheel,) = built.glob("*.whl")
+        return Path(shutil.copy(wheel, folder))
+
+
+def wheel_from_installed(distribution: metadata.Distribution, folder: Path) -> Path:
+    """Pack the files that pip has noted (``RECORD``), each compared with its hash there. Scripts are made anew on installing.
+
+    Raises:
+        VidriskError: nothing is noted, or a file is missing or was changed.
+    """
+    name, version = distribution.metadata["Name"], distribution.version
+    described = (distribution.read_text("WHEEL") or "").splitlines()
+    tags = [line.removeprefix("Tag:").strip() for line in described if line.startswith("Tag:")]
+    if not tags or not distribution.files:
+        raise VidriskError(f"{name} {version} was not installed from a wheel", fix=f"pip install --force-reinstall {name}")
+    wheel = folder / f"{name.replace('-', '_')}-{version}-{compressed_tag(tags)}.whl"
+    record: list[str] = []
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for file in sorted(distribution.files, key=str):
+            path = PurePosixPath(file)
+            in_metadata = path.parent.name.endswith(".dist-info")
+            if ".." in path.parts or path.suffix == ".pyc" or (in_metadata and path.name in INSTALLERS):
+                if in_metadata and path.name == "RECORD":
+                    record_name = str(path)
+                continue
+            try:
+                content = Path(str(distribution.locate_file(file))).read_bytes()
+            except OSError as error:
+                raise VidriskError(f"{path} of {name} {version} cannot be read: {error.strerror}",
+                                   fix=f"pip install --force-reinstall {name}") from error
+            digest = _digest(content)
+            if file.hash and (file.hash.mode, file.hash.value) != ("sha256", digest):
+                raise VidriskError(f"{path} was changed after {name} {version} was installed",
+                                   fix=f"pip install --force-reinstall {name}")
+            _add(archive, str(path), content)
+            record.append(f"{_quoted(str(path))},sha256={digest},{len(content)}")
+        _add(archive, record_name, "".join(f"{line}\n" for line in [*record, f"{_quoted(record_name)},,"]).encode())
+    return wheel
+
+
+def compressed_tag(tags: list[str]) -> str:
+    """``py2-none-any`` and ``py3-none-any`` → ``py2.py3-none-any``, as wheels are named."""
+    parts = zip(*(tag.split("-") for tag in tags), strict=True)
+    return "-".join(".".join(dict.fromkeys(part)) for part in parts)
+
+
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+def _quoted(path: str) -> str:
+    """A field of CSV."""
+    return '"' + path.replace('"', '""') + '"' if "," in path or '"' in path else path
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    entry = zipfile.ZipInfo(name, EPOCH)
+    entry.compress_type = archive.compression
+    entry.external_attr = 0o644 << 16
+    archive.writestr(entry, content, compresslevel=1)

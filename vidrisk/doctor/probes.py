@@ -1,0 +1,146 @@
+"""What is found out by loading libraries. Every probe runs in a process of its own (``asking``), which may crash or hang.
+
+A probe returns what it has found, as JSON can hold it, or raises whatever it is that fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import import_module
+from typing import Any
+
+from vidrisk.runtimes.errors import VidriskError
+
+# Codec → the decoders of FFmpeg that decode it in software, any of which will do. Its own ``av1`` needs a GPU.
+DECODERS = {
+    "h264": ("h264", "libopenh264"),
+    "hevc": ("hevc",),
+    "av1": ("libdav1d", "libaom-av1"),
+    "vp9": ("vp9", "libvpx-vp9"),
+    "mpeg4": ("mpeg4",),
+}
+PHOTO_FORMATS = {"jpg": "JPEG", "zlib": "PNG", "libtiff": "TIFF", "webp": "WebP"}
+GPU_PROVIDERS = {"TensorrtExecutionProvider": "TensorRT", "CUDAExecutionProvider": "CUDA"}
+# An ONNX model of one node, ``Identity``, on float (1,), as onnx writes it: IR version 8, opset 17.
+IDENTITY = bytes.fromhex("08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801"
+                         "620f0a0179120a0a08080112040a02080142040a001011")
+
+
+def main(name: str) -> None:
+    """Print one line of JSON: what the probe has found, or the problem and perhaps its fix."""
+    try:
+        told = PROBES[name]()
+    except VidriskError as error:
+        told = {"problem": error.what, "fix": error.fix or ""}
+    except Exception as error:  # whatever a broken library raises is what is to be told
+        told = {"problem": f"{type(error).__name__}: {error}"}
+    print(json.dumps(told), flush=True)
+    os._exit(0)  # some drivers crash when they are unloaded, after the question has been answered
+
+
+def _version(module: str) -> dict[str, Any]:
+    return {"version": str(getattr(import_module(module), "__version__", ""))}
+
+
+def _pillow() -> dict[str, Any]:
+    from PIL import features
+
+    return {**_version("PIL"), "lacking": [name for key, name in PHOTO_FORMATS.items() if not features.check(key)]}
+
+
+def _av() -> dict[str, Any]:
+    import av
+
+    there = av.codecs_available
+    return {**_version("av"), "lacking": [codec for codec, names in DECODERS.items() if not there & set(names)]}
+
+
+def _onnxruntime() -> dict[str, Any]:
+    """The providers that run a model, and those that are built in and fall back to the processor."""
+    import onnxruntime as ort
+
+    built_in = [provider for provider in GPU_PROVIDERS if provider in ort.get_available_providers()]
+    if built_in and hasattr(ort, "preload_dlls"):  # CUDA's libraries may be Python packages
+        ort.preload_dlls()
+    working = []
+    for provider in built_in:
+        try:
+            session = ort.InferenceSession(IDENTITY, providers=[provider, "CPUExecutionProvider"])
+        except Exception:  # it says why on standard error, and so does one that falls back
+            continue
+        if session.get_providers()[0] == provider:
+            working.append(GPU_PROVIDERS[provider])
+    ort.InferenceSession(IDENTITY, providers=["CPUExecutionProvider"])
+    return {**_version("onnxruntime"), "providers": [*working, "CPU"],
+            "fallen_back": [GPU_PROVIDERS[provider] for provider in built_in if GPU_PROVIDERS[provider] not in working]}
+
+
+def _openvino() -> dict[str, Any]:
+    import openvino
+
+    return {"version": openvino.__version__.partition("-")[0], "devices": list(openvino.Core().available_devices)}
+
+
+def _tensorrt() -> dict[str, Any]:
+    from vidrisk.runtimes.tensorrt.api import open_api
+
+    return {"version": open_api("tensorrt").version}
+
+
+def _tensorrt_rtx() -> dict[str, Any]:
+    from vidrisk.runtimes.tensorrt.api import open_api
+
+    return {"version": open_api("tensorrt-rtx").version}
+
+
+def _gpu() -> dict[str, Any]:
+    from vidrisk.runtimes.tensorrt.device import current_device
+
+    return asdict(current_device())
+
+
+def _torch() -> dict[str, Any]:
+    import torch
+
+    return {**_version("torch"), "sees_gpu": torch.cuda.is_available()}
+
+
+def _workers() -> dict[str, Any]:
+    """Sealed memory, as a decode worker of ``infer`` gets it: made, and mapped."""
+    from vidrisk.infer.wire import ReadSettings, Slots, shared_memory
+    from vidrisk.runtimes.specs import PixelSpec
+
+    settings = ReadSettings(pixel=PixelSpec(), time=None)
+    shape = settings.pixel.frame_shape
+    descriptor = shared_memory(settings.slots, shape)
+    try:
+        Slots(descriptor, settings.slots, shape).next()[:] = 1
+        return {"bytes": os.fstat(descriptor).st_size}
+    finally:
+        os.close(descriptor)
+
+
+def _cache() -> dict[str, Any]:
+    from vidrisk.runtimes.tensorrt.engines import engine_store
+
+    store = engine_store()
+    return {"engines": os.fspath(store.folder.absolute()), "limit_bytes": store.max_bytes}
+
+
+PROBES: dict[str, Callable[[], dict[str, Any]]] = {
+    "numpy": lambda: _version("numpy"),
+    "Pillow": _pillow,
+    "PyAV": _av,
+    "decord": lambda: _version("decord"),
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt_rtx,
+    "GPU": _gpu,
+    "torch": _torch,
+    "workers": _workers,
+    "cache": _cache,
+}
