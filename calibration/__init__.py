@@ -1,6 +1,7 @@
 """Calibration: arrays → ranges → explicit Q/DQ graph → a point inside the accuracy budget. Knows nothing of where the arrays
 came from. Read it in this order:
 
+    files       an ONNX graph of any size as files
     graph       an ONNX graph as a net of nodes and tensors
     histogram   a one-pass histogram, and ranges from it
     observers   a histogram per activation, batch by batch; ``cache`` keeps them
@@ -8,6 +9,7 @@ came from. Read it in this order:
     profiles    what integer kernels want; ``qdq`` inserts Q/DQ pairs accordingly
     recipe      which of these steps gain
     blocks      pieces of a graph; ``search`` finds those that stay in floating point; ``journal`` keeps what it measured
+    single      what stays in float32 beside FP16; ``half`` types the rest; ``half_check`` finds what FP16 cannot do
     temperature  confidence that can be believed
 """
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import external_data_helper, helper
@@ -71,6 +72,28 @@ def fingerprint(model: onnx.ModelProto) -> bytes:
         if isinstance(source, bytes):
             return source
         return b"".join(bytes.fromhex(sha256_of(file)) for file in graph_files(Path(source)))
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy, made tensor by tensor: protobuf copies no more than 2 GiB at once."""
+    copy = onnx.ModelProto()
+    _copy_fields(model, copy, but="graph")
+    _copy_fields(model.graph, copy.graph, but="initializer")
+    for tensor in model.graph.initializer:
+        copy.graph.initializer.add().CopyFrom(tensor)
+    return copy
+
+
+def _copy_fields(source: Any, target: Any, *, but: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == but:
+            continue
+        if hasattr(value, "extend"):
+            getattr(target, field.name).extend(value)
+        elif hasattr(value, "CopyFrom"):
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from vidrisk.calibration.files import copied
 from vidrisk.runtimes.errors import DataError
 
 FloatArray = npt.NDArray[np.float32]
@@ -30,8 +31,7 @@ class Net:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = onnx.ModelProto()
-        self.model.CopyFrom(model)
+        self.model = copied(model)
         graph = self.model.graph
         for number, node in enumerate(graph.node):
             node.name = node.name or f"{node.op_type}_{number}"  # ONNX does not insist on names; Q/DQ nodes are named after them

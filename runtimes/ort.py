@@ -54,6 +54,7 @@ class OnnxRuntimeRunner(Runner):
         self.runtime = runtime
         wanted = PROVIDERS[runtime]
         ort: Any = require("onnxruntime", "cpu" if runtime == "onnxruntime" else "gpu")
+        ort.disable_telemetry_events()  # what a site films is nobody else's business
         if wanted[0] not in ort.get_available_providers():
             raise RuntimeFailure(f"ONNX Runtime {ort.__version__} was built without its {wanted[0]}", fix=GPU_FIX)
         if runtime != "onnxruntime":

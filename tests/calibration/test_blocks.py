@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from vidrisk.calibration.blocks import ENOUGH, blocks_from_net
+from vidrisk.calibration.blocks import ENOUGH, blocks_from_net, every_block
 from vidrisk.calibration.graph import Net
 from vidrisk.calibration.qdq import quantisable_nodes
 
@@ -33,6 +33,17 @@ def test_few_layers_with_many_modules_are_divided_further() -> None:
     modules = [f"backbone.layers.{layer}.{part}" for layer in range(3) for part in parts]
     names = [f"{module}/{op}" for module in modules for op in ("MatMul_1", "MatMul_2")]
     assert list(blocks_from_net(net_of(names))) == modules
+
+
+def test_every_node_is_in_one_of_all_blocks_divided_by_layers_alone(exported_vit: onnx.ModelProto) -> None:
+    net = Net(exported_vit)
+    blocks = every_block(net)
+    assert sorted(name for names in blocks.values() for name in names) == sorted(node.name for node in net.nodes)
+    layers = [block for block in blocks if "layers" in block]
+    assert layers == [f"backbone.layers.{layer}" for layer in range(3)]
+    assert all(any("softmax" in name.lower() for name in blocks[layer]) for layer in layers)
+    inside = ("backbone.layers.1.", "backbone.layers.1/")
+    assert set(blocks[layers[1]]) == {node.name for node in net.nodes if node.name.startswith(inside)}
 
 
 def test_many_layers_are_the_blocks() -> None:

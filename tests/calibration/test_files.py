@@ -13,7 +13,16 @@ import pytest
 from onnx import numpy_helper, shape_inference
 
 from vidrisk.calibration import files
-from vidrisk.calibration.files import check_graph, data_path, fingerprint, graph_files, graph_source, save_graph, without_weights
+from vidrisk.calibration.files import (
+    check_graph,
+    copied,
+    data_path,
+    fingerprint,
+    graph_files,
+    graph_source,
+    save_graph,
+    without_weights,
+)
 
 Make = Callable[..., onnx.ModelProto]
 
@@ -53,6 +62,17 @@ def test_weights_of_an_earlier_graph_do_not_stay(make_transformer: Make, tmp_pat
         save_graph(make_transformer(), path)
     save_graph(make_transformer(), path)
     assert graph_files(path) == [path] == list(tmp_path.iterdir())
+
+
+def test_a_copy_is_equal_and_its_own(exported_vit: onnx.ModelProto) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(exported_vit)
+    model.doc_string = model.graph.doc_string = "read me"
+    copy = copied(model)
+    assert copy == model
+    copy.graph.node[0].name = "other"
+    copy.graph.initializer[0].name = "another"
+    assert model.graph.node[0].name != "other" and model.graph.initializer[0].name != "another"
 
 
 def test_engines_and_checkers_take_it(make_transformer: Make, beside: bool) -> None:

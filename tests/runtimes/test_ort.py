@@ -33,6 +33,7 @@ def gpu_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Session
     package = SimpleNamespace(
         __version__="1.99", InferenceSession=session, SessionOptions=SimpleNamespace,
         get_available_providers=lambda: list(PROVIDERS["onnxruntime-tensorrt"]), preload_dlls=lambda: print("libcudnn.so.9!"),
+        disable_telemetry_events=lambda: None,
     )  # fmt: skip
     monkeypatch.setattr(ort, "require", lambda module, extra: package)
     return session

