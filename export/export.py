@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import nn
 from vidrisk.calibration.files import save_graph
 from vidrisk.calibration.search import Budget
 from vidrisk.calibration.temperature import fitted_temperature
+from vidrisk.export.formats import openvino_files, program_files
 from vidrisk.export.gate import recorded_hop
 from vidrisk.export.graphs import export_onnx
 from vidrisk.export.half import CHECK_FRAMES, checked_halves, judge_for_gpu, variant_in_half
@@ -123,7 +124,14 @@ class _Export:
         self.gate.report.temperature = {
             name: {target: fitted_temperature(logits, self.validation.truth[target]) for target, logits in found.logits.items()}
             for name, found in outputs.items()}
-        return self._packed(out, files)
+        shipped = self._shipped(files)
+        beside: list[Path] = []
+        if "openvino" in self.options.also:
+            beside += openvino_files(self.gate, shipped)
+        if "torch" in self.options.also:
+            modules = {"encoder": merged, "head": self.trained.head}
+            beside += program_files(self.gate, modules, self._examples(), exact, self.work)
+        return self._packed(out, shipped, beside)
 
     def _merged(self) -> tuple[nn.Module, Outputs]:
         """The encoder in plain layers, and its outputs, once the gate has admitted both hops."""
@@ -153,14 +161,18 @@ class _Export:
 
     def _onnx(self, encoder: nn.Module, head: nn.Module, stage: str) -> Files:
         self.on_progress("exporting to ONNX", 0, 1)
-        pixel, graphs = self.contract.pixel, self.judge.graphs
+        graphs, examples = self.judge.graphs, self._examples()
+        files: Files = {name: self.work / f"{name}.{stage}.onnx" for name in graphs}
+        export_onnx(encoder, examples["encoder"], graphs["encoder"].inputs, graphs["encoder"].outputs, files["encoder"])
+        export_onnx(head, examples["head"], graphs["head"].inputs, graphs["head"].outputs, files["head"])
+        return files
+
+    def _examples(self) -> dict[str, torch.Tensor]:
+        """An input of each graph, with a batch of 2."""
+        pixel = self.contract.pixel
         config = exporter_config(self.trained.family, self.trained.backbone_config)
         frames = config.generate_dummy_inputs(batch_size=2, height=pixel.height, width=pixel.width)["frames"]
-        features = torch.zeros((2, self.contract.frames, self.trained.width))
-        files: Files = {name: self.work / f"{name}.{stage}.onnx" for name in graphs}
-        export_onnx(encoder, frames, graphs["encoder"].inputs, graphs["encoder"].outputs, files["encoder"])
-        export_onnx(head, features, graphs["head"].inputs, graphs["head"].outputs, files["head"])
-        return files
+        return {"encoder": frames, "head": torch.zeros((2, self.contract.frames, self.trained.width))}
 
     def _floats(self, hop: str, exact: Outputs, files: Files, variant: str = "fp32") -> dict[str, Outputs]:
         """What float ONNX files compute, by runtime."""
@@ -216,13 +228,17 @@ class _Export:
         self.gate.best = (f"{len(best.float_blocks)} blocks in floating point, {best.agreement:.1%} agreement, "
                           f"{best.drop_points:.2f} points of drop")
 
-    def _packed(self, out: Path, files: Mapping[VariantName, Files]) -> Bundle:
+    def _shipped(self, files: Mapping[VariantName, Files]) -> Mapping[VariantName, Files]:
+        """The variants that the bundle will hold."""
+        if self.options.only is None:
+            return files
+        return {name: made for name, made in files.items() if ("int8" if name in QUANTISED else name) == self.options.only}
+
+    def _packed(self, out: Path, files: Mapping[VariantName, Files], further: Sequence[Path]) -> Bundle:
         self.on_progress("writing the bundle", 0, 1)
-        if self.options.only is not None:
-            files = {name: made for name, made in files.items() if ("int8" if name in QUANTISED else name) == self.options.only}
         report = self.gate.report
         report.verdicts += [Verdict(name, shipped=True, reason=waived_of(report, name)) for name in files]
-        beside = {"gate.json": self.work / "gate.json", "gate.html": self.work / "gate.html"}
+        beside = {path.name: path for path in (self.work / "gate.json", self.work / "gate.html", *further)}
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         beside["gate.json"].write_text(text + "\n", encoding="utf-8")
         beside["gate.html"].write_text(self.gate.page(out.name), encoding="utf-8")

@@ -38,13 +38,12 @@ def export_onnx(module: nn.Module, example: torch.Tensor, inputs: Sequence[Tenso
         RuntimeFailure: torch cannot export the module, or the graph came out with other tensors than the specs say.
     """
     spec = inputs[0]
-    dynamic = {axis: torch.export.Dim(name, min=1) for axis, name in enumerate(spec.shape) if isinstance(name, str)}
     try:
         with warnings.catch_warnings(), plain_attention(module):
             warnings.simplefilter("ignore")  # torch.export deprecations of its own making
             program = torch.onnx.export(module.eval(), (example,), dynamo=True, opset_version=MAX_OPSET, verbose=False,
                                         input_names=[spec.name], output_names=[o.name for o in outputs],
-                                        dynamic_shapes=(dynamic,), optimize=True)
+                                        dynamic_shapes=(dynamic_axes(spec),), optimize=True)
     except Exception as error:  # torch.export raises many types, with reports of pages
         reason = str(error).strip().splitlines()[0]
         raise RuntimeFailure(f"torch cannot export {type(module).__name__}: {reason}") from error
@@ -58,6 +57,11 @@ def export_onnx(module: nn.Module, example: torch.Tensor, inputs: Sequence[Tenso
     check_graph(model)
     _check_tensors(model, [*inputs], [*outputs])
     save_graph(model, path)
+
+
+def dynamic_axes(spec: TensorSpec) -> dict[int, Any]:
+    """Named axes as ``torch.export`` wants them."""
+    return {axis: torch.export.Dim(name, min=1) for axis, name in enumerate(spec.shape) if isinstance(name, str)}
 
 
 def _name_by_module(model: onnx.ModelProto) -> None:

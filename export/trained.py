@@ -14,6 +14,7 @@ from vidrisk.runtimes.contract import Contract
 from vidrisk.runtimes.errors import SettingsError
 
 TargetName = Literal["cpu", "gpu", "jetson"]
+Format = Literal["openvino", "torch"]
 PROFILE_OF: dict[TargetName, Profile] = {"cpu": PROFILES["cpu"], "gpu": PROFILES["tensorrt"], "jetson": PROFILES["tensorrt"]}
 
 
@@ -52,6 +53,7 @@ class ExportOptions:
         target: what the bundle is to run on, which decides how it is quantised; what INT8 leaves is FP16 but for ``cpu``.
         only: ship this variant alone, ``int8`` standing for whichever quantised one was made; None ships all.
         fp16: also make an ``fp16`` variant. Processors compute it no faster, so ``target`` is not ``cpu``.
+        also: formats of other tools to put beside the ONNX files: OpenVINO's IR, torch's ExportedProgram.
         qat_steps: steps of quantisation-aware fine-tuning before the model is converted.
         search_s: seconds after which the precision search begins no further measurement.
         source: where the model came from, for the manifest.
@@ -66,6 +68,7 @@ class ExportOptions:
     search_s: float = 180.0
     source: dict[str, str] = field(default_factory=dict)
     fp16: bool = False
+    also: tuple[Format, ...] = ()
 
     @property
     def profile(self) -> Profile:

@@ -28,6 +28,9 @@ def export(
     target: Annotated[Literal["cpu", "gpu", "jetson"] | None, typer.Option(
         show_default="cpu; gpu with --trt", help="What the bundle is to run on: INT8 kernels of processors and of TensorRT differ.",
     )] = None,
+    openvino: Annotated[bool, typer.Option("--openvino", help="Also put OpenVINO's IR of every variant into the bundle.")] = False,
+    torch_program: Annotated[bool, typer.Option(
+        "--torch", help="Also put torch's ExportedProgram of the merged model into the bundle.")] = False,
     qat_steps: Annotated[int, typer.Option(
         min=0, metavar="N", help="Fine-tune so many steps with INT8's rounding, first.")] = 0,
     only: Annotated[Literal["fp32", "fp16", "int8"] | None, typer.Option(
@@ -49,7 +52,7 @@ def export(
     for module in ("torch", "onnx", "onnxscript", "optimum"):
         require(module, "export")
     from vidrisk.data import load_table
-    from vidrisk.export.trained import ExportOptions
+    from vidrisk.export.trained import ExportOptions, Format
     from vidrisk.exporting import export_run
     from vidrisk.run import Run
 
@@ -58,7 +61,9 @@ def export(
     if trt and target == "cpu":
         raise SettingsError("--trt with --target cpu", allowed="gpu, jetson", fix="leave one of the two out")
     target = target or ("gpu" if trt else "cpu")
-    options = ExportOptions(int8, max_drop, allow_drop, target, only, qat_steps=qat_steps, fp16=trt)
+    asked: dict[Format, bool] = {"openvino": openvino, "torch": torch_program}
+    also = tuple(name for name, wanted in asked.items() if wanted)
+    options = ExportOptions(int8, max_drop, allow_drop, target, only, qat_steps=qat_steps, fp16=trt, also=also)
     task = Run.open(run).config.task
     tables = [load_table(path, task) if path else None for path in (calib, val)]
     try:
