@@ -22,9 +22,7 @@ demo: $(STAMP)  ## the main job on real photos, ending in a report to open
 	$(BIN)/vidrisk demo -o demo
 
 test: $(STAMP) check  ## everything: lint, types, imports, docs, all tests with coverage
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine --quiet
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=
 	$(BIN)/coverage report --format=total | sed 's/^/coverage: /; s/$$/ %/'
 
 check: $(STAMP)  ## ruff, mypy --strict, the one-way import rule, docs against the code
