@@ -203,7 +203,7 @@ def _cosine_of_features(model: onnx.ModelProto, keep_float32: Collection[str], f
 
 def worst_cosine(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic]) -> float:
     """The lowest cosine between rows of two arrays ``(N, …)``: 0 where one is zero and the other is not, -1 where not finite."""
-    a, b = (values.astype(np.float64).reshape(len(values), -1) for values in (before, after))
+    a, b = (values.astype(np.float64).reshape(len(values) if values.ndim else 1, -1) for values in (before, after))
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return -1.0
     a_norm, b_norm = (np.linalg.norm(values, axis=1) for values in (a, b))

@@ -3,7 +3,7 @@
     openvino    <graph>.<variant>.xml, .bin    OpenVINO's IR, of every variant
     torch       <graph>.pt2                    torch's ExportedProgram, of the merged model in floating point
 
-vidrisk itself runs the ONNX files; these lie beside them in the bundle, sealed as they are.
+vidrisk itself runs the ONNX files and never reads these; they lie beside them in the bundle, sealed as they are.
 """
 
 from __future__ import annotations

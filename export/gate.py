@@ -21,6 +21,7 @@ from vidrisk.export.report import Change, Flip, GateReport, Hop, Lap
 from vidrisk.runtimes.contract import Contract, Target
 from vidrisk.runtimes.errors import DataError
 from vidrisk.runtimes.probabilities import expected_calibration_error, probabilities_from_logits
+from vidrisk.runtimes.registry import GPU_RUNTIMES
 
 LOGIT_TOLERANCE = 1e-3
 FEW_SAMPLES = 100
@@ -119,8 +120,11 @@ def speed_verdict(laps: Sequence[Lap], variant: str, reference: str = "fp32") ->
 
 
 def speed_refusal(report: GateReport, variant: str) -> str:
-    """``speed_verdict`` where it counts: a bundle for a GPU or a Jetson is not judged by the speed of this machine's processor."""
-    return speed_verdict(report.laps, variant) if report.target == "cpu" else ""
+    """``speed_verdict`` where it counts: a bundle for a GPU or a Jetson is not judged by the speed of this machine's processor, and
+    one for processors not by that of its GPU."""
+    if report.target != "cpu":
+        return ""
+    return speed_verdict([lap for lap in report.laps if lap.runtime not in GPU_RUNTIMES], variant)
 
 
 def few_samples_note(samples: int, max_drop: float) -> str:

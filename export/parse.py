@@ -35,11 +35,12 @@ def parsed_graphs(paths: Collection[Path], on_progress: Callable[[str, int, int]
     refusals: dict[Path, str] = {}
     for kind in installed_kinds():
         try:
-            libraries.append(f"{kind} {open_api(kind).version}")
+            library = f"{kind} {open_api(kind).version}"
             for done, path in enumerate(paths):
                 on_progress(f"reading the graphs with {kind}", done, len(paths))
                 if errors := parse_errors(path, kind):
-                    refusals.setdefault(path, f"{libraries[-1]}: {'; '.join(errors[:MAX_ERRORS])}")
+                    refusals.setdefault(path, f"{library}: {'; '.join(errors[:MAX_ERRORS])}")
+            libraries.append(library)
         except (MissingExtra, RuntimeFailure) as error:
             log.warning("%s has not read the graphs: %s", kind, error)
     return Parsed(tuple(libraries), refusals)

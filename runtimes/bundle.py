@@ -161,6 +161,8 @@ def _read_manifest(root: Path) -> tuple[Manifest, str]:
         if set(variant.files) != set(manifest.graphs) or not set(variant.files.values()) <= set(manifest.files):
             raise BundleError(f"{path}: variant {name} names files that the manifest does not seal",
                               fix="export the bundle again")
+        if not all(file.endswith(".onnx") for file in variant.files.values()):  # what else they read is checked for these alone
+            raise BundleError(f"{path}: variant {name} names a graph that is no .onnx file", fix="export the bundle again")
     return manifest, hashlib.sha256(raw).hexdigest()
 
 

@@ -138,7 +138,9 @@ def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None,
                 runner = stack.enter_context(
                     opened(bundle, "encoder", runtime=candidate.runtime, variant=candidate.variant, threads=threads))
                 runner.infer({"frames": frames})  # some fail only now
-            except RuntimeFailure as error:
+            except (RuntimeFailure, MissingExtra) as error:
+                if isinstance(error, MissingExtra) and len({each.runtime for each in candidates}) == 1:
+                    raise  # what was asked for by name
                 log.warning("%s with %s does not run here: %s", candidate.runtime, candidate.variant, error)
                 continue
             runners[candidate] = runner

@@ -79,7 +79,7 @@ class Api:
         return any(re.search(r"out ?of ?memory|bad_alloc", said, re.IGNORECASE) for said in self.errors)
 
     def new_builder(self) -> Builder:
-        builder: Builder = self.trt.Builder(self.logger)
+        builder: Builder = self._made(self.trt.Builder)
         return builder
 
     def new_network(self, builder: Builder) -> INetworkDefinition:
@@ -164,8 +164,14 @@ class Api:
             config.hardware_compatibility_level = self.trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
     def new_runtime(self) -> Runtime:
-        runtime: Runtime = self.trt.Runtime(self.logger)
+        runtime: Runtime = self._made(self.trt.Runtime)
         return runtime
+
+    def _made(self, kind: Any) -> Any:
+        try:
+            return kind(self.logger)
+        except TypeError as error:  # pybind11's word for a null pointer
+            raise self.failure(f"{self.kind} {self.version} cannot start CUDA here", fix="vidrisk doctor") from error
 
     def load_engine(self, blob: Buffer, *, portable: bool) -> ICudaEngine:
         """Deserialise an engine; a portable one of TensorRT brings code of its own that runs it, which is allowed then.

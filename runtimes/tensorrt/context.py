@@ -190,4 +190,5 @@ class EngineContext:
         except OSError as error:
             log.info("the kernels of %s are not kept: %s", self.loaded.name, error)
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)

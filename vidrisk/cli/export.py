@@ -51,6 +51,8 @@ def export(
 
     for module in ("torch", "onnx", "onnxscript", "optimum"):
         require(module, "export")
+    if openvino:
+        require("openvino", "cpu")
     from vidrisk.data import load_table
     from vidrisk.export.trained import ExportOptions, Format
     from vidrisk.exporting import export_run

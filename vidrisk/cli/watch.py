@@ -50,11 +50,17 @@ def watch(
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.infer.classifier import open_classifier
+    from vidrisk.infer.ledger import READ_STATES
     from vidrisk.infer.pipeline import InferSettings, default_workers
+    from vidrisk.runtimes.errors import EXIT_SOME_FAILED
     from vidrisk.watch import Batch, WatchSettings, watch_inbox
     from vidrisk.watch.signals import ending_on_sigterm
 
+    failed = 0
+
     def say(batch: Batch) -> None:
+        nonlocal failed
+        failed += sum(count for state, count in batch.states.items() if state not in READ_STATES)
         states = ", ".join(f"{count:,} {state}" for state, count in batch.states.items())
         typer.echo(f"{batch.folder.name}: {sum(batch.states.values()):,} files ({states})")
 
@@ -67,3 +73,5 @@ def watch(
             opened = open_classifier(bundle, runtime=runtime.value, variant=variant.value, threads=threads, on_progress=advance)
         with opened as classifier:
             watch_inbox(classifier, inbox, out, settings, infer, on_batch=say)
+    if once and failed:
+        raise typer.Exit(EXIT_SOME_FAILED)

@@ -56,7 +56,8 @@ class Classifier:
 
     def features(self, frames: npt.NDArray[np.uint8]) -> FloatArray:
         """``uint8 (N, H, W, 3)`` → ``float32 (N, D)``."""
-        return np.array(self._encoder.infer({"frames": frames})["features"], np.float32, copy=self._encoder.reuses_outputs or None)
+        features = self._encoder.infer({"frames": frames})["features"]
+        return np.array(features, np.float32) if self._encoder.reuses_outputs else np.asarray(features, np.float32)
 
     def probabilities(self, features: FloatArray) -> dict[str, FloatArray]:
         """``float32 (B, T, D)`` → probabilities ``float32 (B, C)`` per target, after its temperature."""
@@ -125,7 +126,8 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
     provenance = {"model": path.resolve().name, "digest": bundle.digest, "created": bundle.manifest.created,
                   **({"waived": chosen.waived} if chosen.waived else {}),
                   **{f"made with {name}": version for name, version in bundle.manifest.made_with.items()}}
-    weights = bundle.manifest.files[chosen.files["encoder"]].sha256
+    name = chosen.files["encoder"]  # weights of a large graph lie beside it
+    weights = " ".join(bundle.manifest.files[file].sha256 for file in (name, f"{name}.data") if file in bundle.manifest.files)
     return Classifier(encoder, head, bundle.contract, variant=choice.variant, provenance=provenance,
                       encoder_identity=f"{weights} {choice.runtime} {engine_version(choice.runtime)}",
                       temperature=chosen.temperature, threshold=chosen.threshold, threads=threads)

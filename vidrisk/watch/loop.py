@@ -95,6 +95,9 @@ def watch_inbox(classifier: Classifier, inbox: Path, out: Path, settings: WatchS
     """
     if settings.move_done and settings.move_done.resolve().is_relative_to(inbox.resolve()):
         raise SettingsError(f"{settings.move_done} lies in the inbox {inbox}", fix="choose another folder for --move-done")
+    if settings.move_done and settings.move_done.resolve().is_relative_to(out.resolve()):
+        raise SettingsError(f"{settings.move_done} lies in {out}, where old days are deleted",
+                            fix="choose another folder for --move-done")
     with Taken(out) as taken:
         watch = _Watch(classifier, inbox, out, settings, replace(infer, resume=True), taken, on_batch, today)
         notify.ready()
@@ -131,7 +134,8 @@ class _Watch:
                     raise
                 wait_s, trouble = self._settings.retry_s, error.what
             self._say(trouble)
-            time.sleep(max(wait_s, self._looked_s / MAX_PART_OF_LOOKING))
+            with notify.staying_alive():
+                time.sleep(max(wait_s, self._looked_s / MAX_PART_OF_LOOKING))
 
     def make_one_pass(self) -> None:
         found = self._files()
@@ -164,10 +168,11 @@ class _Watch:
             self._taken.take(new, day)
             self._predict(day)
         self._retry_at_s = {path: at_s for path, at_s in self._retry_at_s.items() if path in found}
-        if self._settings.move_done:
-            move_done(self._taken, self._today(), self._inbox, found, self._settings.move_done)
-        if self._settings.keep_dates:
-            expire(self._taken, self._out, self._settings.keep_dates, found)
+        with notify.staying_alive():
+            if self._settings.move_done:
+                move_done(self._taken, self._today(), self._inbox, found, self._settings.move_done)
+            if self._settings.keep_dates:
+                expire(self._taken, self._out, self._settings.keep_dates, found)
         return len(new) == MAX_BATCH_FILES
 
     def _files(self) -> dict[str, os.stat_result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -22,7 +23,11 @@ def move_done(taken: Taken, today: str, inbox: Path, found: Mapping[str, os.stat
         VidriskError: they cannot be moved to ``target``.
     """
     for path, stamp, day in taken.done_before(today, found):
-        if stamp != stamp_of(found[path]):
+        try:
+            now = stamp_of(Path(path).stat())  # ``found`` was looked at before the batch, which may have taken long
+        except OSError:  # it has gone
+            continue
+        if stamp != now:
             continue
         inside = os.path.relpath(path, os.path.abspath(inbox))  # noqa: PTH100 (as files_in names them)
         with writing_to(target):
@@ -40,12 +45,18 @@ def move_file(source: Path, target: Path) -> None:
     try:
         source.rename(free)
     except OSError:  # another file system, or what copying will say
+        if not os.access(source.parent, os.W_OK):  # else it would be copied again at every try
+            raise PermissionError(errno.EACCES, f"nothing may be moved out of {source.parent}") from None
         part = free.with_name(f".{free.name}.part")
         shutil.copy2(source, part)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.rename(free)
-        source.unlink()
+        try:
+            source.unlink()
+        except OSError:
+            free.unlink()  # the original stays, so no copy may
+            raise
 
 
 def expire(taken: Taken, out: Path, keep_dates: int, found: Mapping[str, os.stat_result]) -> None:

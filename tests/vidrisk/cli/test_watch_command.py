@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from vidrisk.cli.watch import watch
 from vidrisk.infer.predictions import read_predictions
-from vidrisk.runtimes.errors import EXIT_OK, EXIT_USAGE, BundleError, SettingsError
+from vidrisk.runtimes.errors import EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, BundleError, SettingsError
 from vidrisk.watch.loop import local_date
 
 app = typer.Typer()
@@ -45,7 +45,7 @@ def test_once_predicts_what_is_there_and_says_so(inbox: Path, bundle: Path, tmp_
     (inbox / "c.png").write_bytes(b"")
     options = (inbox, "-o", tmp_path / "out", "--bundle", bundle, "--once", "--settle", "0", "--runtime", "onnxruntime")
     before = local_date()
-    assert run(*options) == (EXIT_OK, f"{local_date()}: 3 files (2 ok, 1 corrupt)\n")
+    assert run(*options) == (EXIT_SOME_FAILED, f"{local_date()}: 3 files (2 ok, 1 corrupt)\n")
     if local_date() != before:
         pytest.skip("midnight came between")
     day = tmp_path / "out" / before

@@ -19,6 +19,7 @@ from vidrisk.infer.predictions import read_predictions
 from vidrisk.runtimes.errors import RuntimeFailure, SettingsError, VidriskError
 from vidrisk.watch import Batch, WatchSettings, loop, watch_inbox
 from vidrisk.watch.taken import Taken
+from vidrisk.watch.tidy import move_file
 
 DAY, NEXT, THIRD = "2026-11-21", "2026-11-22", "2026-11-23"
 ONCE = WatchSettings(settle_s=0.0, report_every_s=None, once=True)
@@ -320,6 +321,28 @@ def test_files_must_not_move_to_where_they_are_looked_for(inbox: Path, out: Path
     with pytest.raises(SettingsError, match="lies in the inbox"):
         once(inbox, out, settings=WatchSettings(once=True, move_done=inbox / "done"))
     assert not out.exists()
+
+
+def test_files_must_not_move_to_where_old_days_are_deleted(inbox: Path, out: Path) -> None:
+    with pytest.raises(SettingsError, match="where old days are deleted"):
+        once(inbox, out, settings=WatchSettings(once=True, move_done=out / "done"))
+    assert not out.exists()
+
+
+def test_a_file_that_cannot_leave_is_not_copied_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As between two file systems, with an inbox where nothing may be deleted."""
+    def refused(path: Path, *_: object) -> None:
+        raise PermissionError(13, "not here", str(path))
+
+    source, target = Path(write_photo(tmp_path / "a.png", "red")), tmp_path / "done" / "a.png"
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, to: rename(path, to) if path.suffix == ".part" else refused(path))
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path: refused(path) if path == source else unlink(path))
+    for _ in range(3):
+        with pytest.raises(PermissionError):
+            move_file(source, target)
+    assert source.exists() and list(target.parent.iterdir()) == []
 
 
 def test_only_the_last_days_are_kept_and_nothing_is_done_again(inbox: Path, out: Path) -> None:

@@ -185,7 +185,9 @@ check_disk() {
 make_user() {
     local group node groups=()
     if ! getent passwd "$service_user" >/dev/null; then
-        run useradd --system --user-group --home-dir "$state" --no-create-home --shell /usr/sbin/nologin "$service_user"
+        group=--user-group
+        if getent group "$service_user" >/dev/null; then group=--gid=$service_user; fi # userdel leaves one that has members
+        run useradd --system "$group" --home-dir "$state" --no-create-home --shell /usr/sbin/nologin "$service_user"
         USER_MADE=yes
     fi
     for node in /dev/nvmap /dev/nvhost-* /dev/nvgpu/*/* /dev/dri/renderD* /dev/nvidia*; do
