@@ -23,8 +23,8 @@ from vidrisk.export.outputs import Outputs, Validation, outputs_of
 from vidrisk.runtimes.bundle import Graph, sha256_of
 from vidrisk.runtimes.contract import Contract
 from vidrisk.runtimes.probabilities import probabilities_from_logits
+from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, engine_version
 from vidrisk.runtimes.runner import Runner
-from vidrisk.runtimes.select import BUNDLE_RUNTIMES, engine_version
 from vidrisk.runtimes.timing import seconds_in_turns
 from vidrisk.runtimes.torch import TorchRunner
 

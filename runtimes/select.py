@@ -27,25 +27,11 @@ from vidrisk.runtimes.registry import (
     GPU_RUNTIMES,
     engine_version,
     exact_runtimes,
-    file_runtimes,
-    installed_runtimes,
 )
 from vidrisk.runtimes.runner import Runner
 from vidrisk.runtimes.timing import seconds_in_turns
 
 log = logging.getLogger(__name__)
-
-__all__ = [
-    "BUNDLE_RUNTIMES",
-    "Choice",
-    "cache_folder",
-    "choose",
-    "engine_version",
-    "file_runtimes",
-    "installed_runtimes",
-    "open_runner",
-    "ranked",
-]
 
 PROBE_BATCH = 8
 PROBE_ROUNDS = 5

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import shutil
 import struct
@@ -25,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.runtimes.errors import SettingsError, SpecError
-from vidrisk.runtimes.select import cache_folder
+from vidrisk.runtimes.errors import SpecError
+from vidrisk.runtimes.folders import bytes_from_variable, cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +57,7 @@ def array_cache() -> ArrayCache:
     Raises:
         SettingsError: the variable holds no size.
     """
-    text = os.environ.get(SIZE_VARIABLE) or str(DEFAULT_GB)
-    try:
-        gigabytes = float(text)
-    except ValueError:
-        gigabytes = math.nan
-    if not 0 <= gigabytes < math.inf:
-        raise SettingsError(f"{SIZE_VARIABLE}={text}", allowed="a number of gigabytes from 0", fix=f"unset {SIZE_VARIABLE}")
-    return ArrayCache(cache_folder() / "arrays", int(gigabytes * 2**30))
+    return ArrayCache(cache_folder() / "arrays", bytes_from_variable(SIZE_VARIABLE, DEFAULT_GB, may_be_zero=True))
 
 
 class ArrayCache:

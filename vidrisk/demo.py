@@ -29,7 +29,8 @@ from vidrisk.metrics import agreement
 from vidrisk.report import build_report
 from vidrisk.runtimes import Bundle
 from vidrisk.runtimes.errors import SettingsError, require
-from vidrisk.runtimes.select import Choice, file_runtimes, ranked
+from vidrisk.runtimes.registry import file_runtimes
+from vidrisk.runtimes.select import Choice, ranked
 from vidrisk.train.config import TrainConfig, config_from_options
 from vidrisk.train.train import train_run
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vidrisk.runtimes.errors import RuntimeFailure, require
+from vidrisk.runtimes.memory import available_bytes
 
 NO_GPU_FIX = "check the NVIDIA driver with `vidrisk doctor`; without a GPU, infer, eval and bench take --runtime auto"
 
@@ -65,7 +65,7 @@ def current_device() -> Device:
     except RuntimeError as error:  # the bindings' own, or a subclass of it: no libcuda
         raise RuntimeFailure("no NVIDIA GPU here: the driver library libcuda.so.1 does not load", fix=NO_GPU_FIX) from error
     if integrated:  # the driver does not count what the page cache would give back
-        free = max(free, _available_memory_bytes())
+        free = max(free, available_bytes() or 0)
     return Device(name, f"{major}.{minor}", f"{version // 1000}.{version % 1000 // 10}", total, free, count)
 
 
@@ -93,12 +93,3 @@ def _memory_of(driver: Any, device: Any) -> tuple[int, int]:
     finally:
         _asked(driver, driver.cuDevicePrimaryCtxRelease, device)
     return int(free), int(total)
-
-
-def _available_memory_bytes() -> int:
-    """Main memory that could be allocated without swapping (Linux: ``MemAvailable``); 0 where that is not said."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)

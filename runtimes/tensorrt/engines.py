@@ -15,7 +15,6 @@ import errno
 import fcntl
 import hashlib
 import logging
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -28,8 +27,8 @@ from typing import IO
 from typing_extensions import Buffer
 
 from vidrisk.runtimes.bundle import sha256_of
-from vidrisk.runtimes.errors import RuntimeFailure, SettingsError
-from vidrisk.runtimes.folders import cache_folder
+from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.folders import bytes_from_variable, cache_folder
 from vidrisk.runtimes.tensorrt.api import Kind
 from vidrisk.runtimes.tensorrt.device import Device
 from vidrisk.runtimes.tensorrt.engine_file import (
@@ -72,14 +71,7 @@ def engine_store() -> EngineStore:
     Raises:
         SettingsError: the variable holds no size.
     """
-    text = os.environ.get(SIZE_VARIABLE) or str(DEFAULT_GB)
-    try:
-        gigabytes = float(text)
-    except ValueError:
-        gigabytes = math.nan
-    if not 0 < gigabytes < math.inf:
-        raise SettingsError(f"{SIZE_VARIABLE}={text}", allowed="a number of gigabytes above 0", fix=f"unset {SIZE_VARIABLE}")
-    return EngineStore(cache_folder() / "engines", int(gigabytes * 2**30))
+    return EngineStore(cache_folder() / "engines", bytes_from_variable(SIZE_VARIABLE, DEFAULT_GB))
 
 
 class EngineStore:

@@ -20,7 +20,7 @@ from vidrisk.export.outputs import Validation
 from vidrisk.export.trained import ExportOptions, Trained
 from vidrisk.runtimes.errors import GateRefused
 from vidrisk.runtimes.openvino import OpenVinoRunner
-from vidrisk.runtimes.select import BUNDLE_RUNTIMES
+from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 
 Make = Callable[..., Any]
 

@@ -10,7 +10,7 @@ import pytest
 from vidrisk.runtimes import Bundle, open_runner
 from vidrisk.runtimes.chain import chained
 from vidrisk.runtimes.errors import SpecError
-from vidrisk.runtimes.select import file_runtimes
+from vidrisk.runtimes.registry import file_runtimes
 
 
 @pytest.mark.parametrize("runtime", file_runtimes())

@@ -15,8 +15,9 @@ import pytest
 
 from vidrisk.runtimes import Bundle, Choice, Runner, choose, open_runner
 from vidrisk.runtimes.errors import BundleError, EngineMissing, MissingExtra, RuntimeFailure, SettingsError
+from vidrisk.runtimes.folders import cache_folder
+from vidrisk.runtimes.registry import file_runtimes, installed_runtimes
 from vidrisk.runtimes.runner import Array, Arrays
-from vidrisk.runtimes.select import cache_folder, file_runtimes, installed_runtimes
 
 MakeBundle = Callable[..., Bundle]
 

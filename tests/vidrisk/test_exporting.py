@@ -23,7 +23,7 @@ from vidrisk.infer.pipeline import InferSettings
 from vidrisk.run import Run
 from vidrisk.runtimes.bundle import Bundle
 from vidrisk.runtimes.errors import BundleError, DataError, GateRefused, SettingsError
-from vidrisk.runtimes.select import installed_runtimes
+from vidrisk.runtimes.registry import installed_runtimes
 
 
 @pytest.fixture(scope="module")

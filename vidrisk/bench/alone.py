@@ -23,6 +23,7 @@ import vidrisk
 from vidrisk.infer.classifier import Classifier, open_classifier
 from vidrisk.runtimes.bundle import VariantName
 from vidrisk.runtimes.errors import RuntimeFailure, VidriskError
+from vidrisk.runtimes.memory import bytes_from_status
 
 BATCH = 32  # frames, as many as `vidrisk infer` gives to the encoder at once
 LIMIT_S = 300.0
@@ -87,34 +88,19 @@ def answer_of_process(module: str, arguments: Sequence[str], environment: Mappin
     return json.loads(end.stdout.splitlines()[-1])
 
 
-def available_bytes() -> int | None:
-    """Memory that can be taken without swapping; None where the system does not say."""
-    return _bytes_from_status(Path("/proc/meminfo"), "MemAvailable")
-
-
 def peak_bytes() -> int:
     """Peak of this process's resident memory since it was started.
 
     Linux counts ``ru_maxrss`` from the fork, when a process is still as large as its parent; ``VmHWM`` begins anew with the
     program.
     """
-    peak = _bytes_from_status(Path("/proc/self/status"), "VmHWM")
+    peak = bytes_from_status(Path("/proc/self/status"), "VmHWM")
     if peak is not None:
         return peak
     import resource  # not everywhere, and not needed where there is /proc
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _bytes_from_status(path: Path, name: str) -> int | None:
-    """A field such as ``VmHWM:   1234 kB``."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    found = next((line for line in lines if line.startswith(f"{name}:")), None)
-    return int(found.split()[1]) * 1024 if found else None
 
 
 def run_alone(classifier: Classifier) -> Footprint:

@@ -19,7 +19,7 @@ from vidrisk.doctor import examine
 from vidrisk.infer.pipeline import usable_cores
 from vidrisk.runtimes.errors import RuntimeFailure, VidriskError, require
 from vidrisk.runtimes.openvino import shared_core
-from vidrisk.runtimes.select import BUNDLE_RUNTIMES
+from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 
 DESCRIBED = ("vidrisk", "processor", "memory", *BUNDLE_RUNTIMES, "PyAV", "Pillow")
 SIDES = (1024, 1536)  # of the square matrices: larger than the caches, small enough for a device

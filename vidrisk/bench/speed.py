@@ -11,9 +11,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.bench.alone import Candidate, Footprint, available_bytes
+from vidrisk.bench.alone import Candidate, Footprint
 from vidrisk.infer.classifier import Classifier
 from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.memory import available_bytes
 
 BATCHES = (1, 4, 8, 16, 32, 64)
 WORTH = 1.02  # a batch pays when it is so much faster than the best smaller one

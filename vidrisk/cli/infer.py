@@ -38,6 +38,13 @@ Frames = Annotated[FramesChoice, typer.Option(
 SkipStatic = Annotated[float, typer.Option(
     min=0, max=255, metavar="LEVELS",
     help="Encode no frame whose luma nowhere differs by LEVELS of 255 from the last one encoded; 0 encodes all.")]
+Workers = Annotated[int | None, typer.Option(
+    min=1, max=64, metavar="N", help="Decode processes.", show_default="cores, 8 at most")]
+Threads = Annotated[int | None, typer.Option(
+    min=1, max=1024, metavar="N", help="Threads of the engine.", show_default="all cores")]
+FileTimeout = Annotated[float, typer.Option(
+    min=0.1, max=86400, metavar="S", help="Give up a file whose decoder says nothing for S seconds.")]
+MaxMemory = Annotated[int, typer.Option(min=64, max=1048576, metavar="MB", help="What a decode process may allocate.")]
 
 
 def infer(
@@ -56,14 +63,10 @@ def infer(
         show_default="window")] = None,
     frames: Frames = FramesChoice.all,
     skip_static: SkipStatic = 0.0,
-    workers: Annotated[int | None, typer.Option(
-        min=1, max=64, metavar="N", help="Decode processes.", show_default="cores, 8 at most")] = None,
-    threads: Annotated[int | None, typer.Option(
-        min=1, max=1024, metavar="N", help="Threads of the engine.", show_default="all cores")] = None,
-    file_timeout: Annotated[float, typer.Option(
-        min=0.1, max=86400, metavar="S", help="Give up a file whose decoder says nothing for S seconds.")] = 60.0,
-    max_memory: Annotated[int, typer.Option(
-        min=64, max=1048576, metavar="MB", help="What a decode process may allocate.")] = 2048,
+    workers: Workers = None,
+    threads: Threads = None,
+    file_timeout: FileTimeout = 60.0,
+    max_memory: MaxMemory = 2048,
     resume: Annotated[bool, typer.Option(
         "--resume", help="Continue the run in OUT. Files that changed since are done again.")] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Also write predictions.parquet.")] = False,

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from vidrisk.cli.infer import Frames, FramesChoice, RuntimeChoice, SkipStatic, VariantChoice
+from vidrisk.cli.infer import (
+    FileTimeout,
+    Frames,
+    FramesChoice,
+    MaxMemory,
+    RuntimeChoice,
+    SkipStatic,
+    Threads,
+    VariantChoice,
+    Workers,
+)
 
 
 def watch(
@@ -24,14 +34,10 @@ def watch(
     stride: Annotated[float | None, typer.Option(metavar="S", help="A window every S seconds.", show_default="window")] = None,
     frames: Frames = FramesChoice.all,
     skip_static: SkipStatic = 0.0,
-    workers: Annotated[int | None, typer.Option(
-        min=1, max=64, metavar="N", help="Decode processes.", show_default="cores, 8 at most")] = None,
-    threads: Annotated[int | None, typer.Option(
-        min=1, max=1024, metavar="N", help="Threads of the engine.", show_default="all cores")] = None,
-    file_timeout: Annotated[float, typer.Option(
-        min=0.1, max=86400, metavar="S", help="Give up a file whose decoder says nothing for S seconds.")] = 60.0,
-    max_memory: Annotated[int, typer.Option(
-        min=64, max=1048576, metavar="MB", help="What a decode process may allocate.")] = 2048,
+    workers: Workers = None,
+    threads: Threads = None,
+    file_timeout: FileTimeout = 60.0,
+    max_memory: MaxMemory = 2048,
     settle: Annotated[float, typer.Option(
         min=0, metavar="S", help="A file is complete when nothing has happened to it for S seconds.")] = 2.0,
     poll: Annotated[float, typer.Option(min=0.01, metavar="S", help="Look every S seconds.")] = 2.0,

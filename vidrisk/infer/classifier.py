@@ -18,9 +18,8 @@ from vidrisk.runtimes.bundle import MANIFEST, VariantName
 from vidrisk.runtimes.chain import chained
 from vidrisk.runtimes.errors import EngineMissing, SettingsError, require
 from vidrisk.runtimes.probabilities import probabilities_from_logits
-from vidrisk.runtimes.registry import ENGINE_KINDS, possible_runtimes
+from vidrisk.runtimes.registry import ENGINE_KINDS, engine_version, possible_runtimes
 from vidrisk.runtimes.runner import Arrays
-from vidrisk.runtimes.select import engine_version
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,6 +24,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
+from vidrisk.infer.database import transaction
 from vidrisk.infer.folder import (
     APPLICATION_ID,
     LEDGER,
@@ -111,7 +112,7 @@ class Ledger:
         wanted = {"schema_version": str(SCHEMA_VERSION), **identity}
         # Exclusive: the lock lasts as long as the connection, so two runs cannot share a folder, whoever is killed how.
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        with self._transaction():
+        with transaction(self._database):
             if not self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
                 for statement in _SCHEMA:
                     self._database.execute(statement)
@@ -133,7 +134,7 @@ class Ledger:
 
     def add(self, paths: Iterable[str]) -> None:
         """Give a pending row to every path that has none yet."""
-        with writing_to(self.out), self._transaction():
+        with writing_to(self.out), transaction(self._database):
             self._database.executemany("INSERT OR IGNORE INTO inputs (path) VALUES (?)",
                                        ((_sql_from_path(path),) for path in paths))
 
@@ -164,7 +165,7 @@ class Ledger:
         try:
             with writing_to(self.out):
                 self._write_at(self._length, data)
-                with self._transaction():
+                with transaction(self._database):
                     self._database.executemany("UPDATE inputs SET state = ?, reason = ?, bytes = ?, mtime_ns = ?, "
                                                "predictions = ?, finished_at = ? WHERE id = ?", values)
                     self._set_meta("length", str(self._length + len(data)))
@@ -212,11 +213,11 @@ class Ledger:
         meta = self.meta
         again = {"skipped", *(state for state, limit in limits.items() if limit > float(meta.get(f"limit {state}", "inf")))}
         changed = [row.id for row in self.rows() if row.state in again or (row.state != "pending" and _changed_since(row))]
-        with self._transaction():
+        with transaction(self._database):
             for state, limit in limits.items():
                 self._set_meta(f"limit {state}", str(limit))
         if changed:
-            with self._transaction():
+            with transaction(self._database):
                 self._database.executemany(
                     "UPDATE inputs SET state = 'pending', reason = '', bytes = NULL, mtime_ns = NULL, predictions = 0, "
                     "finished_at = NULL WHERE id = ?", ((number,) for number in changed))
@@ -233,23 +234,12 @@ class Ledger:
             os.fsync(new.fileno())
         copy.replace(path)
         self._length = path.stat().st_size
-        with self._transaction():
+        with transaction(self._database):
             self._set_meta("length", str(self._length))
             self._set_meta("rewriting", "0")
 
     def _set_meta(self, key: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._database.execute("ROLLBACK")
-            raise
 
 
 def read_ledger(out: str | os.PathLike[str]) -> list[Row]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from vidrisk.infer.database import transaction
 from vidrisk.infer.folder import LEDGER, is_ledger, writing_to
 from vidrisk.infer.ledger import Row, read_ledger
 from vidrisk.runtimes.errors import SettingsError
@@ -76,7 +77,7 @@ class Taken:
             with writing_to(out):
                 # Exclusive: the lock lasts as long as the connection, whoever is killed how.
                 self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-                with self._transaction():
+                with transaction(self._database):
                     if not self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchone():
                         for statement in _SCHEMA:
                             self._database.execute(statement)
@@ -210,19 +211,8 @@ class Taken:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with writing_to(self._out), self._transaction():
+        with writing_to(self._out), transaction(self._database):
             yield
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._database.execute("ROLLBACK")
-            raise
 
 
 def _refuse_other_folders(out: Path) -> None:

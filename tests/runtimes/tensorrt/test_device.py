@@ -82,7 +82,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_gpu_of_its_own(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_available_memory_bytes", lambda: 100 << 30)
+    monkeypatch.setattr(device, "available_bytes", lambda: 100 << 30)
     driver = use(FakeDriver(b"NVIDIA GeForce RTX 4090", driver=13010))
     found = current_device()
     assert found == Device("NVIDIA GeForce RTX 4090", "8.7", "13.1", 8 << 30, 3 << 30, 16)
@@ -93,13 +93,13 @@ def test_a_gpu_of_its_own(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_jetson_has_what_the_page_cache_would_give_back(
     use: Any, monkeypatch: pytest.MonkeyPatch, available: int, free: int
 ) -> None:
-    monkeypatch.setattr(device, "_available_memory_bytes", lambda: available)
+    monkeypatch.setattr(device, "available_bytes", lambda: available)
     use(FakeDriver(integrated=True))
     assert current_device() == Device("Orin", "8.7", "12.6", 8 << 30, free, 16)
 
 
 def test_the_memory_of_this_machine() -> None:
-    assert 1 << 24 < device._available_memory_bytes() < 1 << 50
+    assert 1 << 24 < device.available_bytes() < 1 << 50
 
 
 def test_no_gpu_is_visible(use: Any) -> None:

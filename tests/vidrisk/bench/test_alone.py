@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from colour import ACTION, colour_classifier
 
-from vidrisk.bench.alone import Candidate, answer_of_process, available_bytes, footprint_of, peak_bytes, run_alone
+from vidrisk.bench.alone import Candidate, answer_of_process, footprint_of, peak_bytes, run_alone
 from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.memory import available_bytes
 
 PROGRAMS = {
     "answers": "print('the engine says hello'); print('{\"a\": [1]}')",

@@ -19,7 +19,7 @@ from vidrisk.export.macs import macs_from_onnx
 from vidrisk.runtimes import Bundle
 from vidrisk.runtimes.bundle import sha256_of
 from vidrisk.runtimes.errors import BundleError, DataError, RuntimeFailure, SettingsError
-from vidrisk.runtimes.select import installed_runtimes
+from vidrisk.runtimes.registry import installed_runtimes
 
 FRAMES = 2
 

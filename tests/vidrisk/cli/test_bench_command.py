@@ -14,7 +14,7 @@ from vidrisk.bench.machine import Peak
 from vidrisk.cli.bench import bench
 from vidrisk.runtimes.bundle import VARIANTS
 from vidrisk.runtimes.errors import EXIT_ERROR, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE
-from vidrisk.runtimes.select import BUNDLE_RUNTIMES
+from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 
 Cli = Callable[..., Any]
 ONE = ("--runtime", "onnxruntime", "--variant", "int8", "--threads", "1")
