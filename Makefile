@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 GPU_VENV ?= .venv-gpu
 GPU_BIN := $(GPU_VENV)/bin
 
-.PHONY: help demo test check gpu format clean
+.PHONY: help demo test check coverage gpu format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /'
@@ -22,7 +22,11 @@ demo: $(STAMP)  ## the main job on real photos, ending in a report to open
 	rm -rf demo
 	$(BIN)/vidrisk demo -o demo
 
-test: $(STAMP) check  ## everything: lint, types, imports, docs, all tests with coverage
+test: $(STAMP) check  ## everything: lint, types, imports, docs, all tests
+	$(BIN)/pytest -n 2 --dist loadfile
+
+# Not in `test`: torch's exporter is all Python, and its lines would be counted along.
+coverage: $(STAMP)  ## all tests, and the share of lines and branches that they run
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=
 	$(BIN)/coverage report --format=total | sed 's/^/coverage: /; s/$$/ %/'
 
@@ -32,7 +36,7 @@ check: $(STAMP)  ## ruff, mypy --strict, the one-way import rule, docs against t
 	$(BIN)/pytest -q -m 'not slow' tests/test_rooms.py tests/test_docs.py
 
 # ONNX Runtime for CUDA is another package with the same modules: it needs an environment of its own. Without TensorRT from
-# NVIDIA, TensorRT for RTX is tested and measured alone.
+# NVIDIA, TensorRT for RTX is tested and measured alone. Without a network: benchmarks/gpu_offline.sh.
 gpu:  ## tests and benchmarks on an NVIDIA GPU; benchmarks/results/gpu.json has the figures
 	$(PYTHON) -m venv $(GPU_VENV)
 	$(GPU_BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)

@@ -22,10 +22,10 @@ from elpv import table_of as elpv_table
 from torch import nn
 
 from vidrisk.data import Table, load_table, split_table, targets_from_table
+from vidrisk.models.config import config_from_options, write_config
 from vidrisk.models.encoders import default_pixel
-from vidrisk.run import CONFIG, METRICS, Run
-from vidrisk.runtimes.contract import Contract
-from vidrisk.train.config import config_from_options, write_config
+from vidrisk.models.run import CONFIG, METRICS, Run
+from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.train import train_run
 

@@ -27,11 +27,11 @@ from sklearn.preprocessing import StandardScaler
 
 from vidrisk.data import Sample, Table
 from vidrisk.demo import LEVELS, cell_photos
-from vidrisk.evaluate import evaluate
-from vidrisk.infer.classifier import open_classifier
-from vidrisk.metrics import classification_report
-from vidrisk.run import METRICS, Run, build_classifier
-from vidrisk.train.config import config_from_options
+from vidrisk.inference.model import open_classifier
+from vidrisk.jobs.evaluate import evaluate
+from vidrisk.metrics.classification import classification_report
+from vidrisk.models.config import config_from_options
+from vidrisk.models.run import METRICS, Run, build_classifier
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.train import train_run
 

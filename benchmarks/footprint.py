@@ -46,19 +46,23 @@ def bundle_mb(folder: Path) -> float:
     import numpy as np
 
     from vidrisk.export.export import export_bundle
-    from vidrisk.export.outputs import Validation
-    from vidrisk.export.trained import ExportOptions, Trained
+    from vidrisk.export.gate.outputs import Validation
+    from vidrisk.export.quantize.feeds import ValidationFrames
+    from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
     from vidrisk.models.encoders import build_encoder
     from vidrisk.models.heads import Head
     from vidrisk.runtimes import Contract, PixelSpec, Target
+    from vidrisk.runtimes.contract.stages import frame_encoder_stages
 
     encoder = build_encoder("efficientnet-lite0")
     contract = Contract(task="risk", pixel=PixelSpec(), targets=(Target(name="level", labels=("minor", "severe")),))
     head = Head("linear", width=encoder.width, frames=1, targets=contract.targets, hidden=8, dropout=0.0)
     frames = np.random.default_rng(0).integers(0, 256, (16, 1, 224, 224, 3), dtype=np.uint8)
     validation = Validation(frames, {"level": np.zeros(16, np.int64)}, [str(i) for i in range(16)])
-    bundle, _ = export_bundle(Trained(encoder, head, contract, encoder.family, encoder.width), folder / "int8.bundle", validation,
-                              frames[:, 0], ExportOptions(int8=True, max_drop=100, only="int8"))
+    stages = zip(frame_encoder_stages(contract, encoder.width), (encoder, head), strict=True)
+    trained = Trained(tuple(TrainedStage(stage, module) for stage, module in stages), contract)
+    bundle, _ = export_bundle(trained, folder / "int8.bundle", validation, ValidationFrames(validation, 16),
+                              ExportOptions(int8=True, max_drop=100, only="int8"))
     return size_mb(bundle.root)
 
 

@@ -22,11 +22,12 @@ from PIL import Image
 
 from vidrisk.demo import cell_photos
 from vidrisk.export.export import export_bundle
-from vidrisk.export.outputs import Validation
-from vidrisk.export.trained import ExportOptions, Trained
+from vidrisk.export.gate.outputs import Validation
+from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
 from vidrisk.models.encoders import build_encoder
 from vidrisk.models.heads import Head
 from vidrisk.runtimes import Bundle, Contract, PixelSpec, Target, TimeSpec
+from vidrisk.runtimes.contract.stages import frame_encoder_stages
 
 MOMENTS = 8
 TARGET = Target(name="action", labels=("one", "two", "three", "four", "five", "six"))
@@ -53,6 +54,9 @@ class HeldFrames:
 
     def __iter__(self) -> Iterator[Frames]:
         return iter(self.frames)
+
+    def windows(self) -> Iterator[Frames]:
+        return iter(self.frames[:, None])  # of one moment
 
 
 @dataclass(frozen=True)
@@ -87,21 +91,33 @@ class Model:
         return np.stack([np.asarray(Image.open(path).convert("RGB").resize((side, side))) for path in paths])
 
     def _export(self) -> None:
-        encoder = self.encoder()
-        contract = Contract(task="action", pixel=PixelSpec(**self.pixel), time=TimeSpec(MOMENTS), targets=(TARGET,))
-        clips = self.photos(0, VALIDATION_CLIPS * MOMENTS)
-        with torch.inference_mode():
-            features = encoder(torch.from_numpy(clips))
-            head = Head("linear", width=encoder.width, frames=MOMENTS, targets=(TARGET,), hidden=16, dropout=0.0)
-            head.standardise_by(features)
-            torch.nn.init.normal_(head.classifiers[0].weight)
-            logits = head.eval()(features.unflatten(0, (VALIDATION_CLIPS, MOMENTS)))[0]
-        validation = Validation(clips.reshape(VALIDATION_CLIPS, MOMENTS, *clips.shape[1:]),
-                                {TARGET.name: logits.argmax(1).numpy()}, [f"clip {i}" for i in range(VALIDATION_CLIPS)])
-        trained = Trained(encoder, head, contract, family=encoder.family, width=encoder.width,
-                          backbone_config=getattr(encoder.backbone, "config", None))
-        options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=100, allow_drop=True, search_s=0)
-        export_bundle(trained, self.root, validation, HeldFrames(self.photos(len(clips), CALIBRATION)), options)
+        photos = VALIDATION_CLIPS * MOMENTS
+        clips = self.photos(0, photos)
+        export_with_random_head(self.encoder(), TARGET, clips.reshape(VALIDATION_CLIPS, MOMENTS, *clips.shape[1:]),
+                                self.photos(photos, CALIBRATION), self.root)
+
+
+def export_with_random_head(encoder: Any, target: Target, clips: Frames, calibration: Frames, root: Path) -> None:
+    """Export an encoder for a GPU, in all precisions, with a head of random weights; what that says of the clips is their truth.
+
+    Args:
+        clips: that the gate judges on, ``uint8 (N, T, H, W, 3)``.
+        calibration: ``uint8 (M, H, W, 3)``.
+    """
+    count, moments, height, width, _ = clips.shape
+    contract = Contract(task="action", pixel=PixelSpec(height=height, width=width), time=TimeSpec(moments),
+                        targets=(target,))
+    with torch.inference_mode():
+        features = encoder(torch.from_numpy(clips).flatten(0, 1))
+        head = Head("linear", width=encoder.width, frames=moments, targets=(target,), hidden=16, dropout=0.0)
+        head.standardise_by(features)
+        torch.nn.init.normal_(head.classifiers[0].weight)
+        logits = head.eval()(features.unflatten(0, (count, moments)))[0]
+    validation = Validation(clips, {target.name: logits.argmax(1).numpy()}, [f"clip {i}" for i in range(count)])
+    stages = zip(frame_encoder_stages(contract, encoder.width), (encoder, head), strict=True)
+    trained = Trained(tuple(TrainedStage(stage, module) for stage, module in stages), contract)
+    options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=100, allow_drop=True, search_s=0)
+    export_bundle(trained, root, validation, HeldFrames(calibration), options)
 
 
 def models_in(work: Path, *, trial: bool) -> list[Model]:

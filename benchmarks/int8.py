@@ -38,19 +38,19 @@ import peers
 from datasets import DATASETS, Dataset
 from machine import described
 
+from vidrisk.calibration.paired import drop_interval_points
 from vidrisk.data import Table
 from vidrisk.data.choice import drawn
 from vidrisk.data.table import SPLITS
 from vidrisk.data.targets import truth_from_table
 from vidrisk.demo import cell_photos
-from vidrisk.export.paired import drop_interval_points
 from vidrisk.export.trained import ExportOptions, TargetName
-from vidrisk.exporting import FRAMES_PER_CLIP, export_run
 from vidrisk.frames import read_clips
-from vidrisk.run import Run
+from vidrisk.jobs.export import FRAMES_PER_CLIP, export_run
+from vidrisk.models.run import Run
 from vidrisk.runtimes import Bundle
-from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import VidriskError
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import VidriskError, is_installed
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, file_runtimes
 from vidrisk.runtimes.runner import Runner
 from vidrisk.runtimes.timing import seconds_in_turns
@@ -93,7 +93,7 @@ class Case:
     transformer: bool
 
     def open(self, runtime: str, path: Path, graph: str = "encoder") -> Runner:
-        tensors = self.bundle.manifest.graphs["encoder" if graph == "encoder" else "head"]
+        tensors = self.bundle.manifest.stage(graph)
         return BUNDLE_RUNTIMES[runtime](path, tensors.inputs, tensors.outputs)
 
     @property
@@ -432,7 +432,7 @@ def main() -> None:
             print(f"  skipped: --data has no {DATASETS[name].folder}")
         elif not arguments.trial:
             part |= {"seconds_in_all": round(time.perf_counter() - begin),
-                     "machine": described() | {"nncf": metadata.version("nncf")}}
+                     "machine": described() | ({"nncf": metadata.version("nncf")} if is_installed("nncf") else {})}
             written = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
             RESULT.write_text(json.dumps({**written, name: part}, indent=2) + "\n", encoding="utf-8")
 

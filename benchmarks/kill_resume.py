@@ -20,12 +20,12 @@ from pathlib import Path
 
 from machine import described
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "infer"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "jobs"))
 
 import kills
 
-from vidrisk.infer.classifier import open_classifier
-from vidrisk.infer.summary import read_summary
+from vidrisk.inference.model import open_classifier
+from vidrisk.jobs.summary import read_summary
 
 RESULTS = Path(__file__).resolve().parent / "results" / "kill_resume.json"
 MAX_DIFFERENCE = 1e-4  # of a probability, by an engine whose sums depend on the batch

@@ -21,6 +21,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.runtimes.telemetry import silence_telemetry
+
 Frames = npt.NDArray[np.uint8]
 Predict = Callable[[npt.NDArray[np.float32]], int]  # features (T, D) of one sample → its class
 INPUT, OUTPUT = "frames", "features"
@@ -97,6 +99,7 @@ def nncf_accuracy_controlled(encoder: Path, out: Path, frames: Frames, samples: 
 def _quiet_nncf() -> tuple[Any, Any]:
     import logging
 
+    silence_telemetry()
     import nncf
     import openvino
 

@@ -35,7 +35,7 @@ from pipeline_programs import Ours, Place, cpus, in_turns, infer_command, median
 from processes import MemoryWatch, adopt_orphans
 
 from vidrisk.export.trained import ExportOptions
-from vidrisk.run import METRICS, Run
+from vidrisk.models.run import METRICS, Run
 from vidrisk.runtimes import Bundle
 
 RESULT = Path(__file__).parent / "results" / "pipeline.json"

@@ -14,9 +14,9 @@ import transformers
 from datasets import DATASETS
 
 from vidrisk.export.trained import ExportOptions
-from vidrisk.exporting import export_run
-from vidrisk.run import METRICS, Run, build_classifier, resolved
-from vidrisk.train.config import config_from_options
+from vidrisk.jobs.export import export_run
+from vidrisk.models.config import config_from_options
+from vidrisk.models.run import METRICS, Run, build_classifier, resolved
 from vidrisk.train.train import train_run
 
 UT = DATASETS["ut_interaction"]

@@ -60,7 +60,7 @@ def decode(options: argparse.Namespace) -> dict[str, Any]:
 
 def model(options: argparse.Namespace) -> dict[str, Any]:
     """Our engine alone: full batches of frames, and the head on the clips that each batch completes."""
-    from vidrisk.infer.classifier import open_classifier
+    from vidrisk.inference.model import open_classifier
 
     with open_classifier(options.model, runtime=options.runtime, variant=options.variant) as classifier:
         moments = classifier.contract.frames
@@ -87,8 +87,8 @@ def script(options: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    from vidrisk.export.merge import merged_from_trained
-    from vidrisk.run import Run
+    from vidrisk.export.convert.merge import merged_from_trained
+    from vidrisk.models.run import Run
 
     run = Run.open(options.model)
     contract, classifier = run.contract, run.load_classifier()

@@ -47,7 +47,7 @@ def spent_by(command: Sequence[str | Path], *, work: Path, environment: Mapping[
     Raises:
         RuntimeError: an exit code other than 0; says what was written to stderr last.
     """
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output, tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         begin = time.perf_counter()
         process = subprocess.Popen([*map(str, command)], cwd=work, stdout=output, stderr=errors, stdin=subprocess.DEVNULL,
                                    env={**os.environ, **environment})

@@ -1,7 +1,7 @@
-"""Write the README's tables from the JSON in ``benchmarks/results`` and from the modules' docstrings.
+"""Write the tables of the documents from the JSON in ``benchmarks/results`` and from the docstrings of packages and modules.
 
     python benchmarks/tables.py            write them
-    python benchmarks/tables.py --check    exit 1 when a table in the README differs
+    python benchmarks/tables.py --check    exit 1 when a table differs
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 ROOMS = ("vidrisk", "export", "calibration", "runtimes")
+DOCUMENTS = ("README.md", "docs/architecture.md")
 MARK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
@@ -57,6 +58,34 @@ def ut_interaction() -> str:
     rows = [[label, *map(str, counts)] for label, counts in zip(labels, confusion, strict=True)]
     return (f"Top-1 **{100 * found['top1']:.1f} %**; per seed {scores}. Confusion of the first seed, rows are the truth:\n\n"
             + grid(["", *labels], rows))
+
+
+def coverage() -> str:
+    named = {"level": "four levels", "defective": "defective or not"}
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.1f} %"
+
+    rows = []
+    for row in result("coverage")["rows"]:
+        alone = row["one_threshold"]
+        rows.append([named[row["target"]], f"{100 * row['asked']:.0f} %",
+                     f"{percent(row['coverage'])} (± {100 * row['coverage_deviation']:.1f})",
+                     percent(min(row["coverage_of"].values())),
+                     *(percent(row[key]) for key in ("kept", "accuracy_of_kept", "accuracy")),
+                     f"{row['gain_points']:.1f} ({row['least_gain_points']:.1f})",
+                     f"{percent(alone['kept'])}, {percent(min(alone['coverage_of'].values()))}"])
+    return grid(["question", "coverage asked", "coverage (± of a split)", "of the worst class", "kept", "top-1 of kept", "of all",
+                 "gain in points (least)", "with one threshold: kept, worst class"], rows)
+
+
+def gate() -> str:
+    """Shares of draws in which full INT8 ships, the slower mixed point does, nothing does, by the number of samples."""
+    cases = result("gate_simulation")["cases"]
+    sizes = [size for size in next(iter(cases.values())) if size != "199"]
+    return grid(["true drop and agreement", *(f"{size} samples" for size in sizes)],
+                [[case, *(" · ".join(f"{100 * rows[size][name]:.0f}" for name in ("int8", "mixed", "refused")) for size in sizes)]
+                 for case, rows in cases.items()])
 
 
 def int8() -> str:
@@ -200,32 +229,48 @@ def footprint() -> str:
     return grid(["what", "measured", "limit"], rows)
 
 
+def folders() -> str:
+    """One line per folder of the four rooms."""
+    return grid(["folder", "what it holds"], [[f"`{path.parent.relative_to(ROOT)}/`", _said(path)] for path in _modules()
+                                              if path.name == "__init__.py"])
+
+
 def files() -> str:
-    rows = []
-    for room in ROOMS:
-        for path in sorted((ROOT / room).rglob("*.py")):
-            inside = path.relative_to(ROOT / room)
-            if not (room == "vidrisk" and inside.parts[0] in ROOMS):
-                doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-                rows.append([f"`{room}/{inside}`", " ".join(doc.partition("\n\n")[0].split()).replace("|", "\\|")])
-    return grid(["file", "what it holds"], rows)
+    """One line per file of the four rooms."""
+    return grid(["file", "what it holds"], [[f"`{path.relative_to(ROOT)}`", _said(path)] for path in _modules()
+                                            if path.name != "__init__.py"])
+
+
+def _modules() -> list[Path]:
+    """Every module once: the folders inside ``vidrisk`` that are links to rooms are left out."""
+    return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))
+            if not (room == "vidrisk" and path.relative_to(ROOT / room).parts[0] in ROOMS)]
+
+
+def _said(path: Path) -> str:
+    """First paragraph of a module's docstring, in one line."""
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(doc.partition("\n\n")[0].split()).replace("|", "\\|")
 
 
 def with_tables(text: str) -> str:
-    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, int8, pipeline, footprint, files)}
+    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint, folders,
+                                                  files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 
 
 def main() -> int:
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    if "--check" in sys.argv:
-        if with_tables(text) != text:
-            print("README.md: a table differs from benchmarks/results or from the modules; run: make format")
-            return 1
-        return 0
-    readme.write_text(with_tables(text), encoding="utf-8")
-    return 0
+    differs = False
+    for name in DOCUMENTS:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        if with_tables(text) == text:
+            continue
+        if "--check" in sys.argv:
+            print(f"{name}: a table differs from benchmarks/results or from the modules; run: make format")
+            differs = True
+        else:
+            (ROOT / name).write_text(with_tables(text), encoding="utf-8")
+    return int(differs)
 
 
 if __name__ == "__main__":

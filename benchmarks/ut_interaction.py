@@ -20,9 +20,9 @@ import numpy as np
 from machine import described
 
 from vidrisk.data import Table, load_table
-from vidrisk.evaluate import evaluate
-from vidrisk.infer.classifier import open_classifier
-from vidrisk.train.config import config_from_options
+from vidrisk.inference.model import open_classifier
+from vidrisk.jobs.evaluate import evaluate
+from vidrisk.models.config import config_from_options
 from vidrisk.train.train import train_run
 
 SETTINGS = ["frames=16", "lora.last_blocks=0", "augment=[flip]", "views=2", "head.kind=segments", "head.dropout=0.5",

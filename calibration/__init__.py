@@ -9,23 +9,28 @@ came from. Read it in this order:
     profiles    what integer kernels want; ``qdq`` inserts Q/DQ pairs accordingly
     recipe      which of these steps gain
     blocks      pieces of a graph; ``search`` finds those that stay in floating point; ``journal`` keeps what it measured
+    paired      what samples prove; ``points`` compares the choices that a search has tried, and takes one
     single      what stays in float32 beside FP16; ``half`` types the rest; ``half_check`` finds what FP16 cannot do
     temperature  confidence that can be believed
+    conformal   thresholds under which an answer is uncertain
 """
 
 from vidrisk.calibration.histogram import Histogram, range_from_histogram
 from vidrisk.calibration.observers import Statistics, observed_statistics, ranges_from_statistics
+from vidrisk.calibration.points import Budget, Outcome, Point
 from vidrisk.calibration.profiles import PROFILES, Profile
 from vidrisk.calibration.qdq import quantised_from_float
 from vidrisk.calibration.recipe import Observed, Quantiser, Recipe, chosen_recipe
-from vidrisk.calibration.search import Budget, Search, searched_precision
-from vidrisk.calibration.temperature import fitted_temperature
+from vidrisk.calibration.search import Search, search_precision
+from vidrisk.calibration.temperature import fitted_temperature, matched_temperature
 
 __all__ = [
     "PROFILES",
     "Budget",
     "Histogram",
     "Observed",
+    "Outcome",
+    "Point",
     "Profile",
     "Quantiser",
     "Recipe",
@@ -33,9 +38,10 @@ __all__ = [
     "Statistics",
     "chosen_recipe",
     "fitted_temperature",
+    "matched_temperature",
     "observed_statistics",
     "quantised_from_float",
     "range_from_histogram",
     "ranges_from_statistics",
-    "searched_precision",
+    "search_precision",
 ]

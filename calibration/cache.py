@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from vidrisk.calibration.histogram import Histogram
 from vidrisk.calibration.observers import Statistics
+from vidrisk.runtimes.folders import is_private_folder, make_private_folder, open_private, write_private
 from vidrisk.runtimes.runner import Array
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,10 @@ def _add(digest: Any, part: bytes | memoryview) -> None:
 def load_statistics(folder: Path, key: str) -> dict[str, Statistics] | None:
     """What ``save_statistics`` kept under ``key``; None when that is nothing, or a damaged file."""
     path = _path(folder, key)
-    if not path.is_file():
+    if not path.is_file() or not is_private_folder(folder):
         return None
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_private(path) as file, np.load(file, allow_pickle=False) as arrays:
             return _statistics_from_arrays(arrays)
     except Exception as error:  # zipfile and numpy raise a dozen types for damage, without a common base
         log.warning("%s cannot be read, so the calibration data is measured again: %s", path, error)
@@ -58,15 +58,10 @@ def load_statistics(folder: Path, key: str) -> dict[str, Statistics] | None:
 def save_statistics(folder: Path, key: str, statistics: Mapping[str, Statistics]) -> None:
     """Keep statistics under ``key``, and of all that was kept in ``folder`` the newest ``KEPT_FILES``."""
     path = _path(folder, key)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, allow_pickle=False, **_arrays_from_statistics(statistics))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        make_private_folder(folder)
+        with write_private(path) as file:
+            np.savez(file, allow_pickle=False, **_arrays_from_statistics(statistics))
         for kind in ("statistics-*", "*.jsonl"):  # journals of searches lie beside them
             kept = sorted(folder.glob(kind), key=lambda old: old.stat().st_mtime_ns, reverse=True)
             for old in kept[KEPT_FILES:]:

@@ -1,22 +1,41 @@
-"""ONNX graphs as files. Protobuf ends at 2 GiB: the weights of a larger graph lie in ``<file>.data`` beside it."""
+"""ONNX graphs as files. Protobuf ends at 2 GiB: the weights of a larger graph lie in ``<file>.data`` beside it.
+
+In memory, a weight either lies in its tensor, or the tensor refers to a file that holds it (``load_graph`` with a folder): its
+``location`` is an absolute path then, and whoever writes the graph puts a link to that file beside it. A graph of references is
+copied and changed without its weights, and a hundred variants of it cost the disk what they change.
+"""
 
 from __future__ import annotations
 
-import math
+import hashlib
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import external_data_helper, helper
+from onnx import helper
 
-from vidrisk.runtimes.bundle import sha256_of
+from vidrisk.calibration.tensors import (
+    bytes_of,
+    is_external,
+    linked_file,
+    location_of,
+    nested_tensors,
+    refer,
+    shared_file,
+    size_bytes,
+)
+from vidrisk.runtimes.contract.errors import DataError
 
 DATA_SUFFIX = ".data"
 MAX_INLINE_BYTES = 2**31 - 2**26  # of weights; the rest is for nodes, names and shapes
 SMALL_BYTES = 1024  # weights of so few stay in the graph: shapes are inferred from them
+SHARED_BYTES = 2**14  # weights of so many have a file of their own in a folder of shared weights
+ALIGNMENT = 64  # of weights in a file, so that they can be computed with where they lie
+SHARED = "weights"  # folder of shared weights, beside the graph that they come from
 
 
 def data_path(path: Path) -> Path:
@@ -31,57 +50,179 @@ def graph_files(path: Path) -> list[Path]:
 
 def is_large(model: onnx.ModelProto) -> bool:
     """Whether a graph outgrows one file."""
-    return sum(_size_bytes(tensor) for tensor in model.graph.initializer) > MAX_INLINE_BYTES
+    return sum(size_bytes(tensor) for tensor in model.graph.initializer) > MAX_INLINE_BYTES
+
+
+def load_graph(path: Path, weights: Path | None = None) -> onnx.ModelProto:
+    """Read a graph that refers to its large weights.
+
+    Args:
+        path: what lies in ``<file>.data`` stays there.
+        weights: folder for the large weights of a graph of one file; None leaves them in memory.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    refer_to(model, path.parent)
+    if weights is not None:
+        _share(model, weights)
+    return model
+
+
+def refer_to(model: onnx.ModelProto, folder: Path) -> None:
+    """Let a graph whose weights lie in files of a folder name those files by absolute paths. Small weights are read, and those
+    inside of nodes.
+
+    Raises:
+        DataError: a weight is in another folder, or not in its file.
+    """
+    weights = list(model.graph.initializer)
+    for number, tensor in enumerate((*weights, *nested_tensors(model))):
+        if is_external(tensor):
+            location, offset, length = location_of(tensor)
+            file = folder.absolute() / location
+            if Path(location).name != location or file.is_symlink() or not file.is_file():
+                raise DataError(f"a graph takes weights from {location!r}", allowed="files beside it", fix="export it again")
+            if offset < 0 or length < 0 or offset + length > file.stat().st_size:
+                raise DataError(f"{location} is too short for its graph", fix="copy it again, or export it again")
+            refer(tensor, file, offset, length)
+            if length <= SMALL_BYTES or number >= len(weights):
+                _fill(tensor, tensor)
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph; it stays as it is in memory. What was at ``path`` before is gone, weights included."""
-    for old in graph_files(path):
-        old.unlink()
-    if not is_large(model):
-        onnx.save_model(model, str(path))
-        return
-    for tensor in model.graph.initializer:
-        if tensor.HasField("raw_data") and _size_bytes(tensor) > SMALL_BYTES:
-            external_data_helper.set_external_data(tensor, data_path(path).name)
-    onnx.save_model(model, str(path))  # moves the weights out of the graph in memory, too
-    external_data_helper.load_external_data_for_model(model, str(path.parent))
+    """Write a graph with all its weights; it stays as it is in memory. What was at ``path`` before is gone, weights included."""
+    light, data = _without_data(model), data_path(path)
+    staged = data.with_name(f"{data.name}.tmp")  # the graph may refer to the weights that lie there
+    pairs = list(zip(light.graph.initializer, model.graph.initializer, strict=True))
+    large = [(target, tensor) for target, tensor in pairs if _may_lie_beside(tensor)] if is_large(model) else []
+    inline = [pair for pair in pairs if not _may_lie_beside(pair[1])] if large else pairs
+    for target, tensor in inline:
+        _fill(target, tensor)
+    in_place = bool(large) and all(is_external(tensor) and location_of(tensor)[0] == str(data.absolute()) for _, tensor in large)
+    if in_place:
+        for target, tensor in large:
+            refer(target, data.name, *location_of(tensor)[1:])
+    elif large:
+        _write_weights(large, staged, data.name)
+    path.unlink(missing_ok=True)
+    onnx.save_model(light, str(path))
+    if not in_place:
+        data.unlink(missing_ok=True)
+    if staged.exists():
+        staged.rename(data)
+
+
+def _may_lie_beside(tensor: onnx.TensorProto) -> bool:
+    return (tensor.HasField("raw_data") or is_external(tensor)) and size_bytes(tensor) > SMALL_BYTES
+
+
+def _write_weights(weights: Iterable[tuple[onnx.TensorProto, onnx.TensorProto]], path: Path, name: str) -> None:
+    """Write weights one behind the other, and let the first tensor of each pair refer to them as in a file ``name``."""
+    with path.open("wb") as file:
+        for target, tensor in weights:
+            file.write(bytes(-file.tell() % ALIGNMENT))
+            values = bytes_of(tensor)
+            refer(target, name, file.tell(), len(values))
+            file.write(values.data)
+
+
+def save_trial(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph for a look at it: large weights are files beside it, which graphs in the same folder share.
+
+    A weight that the folder lacks is written, or linked where it lies in another one. What was at ``path`` before is gone.
+    """
+    light = _without_data(model)
+    for target, tensor in zip(light.graph.initializer, model.graph.initializer, strict=True):
+        if is_external(tensor):
+            source, offset, length = location_of(tensor)
+            refer(target, linked_file(Path(source), path.parent).name, offset, length)
+        elif tensor.HasField("raw_data") and size_bytes(tensor) > SHARED_BYTES:
+            values = bytes_of(tensor)
+            refer(target, shared_file(values, path.parent).name, 0, len(values))
+        else:
+            target.CopyFrom(tensor)
+    path.unlink(missing_ok=True)
+    onnx.save_model(light, str(path))
 
 
 @contextmanager
 def graph_source(model: onnx.ModelProto) -> Iterator[bytes | str]:
-    """What onnx's checker and ONNX Runtime take a graph as: its bytes, or the path of a file for as long as it takes."""
-    if not is_large(model):
+    """What ONNX Runtime takes a graph as: its bytes, or the path of a file for as long as it takes."""
+    folders = {Path(location_of(tensor)[0]).parent for tensor in model.graph.initializer if is_external(tensor)}
+    if not folders and not is_large(model):
         yield model.SerializeToString(deterministic=True)
         return
-    with tempfile.TemporaryDirectory(prefix="vidrisk-graph-") as folder:
+    beside = min((folder for folder in folders if os.access(folder, os.W_OK)), default=None)  # where a link is possible
+    with tempfile.TemporaryDirectory(prefix="vidrisk-graph-", dir=beside) as folder:
         path = Path(folder) / "graph.onnx"
-        save_graph(model, path)
+        save_trial(model, path)
         yield str(path)
 
 
 def check_graph(model: onnx.ModelProto) -> None:
-    """``onnx.checker`` for graphs of any size."""
-    with graph_source(model) as source:
-        onnx.checker.check_model(source)
+    """``onnx.checker`` for graphs of any size: of a large weight, the type and the shape are looked at."""
+    onnx.checker.check_model(without_weights(model))
 
 
 def fingerprint(model: onnx.ModelProto) -> bytes:
-    """Bytes that are equal exactly when graphs are, weights included."""
-    with graph_source(model) as source:
-        if isinstance(source, bytes):
-            return source
-        return b"".join(bytes.fromhex(sha256_of(file)) for file in graph_files(Path(source)))
+    """Bytes that are equal exactly when graphs are, weights included, wherever they lie."""
+    digest = hashlib.sha256(_without_data(model).SerializeToString(deterministic=True))
+    for tensor in model.graph.initializer:
+        is_raw = is_external(tensor) or tensor.HasField("raw_data")
+        values = bytes_of(tensor).data if is_raw else memoryview(tensor.SerializeToString(deterministic=True))
+        digest.update(values.nbytes.to_bytes(8, "little"))
+        digest.update(values)
+    return digest.digest()
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy, made tensor by tensor: protobuf copies no more than 2 GiB at once."""
+    """A copy, made tensor by tensor: protobuf copies no more than 2 GiB at once. Weights in files are shared."""
     copy = onnx.ModelProto()
     _copy_fields(model, copy, but="graph")
     _copy_fields(model.graph, copy.graph, but="initializer")
     for tensor in model.graph.initializer:
         copy.graph.initializer.add().CopyFrom(tensor)
     return copy
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with its large weights as inputs: all that types and shapes are inferred from."""
+    graph = model.graph
+    light = onnx.GraphProto(name=graph.name, node=graph.node, input=graph.input, output=graph.output, value_info=graph.value_info)
+    for tensor in graph.initializer:
+        if size_bytes(tensor) <= SMALL_BYTES and not is_external(tensor):
+            light.initializer.append(tensor)
+        else:
+            light.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=light)
+
+
+def _share(model: onnx.ModelProto, folder: Path) -> None:
+    """Move the large weights of a graph into files of a folder."""
+    for tensor in model.graph.initializer:
+        if tensor.HasField("raw_data") and size_bytes(tensor) > SHARED_BYTES:
+            values = bytes_of(tensor)
+            refer(tensor, shared_file(values, folder.absolute()), 0, len(values))
+            tensor.ClearField("raw_data")
+
+
+def _without_data(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose weights are names, types and shapes."""
+    light = onnx.ModelProto()
+    _copy_fields(model, light, but="graph")
+    _copy_fields(model.graph, light.graph, but="initializer")
+    for tensor in model.graph.initializer:
+        light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string)
+    return light
+
+
+def _fill(target: onnx.TensorProto, tensor: onnx.TensorProto) -> None:
+    """Give a weight its values, in its tensor."""
+    if is_external(tensor):
+        target.raw_data = bytes_of(tensor).tobytes()
+        target.data_location = onnx.TensorProto.DEFAULT
+        del target.external_data[:]
+    else:
+        target.CopyFrom(tensor)
 
 
 def _copy_fields(source: Any, target: Any, *, but: str) -> None:
@@ -94,19 +235,3 @@ def _copy_fields(source: Any, target: Any, *, but: str) -> None:
             getattr(target, field.name).CopyFrom(value)
         else:
             setattr(target, field.name, value)
-
-
-def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with its large weights as inputs: all that types and shapes are inferred from."""
-    graph = model.graph
-    light = onnx.GraphProto(name=graph.name, node=graph.node, input=graph.input, output=graph.output, value_info=graph.value_info)
-    for tensor in graph.initializer:
-        if _size_bytes(tensor) <= SMALL_BYTES:
-            light.initializer.append(tensor)
-        else:
-            light.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=light)
-
-
-def _size_bytes(tensor: onnx.TensorProto) -> int:
-    return math.prod(map(int, tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize

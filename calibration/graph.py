@@ -12,7 +12,8 @@ import onnx
 from onnx import numpy_helper
 
 from vidrisk.calibration.files import copied
-from vidrisk.runtimes.errors import DataError
+from vidrisk.calibration.tensors import array_of
+from vidrisk.runtimes.contract.errors import DataError
 
 FloatArray = npt.NDArray[np.float32]
 WEIGHTED = ("Conv", "MatMul", "Gemm")
@@ -21,7 +22,7 @@ QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLi
 
 
 class Net:
-    """A private copy of a model, indexed. Edit ``model`` through the methods, and take it when done.
+    """A private copy of a model, indexed; weights in files are shared. Edit ``model`` through the methods, and take it when done.
 
     Attributes:
         model: the copy.
@@ -52,8 +53,8 @@ class Net:
         return next((int(opset.version) for opset in self.model.opset_import if opset.domain in ("", "ai.onnx")), 0)
 
     def array(self, name: str) -> FloatArray:
-        """Values of an initialiser."""
-        values: FloatArray = numpy_helper.to_array(self.weights[name])
+        """Values of an initialiser; not to be written to."""
+        values: FloatArray = array_of(self.weights[name])
         return values
 
     def set_array(self, name: str, values: npt.NDArray[Any]) -> None:

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 from vidrisk.calibration.files import check_graph
 from vidrisk.calibration.graph import Net
 from vidrisk.calibration.single import floats, half_holds, retyped_inputs, single_nodes, types_of
-from vidrisk.runtimes.errors import DataError
+from vidrisk.runtimes.contract.errors import DataError
 
 OLDEST_OPSET = 19  # the first that has FP16 scales
 

@@ -12,7 +12,7 @@ FP16 products in float32.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from vidrisk.calibration.graph import Net
 from vidrisk.calibration.half import rounded_from_float
 from vidrisk.calibration.observers import fetched, watching_session
 from vidrisk.calibration.single import floats, single_nodes, types_of
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.runner import Array
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 LARGEST_HALF = float(np.finfo(np.float16).max)
 HEADROOM = 4.0  # other frames may have values so much larger
 MIN_COSINE = 0.999  # of the features of any frame
-OnProgress = Callable[[str, int, int], None]
 Feeds = Sequence[Mapping[str, Array]]
 
 
@@ -66,7 +66,7 @@ class HalfCheck:
         return frozenset(name for kept in self.kept for name in kept.nodes)
 
 
-def checked_half(model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress = lambda what, done, total: None) -> HalfCheck:
+def checked_half(model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress = ignore_progress) -> HalfCheck:
     """Find what must stay in float32 until features have a cosine of ``MIN_COSINE``, or nothing is left to keep.
 
     Args:
@@ -92,7 +92,7 @@ def _keeping(check: HalfCheck, block: _Block) -> HalfCheck:
 
 
 def kept_by_size(model: onnx.ModelProto, feeds: Feeds,
-                 on_progress: OnProgress = lambda what, done, total: None) -> tuple[Kept, ...]:
+                 on_progress: OnProgress = ignore_progress) -> tuple[Kept, ...]:
     """Nodes that make or read values beyond a quarter of what FP16 holds."""
     net, types = Net(model), types_of(model)
     always = single_nodes(net, types)
@@ -109,7 +109,7 @@ def kept_by_size(model: onnx.ModelProto, feeds: Feeds,
 
 
 def largest_magnitudes(model: onnx.ModelProto, feeds: Feeds,
-                       on_progress: OnProgress = lambda what, done, total: None) -> dict[str, float]:
+                       on_progress: OnProgress = ignore_progress) -> dict[str, float]:
     """The largest magnitude of every float tensor that a node makes. The graph finds them itself, so that none is kept."""
     net, types = Net(model), types_of(model)
     made = [name for node in net.nodes for name in floats(node.output, types)]

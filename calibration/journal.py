@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vidrisk.runtimes.folders import create_private, is_private_folder, make_private_folder, open_private
+
 log = logging.getLogger(__name__)
 
 
@@ -21,11 +23,13 @@ class Journal:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._values: dict[str, Any] = {}
+        text = ""
         try:
-            text = path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
+            if path and path.is_file() and is_private_folder(path.parent):
+                with open_private(path) as file:
+                    text = file.read().decode("utf-8", "replace")
         except OSError as error:
             log.info("%s cannot be read, so all is measured again: %s", path, error)
-            text = ""
         for line in text.splitlines():
             try:
                 step, value = json.loads(line)
@@ -44,9 +48,9 @@ class Journal:
         if self.path is None:
             return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps([step, self._values[step]]))  # newline first: the line before may be torn
+            make_private_folder(self.path.parent)
+            with create_private(self.path, append=True) as file:
+                file.write(("\n" + json.dumps([step, self._values[step]])).encode())  # newline first: the line before may be torn
         except OSError as error:
             log.info("the measurement is not kept: %s", error)  # costs a repetition, no more
             self.path = None

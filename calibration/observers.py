@@ -12,7 +12,7 @@ import onnx
 from vidrisk.calibration.files import graph_source
 from vidrisk.calibration.graph import FloatArray
 from vidrisk.calibration.histogram import Floats, Histogram, Method, range_from_histogram
-from vidrisk.runtimes.errors import DataError, RuntimeFailure
+from vidrisk.runtimes.contract.errors import DataError, RuntimeFailure
 from vidrisk.runtimes.runner import Array
 
 Ranges = dict[str, tuple[float, float]]

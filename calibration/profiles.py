@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-ProfileName = Literal["cpu", "tensorrt"]
+ProfileName = Literal["cpu", "cpu7", "tensorrt"]
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How activations, biases and residual sums are quantised. Weights are symmetric int8 per output channel in both.
+    """How weights, activations, biases and residual sums are quantised. Weights are symmetric int8 per output channel.
 
     Attributes:
         symmetric: activations int8 around zero (zero point 0) instead of uint8 with any zero point.
@@ -21,6 +21,7 @@ class Profile:
         quantise_sums: both inputs of a residual sum in 8 bits; otherwise only the one that a weighted node does not make, so
             that convolution, bias, sum and activation become one kernel.
         quantise_averaged: the input of an average over a convolution's result in 8 bits; otherwise left in floating point.
+        largest_weight: integer of a weight. 63 keeps every sum of two products with uint8 inside 16 bits.
         half_scales: scales are numbers that FP16 holds, so that the rest of the graph may become FP16 and the integers stay.
     """
 
@@ -30,6 +31,7 @@ class Profile:
     quantise_sums: bool
     quantise_averaged: bool
     half_scales: bool
+    largest_weight: int = 127
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.int8]:
@@ -48,11 +50,13 @@ class Profile:
         return np.where(np.isfinite(above), above, scales).astype(scales.dtype)
 
 
+# ONNX Runtime and OpenVINO on x86 and ARM: VNNI and dot-product kernels multiply uint8 by int8.
+# ONNX Runtime leaves a convolution in floating point whose result nobody reads in 8 bits.
+_CPU = Profile("cpu", symmetric=False, integer_bias=True, quantise_sums=True, quantise_averaged=True, half_scales=False)
 PROFILES: dict[ProfileName, Profile] = {
-    # ONNX Runtime and OpenVINO on x86 and ARM: VNNI and dot-product kernels multiply uint8 by int8.
-    # ONNX Runtime leaves a convolution in floating point whose result nobody reads in 8 bits.
-    "cpu": Profile("cpu", symmetric=False, integer_bias=True, quantise_sums=True, quantise_averaged=True,
-                   half_scales=False),
+    "cpu": _CPU,
+    # x86 without VNNI: the kernels that saturate are the fast ones, and weights of 7 bits never make them.
+    "cpu7": replace(_CPU, name="cpu7", largest_weight=63),
     # TensorRT takes explicit Q/DQ with zero point 0 only, and biases in floating point ("Working with Quantized Types"). What a
     # DequantizeLinear makes has the type of its scale.
     "tensorrt": Profile("tensorrt", symmetric=True, integer_bias=False, quantise_sums=False, quantise_averaged=False,

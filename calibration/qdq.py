@@ -23,7 +23,7 @@ from vidrisk.calibration.graph import FloatArray, Net, checked_float
 from vidrisk.calibration.observers import Ranges
 from vidrisk.calibration.profiles import Profile
 from vidrisk.calibration.weights import SMALLEST_SCALE, integers_from_weight, plain_weight_scales
-from vidrisk.runtimes.errors import DataError
+from vidrisk.runtimes.contract.errors import DataError
 
 BIAS_MAX = 2**30  # half of what the accumulator holds, so that the products fit in beside it
 
@@ -36,7 +36,7 @@ def quantised_from_float(model: onnx.ModelProto, ranges: Ranges, profile: Profil
         model: the float graph, left untouched.
         ranges: smallest and largest value per activation.
         keep_float: names of nodes to leave in floating point.
-        weight_scales: scale per output channel by weight name; absent ones take the channel's largest value / 127.
+        weight_scales: scale per output channel by weight name; absent ones take the channel's largest value.
 
     Raises:
         DataError: the graph is quantised already, or an activation has no range.
@@ -164,7 +164,8 @@ def _average_over(net: Net, node: onnx.NodeProto) -> onnx.NodeProto | None:
 def _quantise_weight(net: Net, node: onnx.NodeProto, pairs: _Pairs, scale: FloatArray | None, profile: Profile) -> None:
     name, axis = node.input[1], net.output_axis(node)
     weight = net.array(name)
-    scale = np.asarray(profile.held_scales(plain_weight_scales(weight, axis) if scale is None else scale), np.float32)
+    plain = plain_weight_scales(weight, axis, profile.largest_weight) if scale is None else scale
+    scale = np.asarray(profile.held_scales(plain), np.float32)
     input_scale = pairs.scale_of[node.input[0]]
     has_bias = len(node.input) > 2 and node.input[2] in net.weights and list(net.weights[node.input[2]].dims) == [len(scale)]
     if has_bias and profile.integer_bias:
@@ -174,4 +175,5 @@ def _quantise_weight(net: Net, node: onnx.NodeProto, pairs: _Pairs, scale: Float
         unit = (scale * np.float32(input_scale)).astype(np.float32)
         integers = np.rint(bias.astype(np.float64) / unit).astype(np.int32)
         node.input[2] = pairs.constant(f"{node.name}_bias", integers, unit, 0)
-    node.input[1] = pairs.constant(f"{node.name}_weight", integers_from_weight(weight, scale, axis).astype(np.int8), scale, axis)
+    rounded = integers_from_weight(weight, scale, axis, profile.largest_weight).astype(np.int8)
+    node.input[1] = pairs.constant(f"{node.name}_weight", rounded, scale, axis)

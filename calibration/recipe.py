@@ -79,7 +79,7 @@ class Quantiser:
         ranges, scales = self._ranges_and_scales(observed, recipe)
         model = observed.model
         if recipe.corrected:
-            model = bias_corrected(model, observed.statistics, scales, keep_float)
+            model = bias_corrected(model, observed.statistics, scales, keep_float, self.profile.largest_weight)
         return quantised_from_float(model, ranges, self.profile, keep_float=keep_float, weight_scales=scales)
 
     def _ranges_and_scales(self, observed: Observed, recipe: Recipe) -> tuple[Ranges, Scales]:
@@ -95,7 +95,8 @@ def weight_scales(model: onnx.ModelProto, profile: Profile, *, mse: bool) -> Sca
     """Scales per output channel by weight name, as the profile's engines hold them."""
     net = Net(model)
     choose = mse_weight_scales if mse else plain_weight_scales
-    chosen = {node.input[1]: choose(net.array(node.input[1]), net.output_axis(node)) for node in net.nodes if net.is_weighted(node)}
+    chosen = {node.input[1]: choose(net.array(node.input[1]), net.output_axis(node), profile.largest_weight)
+              for node in net.nodes if net.is_weighted(node)}
     return {name: np.asarray(profile.held_scales(scales), np.float32) for name, scales in chosen.items()}
 
 

@@ -8,13 +8,14 @@
          │
     blocks back into 8 bits, the dearest first, as long as the point stays inside
          │
-    the few cheapest points timed side by side, the fastest taken
+    the few most promising points timed in turns with floating point, and one of them chosen (``points.choose_point``)
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,29 +26,18 @@ import onnx
 
 from vidrisk.calibration.blocks import Blocks
 from vidrisk.calibration.journal import Journal
+from vidrisk.calibration.points import Budget, Outcome, Point, choose_point
+from vidrisk.runtimes.contract.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
-OnProgress = Callable[[str, int, int], None]
 Quantise = Callable[[Collection[str]], onnx.ModelProto]
-MAX_TIMED = 3  # of the points found
+MAX_TIMED = 4  # of the points found
 MAX_RETURNS = 8  # blocks that are tried in 8 bits again
 MEASURING = 0.6  # of the time, at the most, for measuring blocks; the rest is for trying points
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a quantised model may cost.
-
-    Attributes:
-        max_drop: points of accuracy.
-        min_agreement: share of predictions that must equal the floating-point ones, 0–1.
-        seconds: after that long no further measurement is begun.
-    """
-
-    max_drop: float
-    min_agreement: float
-    seconds: float
+BLOCK_ROUNDS = 5  # of timing a block, among dozens
+POINT_ROUNDS = 15  # of timing the points
+NOT_FINITE = 1e12  # noise of a block that gives no number
 
 
 class Judge(Protocol):
@@ -56,11 +46,11 @@ class Judge(Protocol):
     def probe(self, model: onnx.ModelProto) -> tuple[float, float]:
         """Mean squared error of the features, and mean total variation of the probabilities (0–1), on a few samples."""
 
-    def verdict(self, model: onnx.ModelProto) -> tuple[float, float]:
-        """Agreement with floating point (0–1) and drop of accuracy in points, on all samples."""
+    def outcome(self, model: onnx.ModelProto) -> Outcome:
+        """Compare with floating point on all samples that choose."""
 
-    def ms_per_frame(self, models: Sequence[onnx.ModelProto]) -> list[float]:
-        """Median time per frame, all models timed in turns."""
+    def seconds(self, models: Sequence[onnx.ModelProto | None], rounds: int) -> list[list[float]]:
+        """Time a frame, all models in turns: per model a value per turn. None stands for floating point where it is fastest."""
 
 
 @dataclass(frozen=True)
@@ -82,46 +72,33 @@ class BlockRow:
 
 
 @dataclass(frozen=True)
-class Point:
-    """One choice of blocks in floating point, and how it was judged.
-
-    Attributes:
-        admissible: its drop is within the budget.
-        inside: its agreement, too.
-    """
-
-    float_blocks: tuple[str, ...]
-    agreement: float
-    drop_points: float
-    admissible: bool
-    inside: bool
-
-
-@dataclass(frozen=True)
 class Search:
     """Attributes:
-        best: the fastest point found inside the budget; where there is none, the fastest admissible one; where there is none
-            either, the one that agrees best. At least one of its blocks is in 8 bits.
+        best: as ``choose_point`` chooses. At least one of its blocks is in 8 bits.
+        reason: why it was chosen.
         rows: empty when 8 bits everywhere were good enough.
     """
 
     best: Point
+    reason: str
     rows: tuple[BlockRow, ...]
     points: tuple[Point, ...]
 
 
-def searched_precision(quantise: Quantise, blocks: Blocks, judge: Judge, budget: Budget, journal: Journal,
-                       on_progress: OnProgress) -> Search:
-    """Find the fastest point inside the budget. More blocks in floating point are taken to agree better.
+def search_precision(quantise: Quantise, blocks: Blocks, judge: Judge, budget: Budget, journal: Journal,
+                     on_progress: OnProgress, refused: Collection[tuple[str, ...]] = ()) -> Search:
+    """Find the fastest point within the budget. More blocks in floating point are taken to agree better.
 
     Args:
         quantise: names of nodes to keep in floating point → quantised graph.
         journal: measurements that are not repeated.
+        refused: blocks in floating point of points that others than this judge have refused.
     """
     begin = time.monotonic()
-    points = _Points(quantise, blocks, judge, budget, journal, begin + budget.seconds, on_progress)
+    points = _Points(quantise, blocks, judge, budget, journal, begin + budget.seconds, on_progress, refused)
     if points.at(()).inside or not blocks:
-        return Search(points.at(()), (), points.judged())
+        best, reason = choose_point([points.at(())])
+        return Search(best, reason, (), points.judged())
     rows = _measured_blocks(quantise, blocks, judge, journal, begin + MEASURING * budget.seconds, on_progress)
     order = [row.block for row in sorted(rows, key=lambda row: -row.noise_share / row.float_ms)]
     too_few, enough = 0, len(order)
@@ -135,16 +112,18 @@ def searched_precision(quantise: Quantise, blocks: Blocks, judge: Judge, budget:
             fewer = [other for other in chosen if other != block]
             if points.is_inside(fewer):
                 chosen = fewer
-    best = points.best(cost)
+    judged = points.time_promising(cost)
+    best, reason = choose_point(judged)
     rows = [replace(row, precision="float" if row.block in best.float_blocks else "int8") for row in rows]
-    return Search(best, tuple(rows), points.judged())
+    return Search(best, reason, tuple(rows), tuple(judged))
 
 
 class _Points:
     """Points that were judged, each once."""
 
     def __init__(self, quantise: Quantise, blocks: Blocks, judge: Judge, budget: Budget, journal: Journal, end: float,
-                 on_progress: OnProgress) -> None:
+                 on_progress: OnProgress, refused: Collection[tuple[str, ...]]) -> None:
+        self.refused = refused
         self.quantise, self.blocks, self.judge, self.budget, self.journal = quantise, blocks, judge, budget, journal
         self.end, self.on_progress = end, on_progress
         self.known: dict[tuple[str, ...], Point] = {}
@@ -161,36 +140,48 @@ class _Points:
         kept = self._in_order(float_blocks)
         if kept not in self.known:
             self.on_progress("trying mixed precision", len(self.known), max(self.expected, len(self.known) + 1))
-            agreement, drop = self.journal.value(f"point {kept}", lambda: self.judge.verdict(self._graph(kept)))
-            admissible = drop <= self.budget.max_drop + 1e-9
-            self.known[kept] = Point(kept, agreement, drop, admissible, admissible and agreement >= self.budget.min_agreement)
-            log.info("%d of %d blocks in float: agreement %.2f %%, drop %.2f points", len(kept), len(self.blocks), 100 * agreement,
-                     drop)
+            step = f"outcome {kept}"
+            outcome = Outcome.from_json(self.journal.value(step, lambda: self.judge.outcome(self._graph(kept)).to_json()))
+            admissible, inside = (False, False) if kept in self.refused else outcome.standing(self.budget)
+            self.known[kept] = Point(kept, outcome, admissible, inside)
+            log.info("%d of %d blocks in float: agreement %.2f %%, drop %.2f points", len(kept), len(self.blocks),
+                     100 * outcome.agreement, outcome.drop_points)
         return self.known[kept]
 
     def is_inside(self, float_blocks: Collection[str]) -> bool:
         """What there was no time to judge does not count as inside."""
         return (self._in_order(float_blocks) in self.known or self.has_time()) and self.at(float_blocks).inside
 
-    def best(self, cost: Mapping[str, float]) -> Point:
-        """As ``Search.best`` says. The few that promise most speed are timed side by side."""
-        every = self.judged()
-        good = [point for point in every if point.inside] or [point for point in every if point.admissible]
-        if not good:
-            return max(every, key=lambda point: point.agreement)
-        promising = sorted(good, key=lambda point: sum(cost[block] for block in point.float_blocks))[:MAX_TIMED]
-        if len(promising) == 1 or not self.has_time():
-            return promising[0]
-        step = f"time {[point.float_blocks for point in promising]}"
-        times: list[float] = self.journal.value(
-            step, lambda: self.judge.ms_per_frame([self._graph(point.float_blocks) for point in promising]))
-        return promising[times.index(min(times))]
+    def time_promising(self, cost: Mapping[str, float]) -> list[Point]:
+        """Return all judged points, those that promise most speed first, and time the few that may be chosen."""
+        every = sorted(self.judged(), key=lambda point: math.fsum(cost[block] for block in point.float_blocks))
+        promising = _promising(every)
+        if not promising or not self.has_time():
+            return every
+        step = f"race {[point.float_blocks for point in promising]}"
+        of_float, *seconds = self.journal.value(
+            step, lambda: self.judge.seconds([None, *(self._graph(point.float_blocks) for point in promising)], POINT_ROUNDS))
+        measured = {point.float_blocks: replace(point, seconds=tuple(each), float_seconds=tuple(of_float))
+                    for point, each in zip(promising, seconds, strict=True)}
+        return [measured.get(point.float_blocks, point) for point in every]
 
     def _in_order(self, float_blocks: Collection[str]) -> tuple[str, ...]:
         return tuple(block for block in self.blocks if block in float_blocks)
 
     def _graph(self, float_blocks: tuple[str, ...]) -> onnx.ModelProto:
         return self.quantise([node for block in float_blocks for node in self.blocks[block]])
+
+
+def _finite(noise: float, shift: float) -> tuple[float, float]:
+    """Count a block whose answers are not finite as the worst there can be."""
+    return (noise, shift) if math.isfinite(noise) and math.isfinite(shift) else (NOT_FINITE, 1.0)
+
+
+def _promising(points: Sequence[Point]) -> list[Point]:
+    """Of points in the order of their speed: the fastest admissible ones, half of them inside where there are so many."""
+    inside = [point for point in points if point.inside][: MAX_TIMED // 2]
+    others = [point for point in points if point.admissible and point not in inside][: MAX_TIMED - len(inside)]
+    return [point for point in points if point in inside or point in others]
 
 
 def _measured_blocks(quantise: Quantise, blocks: Blocks, judge: Judge, journal: Journal, end: float,
@@ -200,9 +191,9 @@ def _measured_blocks(quantise: Quantise, blocks: Blocks, judge: Judge, journal: 
     whole = quantise([])
 
     def measured(block: str) -> list[float]:
-        noise, shift = judge.probe(quantise([node for node in every if node not in blocks[block]]))
-        quick, slow = judge.ms_per_frame([whole, quantise(blocks[block])])
-        return [noise, shift, slow - quick]
+        noise, shift = _finite(*judge.probe(quantise([node for node in every if node not in blocks[block]])))
+        quick, slow = judge.seconds([whole, quantise(blocks[block])], BLOCK_ROUNDS)
+        return [noise, shift, 1e3 * statistics.median(later - sooner for sooner, later in zip(quick, slow, strict=True))]
 
     found: dict[str, list[float]] = {}
     for done, block in enumerate(blocks):

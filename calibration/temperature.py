@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.runtimes.probabilities import probabilities_from_logits
+from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 MIN_SAMPLES = 10
@@ -24,21 +24,50 @@ def fitted_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.in
     the likelihood only grows as the temperature falls to 0).
 
     Args:
-        logits: ``float32 (N, C)``, finite.
+        logits: ``float32 (N, C)``. Rows that are not finite say nothing and are left out.
         truth: label indices ``int64 (N,)``.
 
     Returns:
         A temperature from 0.05 to 20.
     """
+    finite = np.isfinite(logits).all(axis=1)
+    logits, truth = logits[finite], truth[finite]
     if len(truth) < MIN_SAMPLES or len(np.unique(truth)) < 2 or (logits.argmax(axis=1) == truth).all():
         return 1.0
-    of_truth = float(np.take_along_axis(logits, truth[:, None], axis=1).mean(dtype=np.float64))
+    return _solve(logits, float(np.take_along_axis(logits, truth[:, None], axis=1).mean(dtype=np.float64)))
 
-    # The likelihood is log-concave in 1/T. Its slope there is what the true logits exceed the expected ones by, and that only
-    # rises with T: so its one zero can be found by halving.
+
+def matched_temperature(logits: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]) -> float:
+    """Find the temperature at which logits give probabilities nearest to known ones: the minimum of the mean KL divergence.
+
+    Logits that are a multiple of those behind the known probabilities give these back whole, within the limits. No labels are
+    needed, so a handful of samples is enough, and equal logits get an equal temperature.
+
+    Args:
+        logits: ``float32 (N, C)``.
+        probabilities: ``float32 (N, C)``. Rows that are not finite in either, or whose most probable label is another one, say
+            nothing of a scale and are left out.
+
+    Returns:
+        A temperature from 0.05 to 20; 1 where no row says anything.
+    """
+    finite = np.isfinite(logits).all(axis=1) & np.isfinite(probabilities).all(axis=1)
+    rows = finite & (logits.argmax(axis=1) == probabilities.argmax(axis=1)) & (np.ptp(logits, axis=1) > 0)
+    if not rows.any():
+        return 1.0
+    logits = logits[rows]
+    return _solve(logits, float((probabilities[rows] * logits).sum(axis=1).mean(dtype=np.float64)))
+
+
+def _solve(logits: npt.NDArray[np.float32], wanted: float) -> float:
+    """Find the temperature at which the mean expected logit is ``wanted``.
+
+    The likelihood is log-concave in 1/T. Its slope there is what the wanted logits exceed the expected ones by, and that only rises
+    with T: so its one zero can be found by halving.
+    """
     low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         expected = float((probabilities_from_logits(logits, math.exp(middle)) * logits).sum(axis=1).mean(dtype=np.float64))
-        low, high = (middle, high) if expected > of_truth else (low, middle)
+        low, high = (middle, high) if expected > wanted else (low, middle)
     return math.exp((low + high) / 2)

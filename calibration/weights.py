@@ -1,4 +1,4 @@
-"""Weights in 8 bits: scales per output channel, and the mean error that rounding leaves for the bias to take."""
+"""Weights in 8 bits or 7: scales per output channel, and the mean error that rounding leaves for the bias to take."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ import onnx
 from vidrisk.calibration.graph import FloatArray, Net, along, attribute, largest_along
 from vidrisk.calibration.observers import Statistics
 
-LARGEST = 127
+LARGEST = 127  # of eight bits; see ``Profile.largest_weight``
 SMALLEST_SCALE = 1e-18  # engines flush smaller float32 products of two scales to zero
 RATIOS = np.linspace(0.5, 1.0, 51, dtype=np.float32)
 
 
-def plain_weight_scales(weight: FloatArray, axis: int) -> FloatArray:
-    """Largest absolute value per output channel / 127; a dead channel, whose weights decayed to next to nothing, takes 1.
+def plain_weight_scales(weight: FloatArray, axis: int, largest: int = LARGEST) -> FloatArray:
+    """Largest absolute value per output channel / ``largest``; a dead channel, whose weights decayed to next to nothing, takes 1.
 
     Args:
         axis: the one that runs over output channels.
+        largest: the integer that stands for a channel's largest weight.
     """
-    scale = largest_along(weight, axis) / np.float32(LARGEST)
+    scale = largest_along(weight, axis) / np.float32(largest)
     return np.where(scale >= SMALLEST_SCALE, scale, 1).astype(np.float32)
 
 
-def mse_weight_scales(weight: FloatArray, axis: int) -> FloatArray:
+def mse_weight_scales(weight: FloatArray, axis: int, largest: int = LARGEST) -> FloatArray:
     """The scale per output channel, out of ``RATIOS`` of the plain one, that leaves the least squared error.
 
     Clipping a channel's few largest weights can cost less than rounding all others coarsely (Banner et al. 2019).
     """
-    plain = plain_weight_scales(weight, axis)
+    plain = plain_weight_scales(weight, axis, largest)
     rows = np.moveaxis(weight, axis, 0).reshape(len(plain), -1) / plain[:, None]  # squares of small weights would underflow
-    errors = np.stack([np.square(rounded(rows, np.full_like(plain, ratio), 0) - rows).sum(axis=1) for ratio in RATIOS])
+    errors = np.stack([np.square(rounded(rows, np.full_like(plain, ratio), 0, largest) - rows).sum(axis=1) for ratio in RATIOS])
     best: FloatArray = (plain * RATIOS[errors.argmin(axis=0)]).astype(np.float32)
     return best
 
 
-def rounded(weight: FloatArray, scale: FloatArray, axis: int) -> FloatArray:
+def rounded(weight: FloatArray, scale: FloatArray, axis: int, largest: int = LARGEST) -> FloatArray:
     """The weight that an engine computes with: on the grid of its scales."""
-    values: FloatArray = (integers_from_weight(weight, scale, axis) * along(scale, axis, weight.ndim)).astype(np.float32)
+    values: FloatArray = (integers_from_weight(weight, scale, axis, largest) * along(scale, axis, weight.ndim)).astype(np.float32)
     return values
 
 
-def integers_from_weight(weight: FloatArray, scale: FloatArray, axis: int) -> FloatArray:
-    values: FloatArray = np.clip(np.rint(weight / along(scale, axis, weight.ndim)), -LARGEST, LARGEST)
+def integers_from_weight(weight: FloatArray, scale: FloatArray, axis: int, largest: int = LARGEST) -> FloatArray:
+    values: FloatArray = np.clip(np.rint(weight / along(scale, axis, weight.ndim)), -largest, largest)
     return values
 
 
 def bias_corrected(model: onnx.ModelProto, statistics: Mapping[str, Statistics],
-                   scales: Mapping[str, FloatArray], keep_float: Collection[str] = ()) -> onnx.ModelProto:
+                   scales: Mapping[str, FloatArray], keep_float: Collection[str] = (), largest: int = LARGEST) -> onnx.ModelProto:
     """The float graph whose biases make up for what rounding the weights adds on average (Nagel et al. 2019, §4.2).
 
     Rounding W to Ŵ shifts the mean output by (Ŵ − W)·E[x]; the bias takes the opposite shift. The graph with its weights
@@ -59,6 +60,7 @@ def bias_corrected(model: onnx.ModelProto, statistics: Mapping[str, Statistics],
         statistics: of the activations, by tensor name.
         scales: per output channel, by weight name.
         keep_float: names of nodes whose weights are not rounded.
+        largest: integer of a weight.
     """
     net = Net(model)
     for node in net.nodes:
@@ -66,7 +68,7 @@ def bias_corrected(model: onnx.ModelProto, statistics: Mapping[str, Statistics],
         if node.name in keep_float or not net.is_weighted(node) or slot is None or not _is_observed(net, node, statistics):
             continue
         weight, axis = net.array(node.input[1]), net.output_axis(node)
-        error = rounded(weight, scales[node.input[1]], axis) - weight
+        error = rounded(weight, scales[node.input[1]], axis, largest) - weight
         mean = statistics[node.input[0]].channel_mean.astype(np.float32)
         holder, position = slot
         shift = _mean_output(net, node, error, mean)

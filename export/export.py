@@ -2,6 +2,9 @@
 
     trained ─► merged ─► ONNX fp32 ─► (migrated) ─► INT8 or mixed     every arrow is a hop of the gate, on every runtime here
                                └────► FP16 ◄────────────┘             for GPUs, with what INT8 leaves in FP16, too
+
+A model is a list of stages. Those that do nearly all the work are quantised, one after the other, each on what the float stages in
+front of it make of the calibration samples, and each judged with those in front of it quantised already.
 """
 
 from __future__ import annotations
@@ -9,53 +12,56 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import onnx
-import torch
 from torch import nn
 
-from vidrisk.calibration.files import save_graph
-from vidrisk.calibration.search import Budget
-from vidrisk.calibration.temperature import fitted_temperature
-from vidrisk.export.formats import openvino_files, program_files
-from vidrisk.export.gate import recorded_hop
-from vidrisk.export.graphs import export_onnx
-from vidrisk.export.half import CHECK_FRAMES, checked_halves, judge_for_gpu, variant_in_half
-from vidrisk.export.judge import Files, SearchJudge, StageJudge, graphs_from_contract
-from vidrisk.export.keeper import QUANTISED, Gatekeeper
-from vidrisk.export.merge import has_adapter, merged_from_trained
-from vidrisk.export.outputs import Outputs, Validation
+from vidrisk.calibration.files import SHARED, graph_files, load_graph, save_graph
+from vidrisk.calibration.points import Budget
+from vidrisk.export.convert.formats import openvino_files, program_files
+from vidrisk.export.convert.graphs import export_onnx
+from vidrisk.export.convert.macs import macs_from_onnx
+from vidrisk.export.convert.merge import has_adapter, merged_from_trained
+from vidrisk.export.gate.coverage import fit_coverage
+from vidrisk.export.gate.golden import golden_files
+from vidrisk.export.gate.hops import FloatType, recorded_hop
+from vidrisk.export.gate.judge import Files, SearchJudge, StageJudge, weighty_stages
+from vidrisk.export.gate.keeper import Gatekeeper
+from vidrisk.export.gate.outputs import Outputs, Validation
+from vidrisk.export.gate.report import GateReport, Selection, Verdict
+from vidrisk.export.gate.selection import agreement_aim, estimate_optimism
 from vidrisk.export.pack import bundle_from_variants, waived_of
-from vidrisk.export.qat import QatOptions, finished_by_qat
-from vidrisk.export.quantise import CalibrationFrames, Quantised, coverage_refusal, layer_ranges, quantised_encoder
-from vidrisk.export.registry import exporter_config
-from vidrisk.export.report import GateReport, Verdict
-from vidrisk.export.trained import ExportOptions, Trained
-from vidrisk.runtimes.bundle import Bundle, VariantName, check_vacant
-from vidrisk.runtimes.errors import DataError, GateRefused, MissingExtra
+from vidrisk.export.plans import FOR_TENSORRT, Plan, is_quantized, plans_of
+from vidrisk.export.quantize.feeds import CalibrationFrames, StageFeeds, ValidationFrames
+from vidrisk.export.quantize.half import CHECK_FRAMES, check_stages_in_half, judge_for_gpu, variant_in_half
+from vidrisk.export.quantize.int8 import Quantised, coverage_refusal, layer_ranges, quantize_stage
+from vidrisk.export.quantize.qat import QatOptions, finished_by_qat
+from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
+from vidrisk.runtimes.chain import frames_of
+from vidrisk.runtimes.contract.bundle import Bundle, Precision, VariantName, check_vacant
+from vidrisk.runtimes.contract.errors import DataError, GateRefused, MissingExtra, SettingsError
+from vidrisk.runtimes.contract.manifest import Engines
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.folders import cache_folder
 from vidrisk.runtimes.registry import file_runtimes
 
 log = logging.getLogger(__name__)
 
-OnProgress = Callable[[str, int, int], None]
-AGREEMENT_AIM = 0.985  # of quantised predictions with floating-point ones; the search goes for it, the gate judges the drop
+MOST_REFUSALS = 2  # of points by the samples that judge, before the export is refused: each further try is one more chance for luck
 
 
 def export_bundle(trained: Trained, out: Path, validation: Validation, calibration: CalibrationFrames | None,
                   options: ExportOptions,
-                  on_progress: OnProgress = lambda what, done, total: None) -> tuple[Bundle, GateReport]:
+                  on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
     """Export a trained model and write its bundle.
 
     Args:
         out: folder to make; it must not exist.
         validation: labelled samples for the gate.
-        calibration: frames for the INT8 ranges, disjoint from the validation samples; None without ``int8``. FP16 is checked on
-            them, too, and without them on frames of the validation samples: it learns nothing from their labels.
+        calibration: samples for the INT8 ranges, disjoint from the validation samples; None without ``int8``. FP16 is checked on
+            them, too, and without them on validation samples: it learns nothing from their labels.
 
     Returns:
         The verified bundle and what the gate measured.
@@ -89,123 +95,233 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
 
 
 class _Export:
-    """The way of one model through the gate."""
+    """The way of one model through the gate.
+
+    Attributes:
+        precision: by variant and stage.
+        engines: kind of engine that a quantised variant is made for.
+    """
 
     def __init__(self, trained: Trained, validation: Validation, calibration: CalibrationFrames | None, options: ExportOptions,
                  work: Path, on_progress: OnProgress) -> None:
         self.trained, self.validation, self.calibration, self.options = trained, validation, calibration, options
         self.work, self.on_progress = work, on_progress
         self.contract = trained.contract
-        self.judge = StageJudge(self.contract, graphs_from_contract(self.contract, trained.width), validation)
+        self.judge = StageJudge(self.contract, trained.specs, validation, trained.constants)
         self.gate = Gatekeeper(self.judge, options, on_progress)
+        self.gate.report.source = options.source
+        self.precision: dict[VariantName, dict[str, Precision]] = {}
+        self.engines: dict[VariantName, Engines] = {}
+        unknown = (options.quantize or frozenset()) - {stage.name for stage in trained.specs}
+        if unknown:
+            raise SettingsError(f"stage {min(unknown)!r} is to be quantised",
+                                allowed=", ".join(stage.name for stage in trained.specs))
 
     def run(self, out: Path) -> Bundle:
         merged, exact = self._merged()
-        fp32 = self._onnx(merged, self.trained.head, "fp32")
+        fp32 = self._onnx(merged, "fp32")
         floats = self._floats("merged → onnx fp32", exact, fp32)
+        self._weigh(fp32)
         files: dict[VariantName, Files] = {"fp32": fp32}
         outputs: dict[VariantName, Outputs] = {"fp32": next(iter(floats.values()))}
         if self.options.int8 and self.calibration is not None:
             self._covers(self.calibration)
-        halves = checked_halves(self.gate, fp32["encoder"], self._checked_frames()) if self.options.needs_half else None
-        if self.options.fp16 and halves is not None:
+        halves = check_stages_in_half(self.gate, self._feeds(fp32, self._in_half)) if self.options.needs_half else {}
+        if self.options.makes_fp16:
             files["fp16"], outputs["fp16"] = variant_in_half(self.gate, "onnx fp32 → fp16", "fp16", fp32, floats, halves)
+            self.precision["fp16"] = {**self.precision["fp32"], **dict.fromkeys(halves, "fp16")}
         if self.options.int8 and self.calibration is not None:
             source, computed = fp32, floats
             if self.options.qat_steps:
-                source, computed = self._finished(merged, fp32, self.calibration)
-            name, files[name], outputs[name] = self._quantised(source, computed, floats, self.calibration)
-            if halves is not None:
-                hop = f"onnx fp32 → {name}, rest in fp16"
-                files[name], outputs[name] = variant_in_half(self.gate, hop, name, files[name], floats, halves)
+                source, computed = self._finished(merged, fp32)
+            for plan in plans_of(self.options.target):
+                judged = {runtime: floats[runtime] for runtime in self.gate.runtimes_for(plan.engines)}
+                name, files[name], outputs[name] = self._quantized(plan, source, computed, judged)
+                self.engines[name] = plan.engines
+                if plan.has_half:
+                    hop = f"onnx fp32 → {name}, rest in fp16"
+                    files[name], outputs[name] = variant_in_half(self.gate, hop, name, files[name], judged, halves)
+                    self.precision[name] |= {stage: "fp16" for stage in halves if self.precision[name][stage] == "fp32"}
         if self.options.target != "cpu":
-            judge_for_gpu(self.gate, files, floats)
-        self.gate.race(files)
-        self.gate.report.temperature = {
-            name: {target: fitted_temperature(logits, self.validation.truth[target]) for target, logits in found.logits.items()}
-            for name, found in outputs.items()}
-        shipped = self._shipped(files)
+            judge_for_gpu(self.gate, {name: made for name, made in files.items() if self.engines.get(name) != "processor"}, floats)
+        slow = self.gate.race(files)
+        report = self.gate.report
+        report.temperature = {name: report.temperature[name] for name in files}  # not of what was set aside
+        report.coverage = fit_coverage(outputs, report.temperature, self.validation, self.contract, self.options.coverage)
+        report.precision = {name: dict(self.precision[name]) for name in files}
+        shipped = self._shipped(files, slow)
         beside: list[Path] = []
         if "openvino" in self.options.also:
-            beside += openvino_files(self.gate, shipped)
+            beside += openvino_files(self.gate, {name: made for name, made in shipped.items() if not name.endswith(FOR_TENSORRT)})
         if "torch" in self.options.also:
-            modules = {"encoder": merged, "head": self.trained.head}
-            beside += program_files(self.gate, modules, self._examples(), exact, self.work)
+            beside += program_files(self.gate, merged, exact, self.work)
+        if self.options.golden:
+            beside += golden_files(self.gate, shipped, outputs["fp32"].logits, self.work)
         return self._packed(out, shipped, beside)
 
-    def _merged(self) -> tuple[nn.Module, Outputs]:
-        """The encoder in plain layers, and its outputs, once the gate has admitted both hops."""
+    def _merged(self) -> tuple[tuple[TrainedStage, ...], Outputs]:
+        """The stages in plain layers, and their outputs, once the gate has admitted both hops."""
         self.on_progress("merging the adapter", 0, 1)
         trained = self.trained
-        before = self.judge.torch(trained.encoder, trained.head)
+        before = self.judge.sources(trained.sources)
+        self.gate.calibrate(before)
         if trained.recorded:
             same = trained.recorded_on == len(self.validation.names)
             self.gate.admit([recorded_hop(before, self.validation, self.contract, trained.recorded, same_samples=same)])
-        merged = merged_from_trained(trained.encoder)
-        outputs = self.judge.torch(merged, trained.head)
-        name = "adapter → merged" if has_adapter(trained.encoder) else "frozen → folded"
-        self.gate.admit([self.gate.exact(name, "merged", "torch", before, outputs)])
+        merged = tuple(each if isinstance(each.source, Path) else replace(each, source=merged_from_trained(each.source))
+                       for each in trained.stages)
+        modules = [each.source for each in trained.stages if isinstance(each.source, nn.Module)]
+        if not modules:
+            return merged, before
+        outputs = self.judge.sources({each.stage.name: each.source for each in merged})
+        name = "adapter → merged" if any(map(has_adapter, modules)) else "frozen → folded"
+        self.gate.admit([self.gate.exact(name, "merged", "torch", before, outputs, self._held_in)])
         return merged, outputs
 
-    def _finished(self, merged: nn.Module, fp32: Files, calibration: CalibrationFrames) -> tuple[Files, dict[str, Outputs]]:
+    @property
+    def _held_in(self) -> FloatType:
+        """The type that the weights of modules are held in: tolerances follow it."""
+        modules = [each.source for each in self.trained.stages if isinstance(each.source, nn.Module)]
+        is_half = any(parameter.is_floating_point() and parameter.element_size() == 2
+                      for module in modules for parameter in module.parameters())
+        return "fp16" if is_half else "fp32"
+
+    def _finished(self, merged: Sequence[TrainedStage], fp32: Files) -> tuple[Files, dict[str, Outputs]]:
         """The model after a quantisation-aware finish, in floating point, and what it computes by runtime: better than before once
-        it is rounded, and only then."""
+        it is rounded, and only then.
+
+        Raises:
+            SettingsError: another model than an encoder of frames and what follows it.
+        """
+        sources = [each.source for each in merged]
+        if len(merged) != 2 or merged[0].stage.per != "frame" or self._quantized_stages != (merged[0].stage.name,) or not all(
+                isinstance(source, nn.Module) for source in sources):
+            raise SettingsError("a quantisation-aware finish of this model", fix="do without qat_steps",
+                                allowed="two torch modules, of which the first runs per frame and is the one to quantise")
         if self.trained.clips is None:
             raise DataError("no training samples for the quantisation-aware finish", fix="do without qat_steps")
-        profile = self.options.profile
-        ranges = layer_ranges(onnx.load(str(fp32["encoder"])), calibration, profile, self._cache, self.on_progress)
-        encoder, head = finished_by_qat(merged, self.trained.head, ranges, profile, (), self.trained.clips,
-                                        QatOptions(self.options.qat_steps), self.on_progress)
-        files = self._onnx(encoder, head, "finished")
-        return files, self._floats("finished → onnx", self.judge.torch(encoder, head), files, "finished")
+        profile, (encoder, head) = self.options.profile, merged
+        feeds = self._feeds(fp32, (encoder.stage.name,))[encoder.stage.name]
+        model = load_graph(fp32[encoder.stage.name], self.work / SHARED)
+        ranges = layer_ranges(model, feeds, profile, self._cache, self.on_progress)
+        finished = finished_by_qat(encoder.source, head.source, ranges, profile, (), self.trained.clips,  # type: ignore[arg-type]
+                                   QatOptions(self.options.qat_steps), self.on_progress)
+        stages = [replace(each, source=source) for each, source in zip(merged, finished, strict=True)]
+        files = self._onnx(stages, "finished")
+        exact = self.judge.sources({each.stage.name: each.source for each in stages})
+        return files, self._floats("finished → onnx", exact, files, "finished")
 
-    def _onnx(self, encoder: nn.Module, head: nn.Module, stage: str) -> Files:
-        self.on_progress("exporting to ONNX", 0, 1)
-        graphs, examples = self.judge.graphs, self._examples()
-        files: Files = {name: self.work / f"{name}.{stage}.onnx" for name in graphs}
-        export_onnx(encoder, examples["encoder"], graphs["encoder"].inputs, graphs["encoder"].outputs, files["encoder"])
-        export_onnx(head, examples["head"], graphs["head"].inputs, graphs["head"].outputs, files["head"])
+    def _onnx(self, stages: Sequence[TrainedStage], what: str) -> Files:
+        """Float ONNX files: modules are converted, files copied."""
+        files: Files = {}
+        for done, each in enumerate(stages):
+            self.on_progress("exporting to ONNX", done, len(stages))
+            stage, path = each.stage, self.work / f"{each.stage.name}.{what}.onnx"
+            if isinstance(each.source, Path):
+                save_graph(load_graph(each.source), path)
+            else:
+                export_onnx(each.source, each.inputs(2), stage.inputs, stage.outputs, path)
+            files[stage.name] = path
         return files
-
-    def _examples(self) -> dict[str, torch.Tensor]:
-        """An input of each graph, with a batch of 2."""
-        pixel = self.contract.pixel
-        config = exporter_config(self.trained.family, self.trained.backbone_config)
-        frames = config.generate_dummy_inputs(batch_size=2, height=pixel.height, width=pixel.width)["frames"]
-        return {"encoder": frames, "head": torch.zeros((2, self.contract.frames, self.trained.width))}
 
     def _floats(self, hop: str, exact: Outputs, files: Files, variant: str = "fp32") -> dict[str, Outputs]:
         """What float ONNX files compute, by runtime."""
-        floats = self.gate.outputs(hop, files, file_runtimes())
-        self.gate.admit([self.gate.exact(hop, variant, runtime, exact, outputs) for runtime, outputs in floats.items()])
+        floats = self.gate.outputs(hop, files, self.gate.runtimes)
+        self.gate.admit([self.gate.exact(hop, variant, runtime, exact, outputs, self._held_in)
+                         for runtime, outputs in floats.items()])
         return floats
 
-    def _quantised(self, source: Files, computed: Mapping[str, Outputs], floats: Mapping[str, Outputs],
-                   calibration: CalibrationFrames) -> tuple[VariantName, Files, Outputs]:
-        """The quantised variant, admitted on every runtime, and its outputs on the one that was searched on. The head stays in
-        fp32: it is a thousandth of the work.
+    def _weigh(self, fp32: Files) -> None:
+        """Find out how much each stage computes, and which ones do nearly all of it."""
+        frames = self.contract.frames
+        counted = {name: macs_from_onnx(load_graph(path)) for name, path in fp32.items()}
+        known = {name: macs for name, macs in counted.items() if macs is not None}
+        # Where shapes are unknown, the size of the weights stands for the work.
+        work = known if len(known) == len(counted) else {name: sum(file.stat().st_size for file in graph_files(path))
+                                                         for name, path in fp32.items()}
+        stages = tuple(stage.model_copy(update={"macs": counted[stage.name]}) for stage in self.judge.stages)
+        self.gate.weighty = weighty_stages(stages, work, frames)
+        self.judge = self.gate.judge = replace(self.judge, stages=stages)
+        of_window = {stage.name: work[stage.name] * (frames // frames_of(stage, frames)) for stage in stages}
+        self.gate.report.stages = [{"name": stage.name, "per": stage.per, "group": stage.group, "macs": stage.macs,
+                                    "share": of_window[stage.name] / max(1, sum(of_window.values()))} for stage in stages]
+        self.precision["fp32"] = dict.fromkeys(fp32, "fp32")
+
+    @property
+    def _quantized_stages(self) -> tuple[str, ...]:
+        """In their order."""
+        chosen = self.options.quantize or self.gate.weighty
+        return tuple(stage.name for stage in self.judge.stages if stage.name in chosen)
+
+    @property
+    def _in_half(self) -> tuple[str, ...]:
+        """Stages that compute in FP16 where a variant does, but for what is quantised in them."""
+        chosen = {*self.gate.weighty, *(self._quantized_stages if self.options.int8 else ())}
+        return tuple(stage.name for stage in self.judge.stages if stage.name in chosen)
+
+    def _feeds(self, files: Files, stages: Collection[str]) -> dict[str, StageFeeds]:
+        """What stages see of the calibration samples, or of validation samples where there are none."""
+        samples = ValidationFrames(self.validation, CHECK_FRAMES) if self.calibration is None else self.calibration
+        return {name: StageFeeds(self.contract, self.judge.stages, self.judge.stage(name), files, self.judge.constants, samples)
+                for name in stages}
+
+    def _quantized(self, plan: Plan, source: Files, computed: Mapping[str, Outputs],
+                   floats: Mapping[str, Outputs]) -> tuple[VariantName, Files, Outputs]:
+        """The quantised variant, admitted on every runtime, and its outputs on the one that was searched on.
 
         Args:
             source: the float files to quantise; ``computed`` is what they compute, by runtime.
             floats: what the result is compared with.
         """
-        judges = {runtime: SearchJudge(self.judge, runtime, source["head"], outputs) for runtime, outputs in floats.items()}
-        budget = Budget(self.options.max_drop, AGREEMENT_AIM, self.options.search_s)
-        found = quantised_encoder(onnx.load(str(source["encoder"])), calibration, self.options.profile, judges, budget, self._cache,
-                                  self.on_progress)
-        self._describe(found, calibration)
-        if found.migrated is not None:
-            same = self.judge.onnx(found.runtime, self._with_encoder(source, found.migrated, "migrated"))
-            self.gate.admit([self.gate.exact("onnx fp32 → migrated", "migrated", found.runtime, computed[found.runtime], same)])
-        name: VariantName = "mixed" if found.search.best.float_blocks else "int8"
-        files = self._with_encoder(source, found.model, name)
-        after = self.gate.outputs(f"onnx fp32 → {name}", files, floats)
-        self.gate.admit([self.gate.lossy(f"onnx fp32 → {name}", name, r, floats[r], outputs) for r, outputs in after.items()])
-        return name, files, after[found.runtime]
+        refused: dict[str, dict[tuple[str, ...], str]] = {name: {} for name in self._quantized_stages}
+        while True:
+            # What the choosing samples cannot show, the judging ones may; from then on figures count as they are.
+            tries = sum(map(len, refused.values()))
+            budget = Budget(self.options.max_drop, agreement_aim(self.options.max_drop), self.options.search_s,
+                            self.options.max_confidence_drop, is_strict=bool(tries))
+            found, files = self._search(plan, source, floats, budget, refused)
+            name = plan.name(is_mixed=any(each.search.best.float_blocks for each in found.values()))
+            for stage, each in found.items():
+                files[stage] = self.work / f"{stage}.{name}.onnx"
+                save_graph(each.model, files[stage])
+            after = self.gate.outputs(f"onnx fp32 → {name}", files, floats)
+            last = [*found.values()][-1]
+            self.gate.match(name, after[last.runtime])
+            hops = [self.gate.lossy(f"onnx fp32 → {name}", name, r, floats[r], outputs) for r, outputs in after.items()]
+            reason = next((hop.reason for hop in hops if hop.reason), "")
+            culprit = min(found, key=lambda stage: found[stage].sqnr_db)
+            best = found[culprit].search.best.float_blocks
+            if not reason or best in refused[culprit] or tries == MOST_REFUSALS:
+                break
+            refused[culprit][best] = reason
+        self._describe(plan, found, budget, refused)
+        for stage, each in found.items():
+            if each.migrated is not None:
+                path = self.work / f"{stage}.migrated.onnx"
+                save_graph(each.migrated, path)
+                same = self.judge.onnx(each.runtime, {**source, stage: path})
+                self.gate.admit([self.gate.exact("onnx fp32 → migrated", "migrated", each.runtime, computed[each.runtime], same)])
+        self.gate.admit(hops)
+        self.precision[name] = {**self.precision["fp32"], **{
+            stage: "mixed" if each.search.best.float_blocks else "int8" for stage, each in found.items()}}
+        return name, files, after[last.runtime]
 
-    def _checked_frames(self) -> Iterable[npt.NDArray[np.uint8]]:
-        """What FP16 is checked on."""
-        return self.validation.some_frames(CHECK_FRAMES) if self.calibration is None else self.calibration
+    def _search(self, plan: Plan, source: Files, floats: Mapping[str, Outputs], budget: Budget,
+                refused: Mapping[str, Mapping[tuple[str, ...], str]]) -> tuple[dict[str, Quantised], Files]:
+        """Quantise one stage after the other; what was found, by stage, and the files."""
+        choosing = self.gate.parts.choosing
+        stages = replace(self.judge, validation=self.judge.validation.at(choosing))
+        references = {runtime: outputs.at(choosing) for runtime, outputs in floats.items()}
+        files, found = dict(source), dict[str, Quantised]()
+        for name, feeds in self._feeds(source, self._quantized_stages).items():
+            given = {runtime: stages.onnx(runtime, files) for runtime in references} if found else references
+            judges = {runtime: SearchJudge(stages, runtime, name, dict(files), reference, given[runtime], self.gate.temperature)
+                      for runtime, reference in references.items()}
+            found[name] = quantize_stage(source[name], feeds, plan.profile, judges, budget, self._cache, self.on_progress,
+                                         refused[name])
+            files[name] = self.work / f"{name}.searched.onnx"
+            save_graph(found[name].model, files[name])
+        return found, files
 
     def _covers(self, calibration: CalibrationFrames) -> None:
         """Refuse calibration frames that are nothing like the validation frames."""
@@ -213,26 +329,38 @@ class _Export:
         if reason:
             self.gate.refuse("int8", "onnx fp32 → int8 (calibration)", reason, "calibrate on samples such as the model will see")
 
-    def _with_encoder(self, files: Files, model: onnx.ModelProto, name: str) -> Files:
-        path = self.work / f"encoder.{name}.onnx"
-        save_graph(model, path)
-        return {**files, "encoder": path}
+    def _describe(self, plan: Plan, found: Mapping[str, Quantised], budget: Budget,
+                  refused: Mapping[str, Mapping[tuple[str, ...], str]]) -> None:
+        assert self.calibration is not None
+        report, parts = self.gate.report, self.gate.parts
+        report.calibration |= {"frames": self.calibration.count, f"profile{plan.suffix}": plan.profile.name}
+        reasons, set_aside, optimism, best = [], [], [], []
+        for stage, each in found.items():
+            search, prefix = each.search, plan.suffix.removeprefix("-") + " " if plan.suffix else ""
+            prefix += f"{stage}: " if len(found) > 1 else ""
+            report.calibration[f"{prefix}recipe"] = next(str(trial.recipe) for trial in each.trials if trial.chosen)
+            report.recipe += [{"name": f"{prefix}{trial.recipe}", "sqnr_db": trial.sqnr_db, "chosen": trial.chosen}
+                              for trial in each.trials]
+            report.search += [{**vars(row), "block": f"{prefix}{row.block}"} for row in search.rows]
+            for point in search.points:
+                chosen = search.reason if point == search.best else ""
+                report.points.append({**point.to_row(chosen, refused[stage].get(point.float_blocks, "")), "stage": stage})
+            reasons.append(f"{prefix}{search.reason}")
+            set_aside += [f"{prefix}{len(blocks)} blocks in floating point: {reason}" for blocks, reason in refused[stage].items()]
+            estimate = None if parts.is_separate else estimate_optimism(search.points, budget)
+            optimism += [] if estimate is None else [estimate]
+            outcome = search.best.outcome
+            best.append(f"{prefix}{len(search.best.float_blocks)} blocks in floating point, {outcome.agreement:.1%} agreement, "
+                        f"{outcome.drop_points:.2f} points of drop on the {len(parts.choosing)} samples that chose it")
+        report.selection = Selection(len(parts.choosing), len(parts.judging), parts.is_separate, "; ".join(reasons),
+                                     "; ".join(set_aside), max(optimism, default=None))
+        self.gate.best = "; ".join(best)
 
-    def _describe(self, found: Quantised, calibration: CalibrationFrames) -> None:
-        report, best = self.gate.report, found.search.best
-        recipe = next(str(trial.recipe) for trial in found.trials if trial.chosen)
-        report.calibration = {"frames": calibration.count, "profile": self.options.profile.name, "recipe": recipe}
-        report.recipe = [{"name": str(trial.recipe), "sqnr_db": trial.sqnr_db, "chosen": trial.chosen} for trial in found.trials]
-        report.search = [vars(row) for row in found.search.rows]
-        report.points = [vars(point) for point in found.search.points]
-        self.gate.best = (f"{len(best.float_blocks)} blocks in floating point, {best.agreement:.1%} agreement, "
-                          f"{best.drop_points:.2f} points of drop")
-
-    def _shipped(self, files: Mapping[VariantName, Files]) -> Mapping[VariantName, Files]:
-        """The variants that the bundle will hold."""
-        if self.options.only is None:
-            return files
-        return {name: made for name, made in files.items() if ("int8" if name in QUANTISED else name) == self.options.only}
+    def _shipped(self, files: Mapping[VariantName, Files], slow: Collection[VariantName]) -> Mapping[VariantName, Files]:
+        """The variants that the bundle will hold: what was asked for, and floating point where nothing of it is worth its loss."""
+        wanted = {name: made for name, made in files.items() if name not in slow and (
+            self.options.only in (None, "int8" if is_quantized(name) else name))}
+        return wanted or {"fp32": files["fp32"]}
 
     def _packed(self, out: Path, files: Mapping[VariantName, Files], further: Sequence[Path]) -> Bundle:
         self.on_progress("writing the bundle", 0, 1)
@@ -242,7 +370,7 @@ class _Export:
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         beside["gate.json"].write_text(text + "\n", encoding="utf-8")
         beside["gate.html"].write_text(self.gate.page(out.name), encoding="utf-8")
-        return bundle_from_variants(out, self.judge, files, report, beside, self.options.source)
+        return bundle_from_variants(out, self.judge, files, self.precision, self.engines, report, beside, self.options.source)
 
     @property
     def _cache(self) -> Path:

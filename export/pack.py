@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-import onnx
-
 from vidrisk.calibration.files import graph_files
-from vidrisk.export.gate import speed_refusal
-from vidrisk.export.judge import Files, StageJudge
-from vidrisk.export.macs import macs_from_onnx
-from vidrisk.export.report import GateReport
-from vidrisk.runtimes.bundle import Bundle, Manifest, Variant, VariantName, write_bundle
+from vidrisk.export.gate.coverage import described_thresholds
+from vidrisk.export.gate.judge import Files, StageJudge
+from vidrisk.export.gate.race import speed_refusal
+from vidrisk.export.gate.report import GateReport, Hop
+from vidrisk.runtimes.contract.bundle import Bundle, Manifest, Precision, Variant, VariantName, write_bundle
+from vidrisk.runtimes.contract.constants import CONSTANTS, write_constants
+from vidrisk.runtimes.contract.manifest import Engines
+from vidrisk.runtimes.golden import GOLDEN
 
 MADE_WITH = ("vidrisk", "torch", "transformers", "onnx", "onnxruntime", "openvino")
 
 
-def bundle_from_variants(out: Path, judge: StageJudge, variants: Mapping[VariantName, Files], report: GateReport,
-                         beside: Mapping[str, Path], source: dict[str, str]) -> Bundle:
+def bundle_from_variants(out: Path, judge: StageJudge, variants: Mapping[VariantName, Files],
+                         precision: Mapping[VariantName, Mapping[str, Precision]], engines: Mapping[VariantName, Engines],
+                         report: GateReport, beside: Mapping[str, Path], source: dict[str, str]) -> Bundle:
     """Write a bundle of variants that the gate has admitted.
 
     Args:
-        report: what the gate measured on them; it names their temperatures.
+        judge: knows stages, contract and constants.
+        precision: by variant and stage.
+        engines: kind of engine by variant; any where it is not named.
+        report: what the gate measured on them; it names their temperatures and thresholds.
         beside: further files, by their name in the bundle.
         source: where the model came from.
     """
     files = dict(beside)
     described: dict[VariantName, Variant] = {}
-    for name, graphs in variants.items():
-        names: dict[str, str] = {graph: path.name for graph, path in graphs.items()}  # variants may share a file
-        files.update({file.name: file for path in graphs.values() for file in graph_files(path)})
-        described[name] = Variant(files=names, passed=True, gate=_measured(report, name), waived=waived_of(report, name),
-                                  temperature=report.temperature[name])
-    any_variant = next(iter(variants.values()))  # precision changes no count
-    counted = {name: graph.model_copy(update={"macs": macs_from_onnx(onnx.load(str(any_variant[name])))})
-               for name, graph in judge.graphs.items()}
-    manifest = Manifest(contract=judge.contract, graphs=counted, variants=described, files={}, made_with=_versions(),
-                        created=datetime.now(timezone.utc).isoformat(timespec="seconds"), source=source)
+    for name, by_stage in variants.items():
+        names: dict[str, str] = {stage: path.name for stage, path in by_stage.items()}  # variants may share a file
+        files.update({file.name: file for path in by_stage.values() for file in graph_files(path)})
+        described[name] = Variant(files=names, precision=dict(precision[name]), engines=engines.get(name, "any"), passed=True,
+                                  gate=_measured(report, name), waived=waived_of(report, name),
+                                  temperature=report.temperature[name],
+                                  **described_thresholds(report.coverage[name]))
+    constants = None
+    if judge.constants:
+        constants = CONSTANTS
+        files[CONSTANTS] = next(iter(files.values())).parent / CONSTANTS
+        write_constants(files[CONSTANTS], judge.constants)
+    manifest = Manifest(contract=judge.contract, stages=judge.stages, variants=described, constants=constants, files={},
+                        made_with=_versions(), created=datetime.now(timezone.utc).isoformat(timespec="seconds"), source=source,
+                        golden=GOLDEN in beside)
     return write_bundle(out, manifest, files)
 
 
@@ -52,9 +63,15 @@ def waived_of(report: GateReport, variant: str) -> str:
 def _measured(report: GateReport, variant: str) -> dict[str, float]:
     """The worst figures over the runtimes, for the manifest; ``gate.json`` has them all."""
     hops = [hop for hop in report.hops if hop.variant == variant]
-    return {"samples": report.samples, "agreement": min(hop.agreement for hop in hops),
+    return {"samples": min(hop.samples for hop in hops), "agreement": min(hop.agreement for hop in hops),
             "drop_points": round(max(hop.drop_points for hop in hops), 4),
+            **_confidence(hops),
             "largest_logit_difference": max(hop.largest_logit_difference for hop in hops)}
+
+
+def _confidence(hops: Sequence[Hop]) -> dict[str, float]:
+    moved = [change.confidence_points for hop in hops for change in hop.changes if math.isfinite(change.confidence_points)]
+    return {"confidence_points": round(max(moved), 4)} if moved else {}
 
 
 def _versions() -> dict[str, str]:

@@ -2,46 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import nn
 
-from vidrisk.calibration.profiles import PROFILES, Profile
-from vidrisk.export.qat import Clips
-from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import SettingsError
+from vidrisk.calibration.conformal import check_coverage
+from vidrisk.calibration.profiles import Profile
+from vidrisk.export.plans import TargetName, plans_of
+from vidrisk.export.quantize.qat import Clips
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import SettingsError, SpecError
+from vidrisk.runtimes.contract.specs import TensorSpec
+from vidrisk.runtimes.contract.stages import Stage, check_stages
+from vidrisk.runtimes.runner import Array
 
-TargetName = Literal["cpu", "gpu", "jetson"]
 Format = Literal["openvino", "torch"]
-PROFILE_OF: dict[TargetName, Profile] = {"cpu": PROFILES["cpu"], "gpu": PROFILES["tensorrt"], "jetson": PROFILES["tensorrt"]}
+MAX_CONFIDENCE_DROP = 5.0
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """One stage of a trained model, and what computes it.
+
+    Attributes:
+        stage: its name, tensors, and how often it runs.
+        source: a module that takes the stage's inputs in their order and gives a tensor, or a tuple of tensors in the order of its
+            outputs; it may carry an unmerged adapter. Or a float ONNX file with just these inputs and outputs.
+        constants: values of the stage's constants, by name.
+        example: batch size → inputs in their order, to trace a module with; None takes noise.
+    """
+
+    stage: Stage
+    source: nn.Module | Path
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    example: Callable[[int], tuple[torch.Tensor, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        for spec in self.stage.inputs:
+            if spec.name in self.stage.constants:
+                if spec.name not in self.constants:
+                    raise SpecError(f"stage {self.stage.name!r} has no value for its constant {spec.name!r}",
+                                    allowed=", ".join(self.constants) or "one per constant")
+                spec.check(self.constants[spec.name], {})
+
+    def inputs(self, batch: int) -> tuple[torch.Tensor, ...]:
+        """Inputs to trace the module with, constants included."""
+        if self.example is not None:
+            return self.example(batch)
+        generator = np.random.default_rng(0)
+        arrays = [self.constants.get(spec.name, _noise(spec, batch, generator)) for spec in self.stage.inputs]
+        return tuple(torch.from_numpy(np.array(array)) for array in arrays)
+
+
+def _noise(spec: TensorSpec, batch: int, generator: np.random.Generator) -> npt.NDArray[Any]:
+    shape = tuple(batch if isinstance(axis, str) else axis for axis in spec.shape)
+    if spec.dtype.startswith("float"):
+        return generator.normal(size=shape).astype(spec.dtype)
+    return generator.integers(0, 256 if spec.dtype == "uint8" else 2, shape).astype(spec.dtype)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What an application hands over: two modules and what they promise.
+    """What an application hands over: stages, and what they promise.
 
     Attributes:
-        encoder: ``uint8 (N, H, W, 3)`` → ``float32 (N, width)``; may carry an unmerged adapter.
-        head: ``float32 (B, T, width)`` → a tuple of logits ``(B, C)``, one per target of the contract.
-        family: model_type of the backbone, the key to its export configuration.
-        backbone_config: the backbone's Hugging Face configuration, or None.
-        width: D, size of a feature.
+        stages: from pixels to the contract's answers, in order.
         recorded: top-1 per target that training measured on its own validation split; empty when it had none.
         recorded_on: how many samples that was; when the gate judges on as many, they are the same ones.
         clips: what the model was trained on, for a quantisation-aware finish.
     """
 
-    encoder: nn.Module
-    head: nn.Module
+    stages: tuple[TrainedStage, ...]
     contract: Contract
-    family: str
-    width: int
-    backbone_config: Any = None
     recorded: Mapping[str, float] = field(default_factory=dict)
     recorded_on: int = 0
     clips: Clips | None = None
+
+    def __post_init__(self) -> None:
+        check_stages(self.specs, self.contract)
+
+    @property
+    def specs(self) -> tuple[Stage, ...]:
+        """The stages without what computes them."""
+        return tuple(each.stage for each in self.stages)
+
+    @property
+    def sources(self) -> dict[str, nn.Module | Path]:
+        return {each.stage.name: each.source for each in self.stages}
+
+    @property
+    def constants(self) -> dict[str, Array]:
+        """Values of all constants, by name.
+
+        Raises:
+            SpecError: two stages give one name different values.
+        """
+        values: dict[str, Array] = {}
+        for each in self.stages:
+            for name, value in each.constants.items():
+                if not np.array_equal(values.setdefault(name, value), value):
+                    raise SpecError(f"constant {name!r} has another value in stage {each.stage.name!r}",
+                                    allowed="one value per name")
+        return values
 
 
 @dataclass(frozen=True)
@@ -49,14 +117,20 @@ class ExportOptions:
     """Attributes:
         int8: also make a quantised variant: ``int8``, or ``mixed`` where some blocks have to stay in floating point.
         max_drop: points of top-1 that a variant may lose.
-        allow_drop: ship it even if it loses more, or is slower than floating point; the bundle records that.
-        target: what the bundle is to run on, which decides how it is quantised; what INT8 leaves is FP16 but for ``cpu``.
+        max_confidence_drop: points of probability, 0–100, that the confidence of a variant may move by where its answers stay.
+        allow_drop: ship it even if it loses more, or is not faster than floating point; the bundle records that.
+        strict: refuse the export, instead of shipping floating point alone, when a quantised variant is not faster.
+        target: what the bundle is to run on, which decides how it is quantised; what INT8 leaves is FP16 but for ``cpu``. ``any``
+            puts INT8 for processors and INT8 for TensorRT side by side.
         only: ship this variant alone, ``int8`` standing for whichever quantised one was made; None ships all.
         fp16: also make an ``fp16`` variant. Processors compute it no faster, so ``target`` is not ``cpu``.
+        golden: seal some validation samples in the bundle, with what every variant answers to them.
         also: formats of other tools to put beside the ONNX files: OpenVINO's IR, torch's ExportedProgram.
         qat_steps: steps of quantisation-aware fine-tuning before the model is converted.
         search_s: seconds after which the precision search begins no further measurement.
         source: where the model came from, for the manifest.
+        quantize: names of the stages to quantise; None takes those that do nearly all the work.
+        coverage: how often the labels that a model does not exclude are to hold the true one: sets when an answer is uncertain.
     """
 
     int8: bool = False
@@ -69,24 +143,53 @@ class ExportOptions:
     source: dict[str, str] = field(default_factory=dict)
     fp16: bool = False
     also: tuple[Format, ...] = ()
+    golden: bool = True
+    coverage: float = 0.9
+    max_confidence_drop: float = MAX_CONFIDENCE_DROP
+    strict: bool = False
+    quantize: frozenset[str] | None = None
 
     @property
     def profile(self) -> Profile:
-        return PROFILE_OF[self.target]
+        """How to quantise; of several ways, the first."""
+        return plans_of(self.target)[0].profile
+
+    @property
+    def makes_fp16(self) -> bool:
+        """Whether an FP16 variant is made: with INT8 shipped alone, nobody would see it."""
+        return self.fp16 and self.only != "int8"
 
     @property
     def needs_half(self) -> bool:
         """Whether any graph of the bundle computes in FP16."""
-        return self.fp16 or (self.int8 and self.target != "cpu")
+        return self.makes_fp16 or (self.int8 and self.target != "cpu")
 
     def __post_init__(self) -> None:
+        check_coverage(self.coverage)
         if not (self.max_drop >= 0 and self.qat_steps >= 0 and self.search_s >= 0):
             raise SettingsError(f"max_drop {self.max_drop}, qat_steps {self.qat_steps}, search_s {self.search_s}",
                                 allowed="numbers from 0")
+        if not 0 <= self.max_drop <= 100:
+            raise SettingsError(f"max_drop {self.max_drop}", allowed="points of accuracy, 0 to 100")
+        if not 0 < self.max_confidence_drop <= 100:
+            raise SettingsError(f"max_confidence_drop {self.max_confidence_drop}", allowed="points of probability, above 0 to 100")
+        if self.quantize is not None and not self.quantize:
+            raise SettingsError("no stage is to be quantised", fix="name at least one, or do without INT8")
+        if self.strict and self.allow_drop:
+            raise SettingsError("strict, and a drop is allowed whatever it is", fix="leave one of the two out")
+        if self.strict and not (self.int8 and self.target in ("cpu", "any")):
+            where = f"for target {self.target!r}" if self.int8 else "without INT8"
+            raise SettingsError(f"strict about the speed of INT8, {where}", allowed="with INT8, for target 'cpu'",
+                                fix="leave strict out")
         if self.qat_steps and not self.int8:
             raise SettingsError("a quantisation-aware finish without INT8", fix="ask for INT8, too")
         if self.fp16 and self.target == "cpu":
-            raise SettingsError("an FP16 variant for target 'cpu'", allowed="gpu, jetson", fix="processors are faster with INT8")
+            raise SettingsError("an FP16 variant for target 'cpu'", allowed="gpu, jetson, any",
+                                fix="processors are faster with INT8")
         made = ("fp32", *["fp16"] * self.fp16, *["int8"] * self.int8)
         if self.only is not None and self.only not in made:
             raise SettingsError(f"only {self.only!r} is to be shipped", allowed=", ".join(made), fix=f"make it, too: {self.only}")
+        unseen = "int8" if self.int8 and self.only in ("fp32", "fp16") else "fp16" if self.fp16 and self.only == "fp32" else None
+        if unseen:
+            raise SettingsError(f"{unseen} is to be made, and only {self.only} to be shipped",
+                                fix=f"leave one of the two out: nobody would get what {unseen} takes minutes for")

@@ -7,18 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidrisk.runtimes.bundle import Bundle, Graph, Manifest, SealedFile, Variant, VariantName, write_bundle
-    from vidrisk.runtimes.contract import Contract, Guidance, Target
+    from vidrisk.runtimes.contract.bundle import Bundle, Manifest, SealedFile, Variant, VariantName, write_bundle
+    from vidrisk.runtimes.contract.contract import Contract, Guidance, Target
+    from vidrisk.runtimes.contract.specs import PixelSpec, TensorSpec, TimeSpec
+    from vidrisk.runtimes.contract.stages import Stage
     from vidrisk.runtimes.runner import FakeRunner, Runner
     from vidrisk.runtimes.select import Choice, choose, open_runner
-    from vidrisk.runtimes.specs import PixelSpec, TensorSpec, TimeSpec
 
 _MODULES = {
-    "bundle": ("Bundle", "Graph", "Manifest", "SealedFile", "Variant", "VariantName", "write_bundle"),
-    "contract": ("Contract", "Guidance", "Target"),
+    "contract.bundle": ("Bundle", "Manifest", "SealedFile", "Variant", "VariantName", "write_bundle"),
+    "contract.contract": ("Contract", "Guidance", "Target"),
     "runner": ("FakeRunner", "Runner"),
     "select": ("Choice", "choose", "open_runner"),
-    "specs": ("PixelSpec", "TensorSpec", "TimeSpec"),
+    "contract.stages": ("Stage",),
+    "contract.specs": ("PixelSpec", "TensorSpec", "TimeSpec"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -34,12 +36,12 @@ __all__ = [
     "Choice",
     "Contract",
     "FakeRunner",
-    "Graph",
     "Guidance",
     "Manifest",
     "PixelSpec",
     "Runner",
     "SealedFile",
+    "Stage",
     "Target",
     "TensorSpec",
     "TimeSpec",

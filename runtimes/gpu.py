@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
+from pathlib import Path
 
 DRIVER = "libcuda.so.1"
 
@@ -21,3 +23,26 @@ def visible_gpu() -> str | None:
     failed = (driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, len(name), device)
               or driver.cuDriverGetVersion(ctypes.byref(version)))
     return None if failed else f"{name.value.decode(errors='replace')}, CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def driver_version(root: Path = Path("/")) -> str:
+    """Name NVIDIA's driver and, on a Jetson, its release; empty without either.
+
+    ``580.95.05``, or ``540.4.0, R36 (release), REVISION: 4.3``: several releases share one driver.
+    """
+    release = text_of(root / "etc/nv_tegra_release").partition(", GCID")[0].strip("# \n")
+    return ", ".join(filter(None, (driver_from_text(text_of(root / "proc/driver/nvidia/version")), release)))
+
+
+def text_of(path: Path) -> str:
+    """Read a text file; one that is not there, or may not be read, is empty."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def driver_from_text(text: str) -> str:
+    """``/proc/driver/nvidia/version`` → ``580.95.05``; empty where there is no number in it."""
+    match = re.search(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)", text)
+    return match[1] if match else ""

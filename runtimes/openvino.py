@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from vidrisk.runtimes.errors import RuntimeFailure, require
+from vidrisk.runtimes.contract.errors import RuntimeFailure, require
+from vidrisk.runtimes.contract.specs import TensorSpec
+from vidrisk.runtimes.layers import Layers, layers_from_openvino
+from vidrisk.runtimes.processor import may_saturate
 from vidrisk.runtimes.runner import Array, Arrays, Runner
-from vidrisk.runtimes.specs import TensorSpec
 
 # Of input per request: four frames of 224 x 224. A request's activations then stay in a core's cache, and all streams have
 # work until the end of a batch.
 REQUEST_BYTES = 600_000
 # Rows that are smaller (features, for a head) are not worth a request each.
 SMALL_ROW_BYTES = 1 << 16
+# Quantised graphs in float32, without OpenVINO's low-precision transformations.
+EXACT_SUMS = {"LP_TRANSFORMS_MODE": "NO"}
 
 
 class OpenVinoRunner(Runner):
@@ -29,21 +33,25 @@ class OpenVinoRunner(Runner):
     until a whole one has come. Graphs are compiled when the first rows come.
 
     The execution precision is pinned to float32, so that a variant computes what its name says: OpenVINO would otherwise
-    take bfloat16 where the processor has it.
+    take bfloat16 where the processor has it. Where its INT8 kernels may saturate (``processor``), a quantised graph is computed in
+    float32, rounded where the graph says so.
 
     Args:
         path: the ONNX file.
-        inputs, outputs: what the file declares, as its bundle says. The first axis of all of them is the batch.
+        inputs, outputs: what the file declares, as its bundle says. The first axis of all but constants is the batch.
+        constants: values of inputs that never change; whole in every request.
         threads: inference threads; None lets OpenVINO take all cores.
     """
 
     runtime = "openvino"
 
     def __init__(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *,
-                 threads: int | None = None) -> None:
-        super().__init__(inputs, outputs)
+                 threads: int | None = None, constants: Mapping[str, Array] | None = None) -> None:
+        super().__init__(inputs, outputs, constants)
         self._core = shared_core()
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        if may_saturate(path):
+            self._config |= EXACT_SUMS
         self._requests: dict[int | None, list[Any]] = {}  # by rows per request; None for any number
         try:
             self._model: Any = self._core.read_model(str(path))
@@ -51,7 +59,7 @@ class OpenVinoRunner(Runner):
             raise RuntimeFailure(f"OpenVINO cannot load {path.name}: {error}", fix="export the bundle again") from error
 
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
-        rows = len(next(iter(feed.values())))
+        rows = len(feed[self.inputs[0].name])
         step = self._rows_per_request(feed, rows)
         results: Arrays = {}
         # Waited for in turn: a callback into Python would need the lock that whoever closes the requests holds.
@@ -72,8 +80,8 @@ class OpenVinoRunner(Runner):
             idle = list(self._requests_of(step))
             for start in range(0, rows, step or rows):
                 request = idle.pop() if idle else finish()
-                part = {name: _part(array, start, step) for name, array in feed.items()}  # shared until it is done
-                request.start_async(part, share_inputs=True)
+                part = {spec.name: _part(feed[spec.name], start, step) for spec in self.inputs} | self.constants
+                request.start_async(part, share_inputs=True)  # until it is done
                 running.append((request, start, part))
             while running:
                 finish()
@@ -81,11 +89,13 @@ class OpenVinoRunner(Runner):
             for request, _, _ in running:  # they read the arrays
                 with suppress(Exception):
                     request.wait()
+            if isinstance(error, RuntimeFailure):
+                raise
             raise RuntimeFailure(f"OpenVINO failed: {error}") from error
         return results
 
     def _rows_per_request(self, feed: Mapping[str, Array], rows: int) -> int | None:
-        row_bytes = sum(array.nbytes for array in feed.values()) // rows
+        row_bytes = sum(feed[spec.name].nbytes for spec in self.inputs) // rows
         if row_bytes < SMALL_ROW_BYTES:
             return None
         step = max(1, REQUEST_BYTES // row_bytes)
@@ -98,10 +108,25 @@ class OpenVinoRunner(Runner):
                 model = model.clone()
                 model.reshape({spec.name: [step, *spec.shape[1:]] for spec in self.inputs})
             hint = {"PERFORMANCE_HINT": "LATENCY" if step in (None, 1) else "THROUGHPUT"}
-            compiled = self._core.compile_model(model, "CPU", self._config | hint)
+            try:
+                compiled = self._core.compile_model(model, "CPU", self._config | hint)
+            except RuntimeError as error:
+                if not self._config.keys() & EXACT_SUMS.keys():
+                    raise
+                raise RuntimeFailure("OpenVINO cannot compute this INT8 graph exactly on a processor without VNNI",
+                                     fix="use another runtime, such as onnxruntime") from error
             count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
             self._requests[step] = [compiled.create_infer_request() for _ in range(count)]
         return self._requests[step]
+
+    def layers(self) -> Layers:
+        requests = next(iter(self._requests.values()), None)
+        if not requests:
+            return super().layers()
+        try:
+            return layers_from_openvino(requests[0].get_compiled_model().get_runtime_model().get_ops())
+        except RuntimeError as error:
+            return Layers(unproved=f"OpenVINO does not show what it runs: {error}")
 
     def close(self) -> None:
         super().close()

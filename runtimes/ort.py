@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vidrisk.runtimes.errors import RuntimeFailure, VidriskError, require
-from vidrisk.runtimes.folders import cache_folder
+from vidrisk.runtimes.contract.errors import RuntimeFailure, VidriskError, require
+from vidrisk.runtimes.contract.specs import TensorSpec
+from vidrisk.runtimes.folders import cache_folder, make_private_folder, open_private
+from vidrisk.runtimes.layers import Layers, layers_from_profile
+from vidrisk.runtimes.processor import may_saturate
 from vidrisk.runtimes.runner import Array, Arrays, Runner
-from vidrisk.runtimes.specs import TensorSpec
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,8 @@ GPU_FIX = "pip uninstall onnxruntime, then pip install 'vidrisk[gpu]'"
 # ONNX Runtime makes a floating-point bias int32 beside quantised weights, and computes that in the type of their scales: in FP16
 # the quotients overflow, and the graph computes nonsense (1.31). Graphs for processors bring their biases as int32.
 UNSAFE_OPTIMIZERS = ["WeightBiasQuantization"]
+# Multiply uint8 by uint8, which is slower and does not saturate (``processor``).
+EXACT_SUMS = ("session.x64quantprecision", "1")
 BATCHES = {"min": 1, "opt": 8, "max": 64}  # that the TensorRT provider builds its engine for
 
 
@@ -42,6 +48,7 @@ class OnnxRuntimeRunner(Runner):
     Args:
         path: the ONNX file. In ``<graph>.<variant>.onnx`` the variant says what TensorRT may round to.
         inputs, outputs: what the file declares, as its bundle says.
+        constants: values of inputs that never change.
         threads: intra-op threads; None lets ONNX Runtime take the physical cores.
         runtime: a name of ``PROVIDERS``.
     """
@@ -49,43 +56,67 @@ class OnnxRuntimeRunner(Runner):
     runtime = "onnxruntime"
 
     def __init__(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *,
-                 threads: int | None = None, runtime: str = "onnxruntime") -> None:
-        super().__init__(inputs, outputs)
+                 threads: int | None = None, runtime: str = "onnxruntime", constants: Mapping[str, Array] | None = None) -> None:
+        super().__init__(inputs, outputs, constants)
         self.runtime = runtime
         wanted = PROVIDERS[runtime]
-        ort: Any = require("onnxruntime", "cpu" if runtime == "onnxruntime" else "gpu")
+        self._path, self._threads = path, threads
+        self._ort: Any = require("onnxruntime", "cpu" if runtime == "onnxruntime" else "gpu")
+        ort = self._ort
         ort.disable_telemetry_events()  # what a site films is nobody else's business
         if wanted[0] not in ort.get_available_providers():
             raise RuntimeFailure(f"ONNX Runtime {ort.__version__} was built without its {wanted[0]}", fix=GPU_FIX)
         if runtime != "onnxruntime":
             _load_cuda(ort)
-        session_options = ort.SessionOptions()
-        session_options.intra_op_num_threads = threads or 0
-        session_options.log_severity_level = 3
-        providers = [(name, self._options(name, path)) for name in wanted]
-        try:
-            self._session: Any = ort.InferenceSession(str(path), session_options, providers=providers, enable_fallback=0,
-                                                      disabled_optimizers=UNSAFE_OPTIMIZERS)
-        except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
-            raise RuntimeFailure(f"ONNX Runtime cannot load {path.name}: {error}", fix="export the bundle again") from error
+        self._session = self._opened()
         if wanted[0] not in self._session.get_providers():
             raise RuntimeFailure(f"ONNX Runtime's {wanted[0]} does not load here: a library of CUDA, cuDNN or TensorRT is missing, "
                                  "or of another version", fix="install what onnxruntime-gpu names, or use another --runtime")
+
+    def _opened(self, profile: str = "") -> Any:
+        """A session; with ``profile``, the beginning of a file's name, one that lists the kernels that it runs."""
+        session_options = self._ort.SessionOptions()
+        session_options.intra_op_num_threads = self._threads or 0
+        session_options.log_severity_level = 3
+        if may_saturate(self._path):
+            session_options.add_session_config_entry(*EXACT_SUMS)
+        if profile:
+            session_options.enable_profiling, session_options.profile_file_prefix = True, profile
+        providers = [(name, self._options(name, self._path)) for name in PROVIDERS[self.runtime]]
+        try:
+            return self._ort.InferenceSession(str(self._path), session_options, providers=providers, enable_fallback=0,
+                                              disabled_optimizers=UNSAFE_OPTIMIZERS)
+        except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
+            raise RuntimeFailure(f"ONNX Runtime cannot load {self._path.name}: {error}", fix="export the bundle again") from error
+
+    def layers(self) -> Layers:
+        """A second session runs one row for it."""
+        feed: dict[str, Array] = {spec.name: np.zeros([1, *map(int, spec.shape[1:])], spec.dtype) for spec in self.inputs}
+        feed |= self.constants
+        with tempfile.TemporaryDirectory(prefix="vidrisk-profile-") as folder:
+            session = self._opened(str(Path(folder) / "kernels"))
+            try:
+                session.run(None, feed)
+                events = json.loads(Path(session.end_profiling()).read_bytes())
+            except Exception as error:
+                return Layers(unproved=f"ONNX Runtime does not show what it runs: {error}")
+        return layers_from_profile(events, PROVIDERS[self.runtime][0])
 
     def _options(self, provider: str, path: Path) -> dict[str, str]:
         if provider == "CUDAExecutionProvider":
             return {"use_tf32": "0"}
         if provider != "TensorrtExecutionProvider":
             return {}
-        folder = cache_folder() / "onnxruntime-tensorrt"
-        folder.mkdir(parents=True, exist_ok=True)
-        variant = path.stem.rpartition(".")[2]
+        variant = path.stem.rpartition(".")[2].partition("-")[0]
         return {"trt_fp16_enable": str(int(variant in ("fp16", "int8", "mixed"))),
                 "trt_int8_enable": str(int(variant in ("int8", "mixed"))),
-                "trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder),
-                "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder),
-                **{f"trt_profile_{which}_shapes": ",".join(_shape_text(spec, rows) for spec in self.inputs)
-                   for which, rows in BATCHES.items()}}
+                **_engine_cache_options(cache_folder() / "onnxruntime-tensorrt"),
+                **{f"trt_profile_{which}_shapes": ",".join(self._shape_texts(rows)) for which, rows in BATCHES.items()}}
+
+    def _shape_texts(self, rows: int) -> list[str]:
+        shapes = {spec.name: (rows, *spec.shape[1:]) for spec in self.inputs}
+        shapes |= {name: array.shape for name, array in self.constants.items()}
+        return [f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items()]
 
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
         names = [spec.name for spec in self.outputs]
@@ -100,8 +131,17 @@ class OnnxRuntimeRunner(Runner):
         self._session = None
 
 
-def _shape_text(spec: TensorSpec, rows: int) -> str:
-    return f"{spec.name}:{'x'.join(map(str, (rows, *spec.shape[1:])))}"
+def _engine_cache_options(folder: Path) -> dict[str, str]:
+    """Let TensorRT keep its engines and timings in a folder, unless somebody else may have put one there."""
+    try:
+        make_private_folder(folder)
+        for path in folder.iterdir():
+            open_private(path).close()
+    except OSError as error:
+        log.warning("TensorRT's engines are not kept, and built at every start: %s", error)
+        return {}
+    return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder),
+            "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder)}
 
 
 def has_provider(runtime: str) -> bool:

@@ -1,40 +1,42 @@
 """The runtimes by name: how each opens a graph's file, whether it can work here, and which version it is.
 
     onnxruntime, openvino       on the processor
-    tensorrt, tensorrt-rtx      on an NVIDIA GPU; run engines, which vidrisk.export.engines builds once
+    tensorrt, tensorrt-rtx      on an NVIDIA GPU; run engines, which vidrisk.runtimes.tensorrt.build.engines builds once
     onnxruntime-cuda            on an NVIDIA GPU, with kernels of ONNX Runtime's own
     onnxruntime-tensorrt        TensorRT as ONNX Runtime uses it; it rounds as it likes, so ``auto`` leaves it out
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from vidrisk.runtimes.errors import VidriskError, is_installed
+from vidrisk.runtimes.contract.errors import VidriskError, is_installed
+from vidrisk.runtimes.contract.manifest import Variant, VariantName
+from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.gpu import visible_gpu
 from vidrisk.runtimes.openvino import OpenVinoRunner
 from vidrisk.runtimes.ort import OnnxRuntimeRunner, has_provider
-from vidrisk.runtimes.runner import Runner
-from vidrisk.runtimes.specs import TensorSpec
+from vidrisk.runtimes.runner import Array, Runner
 from vidrisk.runtimes.tensorrt.api import Kind, installed_kinds, open_api
 
 
 class OpenFile(Protocol):
-    """Opens an ONNX file whose tensors are known."""
+    """Opens an ONNX file whose tensors are known. Inputs that are among ``constants`` are fed by the runner itself."""
 
     def __call__(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *,
-                 threads: int | None = None) -> Runner: ...
+                 threads: int | None = None, constants: Mapping[str, Array] | None = None) -> Runner: ...
 
 
 def _tensorrt(kind: Kind) -> OpenFile:
-    def opened(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, threads: int | None = None) -> Runner:
+    def opened(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, threads: int | None = None,
+               constants: Mapping[str, Array] | None = None) -> Runner:
         from vidrisk.runtimes.tensorrt.runner import TensorRtRunner  # only where there is a GPU
 
-        return TensorRtRunner(path, inputs, outputs, kind=kind)
+        return TensorRtRunner(path, inputs, outputs, kind=kind, constants=constants)
 
     return opened
 
@@ -69,6 +71,23 @@ def exact_runtimes() -> tuple[str, ...]:
 def file_runtimes() -> tuple[str, ...]:
     """Exact runtimes that open an ONNX file as it is: no engine has to be built first."""
     return tuple(name for name in exact_runtimes() if name not in ENGINE_KINDS)
+
+
+def fits(variant: Variant, runtime: str) -> bool:
+    """Whether a variant is made for the kind of engine that a runtime is."""
+    if variant.engines == "processor":
+        return runtime not in GPU_RUNTIMES
+    return variant.engines == "any" or runtime in ENGINE_KINDS
+
+
+def variant_for(variants: Mapping[VariantName, Variant], name: str, runtime: str) -> VariantName | None:
+    """The variant that a runtime takes under a name: ``int8`` is ``int8-tensorrt`` to TensorRT, where there is one. None where no
+    variant of that name fits.
+    """
+    for known, variant in variants.items():
+        if known in (name, f"{name}-tensorrt") and fits(variant, runtime):
+            return known
+    return None
 
 
 def _is_installed(runtime: str) -> bool:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
-from vidrisk.runtimes.errors import RuntimeFailure, SpecError
-from vidrisk.runtimes.specs import TensorSpec
+from vidrisk.runtimes.contract.errors import RuntimeFailure, SpecError
+from vidrisk.runtimes.contract.specs import TensorSpec
+from vidrisk.runtimes.layers import Layers
 
 Array = npt.NDArray[np.generic]
 Arrays = dict[str, Array]
@@ -25,15 +26,34 @@ class Runner(ABC):
     """Executes one graph. Subclasses load it in ``__init__`` and implement ``_infer``.
 
     Attributes:
+        inputs, outputs: tensors that ``infer`` takes and returns.
+        constants: values of the graph's further inputs, by name.
         runtime: name of the engine, as in ``--runtime``.
+        engine_file: sha256 of the engine that was built for it here; empty where it needs none.
         reuses_outputs: when True, arrays returned by ``infer`` are overwritten by the next call: copy what you keep.
     """
 
     runtime: str = ""
+    engine_file: str = ""
     reuses_outputs: bool = False
 
-    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-        self.inputs = tuple(inputs)
+    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec],
+                 constants: Mapping[str, Array] | None = None) -> None:
+        """
+        Args:
+            inputs, outputs: of the graph.
+            constants: values of some of the inputs, which never change.
+
+        Raises:
+            SpecError: a constant that is no input, or has another dtype or shape.
+        """
+        self.constants = dict(constants or {})
+        for name, array in self.constants.items():
+            spec = next((spec for spec in inputs if spec.name == name), None)
+            if spec is None:
+                raise SpecError(f"constant {name!r}", allowed=", ".join(spec.name for spec in inputs))
+            spec.check(array, {})
+        self.inputs = tuple(spec for spec in inputs if spec.name not in self.constants)
         self.outputs = tuple(outputs)
         self._closed = False
 
@@ -58,7 +78,7 @@ class Runner(ABC):
         axes: dict[str, int] = {}
         for spec in self.inputs:
             spec.check(feed[spec.name], axes)
-        result = self._infer(feed)
+        result = self._infer({**feed, **self.constants} if self.constants else feed)
         for spec in self.outputs:
             if spec.name not in result:
                 raise SpecError(f"{self.runtime} returned {sorted(result)}", allowed=f"also {spec.name}")
@@ -67,7 +87,15 @@ class Runner(ABC):
 
     @abstractmethod
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
-        """Run the engine on a checked feed."""
+        """Run the engine on a checked feed, which has the constants too."""
+
+    def layers(self) -> Layers:
+        """Count layers by the precision that they really run in, as the engine tells it; ask after a call of ``infer``.
+
+        Raises:
+            RuntimeFailure: the engine failed.
+        """
+        return Layers(unproved=f"{self.runtime} does not say how its layers run")
 
     def close(self) -> None:
         """Release the engine. Safe to call twice."""
@@ -90,8 +118,8 @@ class FakeRunner(Runner):
     runtime = "fake"
 
     def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec],
-                 function: Callable[[Mapping[str, Array]], Arrays]) -> None:
-        super().__init__(inputs, outputs)
+                 function: Callable[[Mapping[str, Array]], Arrays], constants: Mapping[str, Array] | None = None) -> None:
+        super().__init__(inputs, outputs, constants)
         self._function = function
 
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:

@@ -18,23 +18,21 @@ from pathlib import Path
 
 import numpy as np
 
-from vidrisk.runtimes.bundle import Bundle, VariantName
-from vidrisk.runtimes.errors import BundleError, MissingExtra, RuntimeFailure, SettingsError
-from vidrisk.runtimes.folders import cache_folder
+from vidrisk.runtimes.chain import chained, frames_of
+from vidrisk.runtimes.contract.bundle import Bundle, VariantName
+from vidrisk.runtimes.contract.errors import BundleError, MissingExtra, RuntimeFailure, SettingsError
+from vidrisk.runtimes.contract.stages import Stage
+from vidrisk.runtimes.folders import cache_folder, is_private_folder, make_private_folder, open_private, write_private
 from vidrisk.runtimes.gpu import visible_gpu
-from vidrisk.runtimes.registry import (
-    BUNDLE_RUNTIMES,
-    GPU_RUNTIMES,
-    engine_version,
-    exact_runtimes,
-)
-from vidrisk.runtimes.runner import Runner
+from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, GPU_RUNTIMES, engine_version, exact_runtimes, fits, variant_for
+from vidrisk.runtimes.runner import Arrays, Runner
 from vidrisk.runtimes.timing import seconds_in_turns
 
 log = logging.getLogger(__name__)
 
 PROBE_BATCH = 8
 PROBE_ROUNDS = 5
+WEIGHTY = 0.95  # share of a window's multiplications
 
 OpenGraph = Callable[..., Runner]  # as ``open_runner``
 
@@ -48,17 +46,19 @@ class Choice:
     ms_per_frame: float | None = None
 
 
-def open_runner(bundle: Bundle, graph: str, *, runtime: str, variant: VariantName, threads: int | None = None) -> Runner:
-    """Open one graph (``encoder`` or ``head``) of a bundle.
+def open_runner(bundle: Bundle, stage: str, *, runtime: str, variant: VariantName, threads: int | None = None) -> Runner:
+    """Open the graph of one stage of a bundle, with its constants.
 
     Raises:
         SettingsError: a runtime that cannot read bundles.
         MissingExtra: its package is not installed.
-        BundleError, RuntimeFailure: no such variant, or the engine refuses the file.
+        BundleError, RuntimeFailure: no such stage or variant, or the engine refuses the file.
     """
     _check_runtime(runtime)
-    tensors = bundle.manifest.graphs["encoder" if graph == "encoder" else "head"]
-    return BUNDLE_RUNTIMES[runtime](bundle.path(graph, variant), tensors.inputs, tensors.outputs, threads=threads)
+    described = bundle.manifest.stage(stage)
+    every = bundle.constants() if described.constants else {}
+    return BUNDLE_RUNTIMES[runtime](bundle.path(stage, variant), described.inputs, described.outputs, threads=threads,
+                                    constants={name: every[name] for name in described.constants})
 
 
 def _check_runtime(runtime: str) -> None:
@@ -85,11 +85,7 @@ def choose(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", thre
     runtimes = exact_runtimes() if runtime == "auto" else (runtime,)
     if not runtimes:
         raise MissingExtra("onnxruntime", "cpu")
-    variants = bundle.passed if variant == "auto" else tuple(v for v in bundle.manifest.variants if v == variant)
-    if not variants:
-        allowed = ", ".join(bundle.manifest.variants if variant != "auto" else bundle.passed) or "none"
-        raise BundleError(f"{bundle.root.name} has no {'passed variant' if variant == 'auto' else variant}", allowed=allowed)
-    candidates = [Choice(r, v) for r in runtimes for v in _worthwhile(variants, r)]
+    candidates = _candidates(bundle, runtimes, variant)
     if len(candidates) == 1:
         return candidates[0]
     cache = cache_folder() / "choices" / f"{_choice_key(bundle, candidates, threads)}.json"
@@ -101,6 +97,28 @@ def choose(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", thre
     return best
 
 
+def _candidates(bundle: Bundle, runtimes: Sequence[str], variant: str) -> list[Choice]:
+    """Runtimes with the variants that are made for them.
+
+    Raises:
+        BundleError: there are none.
+    """
+    known = bundle.manifest.variants
+    if variant == "auto":
+        if not bundle.passed:
+            raise BundleError(f"{bundle.root.name} has no passed variant", allowed="none")
+        found = [Choice(r, v) for r in runtimes for v in _worthwhile([v for v in bundle.passed if fits(known[v], r)], r)]
+    else:
+        if variant not in known:
+            raise BundleError(f"{bundle.root.name} has no {variant}", allowed=", ".join(known))
+        found = [Choice(r, taken) for r in runtimes if (taken := variant_for(known, variant, r))]
+    if not found:
+        asked = ", ".join(bundle.passed) if variant == "auto" else variant
+        raise BundleError(f"{bundle.root.name} has {asked}, and nothing of it is made for {', '.join(runtimes)}",
+                          allowed=", ".join(f"{name} for {of.engines} engines" for name, of in known.items()))
+    return found
+
+
 def _worthwhile(variants: Sequence[VariantName], runtime: str) -> tuple[VariantName, ...]:
     """Floating point is fp16 on a GPU, and fp32 on a processor, which computes fp16 slowly: where there are both, the other one
     would only cost the time to measure it, and on a GPU to build its engine."""
@@ -110,20 +128,30 @@ def _worthwhile(variants: Sequence[VariantName], runtime: str) -> tuple[VariantN
 
 def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None,
            opened: OpenGraph = open_runner) -> list[Choice]:
-    """Time every candidate's encoder on the same noise, in turns so that a busy moment hits all alike.
+    """Time every candidate on the same noise, in turns so that a busy moment hits all alike: all stages on whole windows, or only
+    the stage that nearly all multiplications are in.
 
     Returns:
         The candidates that run here, the fastest first, each with its median milliseconds per frame.
     """
-    shape = (PROBE_BATCH, *bundle.contract.pixel.frame_shape)
-    frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    stages = _timed_stages(bundle)
+    frames = bundle.contract.frames
+    if len(stages) == 1 and stages[0].per != "window":
+        rows, probed = PROBE_BATCH, PROBE_BATCH * stages[0].group
+    else:
+        rows = max(1, PROBE_BATCH // frames)
+        probed = rows * frames
     runners: dict[Choice, Runner] = {}
     with ExitStack() as stack:
+        feed: Arrays = {}
         for candidate in candidates:
             try:
-                runner = stack.enter_context(
-                    opened(bundle, "encoder", runtime=candidate.runtime, variant=candidate.variant, threads=threads))
-                runner.infer({"frames": frames})  # some fail only now
+                of_stages = [stack.enter_context(
+                    opened(bundle, stage.name, runtime=candidate.runtime, variant=candidate.variant, threads=threads))
+                    for stage in stages]
+                runner = of_stages[0] if len(stages) == 1 else stack.enter_context(chained(stages, of_stages, frames))
+                feed = feed or _noise(runner, rows)
+                runner.infer(feed)  # some fail only now
             except (RuntimeFailure, MissingExtra) as error:
                 if isinstance(error, MissingExtra) and len({each.runtime for each in candidates}) == 1:
                     raise  # what was asked for by name
@@ -132,12 +160,34 @@ def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None,
             runners[candidate] = runner
         if not runners:
             raise RuntimeFailure(f"no runtime can run {bundle.root.name} here", fix="vidrisk doctor")
-        seconds = seconds_in_turns(runners, {"frames": frames}, PROBE_ROUNDS)
-    timed = [Choice(c.runtime, c.variant, round(each * 1e3 / PROBE_BATCH, 3)) for c, each in seconds.items()]
+        seconds = seconds_in_turns(runners, feed, PROBE_ROUNDS)
+    timed = [Choice(c.runtime, c.variant, round(each * 1e3 / probed, 3)) for c, each in seconds.items()]
     timed.sort(key=lambda choice: choice.ms_per_frame or 0.0)
     for choice in timed:
         log.info("%s %s: %.2f ms per frame", choice.runtime, choice.variant, choice.ms_per_frame)
     return timed
+
+
+def _timed_stages(bundle: Bundle) -> tuple[Stage, ...]:
+    """All stages; or the one that has so large a share of a window's multiplications that the others are nothing beside it."""
+    frames = bundle.contract.frames
+    macs = {stage.name: stage.macs * (frames // frames_of(stage, frames)) for stage in bundle.stages if stage.macs is not None}
+    for stage in bundle.stages:
+        if len(macs) == len(bundle.stages) and macs[stage.name] >= WEIGHTY * sum(macs.values()):
+            return (stage,)
+    return bundle.stages
+
+
+def _noise(runner: Runner, rows: int) -> Arrays:
+    """Rows of noise for a runner: pixels of every value, everything else small."""
+    rng = np.random.default_rng(0)
+    feed: Arrays = {}
+    for spec in runner.inputs:
+        shape = (rows, *map(int, spec.shape[1:]))
+        whole = np.issubdtype(np.dtype(spec.dtype), np.integer)
+        feed[spec.name] = rng.integers(0, 256 if spec.dtype == "uint8" else 2, shape, np.dtype(spec.dtype)) if whole \
+            else rng.standard_normal(shape, np.float32).astype(spec.dtype)
+    return feed
 
 
 def _choice_key(bundle: Bundle, candidates: list[Choice], threads: int | None) -> str:
@@ -148,8 +198,11 @@ def _choice_key(bundle: Bundle, candidates: list[Choice], threads: int | None) -
 
 
 def _read_choice(path: Path, candidates: list[Choice]) -> Choice | None:
+    if not is_private_folder(path.parent):
+        return None
     try:
-        choice = Choice(**json.loads(path.read_text(encoding="utf-8")))
+        with open_private(path) as file:
+            choice = Choice(**json.load(file))
     except (OSError, ValueError, TypeError):
         return None
     return choice if any((c.runtime, c.variant) == (choice.runtime, choice.variant) for c in candidates) else None
@@ -157,9 +210,8 @@ def _read_choice(path: Path, candidates: list[Choice]) -> Choice | None:
 
 def _write_choice(path: Path, choice: Choice) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps(asdict(choice)), encoding="utf-8")
-        partial.replace(path)
+        make_private_folder(path.parent)
+        with write_private(path) as file:
+            file.write(json.dumps(asdict(choice)).encode())
     except OSError as error:
         log.info("the measured choice is not kept: %s", error)  # a read-only home costs a measurement per start, no more

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidrisk.runtimes.errors import RuntimeFailure, require
+from vidrisk.runtimes.contract.errors import RuntimeFailure, require
+from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.runner import Array, Arrays, Runner
-from vidrisk.runtimes.specs import TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,8 +20,15 @@ class TorchRunner(Runner):
 
     runtime = "torch"
 
-    def __init__(self, module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-        super().__init__(inputs, outputs)
+    def __init__(self, module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec],
+                 constants: Mapping[str, Array] | None = None) -> None:
+        """
+        Args:
+            inputs, outputs: of the module, in the order of its arguments and of what it returns.
+            constants: values of inputs that never change.
+        """
+        super().__init__(inputs, outputs, constants)
+        self._arguments = tuple(spec.name for spec in inputs)
         self._torch: Any = require("torch", "train")
         self._module = module.eval()
         parameter = next(module.parameters(), None)
@@ -30,7 +37,7 @@ class TorchRunner(Runner):
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
         torch = self._torch
         # Copied: torch takes neither read-only arrays nor negative strides.
-        tensors = [torch.from_numpy(np.array(feed[spec.name], order="C")).to(self._device) for spec in self.inputs]
+        tensors = [torch.from_numpy(np.array(feed[name], order="C")).to(self._device) for name in self._arguments]
         try:
             with torch.inference_mode():
                 result = self._module(*tensors)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import json
 import os
+import shutil
 import signal
+import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,41 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from backbones import BACKBONES, EMBEDDED, SIDE_PX, WINDOW
+from hypothesis import settings
 
 from vidrisk.runtimes.gpu import visible_gpu
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # an unknown backbone must fail at once, not after asking a network
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: threads of torch would wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SIDE_PX = 64
-SIZES = {
-    "hidden_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "image_size": SIDE_PX,
-    "patch_size": 16,
-}
-# model_type → configuration class, model class, image processor, mean, std; as published checkpoints of the family have them.
-BACKBONES: dict[str, tuple[str, str, str, tuple[float, ...], tuple[float, ...]]] = {
-    "clip_vision_model": (
-        "CLIPVisionConfig",
-        "CLIPVisionModel",
-        "CLIPImageProcessor",
-        (0.481, 0.458, 0.408),
-        (0.269, 0.261, 0.276),
-    ),
-    "siglip_vision_model": ("SiglipVisionConfig", "SiglipVisionModel", "SiglipImageProcessor", (0.5,) * 3, (0.5,) * 3),
-    "dinov2": ("Dinov2Config", "Dinov2Model", "BitImageProcessor", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "dinov3_vit": (
-        "DINOv3ViTConfig",
-        "DINOv3ViTModel",
-        "DINOv3ViTImageProcessorFast",
-        (0.43, 0.411, 0.296),
-        (0.213, 0.156, 0.143),
-    ),
-    "vit": ("ViTConfig", "ViTModel", "ViTImageProcessor", (0.5,) * 3, (0.5,) * 3),
-}
-
+settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's business
+settings.load_profile("untimed")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -67,6 +48,18 @@ def no_gpu() -> Iterator[None]:
 
 
 @pytest.fixture
+def shellcheck() -> str:
+    """The program; where it is not installed, tests of scripts are skipped, or fail where it is required."""
+    program = shutil.which("shellcheck")
+    if not program:
+        message = "shellcheck is not installed: apt-get install shellcheck"
+        if os.environ.get("VIDRISK_REQUIRE_SHELLCHECK") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return program
+
+
+@pytest.fixture
 def real_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("registry", "select"):
         monkeypatch.setattr(f"vidrisk.runtimes.{module}.visible_gpu", visible_gpu)
@@ -82,19 +75,19 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         import torch
         import transformers
 
-        config_class, model_class, processor, mean, std = BACKBONES[family]
+        backbone = BACKBONES[family]
         folder = root / family
         torch.manual_seed(0)
-        config: Any = getattr(transformers, config_class)(**SIZES)
-        getattr(transformers, model_class)(config).save_pretrained(folder)
+        config: Any = getattr(transformers, backbone.config_class)(**backbone.sizes)
+        getattr(transformers, backbone.model_class)(config).save_pretrained(folder)
         described = {
-            "image_processor_type": processor,
-            "image_mean": mean,
-            "image_std": std,
+            "image_processor_type": backbone.processor,
+            "image_mean": backbone.mean,
+            "image_std": backbone.std,
             "resample": 3,
             "size": {"height": SIDE_PX, "width": SIDE_PX},
         }
-        (folder / "preprocessor_config.json").write_text(json.dumps(described), encoding="utf-8")
+        (folder / backbone.preprocessor).write_text(json.dumps(described), encoding="utf-8")
         return folder
 
     return make
@@ -110,10 +103,11 @@ def adapted_encoder(backbone_folder: Callable[[str], Path]) -> Callable[[str], A
         from vidrisk.models.encoders import build_encoder
         from vidrisk.models.lora import add_lora
 
-        embedded = family == "efficientnet-lite0"
+        embedded = family == EMBEDDED
         encoder = build_encoder(
             family if embedded else str(backbone_folder(family)),
             pixel={"height": SIDE_PX, "width": SIDE_PX} if embedded else None,
+            frames=WINDOW if family in BACKBONES and BACKBONES[family].sees_windows else 1,
         )
         add_lora(encoder, rank=4, alpha=8, dropout=0.0, last_blocks=2)
         generator = torch.Generator().manual_seed(1)
@@ -149,6 +143,76 @@ def pytest_configure() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "torch" in sys.modules:
+        remember_exports()
+    _need_gpu(item)
+
+
+@functools.cache
+def remember_exports() -> None:
+    """Let torch convert equal modules once: the exporter takes three seconds for four layers, and tests export the same ones often.
+
+    Modules are equal when all that they are made of is: classes, settings, weights. What is remembered is the graph that the
+    exporter gave; everybody gets one of their own.
+    """
+    import onnx
+    import onnx_ir
+    import torch
+
+    export, known, kinds = torch.onnx.export, {}, set()
+
+    @functools.wraps(export)
+    def remembered(module: Any, *arguments: Any, **options: Any) -> Any:
+        key = _key_of_export(module, arguments, options)
+        if key is None or not options.get("dynamo"):
+            return export(module, *arguments, **options)
+        if key not in known:
+            kind = frozenset(type(part) for part in module.modules())
+            with _untraced() if kind in kinds else contextlib.nullcontext():
+                program = export(module, *arguments, **options)
+            kinds.add(kind)
+            known[key] = onnx_ir.to_proto(program.model).SerializeToString(), program.exported_program
+        graph, exported = known[key]
+        return torch.onnx.ONNXProgram(onnx_ir.from_proto(onnx.load_from_string(graph)), exported)
+
+    torch.onnx.export = remembered
+
+
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    """Leave out what coverage would learn a second time: the exporter is all Python, and tracing it costs two thirds more."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(trace)
+
+
+def _key_of_export(module: Any, arguments: Any, options: Any) -> tuple[Any, ...] | None:
+    """All that an export depends on; None where something is known by its address alone."""
+    import torch
+
+    def described(value: Any) -> str:
+        if isinstance(value, types.FunctionType | types.BuiltinFunctionType):
+            return f"{value.__module__}.{value.__qualname__}"
+        if isinstance(value, torch.Tensor):
+            values = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
+            return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(values.numpy().tobytes()).hexdigest()}"
+        if isinstance(value, dict | list | tuple | set):
+            items = value.items() if isinstance(value, dict) else value
+            return f"{type(value).__name__}({', '.join(map(described, items))})"
+        config = getattr(value, "_attn_implementation", "")
+        return f"{value!r}{config}"
+
+    classes, parts = [], [described(arguments), described(options)]
+    for name, part in module.named_modules():
+        classes.append(type(part))
+        parts += [f"{name}.{key}={described(value)}" for key, value in vars(part).items() if key != "_modules"]
+    return None if any(" at 0x" in part for part in parts) else (*classes, *parts)
+
+
+def _need_gpu(item: pytest.Item) -> None:
     """What is marked ``gpu`` needs one: it is skipped where there is none, and fails there if one was promised."""
     if item.get_closest_marker("gpu") and not visible_gpu():
         if os.environ.get("VIDRISK_REQUIRE_GPU") == "1":

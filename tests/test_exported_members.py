@@ -8,18 +8,19 @@ import pytest
 
 SURFACE = {
     "vidrisk.runtimes": {
-        "Bundle", "Choice", "Contract", "FakeRunner", "Graph", "Guidance", "Manifest", "PixelSpec", "Runner", "SealedFile",
+        "Bundle", "Choice", "Contract", "FakeRunner", "Guidance", "Manifest", "PixelSpec", "Runner", "SealedFile", "Stage",
         "Target", "TensorSpec", "TimeSpec", "Variant", "VariantName", "choose", "open_runner", "write_bundle",
     },
     "vidrisk.calibration": {
         "PROFILES", "Budget", "Histogram", "Observed", "Profile", "Quantiser", "Recipe", "Search", "Statistics", "chosen_recipe",
-        "fitted_temperature", "observed_statistics", "quantised_from_float", "range_from_histogram", "ranges_from_statistics",
-        "searched_precision",
+        "fitted_temperature", "matched_temperature", "Outcome", "Point", "observed_statistics", "quantised_from_float",
+        "range_from_histogram", "ranges_from_statistics",
+        "search_precision",
     },
-    "vidrisk.frames": {"MEDIA_SUFFIXES", "Clip", "Damage", "Decoder", "Frame", "FrameChoice", "FrameWindow", "MediaInfo",
-                       "decoder_versions", "is_image", "is_video", "probe", "read_clips", "read_frames"},
+    "vidrisk.frames": {"MEDIA_SUFFIXES", "Clip", "Damage", "Decoder", "Frame", "FrameChoice", "FrameWindow", "Interval",
+                       "MediaInfo", "decoder_versions", "is_media", "kind_of", "probe", "read_clips", "read_frames"},
     "vidrisk.data": {
-        "Sample", "Table", "contact_sheet", "guidance_from_table", "load_table", "ratios_from_text", "split_table",
+        "Sample", "Table", "check_leaks", "contact_sheet", "guidance_from_table", "load_table", "ratios_from_text", "split_table",
         "targets_from_table", "write_table",
     },
 }

@@ -1,11 +1,14 @@
-"""The one-way rule: vidrisk → export → calibration → runtimes, and what a room must never know."""
+"""The house: rooms and folders import one way, files form no circle, names are not given twice side by side."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,44 @@ FORBIDDEN = {
     "calibration": {"torch", "av", "decord", "PIL", "transformers", "peft"},
     "export": {"av", "decord", "typer"},
 }
+# Folder → the folders beside it that it may import.
+FOLDERS = {
+    "runtimes.contract": set(),
+    "runtimes.tensorrt": {"contract"},
+    "runtimes.tensorrt.build": {"contract", "tensorrt"},
+    "export.gate": set(),
+    "export.convert": {"gate"},
+    "export.quantize": {"gate", "convert"},
+    "export.foreign": {"gate", "convert"},
+    "vidrisk.files": set(),
+    "vidrisk.metrics": set(),
+    "vidrisk.frames": {"files"},
+    "vidrisk.data": {"files", "frames"},
+    "vidrisk.models": {"files", "frames", "data"},
+    "vidrisk.train": {"files", "frames", "data", "metrics", "models"},
+    "vidrisk.decode": {"files", "frames"},
+    "vidrisk.inference": {"files", "frames", "models", "decode"},
+    "vidrisk.jobs": {"files", "frames", "metrics", "data", "models", "decode", "inference"},
+    "vidrisk.report": {"files", "frames", "decode", "inference", "jobs"},
+    "vidrisk.verify": {"inference"},
+    "vidrisk.doctor": {"decode", "verify"},
+    "vidrisk.deploy": {"verify"},
+    "vidrisk.bench": {"files", "frames", "metrics", "data", "decode", "inference", "jobs", "doctor"},
+    "vidrisk.watch": {"files", "frames", "decode", "inference", "jobs", "report", "verify"},
+}
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module by its name: ``export.gate.hops`` for ``vidrisk.export.gate.hops``, ``vidrisk.jobs.ledger`` for itself."""
+    found = {}
+    for room in (*ALLOWED, "vidrisk"):
+        for path in sorted((REPOSITORY / room).rglob("*.py")):
+            below = path.relative_to(REPOSITORY)
+            if room == "vidrisk" and len(below.parts) > 1 and below.parts[1] in ALLOWED:
+                continue  # the same files through a link
+            found[".".join(below.with_suffix("").parts).removesuffix(".__init__")] = path
+    return found
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -33,6 +74,28 @@ def imports_of(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def own_imports() -> dict[str, set[str]]:
+    """Module → the modules of ours that it imports."""
+    known = modules()
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, path in known.items():
+        for imported in imports_of(path):
+            first, _, rest = imported.partition(".")
+            if first != "vidrisk" or rest == "__version__":
+                continue
+            full = rest if rest.partition(".")[0] in ALLOWED else imported
+            while full and full not in known:
+                full = full.rpartition(".")[0]
+            if full and full != name:
+                found[name].add(full)
+    return found
+
+
+def folder_of(module: str) -> str:
+    return module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
 
 
 @pytest.mark.parametrize("room", ALLOWED)
@@ -46,6 +109,44 @@ def test_rooms_import_one_way(room: str) -> None:
                 assert parts[1] in ALLOWED[room] or module == "vidrisk.__version__", f"{path}: {module}"
             elif (room, path.name) != ("runtimes", "torch.py"):  # the torch runner's own business
                 assert parts[0] not in FORBIDDEN[room], f"{path}: {module}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_import_one_way(folder: str) -> None:
+    """Late imports and imports for types count, too. ``vidrisk.demo``, the command line and the package itself may import all."""
+    room = folder.partition(".")[0]
+    of_folder = [name for name in modules() if folder_of(name) == folder or (folder_of(name).startswith(f"{folder}.")
+                 and folder_of(name) not in FOLDERS)]
+    assert of_folder
+    for name in of_folder:
+        for imported in own_imports()[name]:
+            other = folder_of(imported)
+            if not other.startswith(f"{room}.") or other == folder or other.startswith(f"{folder}."):
+                continue
+            assert other.removeprefix(f"{room}.").partition(".")[0] in FOLDERS[folder], f"{name}: {imported}"
+
+
+def test_every_folder_has_its_place() -> None:
+    folders = {folder_of(name) for name in modules()} - {*ALLOWED, "vidrisk", "vidrisk.cli"}
+    assert {folder for folder in folders if folder in FOLDERS or not any(folder.startswith(f"{known}.") for known in FOLDERS)
+            } == set(FOLDERS)
+
+
+def test_no_circle_of_files() -> None:
+    try:
+        TopologicalSorter(own_imports()).prepare()
+    except CycleError as circle:
+        pytest.fail(" → ".join(reversed(circle.args[1])))
+
+
+def test_folders_side_by_side_have_no_two_files_of_one_name() -> None:
+    """But for the command line: a command is called as what it calls."""
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, path in modules().items():
+        folder = folder_of(name)
+        if path.name != "__init__.py" and folder != "vidrisk.cli" and "." in folder:
+            places[folder.rpartition(".")[0], path.name].append(name)
+    assert [names for names in places.values() if len(names) > 1] == []
 
 
 def test_links_show_the_rooms_inside_the_package() -> None:

@@ -1,3 +1,63 @@
-"""vidrisk: a folder of labelled clips or defect photos in; a verified INT8 model and a report per folder out."""
+"""vidrisk: a folder of labelled clips or defect photos in; a verified INT8 model and a report per folder out.
+
+    model = vidrisk.load("fights.bundle")
+    model.predict("clip.mp4")[0].label
+
+Names are imported when they are asked for: ``import vidrisk`` brings neither numpy nor torch.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from vidrisk.runtimes.telemetry import silence_telemetry
+
+if TYPE_CHECKING:
+    from vidrisk.api import evaluate, export, infer, load, train
+    from vidrisk.inference.predictions import Prediction
+    from vidrisk.inference.predictor import Model
+    from vidrisk.runtimes.contract import errors
+    from vidrisk.runtimes.contract.errors import VidriskError
 
 __version__ = "0.1.0"
+
+__all__ = ["Model", "Prediction", "VidriskError", "errors", "evaluate", "export", "infer", "load", "train"]
+
+_HOME = {"Model": "vidrisk.inference.predictor", "Prediction": "vidrisk.inference.predictions",
+         "VidriskError": "vidrisk.runtimes.contract.errors",
+         **dict.fromkeys(("evaluate", "infer", "load"), "vidrisk.api")}
+_MODULES = {"errors": "vidrisk.runtimes.contract.errors", "export": "vidrisk.export", "train": "vidrisk.train"}
+
+silence_telemetry()  # before any library that reports is imported
+
+
+class _Callable(ModuleType):
+    """A package that is also the function of its name: ``vidrisk.train`` holds modules, and ``vidrisk.train(…)`` trains."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return getattr(import_module("vidrisk.api"), self.__name__.rpartition(".")[2])(*arguments, **options)
+
+
+class _Package(ModuleType):
+    """Makes packages callable whose names are functions, too, whoever imports them first."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("export", "train") and type(value) is ModuleType:
+            value.__class__ = _Callable
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,20 +18,22 @@ import numpy as np
 from PIL import Image
 
 from vidrisk.data import Sample, Table, load_table, split_table
-from vidrisk.evaluate import evaluate
-from vidrisk.export.export import OnProgress
+from vidrisk.decode.pool import DecodePool
 from vidrisk.export.trained import ExportOptions
-from vidrisk.exporting import export_run
-from vidrisk.infer.classifier import open_classifier
-from vidrisk.infer.pipeline import InferSettings, run_inference
-from vidrisk.infer.sources import find_inputs
-from vidrisk.metrics import agreement
+from vidrisk.inference.model import open_classifier
+from vidrisk.jobs.evaluate import evaluate
+from vidrisk.jobs.export import export_run
+from vidrisk.jobs.run_folder import run_folder
+from vidrisk.jobs.run_settings import InferSettings
+from vidrisk.jobs.sources import find_inputs
+from vidrisk.metrics.classification import agreement
+from vidrisk.models.config import TrainConfig, config_from_options
 from vidrisk.report import build_report
 from vidrisk.runtimes import Bundle
-from vidrisk.runtimes.errors import SettingsError, require
+from vidrisk.runtimes.contract.errors import SettingsError, require
+from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.registry import file_runtimes
 from vidrisk.runtimes.select import Choice, ranked
-from vidrisk.train.config import TrainConfig, config_from_options
 from vidrisk.train.train import train_run
 
 PHOTOS = 900
@@ -99,7 +101,8 @@ def _model_from_table(name: str, table: Table, config: TrainConfig, out: Path, o
         on_progress(f"{name}: {what}", done, total)
 
     train_run(table, config, out / f"{name}-run", on_progress=tell)
-    bundle, _ = export_run(out / f"{name}-run", out / f"{name}.bundle", ExportOptions(int8=True, max_drop=3.0), on_progress=tell)
+    options = ExportOptions(int8=True, target="any", max_drop=3.0)
+    bundle, _ = export_run(out / f"{name}-run", out / f"{name}.bundle", options, on_progress=tell)
     return bundle
 
 
@@ -110,7 +113,8 @@ def _measured(task: str, bundle: Bundle, held_out: Table, on_progress: OnProgres
 
     target = bundle.contract.targets[0].name
     reference: dict[str, np.ndarray[Any, Any]] = {}
-    for choice in sorted(ranked(bundle, [Choice(r, v) for r in file_runtimes() for v in bundle.passed]),
+    variants = [name for name in bundle.passed if bundle.manifest.variants[name].engines != "tensorrt"]
+    for choice in sorted(ranked(bundle, [Choice(r, v) for r in file_runtimes() for v in variants]),
                          key=lambda c: (c.runtime, c.variant != "fp32")):
         with open_classifier(bundle.root, runtime=choice.runtime, variant=choice.variant) as classifier:
             result = evaluate(classifier, held_out, on_progress=tell)
@@ -122,9 +126,11 @@ def _measured(task: str, bundle: Bundle, held_out: Table, on_progress: OnProgres
 
 def _report(bundle: Bundle, held_out: Table, out: Path) -> Path:
     inputs = find_inputs([str(sample.path) for sample in held_out.samples])
-    with open_classifier(bundle.root) as classifier:
-        run_inference(classifier, inputs, out, InferSettings())
-    return build_report(out)
+    settings = InferSettings()
+    with DecodePool(settings.workers) as pool:
+        with open_classifier(bundle.root) as classifier:
+            run_folder(classifier, inputs, out, settings, pool=pool, cards=len(inputs.paths))
+        return build_report(out, pool)
 
 
 def cell_photos() -> list[tuple[Path, str]]:

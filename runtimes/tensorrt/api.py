@@ -20,18 +20,19 @@ import re
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from typing_extensions import Buffer
 
-from vidrisk.runtimes.errors import MissingExtra, RuntimeFailure, SettingsError
+from vidrisk.runtimes.contract.choices import EngineName
+from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure, SettingsError
 
 if TYPE_CHECKING:
     from tensorrt import Builder, IBuilderConfig, ICudaEngine, INetworkDefinition, OnnxParser, Runtime
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["tensorrt", "tensorrt-rtx"]
+Kind = EngineName
 KINDS: tuple[Kind, ...] = get_args(Kind)
 OLDEST_TENSORRT = (10, 3)
 MODULES: dict[Kind, tuple[str, ...]] = {

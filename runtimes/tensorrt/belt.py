@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.contract.errors import RuntimeFailure
+from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.runner import Array, Arrays
-from vidrisk.runtimes.specs import TensorSpec
 from vidrisk.runtimes.tensorrt.context import EngineContext
 from vidrisk.runtimes.tensorrt.cuda import Cuda, OutOfMemory
-from vidrisk.runtimes.tensorrt.lanes import Lane, device_memory, new_lane, row_bytes, row_shape
+from vidrisk.runtimes.tensorrt.lanes import Lane, device_memory, new_lane, row_bytes, row_shape, uploaded_constant
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ RECORDINGS = 8  # per lane: sizes of batches that come again and again are few
 
 @dataclass(frozen=True)
 class Stage:
-    """An engine on the way. It gets ``repeat`` rows for each of the batch: an encoder all frames of a clip, a head one clip."""
+    """An engine on the way. It gets ``repeat`` rows for each of the batch: one that runs per frame all frames of a window."""
 
     context: EngineContext
     repeat: int = 1
@@ -47,12 +47,14 @@ class Belt:
 
     Args:
         inputs, outputs: of a whole batch: rows first.
+        constants: values of the engines' further inputs, by name.
         cuda_graphs: record what is done again and again.
     """
 
     def __init__(self, cuda: Cuda, stages: Sequence[Stage], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *,
-                 cuda_graphs: bool) -> None:
+                 constants: Mapping[str, Array] | None = None, cuda_graphs: bool) -> None:
         self._cuda, self._stages, self._inputs, self._outputs = cuda, tuple(stages), tuple(inputs), tuple(outputs)
+        self._constants = dict(constants or {})
         self._records = cuda_graphs and not any(stage.context.records for stage in stages)
         self._least = max(math.ceil(stage.context.loaded.batches.min / stage.repeat) for stage in stages)
         self._most = min(stage.context.loaded.batches.max // stage.repeat for stage in stages)
@@ -86,6 +88,14 @@ class Belt:
             except BaseException:  # Ctrl-C, too: nothing of this batch may turn up in the next one
                 self._release()
                 raise
+
+    def inspections(self) -> list[str]:
+        """What TensorRT says of the layers of each engine, as JSON.
+
+        Raises:
+            RuntimeError: it cannot be asked.
+        """
+        return [stage.context.inspection() for stage in self._stages]
 
     def close(self) -> None:
         """Free everything. Safe to call twice, and after a failure."""
@@ -129,7 +139,9 @@ class Belt:
             for stage in self._stages:  # one behind the other on one stream, they take turns
                 stage.context.use_memory(work, work_bytes)
             sizes = self._device_sizes(capacity)
-            self._lanes = tuple(new_lane(self._cuda, self._inputs, self._outputs, sizes, capacity, stack) for _ in range(2))
+            constants = {name: uploaded_constant(self._cuda, each, self._copying, stack) for name, each in self._constants.items()}
+            self._lanes = tuple(new_lane(self._cuda, self._inputs, self._outputs, sizes, constants, capacity, stack)
+                                for _ in range(2))
             self._memory = stack.pop_all()
 
     def _device_sizes(self, capacity: int) -> dict[str, int]:

@@ -7,7 +7,6 @@ batches that really come, and running out of it is no end.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,19 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidrisk.runtimes.errors import EngineMissing, RuntimeFailure
-from vidrisk.runtimes.specs import TensorSpec
+from vidrisk.runtimes.contract.errors import EngineMissing, RuntimeFailure
+from vidrisk.runtimes.contract.specs import TensorSpec
+from vidrisk.runtimes.contract.stages import BATCH
+from vidrisk.runtimes.folders import open_private, write_private
 from vidrisk.runtimes.tensorrt.api import Api, Kind, open_api
+from vidrisk.runtimes.tensorrt.cache import Batches, Missing, engine_store, graph_sha256
 from vidrisk.runtimes.tensorrt.cuda import OutOfMemory
 from vidrisk.runtimes.tensorrt.device import current_device
-from vidrisk.runtimes.tensorrt.engines import Batches, Missing, engine_store, graph_sha256
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
 log = logging.getLogger(__name__)
 
-Tensors = dict[str, tuple[bool, np.dtype[Any], tuple[int | str, ...]]]  # is an input, dtype, shape of a row
+Tensors = dict[str, tuple[bool, np.dtype[Any], tuple[int | str, ...]]]  # is an input, dtype, shape of a row or of a constant
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class LoadedEngine:
         name: of the graph's file.
         batches: rows that it takes.
         kernels: file of what TensorRT for RTX compiled when the engine ran.
+        sha256: of the engine.
     """
 
     api: Api
@@ -46,6 +48,7 @@ class LoadedEngine:
     name: str
     batches: Batches
     kernels: Path
+    sha256: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -65,7 +68,8 @@ def loaded_engine(graph: Path, kind: Kind, inputs: Sequence[TensorSpec], outputs
         engine = api.load_engine(found.blob(), portable=found.key.portable)
     except RuntimeFailure as error:
         raise RuntimeFailure(f"{found.path}: {error.what}", fix="delete that file: the engine is then built again") from error
-    loaded = LoadedEngine(api, engine, graph.name, found.key.batches, found.kernels_path, tuple(inputs), tuple(outputs))
+    loaded = LoadedEngine(api, engine, graph.name, found.key.batches, found.kernels_path, found.sha256, tuple(inputs),
+                          tuple(outputs))
     _check(loaded)
     return loaded
 
@@ -73,12 +77,14 @@ def loaded_engine(graph: Path, kind: Kind, inputs: Sequence[TensorSpec], outputs
 def _check(loaded: LoadedEngine) -> None:
     """Refuse an engine whose tensors are not those of the specs; only the first axis may be free."""
     trt, engine = loaded.api.trt, loaded.engine
+    fixed = {spec.name for spec in loaded.inputs if spec.shape[:1] != (BATCH,)}
     found: Tensors = {}
     for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
         shape: Any = engine.get_tensor_shape(name)
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-        found[name] = is_input, np.dtype(trt.nptype(engine.get_tensor_dtype(name))), tuple(shape)[1:]
-    wanted: Tensors = {spec.name: (is_input, np.dtype(spec.dtype), spec.shape[1:])
+        row = tuple(shape) if name in fixed else tuple(shape)[1:]
+        found[name] = is_input, np.dtype(trt.nptype(engine.get_tensor_dtype(name))), row
+    wanted: Tensors = {spec.name: (is_input, np.dtype(spec.dtype), spec.shape if spec.name in fixed else spec.shape[1:])
                        for is_input, specs in ((True, loaded.inputs), (False, loaded.outputs)) for spec in specs}
     if found != wanted:
         raise RuntimeFailure(f"the engine of {loaded.name} has the tensors {_words(found)}", allowed=_words(wanted))
@@ -141,6 +147,16 @@ class EngineContext:
         if not context.execute_async_v3(stream):
             raise self._failure(f"{self.loaded.api.kind} failed in {self.loaded.name}")
 
+    def inspection(self) -> str:
+        """What TensorRT says of the layers of the engine, for the rows that came last, as JSON.
+
+        Raises:
+            RuntimeError: it cannot be asked.
+        """
+        inspector = self.loaded.engine.create_engine_inspector()
+        inspector.execution_context = self._ours  # else the types of free axes' tensors are not told
+        return str(inspector.get_engine_information(self.loaded.api.trt.LayerInformationFormat.JSON))
+
     def close(self) -> None:
         """Keep what was compiled, and let the engine go. Safe to call twice."""
         if self._context is not None and self._kernels is not None:
@@ -155,7 +171,7 @@ class EngineContext:
 
     def _set_rows(self, rows: int) -> None:
         for spec in self.loaded.inputs:
-            if not self._ours.set_input_shape(spec.name, (rows, *spec.shape[1:])):
+            if spec.shape[:1] == (BATCH,) and not self._ours.set_input_shape(spec.name, (rows, *spec.shape[1:])):
                 raise self._failure(f"the engine of {self.loaded.name} does not take {rows} rows")
         self._rows = rows
 
@@ -174,7 +190,8 @@ class EngineContext:
         config.cuda_graph_strategy = graphs.WHOLE_GRAPH_CAPTURE if cuda_graphs else graphs.DISABLED
         self._kernels = config.create_runtime_cache()
         with suppress(OSError):
-            self._known_kernels = self.loaded.kernels.read_bytes()
+            with open_private(self.loaded.kernels) as file:  # code, too; its folder was checked with the engine's
+                self._known_kernels = file.read()
             self._kernels.deserialize(self._known_kernels)  # what does not fit is compiled anew
         config.set_runtime_cache(self._kernels)
         return config
@@ -183,12 +200,8 @@ class EngineContext:
         compiled = bytes(self._kernels.serialize())
         if compiled == self._known_kernels:
             return
-        partial = self.loaded.kernels.with_suffix(f".{os.getpid()}.tmp")
         try:
-            partial.write_bytes(compiled)
-            partial.replace(self.loaded.kernels)
+            with write_private(self.loaded.kernels) as file:
+                file.write(compiled)
         except OSError as error:
             log.info("the kernels of %s are not kept: %s", self.loaded.name, error)
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.runtimes.errors import RuntimeFailure, require
+from vidrisk.runtimes.contract.errors import RuntimeFailure, require
 
 log = logging.getLogger(__name__)
 

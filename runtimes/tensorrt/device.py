@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vidrisk.runtimes.errors import RuntimeFailure, require
+from vidrisk.runtimes.contract.errors import RuntimeFailure, require
 from vidrisk.runtimes.memory import available_bytes
 
 NO_GPU_FIX = "check the NVIDIA driver with `vidrisk doctor`; without a GPU, infer, eval and bench take --runtime auto"

@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
 import platform
 import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from vidrisk.runtimes.errors import SettingsError
+from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.folders import open_private
 from vidrisk.runtimes.tensorrt.api import Kind
 from vidrisk.runtimes.tensorrt.device import Device
 
@@ -121,6 +123,7 @@ class Engine:
         key: what it was built for.
         sha256, bytes: of the engine in it, which begins at byte ``start``.
         created: time in UTC, ISO 8601.
+        mapped: the whole file as it was opened: what is verified is what is loaded, whatever the path names meanwhile.
     """
 
     path: Path
@@ -129,11 +132,11 @@ class Engine:
     bytes: int
     start: int
     created: str
+    mapped: memoryview = field(repr=False, compare=False)
 
     def blob(self) -> memoryview:
         """The serialised engine, mapped and not copied."""
-        with self.path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[self.start:]
+        return self.mapped[self.start:]
 
     def verify(self) -> None:
         """Read all of it.
@@ -180,30 +183,30 @@ def read_engine(path: Path) -> Engine:
     Raises:
         DamagedEngineError: it is cut off, changed, under another's name, or no engine at all.
         ForeignFormatError: it is whole, but not of this format.
-        OSError: it cannot be read.
+        UntrustedError, OSError: somebody else may have written it; it cannot be read.
     """
-    with path.open("rb") as file:
-        head = file.read(_HEAD.size)
-        if len(head) != _HEAD.size:
-            raise DamagedEngineError("its file is cut off in the header")
-        magic, form, length, crc = _HEAD.unpack(head)
-        if magic != _MAGIC:
-            raise DamagedEngineError("its file is no engine of vidrisk")
-        if form != FORMAT:
-            raise ForeignFormatError(f"its file has format {form}, here is {FORMAT}")
-        text = file.read(min(length, _MOST_HEADER_BYTES))
+    with open_private(path) as file:
+        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b"")
+    if len(mapped) < _HEAD.size:
+        raise DamagedEngineError("its file is cut off in the header")
+    magic, form, length, crc = _HEAD.unpack_from(mapped)
+    if magic != _MAGIC:
+        raise DamagedEngineError("its file is no engine of vidrisk")
+    if form != FORMAT:
+        raise ForeignFormatError(f"its file has format {form}, here is {FORMAT}")
+    text = bytes(mapped[_HEAD.size:_HEAD.size + min(length, _MOST_HEADER_BYTES)])
     if len(text) != length or zlib.crc32(text) != crc:
         raise DamagedEngineError("the header of its file is cut off or has changed")
     try:
         header = _HEADER.validate_json(text, strict=True)
     except (ValidationError, SettingsError) as error:
         raise DamagedEngineError("the header of its file makes no sense") from error
-    start, size = _HEAD.size + length, path.stat().st_size
-    if size != start + header.bytes:
-        raise DamagedEngineError(f"its file has {size} of {start + header.bytes} bytes")
+    start = _HEAD.size + length
+    if len(mapped) != start + header.bytes:
+        raise DamagedEngineError(f"its file has {len(mapped)} of {start + header.bytes} bytes")
     if path.name != header.key.stem + SUFFIX:
         raise DamagedEngineError("its file has the name of another engine")
-    return Engine(path, header.key, header.sha256, header.bytes, start, header.created)
+    return Engine(path, header.key, header.sha256, header.bytes, start, header.created, mapped)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.runner import Array
-from vidrisk.runtimes.specs import TensorSpec
 from vidrisk.runtimes.tensorrt.cuda import Cuda
 
 
@@ -47,18 +47,19 @@ class Lane:
     rows: slice | None = None
 
 
-def new_lane(cuda: Cuda, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], sizes: Mapping[str, int], capacity: int,
-             stack: ExitStack) -> Lane:
+def new_lane(cuda: Cuda, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], sizes: Mapping[str, int],
+             constants: Mapping[str, int], capacity: int, stack: ExitStack) -> Lane:
     """A lane for ``capacity`` rows, freed with the stack.
 
     Args:
         inputs, outputs: of the batch.
+        constants: addresses of what lies on the device already, by name.
         sizes: bytes of all tensors on the device, by name.
 
     Raises:
         OutOfMemory: what there was until then is on the stack.
     """
-    addresses = {name: device_memory(cuda, size, stack) for name, size in sizes.items()}
+    addresses = {**constants, **{name: device_memory(cuda, size, stack) for name, size in sizes.items()}}
 
     def pinned(spec: TensorSpec) -> Pinned:
         memory = cuda.host_array(capacity * row_bytes(spec))
@@ -80,6 +81,19 @@ def device_memory(cuda: Cuda, size: int, stack: ExitStack) -> int:
     """Address of memory that is freed with the stack."""
     address = cuda.device_memory(size)
     stack.callback(cuda.free_device, address)
+    return address
+
+
+def uploaded_constant(cuda: Cuda, array: Array, stream: int, stack: ExitStack) -> int:
+    """Address of a copy of ``array`` on the device, freed with the stack."""
+    address = device_memory(cuda, max(1, array.nbytes), stack)
+    pinned = cuda.host_array(max(1, array.nbytes))
+    try:
+        pinned[:array.nbytes] = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
+        cuda.upload(address, pinned.ctypes.data, array.nbytes, stream)
+        cuda.synchronise(stream)
+    finally:
+        cuda.free_host(pinned)
     return address
 
 

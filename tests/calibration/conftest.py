@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from vidrisk.calibration.observers import Statistics, observed_statistics
+from vidrisk.runtimes.ort import EXACT_SUMS
 
 Values = npt.NDArray[np.float32]
 
@@ -56,6 +57,7 @@ def run() -> Callable[..., Values]:
             watched.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        options.add_session_config_entry(*EXACT_SUMS)
         session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
         result: Values = session.run([name], {"x": x})[0]
         return result
@@ -233,13 +235,13 @@ def exported_vit(adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest
     """A ViT of three layers as the exporter writes it: ``frames uint8 (N, 64, 64, 3)`` → ``features (N, 64)``."""
     import torch
 
-    from vidrisk.export.graphs import export_onnx
-    from vidrisk.export.merge import merged_from_trained
+    from vidrisk.export.convert.graphs import export_onnx
+    from vidrisk.export.convert.merge import merged_from_trained
     from vidrisk.runtimes import TensorSpec
 
     path: Path = tmp_path_factory.mktemp("vit") / "vit.onnx"
     module: Any = merged_from_trained(adapted_encoder("vit"))
     inputs = (TensorSpec("frames", "uint8", ("batch", 64, 64, 3)),)
     outputs = (TensorSpec("features", "float32", ("batch", module.width)),)
-    export_onnx(module, torch.zeros(2, 64, 64, 3, dtype=torch.uint8), inputs, outputs, path)
+    export_onnx(module, (torch.zeros(2, 64, 64, 3, dtype=torch.uint8),), inputs, outputs, path)
     return onnx.load(str(path))

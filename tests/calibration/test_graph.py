@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from vidrisk.calibration.graph import Net, attribute, checked_float
-from vidrisk.runtimes.errors import DataError
+from vidrisk.runtimes.contract.errors import DataError
 
 Make = Callable[..., onnx.ModelProto]
 

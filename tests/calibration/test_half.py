@@ -20,7 +20,7 @@ from vidrisk.calibration.observers import ranges_from_statistics
 from vidrisk.calibration.profiles import PROFILES, ProfileName
 from vidrisk.calibration.qdq import quantised_from_float
 from vidrisk.calibration.single import single_nodes, types_of
-from vidrisk.runtimes.errors import DataError
+from vidrisk.runtimes.contract.errors import DataError
 
 Make = Callable[..., onnx.ModelProto]
 Run = Callable[..., np.ndarray]

@@ -33,7 +33,7 @@ def test_a_value_is_measured_once(path: Path) -> None:
     assert journal.value("a", measured(1.5)) == 1.5
     assert journal.value("a", must_not_measure) == 1.5
     assert Journal(path).value("a", must_not_measure) == 1.5
-    assert len(path.read_text().split()) == 2  # ["a", 1.5]
+    assert len(path.read_text(encoding="utf-8").split()) == 2  # ["a", 1.5]
 
 
 def test_steps_are_told_apart(path: Path) -> None:

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from vidrisk.calibration.histogram import Histogram, Method, range_from_histogram
 from vidrisk.calibration.observers import Statistics, activation_names, observed_statistics, ranges_from_statistics
-from vidrisk.runtimes.errors import DataError, RuntimeFailure, UnreadableError
+from vidrisk.runtimes.contract.errors import DataError, RuntimeFailure, UnreadableError
 
 SAMPLES = np.random.default_rng(0).normal(size=(24, 3, 8, 8)).astype(np.float32)
 

@@ -16,7 +16,7 @@ from vidrisk.calibration.observers import Ranges, Statistics, ranges_from_statis
 from vidrisk.calibration.profiles import PROFILES, ProfileName
 from vidrisk.calibration.qdq import quantisable_nodes, quantisation_of, quantised_from_float, quantised_tensors
 from vidrisk.runtimes import TensorSpec
-from vidrisk.runtimes.errors import DataError
+from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.openvino import OpenVinoRunner
 from vidrisk.runtimes.ort import OnnxRuntimeRunner
 
@@ -27,7 +27,7 @@ Quantise = Callable[..., onnx.ModelProto]
 IMAGES = np.random.default_rng(0).normal(size=(32, 3, 8, 8)).astype(np.float32)
 TOKENS = np.random.default_rng(1).normal(size=(32, 6, 16)).astype(np.float32)
 CASES = ["relu", "relu6", "no biases", "transformer"]
-KINDS: list[ProfileName] = ["cpu", "tensorrt"]
+KINDS: list[ProfileName] = ["cpu", "cpu7", "tensorrt"]
 ENGINES = (OnnxRuntimeRunner, OpenVinoRunner)
 
 

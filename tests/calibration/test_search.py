@@ -20,14 +20,17 @@ from vidrisk.calibration.blocks import Blocks, blocks_from_net
 from vidrisk.calibration.graph import Net
 from vidrisk.calibration.journal import Journal
 from vidrisk.calibration.observers import Statistics
+from vidrisk.calibration.points import BETTER, FASTEST, Budget, Outcome
 from vidrisk.calibration.profiles import PROFILES
 from vidrisk.calibration.recipe import Observed, Quantiser, Recipe
-from vidrisk.calibration.search import MAX_RETURNS, MEASURING, Budget, OnProgress, Search, searched_precision
+from vidrisk.calibration.search import MAX_RETURNS, MEASURING, Search, search_precision
 from vidrisk.runtimes import TensorSpec
+from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.ort import OnnxRuntimeRunner
-from vidrisk.runtimes.timing import seconds_in_turns
+from vidrisk.runtimes.timing import turns_of
 
 NEVER = 1e9
+SAMPLES = 1000
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -68,14 +71,18 @@ class Additive:
         (alone,) = self._int8(model)
         return self.noise[alone] / 1000, self.noise[alone] / 2000
 
-    def verdict(self, model: onnx.ModelProto) -> tuple[float, float]:
-        self._called("verdict")
-        noise = sum(self.noise[block] for block in self._int8(model))
-        return 1 - noise / 1000, noise / 100
+    def outcome(self, model: onnx.ModelProto) -> Outcome:
+        """One prediction in a thousand lost per unit of noise, and each of them was right."""
+        self._called("outcome")
+        noise = min(sum(self.noise[block] for block in self._int8(model)), SAMPLES)
+        return Outcome("0" * noise + "1" * (SAMPLES - noise), ("-" * noise + "=" * (SAMPLES - noise),))
 
-    def ms_per_frame(self, models: Sequence[onnx.ModelProto]) -> list[float]:
-        self._called("ms_per_frame")
-        return [10 + sum(self.cost[block] for block in self.blocks if block not in self._int8(model)) / 1000 for model in models]
+    def seconds(self, models: Sequence[onnx.ModelProto | None], rounds: int) -> list[list[float]]:
+        self._called("seconds")
+        every = [[] if model is None else self._int8(model) for model in models]
+        slower = 1 + 1e-6 * 500 * len(self.blocks)
+        return [[slower if model is None else 1 + sum(self.cost[b] for b in self.blocks if b not in int8) / 1e6] * rounds
+                for model, int8 in zip(models, every, strict=True)]
 
 
 def judge_of(noise: Sequence[int], cost: Sequence[int] | None = None, **settings: Any) -> Additive:
@@ -86,8 +93,8 @@ def judge_of(noise: Sequence[int], cost: Sequence[int] | None = None, **settings
 
 def search(judge: Additive, allowed_noise: int, *, seconds: float = NEVER, journal: Journal | None = None,
            on_progress: OnProgress = quiet) -> Search:
-    budget = Budget(max_drop=100, min_agreement=1 - (allowed_noise + 0.5) / 1000, seconds=seconds)
-    return searched_precision(named, judge.blocks, judge, budget, journal or Journal(), on_progress)
+    budget = Budget((allowed_noise + 0.5) / 10, min_agreement=0, seconds=seconds, is_strict=True)
+    return search_precision(named, judge.blocks, judge, budget, journal or Journal(), on_progress)
 
 
 CASES = st.lists(st.tuples(st.integers(0, 100), st.integers(-20, 300)), min_size=1, max_size=MAX_RETURNS)
@@ -107,22 +114,35 @@ def test_the_point_is_inside_and_no_block_can_return(case: list[tuple[int, int]]
     assert best in found.points
     assert all(point.float_blocks != tuple(judge.blocks) for point in found.points)  # that would be no quantised model
     assert judge.calls.count("probe") <= len(case)
-    assert len(found.points) <= judge.calls.count("verdict") <= 2 + int(np.log2(len(case)) + 1) + MAX_RETURNS
+    assert len(found.points) <= judge.calls.count("outcome") <= 2 + int(np.log2(len(case)) + 1) + MAX_RETURNS
     assert search(judge_of([n for n, _ in case], [c for _, c in case]), allowed) == found  # deterministic
 
 
 def test_8_bits_everywhere_is_judged_first_and_may_be_enough() -> None:
     judge = judge_of([5] * 6)
     found = search(judge, 30)
-    assert judge.calls == ["verdict"]
+    assert judge.calls == ["outcome"]
     assert (found.best.float_blocks, found.rows, len(found.points)) == ((), (), 1)
-    assert found.best.agreement == pytest.approx(0.97)
+    assert found.best.outcome.agreement == pytest.approx(0.97)
 
 
 def test_the_block_that_does_the_harm_goes_into_float() -> None:
     found = search(judge_of([1, 2, 90, 1, 3, 1, 2, 1, 1, 4]), 20)
     assert found.best.float_blocks == ("b2",)
     assert [row.precision for row in found.rows] == ["int8", "int8", "float"] + ["int8"] * 7
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_block_whose_answers_are_not_finite_goes_into_float_first(poison: float) -> None:
+    class Broken(Additive):
+        def probe(self, model: onnx.ModelProto) -> tuple[float, float]:
+            noise, shift = super().probe(model)
+            return (poison, poison) if noise == 90 else (noise, shift)
+
+    whole = judge_of([1, 2, 90, 1, 80, 1])
+    found = search(Broken(whole.blocks, whole.noise, whole.cost), 90)
+    assert found.best.float_blocks == ("b2",)
+    assert all(np.isfinite([row.noise_share, row.probability_shift]).all() for row in found.rows)
 
 
 def test_of_two_that_do_the_same_harm_the_cheaper_one_goes() -> None:
@@ -151,30 +171,41 @@ def test_a_block_that_is_quicker_in_float_costs_as_good_as_nothing() -> None:
     assert all(row.float_ms > 0 for row in found.rows)
 
 
-def test_accuracy_counts_as_agreement_does() -> None:
-    judge = judge_of([50, 10, 10])
-    budget = Budget(max_drop=0.3, min_agreement=0, seconds=NEVER)  # a drop of 0.01 points per unit of noise
-    found = searched_precision(named, judge.blocks, judge, budget, Journal(), quiet)
-    assert found.best.float_blocks == ("b0",)
-    assert found.best.drop_points == pytest.approx(0.2)
+def test_agreement_counts_as_accuracy_does() -> None:
+    judge = judge_of([100, 10, 10])
+    budget = Budget(max_drop=100, min_agreement=0.98, seconds=NEVER)
+    found = search_precision(named, judge.blocks, judge, budget, Journal(), quiet)
+    assert found.best.float_blocks == ("b0",) and found.best.outcome.agreement == pytest.approx(0.98)
 
 
 class Hopeless(Additive):
     """The more stays in float, the better; but nothing ever reaches the budget."""
 
-    def verdict(self, model: onnx.ModelProto) -> tuple[float, float]:
-        agreement, drop = super().verdict(model)
-        return agreement - 0.5, drop + self.further_drop
+    def outcome(self, model: onnx.ModelProto) -> Outcome:
+        kept = super().outcome(model).kept
+        return Outcome("0" * 500 + kept[:500], (("-" if self.drops else "=") * SAMPLES,), 0.0)
 
-    further_drop = 1000.0
+    drops = True
 
 
-def test_agreement_out_of_reach_gives_the_fastest_point_whose_drop_is_admissible() -> None:
-    judge = judge_of([10, 20, 30, 40])
+@pytest.mark.parametrize(("noise", "expected"), [([1, 1, 1, 1], ()), ([10, 20, 30, 40], ("b1", "b2", "b3"))])
+def test_an_aim_out_of_reach_gives_a_slower_point_only_where_it_agrees_better_beyond_chance(
+    noise: list[int], expected: tuple[str, ...]
+) -> None:
+    judge = judge_of(noise)
     hopeless = Hopeless(judge.blocks, judge.noise, judge.cost)
-    hopeless.further_drop = 0.0
-    found = search(hopeless, 5)
-    assert (found.best.float_blocks, found.best.admissible, found.best.inside) == ((), True, False)
+    hopeless.drops = False
+    found = search_precision(named, judge.blocks, hopeless, Budget(100, 0.99, NEVER), Journal(), quiet)
+    assert (found.best.float_blocks, found.best.admissible, found.best.inside) == (expected, True, False)
+    assert found.reason == (BETTER if expected else FASTEST)
+
+
+def test_a_point_that_is_no_faster_than_floating_point_is_not_taken_for_its_agreement() -> None:
+    """Twelve blocks in float agree better, but float as a whole is as fast: the point within the budget that is faster stays."""
+    judge = judge_of([30, 30, 30], [100, 5000, 5000])
+    found = search_precision(named, judge.blocks, judge, Budget(100, 0.99, NEVER), Journal(), quiet)
+    assert not any(point.is_faster_than_float for point in found.points if len(point.float_blocks) == 2)
+    assert found.best.is_faster_than_float and not found.best.inside
 
 
 def test_a_budget_out_of_reach_gives_the_best_point() -> None:
@@ -182,9 +213,18 @@ def test_a_budget_out_of_reach_gives_the_best_point() -> None:
     hopeless = Hopeless(judge.blocks, judge.noise, judge.cost)
     found = search(hopeless, 5)
     assert not found.best.inside and not found.best.admissible
-    assert found.best.agreement == max(point.agreement for point in found.points) > found.points[0].agreement
+    assert found.best.outcome.agreement == max(p.outcome.agreement for p in found.points) > found.points[0].outcome.agreement
     assert 0 < len(found.best.float_blocks) < 4
     assert not any(point.inside for point in found.points)
+
+
+def test_a_point_that_others_refused_is_not_taken_again() -> None:
+    judge = judge_of([1, 2, 90, 1])
+    first = search(judge, 100)
+    assert first.best.float_blocks == ()
+    again = search_precision(named, judge.blocks, judge, Budget(100, 0.9, NEVER, is_strict=True), Journal(), quiet, {()})
+    assert again.best.float_blocks and again.best.inside
+    assert not next(point for point in again.points if not point.float_blocks).admissible
 
 
 def test_no_blocks_at_all() -> None:
@@ -266,14 +306,14 @@ def test_progress(tmp_path: Path) -> None:
 
 
 BLOCKS, BROKEN = 8, 4
-SAMPLES = np.random.default_rng(4).normal(size=(200, 3, 8, 8)).astype(np.float32)
+INPUTS = np.random.default_rng(4).normal(size=(200, 3, 8, 8)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def chain(run: Callable[..., np.ndarray]) -> onnx.ModelProto:
     """Eight convolutions; one channel in front of number four is 2,000 times larger than the others, and read 2,000 times smaller.
 
-    The classifier is centred on ``SAMPLES``, so that all four classes occur.
+    The classifier is centred on ``INPUTS``, so that all four classes occur.
     """
     rng = np.random.default_rng(3)
     nodes, weights = [], {"axes": np.array([2, 3])}
@@ -296,7 +336,7 @@ def chain(run: Callable[..., np.ndarray]) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "g", [value("x", 1, ["batch", 3, 8, 8])], [value("y", 1, ["batch", 4])], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     net = Net(onnx.shape_inference.infer_shapes(model, strict_mode=True))
-    net.set_array("bh", -run(model, SAMPLES).mean(axis=0))
+    net.set_array("bh", -run(model, INPUTS).mean(axis=0))
     return net.model
 
 
@@ -304,7 +344,7 @@ class EngineJudge:
     """Runs every graph in ONNX Runtime, on inputs whose class is what the float graph says."""
 
     def __init__(self, model: onnx.ModelProto, folder: Path, x: np.ndarray) -> None:
-        self.folder, self.x = folder, x
+        self.model, self.folder, self.x = model, folder, x
         self.exact = self._run(model, x)
 
     def _runner(self, model: onnx.ModelProto) -> OnnxRuntimeRunner:
@@ -320,27 +360,27 @@ class EngineJudge:
         error = float(np.square(self._run(model, self.x[:32]) - self.exact[:32]).mean())
         return error, min(error, 1.0)
 
-    def verdict(self, model: onnx.ModelProto) -> tuple[float, float]:
-        agreement = float((self._run(model, self.x).argmax(axis=1) == self.exact.argmax(axis=1)).mean())
-        return agreement, 100 * (1 - agreement)
+    def outcome(self, model: onnx.ModelProto) -> Outcome:
+        kept = self._run(model, self.x).argmax(axis=1) == self.exact.argmax(axis=1)
+        return Outcome("".join(np.where(kept, "1", "0")), ("".join(np.where(kept, "=", "-")),))
 
-    def ms_per_frame(self, models: Sequence[onnx.ModelProto]) -> list[float]:
-        runners = dict(enumerate(map(self._runner, models)))
-        return [seconds * 1e3 / 32 for seconds in seconds_in_turns(runners, {"x": self.x[:32]}, 3).values()]
+    def seconds(self, models: Sequence[onnx.ModelProto | None], rounds: int) -> list[list[float]]:
+        runners = {i: self._runner(self.model if model is None else model) for i, model in enumerate(models)}
+        return list(turns_of(runners, {"x": self.x[:32]}, rounds).values())
 
 
 def test_the_one_outlier_block_of_a_real_network_stays_in_float(
     chain: onnx.ModelProto, statistics: Callable[..., dict[str, Statistics]], tmp_path: Path
 ) -> None:
-    observed = Observed(chain, statistics(chain, SAMPLES))
+    observed = Observed(chain, statistics(chain, INPUTS))
     quantiser = Quantiser(observed, observed, PROFILES["cpu"])
     blocks = blocks_from_net(Net(chain))
     assert list(blocks) == [*(f"net.blocks.{i}" for i in range(BLOCKS)), "net.head"]
-    judge = EngineJudge(chain, tmp_path, SAMPLES)
+    judge = EngineJudge(chain, tmp_path, INPUTS)
     assert len(set(judge.exact.argmax(axis=1))) == 4
-    found = searched_precision(lambda kept: quantiser.quantised(Recipe(), kept), blocks, judge,
+    found = search_precision(lambda kept: quantiser.quantised(Recipe(), kept), blocks, judge,
                                Budget(max_drop=5, min_agreement=0.95, seconds=60), Journal(), quiet)
-    assert found.points[0].agreement < 0.8  # plain INT8 breaks
+    assert found.points[0].outcome.agreement < 0.8  # plain INT8 breaks
     assert found.best.inside
     assert f"net.blocks.{BROKEN}" in found.best.float_blocks
     # The bisection comes down to this block alone; which of the points inside is faster is for the clock to say.

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from vidrisk.calibration.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE, fitted_temperature
-from vidrisk.runtimes.probabilities import expected_calibration_error, probabilities_from_logits
+from vidrisk.calibration.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE, fitted_temperature, matched_temperature
+from vidrisk.runtimes.contract.probabilities import expected_calibration_error, probabilities_from_logits
 
 
 def likelihood_loss(log_temperature: float, logits: np.ndarray, truth: np.ndarray) -> float:
@@ -60,6 +60,15 @@ def test_a_model_that_is_wrong_and_sure_of_it_is_made_as_unsure_as_allowed() -> 
     assert fitted_temperature(logits, 1 - np.arange(40) % 2) == pytest.approx(MAX_TEMPERATURE)
 
 
+def test_samples_without_finite_logits_say_nothing() -> None:
+    rng = np.random.default_rng(5)
+    truth = rng.integers(0, 3, 200)
+    logits = (2 * np.eye(3)[truth] + rng.normal(size=(200, 3))).astype(np.float32)
+    broken, labels = np.concatenate([logits, np.full((3, 3), np.nan, np.float32)]), np.concatenate([truth, [0, 1, 2]])
+    broken[201, 0], broken[202] = np.inf, (0, -np.inf, 1)
+    assert fitted_temperature(broken, labels) == fitted_temperature(logits, truth)
+
+
 @pytest.mark.parametrize(("samples", "truth"), [
     (9, [0, 1] * 4 + [0]),  # too few
     (12, [0] * 12),  # one class
@@ -68,3 +77,19 @@ def test_a_model_that_is_wrong_and_sure_of_it_is_made_as_unsure_as_allowed() -> 
 def test_samples_that_cannot_say(samples: int, truth: list[int]) -> None:
     logits = np.eye(2, dtype=np.float32)[np.arange(samples) % 2]
     assert fitted_temperature(logits, np.array(truth)) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(2, 7), st.floats(0.3, 4), st.floats(0.3, 4), st.integers(0, 2**32 - 1))
+def test_a_common_scale_is_undone(samples: int, classes: int, scale: float, temperature: float, seed: int) -> None:
+    logits = np.random.default_rng(seed).normal(size=(samples, classes)).astype(np.float32) * 3
+    wanted = probabilities_from_logits(logits, temperature)
+    found = matched_temperature((logits * scale).astype(np.float32), wanted)
+    assert np.abs(probabilities_from_logits(logits * np.float32(scale), found) - wanted).max() < 1e-3
+
+
+def test_rows_that_say_nothing_are_left_out_of_a_match() -> None:
+    logits = np.array([[2, 0], [np.nan, 1], [0, 3]], np.float32)
+    wanted = probabilities_from_logits(np.array([[1, 0], [9, 0], [0, 1.5]], np.float32))
+    assert matched_temperature(logits, wanted) == pytest.approx(2, rel=1e-3)
+    assert matched_temperature(logits[1:2], wanted[1:2]) == 1 == matched_temperature(np.ones((3, 2), np.float32), wanted)

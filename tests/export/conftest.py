@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from backbones import WINDOW
 from torch import nn
 
-from vidrisk.export.graphs import export_onnx
-from vidrisk.export.judge import graphs_from_contract
-from vidrisk.export.merge import merged_from_trained
-from vidrisk.export.outputs import Validation
-from vidrisk.export.registry import exporter_config
-from vidrisk.export.trained import Trained
+from vidrisk.export.convert.graphs import export_onnx
+from vidrisk.export.convert.merge import merged_from_trained
+from vidrisk.export.gate.outputs import Validation
+from vidrisk.export.trained import Trained, TrainedStage
+from vidrisk.models.exporter import dummy_frames
 from vidrisk.models.heads import Head
-from vidrisk.runtimes import Contract, Graph, PixelSpec, Target, TimeSpec
+from vidrisk.runtimes import Contract, PixelSpec, Target, TimeSpec
+from vidrisk.runtimes.contract.stages import Stage, frame_encoder_stages, window_encoder_stages
 
 FRAMES = 3
 TARGET = Target(name="action", labels=("run", "sit", "fall"))
@@ -29,8 +30,14 @@ TARGET = Target(name="action", labels=("run", "sit", "fall"))
 @dataclass(frozen=True)
 class Exported:
     module: nn.Module
-    graph: Graph
+    stage: Stage
     path: Path
+
+    def seen(self, clips: Callable[..., Any], count: int, seed: int = 0) -> Any:
+        """So many frames, or windows, as the encoder sees them."""
+        if self.stage.per == "window":
+            return clips(count, WINDOW, seed=seed)
+        return clips(count, seed=seed)[:, 0]
 
 
 def contract_of(side: int, frames: int = FRAMES) -> Contract:
@@ -41,17 +48,17 @@ def contract_of(side: int, frames: int = FRAMES) -> Contract:
 def exported_encoder(
     adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Exported]:
-    """Family → its merged encoder and the ONNX file of it, by the registry's own dummy inputs."""
+    """Family → its merged encoder and the ONNX file of it, by the family's own dummy inputs."""
     folder = tmp_path_factory.mktemp("encoders")
 
     @functools.cache
     def make(family: str) -> Exported:
         module = merged_from_trained(adapted_encoder(family))
-        graph = graphs_from_contract(contract_of(64), module.width)["encoder"]
-        config = exporter_config(module.family, getattr(module.backbone, "config", None))
-        frames = config.generate_dummy_inputs(batch_size=2, height=64, width=64)["frames"]
-        export_onnx(module, frames, graph.inputs, graph.outputs, folder / f"{family}.onnx")
-        return Exported(module, graph, folder / f"{family}.onnx")
+        describe = window_encoder_stages if module.sees_windows else frame_encoder_stages
+        stage, _ = describe(contract_of(64, WINDOW if module.sees_windows else FRAMES), module.width)
+        frames = dummy_frames(module.family, (2, *module.input_shape[:-1]), getattr(module.backbone, "config", None))
+        export_onnx(module, [frames], stage.inputs, stage.outputs, folder / f"{family}.onnx")
+        return Exported(module, stage, folder / f"{family}.onnx")
 
     return make
 
@@ -69,10 +76,10 @@ def exported_head(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, in
         head = Head(kind, width=24, frames=frames, targets=targets, hidden=16, dropout=0.2)
         head.standardise_by(torch.randn(50, 24) * 3 + 1)
         untrained_no_more(head)
-        graph = graphs_from_contract(contract, 24)["head"]
+        _, stage = frame_encoder_stages(contract, 24)
         path = folder / f"{kind}{frames}.onnx"
-        export_onnx(head, torch.zeros(2, frames, 24), graph.inputs, graph.outputs, path)
-        return Exported(head.eval(), graph, path)
+        export_onnx(head, [torch.zeros(2, frames, 24)], stage.inputs, stage.outputs, path)
+        return Exported(head.eval(), stage, path)
 
     return make
 
@@ -118,22 +125,28 @@ def small_encoder() -> Callable[..., nn.Module]:
 
 @pytest.fixture(scope="session")
 def make_trained(clips: Callable[..., Any]) -> Callable[..., tuple[Trained, Validation]]:
-    """An encoder → what an application hands over, its head fitted to the features so that every sample is right."""
+    """An encoder → what an application hands over, its head fitted to the features so that every sample is right.
 
-    def make(
-        encoder: nn.Module, family: str, side: int, backbone_config: Any = None, samples: int = 24
-    ) -> tuple[Trained, Validation]:
+    An encoder that sees windows is given them whole.
+    """
+
+    def make(encoder: nn.Module, side: int, samples: int = 24) -> tuple[Trained, Validation]:
         torch.manual_seed(5)
-        frames = clips(samples, FRAMES, side)
+        sees_windows = getattr(encoder, "sees_windows", False)
+        frames = clips(samples, WINDOW if sees_windows else FRAMES, side)
+        seen = torch.from_numpy(frames)
         with torch.inference_mode():
-            features = encoder.eval()(torch.from_numpy(frames).flatten(0, 1))
-        head = Head("linear", width=features.shape[1], frames=FRAMES, targets=(TARGET,), hidden=16, dropout=0.1)
+            features = encoder.eval()(seen if sees_windows else seen.flatten(0, 1))
+        moments = None if sees_windows else FRAMES
+        head = Head("linear", width=features.shape[1], frames=moments, targets=(TARGET,), hidden=16, dropout=0.1)
         head.standardise_by(features)
         untrained_no_more(head)
         with torch.inference_mode():
-            logits = head.eval()(features.unflatten(0, (samples, FRAMES)))[0].numpy()
-        contract = contract_of(side)
-        trained = Trained(encoder, head, contract, family=family, width=features.shape[1], backbone_config=backbone_config)
+            logits = head.eval()(features if sees_windows else features.unflatten(0, (samples, FRAMES)))[0].numpy()
+        contract = contract_of(side, frames.shape[1])
+        describe = window_encoder_stages if sees_windows else frame_encoder_stages
+        stages = zip(describe(contract, features.shape[1]), (encoder, head), strict=True)
+        trained = Trained(tuple(TrainedStage(stage, module) for stage, module in stages), contract)
         truth = np.asarray(logits.argmax(1), np.int64)
         return trained, Validation(frames, {"action": truth}, [f"clip {i}" for i in range(samples)])
 

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from vidrisk.export import export as module
+from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.export import export_bundle
-from vidrisk.export.graphs import export_onnx
-from vidrisk.export.outputs import Validation
+from vidrisk.export.gate.outputs import Validation
 from vidrisk.export.trained import ExportOptions, Trained
-from vidrisk.runtimes.errors import GateRefused
+from vidrisk.runtimes.contract.errors import GateRefused
 from vidrisk.runtimes.openvino import OpenVinoRunner
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 
@@ -27,7 +27,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def small(make_trained: Make, small_encoder: Make) -> tuple[Trained, Validation]:
-    return make_trained(small_encoder(), "efficientnet-lite0", 32)
+    return make_trained(small_encoder(), 32)
 
 
 class Spoilt(nn.Module):
@@ -53,8 +53,8 @@ def refusal(trained: Trained, validation: Validation, tmp_path: Path, frames: An
 def spoil_export(monkeypatch: pytest.MonkeyPatch, which: str, change: Callable[[nn.Module], nn.Module]) -> None:
     """The exported graph is not what torch has: a fault of an exporter."""
 
-    def export(part: nn.Module, example: torch.Tensor, *rest: Any) -> None:
-        is_encoder = example.dtype == torch.uint8
+    def export(part: nn.Module, example: Any, *rest: Any) -> None:
+        is_encoder = example[0].dtype == torch.uint8
         export_onnx(change(part) if is_encoder == (which == "encoder") else part, example, *rest)
 
     monkeypatch.setattr(module, "export_onnx", export)
@@ -69,7 +69,9 @@ def test_swapped_labels(small: Any, tmp_path: Path) -> None:
 
 def test_wrong_normalisation_between_training_and_gate(small: Any, tmp_path: Path) -> None:
     trained, validation = small
-    darker = replace(trained, encoder=Spoilt(trained.encoder, lambda frames: frames // 8), recorded={"action": 1.0})
+    encoder, head = trained.stages
+    spoilt = Spoilt(trained.sources["encoder"], lambda frames: frames // 8)
+    darker = replace(trained, stages=(replace(encoder, source=spoilt), head), recorded={"action": 1.0})
     assert "the gate refused training → adapter (torch)" in refusal(darker, validation, tmp_path)
 
 
@@ -105,7 +107,8 @@ def test_nan_weights(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     trained, validation = small
     if where == "trained":
-        trained = replace(trained, head=with_nan(trained.head))
+        encoder, head = trained.stages
+        trained = replace(trained, stages=(encoder, replace(head, source=with_nan(head.source))))
     else:
         spoil_export(monkeypatch, "head", with_nan)
     said = refusal(trained, validation, tmp_path)
@@ -130,7 +133,7 @@ def test_an_adapter_that_was_not_merged(
     adapted_encoder: Make, make_trained: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = adapted_encoder("vit")
-    trained, validation = make_trained(encoder, encoder.family, 64, encoder.backbone.config)
+    trained, validation = make_trained(encoder, 64)
     merged = module.merged_from_trained
 
     def without_adapter(trained_encoder: nn.Module) -> nn.Module:
@@ -152,7 +155,7 @@ def test_a_stale_engine(
     with torch.no_grad():
         old = small_encoder()
         old.layers[1].weight.mul_(1.3)
-    trained, validation = make_trained(old, "efficientnet-lite0", 32)
+    trained, validation = make_trained(old, 32)
     last_week, _ = export_bundle(trained, tmp_path / "old", validation, None, ExportOptions())
 
     class StaleRunner(OpenVinoRunner):

@@ -16,18 +16,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from backbones import FRAME_FAMILIES
 
-from vidrisk.export.engines import BuildOptions, build_engines, ensured_engines
 from vidrisk.export.export import export_bundle
 from vidrisk.export.trained import ExportOptions, Trained
-from vidrisk.infer.classifier import open_classifier
+from vidrisk.inference.model import open_classifier
 from vidrisk.runtimes import Bundle, open_runner
-from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.registry import file_runtimes, has_provider
 from vidrisk.runtimes.tensorrt.api import Kind, installed_kinds
+from vidrisk.runtimes.tensorrt.build.engines import BuildOptions, build_engines, ensured_engines
+from vidrisk.runtimes.tensorrt.cache import Batches
 from vidrisk.runtimes.tensorrt.cuda import open_cuda
 from vidrisk.runtimes.tensorrt.device import current_device
-from vidrisk.runtimes.tensorrt.engines import Batches
 from vidrisk.runtimes.tensorrt.runner import TensorRtRunner
 
 pytestmark = [
@@ -36,7 +37,6 @@ pytestmark = [
     pytest.mark.skipif(not installed_kinds() and os.environ.get("VIDRISK_REQUIRE_GPU") != "1", reason="no TensorRT is installed"),
 ]
 
-FAMILIES = ("vit", "clip_vision_model", "siglip_vision_model", "dinov2", "dinov3_vit", "efficientnet-lite0")
 KINDS = installed_kinds() or ("tensorrt",)  # without one the tests say so
 SIDE_PX = 64
 LEAST_COSINE = 0.999
@@ -82,8 +82,7 @@ def exported(
     @functools.cache
     def make(family: str) -> tuple[Trained, Bundle]:
         encoder = adapted_encoder(family)
-        config = getattr(encoder.backbone, "config", None)
-        trained, validation = make_trained(encoder, family, SIDE_PX, config)
+        trained, validation = make_trained(encoder, SIDE_PX)
         options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=100, allow_drop=True, search_s=20)
         calibration = Frames(clips(32, 1, SIDE_PX, seed=7)[:, 0])
         return trained, export_bundle(trained, folder / family, validation, calibration, options)[0]
@@ -111,7 +110,7 @@ def least_cosine(a: Array, b: Array) -> float:
 def opened(bundle: Bundle, kind: Kind, *, cuda_graphs: bool = True) -> TensorRtRunner:
     """The encoder in fp16."""
     ensured_engines(bundle, kind, ["fp16"])
-    tensors = bundle.manifest.graphs["encoder"]
+    tensors = bundle.manifest.stage("encoder")
     return TensorRtRunner(bundle.path("encoder", "fp16"), tensors.inputs, tensors.outputs, kind=kind, cuda_graphs=cuda_graphs)
 
 
@@ -121,13 +120,13 @@ def processor_features(bundle: Bundle, variant: Any, frames: Array) -> Array:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FRAME_FAMILIES)
 def test_features_are_those_of_torch(
     exported: Callable[[str], tuple[Trained, Bundle]], frames: Array, family: str, kind: Kind
 ) -> None:
     trained, bundle = exported(family)
     with torch.inference_mode():
-        expected = trained.encoder.eval().float().cpu()(torch.from_numpy(frames)).numpy()
+        expected = trained.sources["encoder"].eval().float().cpu()(torch.from_numpy(frames)).numpy()
     assert {"fp32", "fp16"} < set(bundle.manifest.variants)
     for variant in bundle.manifest.variants:
         with open_classifier(bundle.root, runtime=kind, variant=variant) as classifier:
@@ -194,7 +193,7 @@ def test_a_second_start_builds_nothing(vit: Bundle, frames: Array, kind: Kind, m
     def built(*arguments: object) -> None:
         raise AssertionError("built again")
 
-    monkeypatch.setattr("vidrisk.export.engines.ensured_engines", built)
+    monkeypatch.setattr("vidrisk.runtimes.tensorrt.build.engines.ensured_engines", built)
     with open_classifier(vit.root, runtime=kind, variant="fp16") as classifier:
         np.testing.assert_allclose(classifier.features(frames), expected, rtol=1e-3, atol=1e-3)
 

@@ -13,24 +13,25 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from backbones import FAMILIES
 from onnx import TensorProto, shape_inference
 
 from vidrisk.calibration.files import data_path, save_graph
 from vidrisk.calibration.graph import Net
 from vidrisk.calibration.half import half_from_float, rounded_from_float
-from vidrisk.calibration.half_check import worst_cosine
+from vidrisk.calibration.half_check import checked_half, worst_cosine
 from vidrisk.calibration.observers import observed_statistics, ranges_from_statistics
 from vidrisk.calibration.profiles import PROFILES
 from vidrisk.calibration.qdq import quantised_from_float, quantised_tensors
 from vidrisk.calibration.single import types_of
-from vidrisk.export.half import halves_from_encoder
-from vidrisk.export.parse import parsed_graphs
-from vidrisk.export.registry import MAX_OPSET
+from vidrisk.export.convert.graphs import MAX_OPSET
+from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.openvino import OpenVinoRunner
 from vidrisk.runtimes.ort import OnnxRuntimeRunner
+from vidrisk.runtimes.processor import may_saturate
 from vidrisk.runtimes.tensorrt.api import installed_kinds
+from vidrisk.runtimes.tensorrt.build.parse import parsed_graphs
 
-FAMILIES = ["clip_vision_model", "dinov2", "dinov3_vit", "efficientnet-lite0", "siglip_vision_model", "vit"]
 LAYERS = ("Conv", "MatMul", "Gemm")
 Make = Callable[..., Any]
 Frames = npt.NDArray[np.uint8]
@@ -43,13 +44,13 @@ needs_tensorrt = pytest.mark.skipif(not installed_kinds() and os.environ.get("VI
 class Case:
     """A graph before and after, and one that rounds as FP16 does, as files."""
 
-    graph: Any
+    stage: Any
     single: Path
     half: Path
     rounded: Path
 
     def features(self, path: Path, frames: Frames, runner: Any = OnnxRuntimeRunner) -> npt.NDArray[np.float32]:
-        with runner(path, self.graph.inputs, self.graph.outputs) as opened:
+        with runner(path, self.stage.inputs, self.stage.outputs) as opened:
             return np.asarray(opened.infer({"frames": frames})["features"])
 
 
@@ -61,14 +62,14 @@ def case(exported_encoder: Make, clips: Make, tmp_path_factory: pytest.TempPathF
     @functools.cache
     def make(family: str, precision: str) -> Case:
         exported = exported_encoder(family)
-        model, frames = onnx.load(str(exported.path)), clips(8, seed=5)[:, 0]
+        model, frames = onnx.load(str(exported.path)), exported.seen(clips, 8, seed=5)
         if precision == "int8":
             statistics = observed_statistics(model, [{"frames": frames}], names=quantised_tensors(Net(model)))
             model = quantised_from_float(model, ranges_from_statistics(statistics, "minmax", symmetric=True), PROFILES["tensorrt"])
         paths = [folder / f"{family}.{precision}.{kind}.onnx" for kind in ("single", "half", "rounded")]
         for path, graph in zip(paths, (model, half_from_float(model), rounded_from_float(model)), strict=True):
             save_graph(graph, path)
-        return Case(exported.graph, *paths)
+        return Case(exported.stage, *paths)
 
     return make
 
@@ -105,15 +106,18 @@ def test_types_are_as_they_are_said(case: Callable[[str, str], Case], family: st
 
 @for_every_graph
 def test_engines_on_a_processor_compute_the_same(
-    case: Callable[[str, str], Case], clips: Make, family: str, precision: str
+    case: Callable[[str, str], Case], exported_encoder: Make, clips: Make, family: str, precision: str
 ) -> None:
-    graphs, frames = case(family, precision), clips(8, seed=6)[:, 0]
+    graphs, frames = case(family, precision), exported_encoder(family).seen(clips, 8, seed=6)
     exact = graphs.features(graphs.single, frames)
     # Rounding before a quantiser costs an integer more or less here and there.
     least = 0.999 if precision == "fp16" else 0.98
     assert worst_cosine(exact, graphs.features(graphs.half, frames)) >= least
     assert worst_cosine(exact, graphs.features(graphs.rounded, frames)) >= least
-    assert worst_cosine(exact, graphs.features(graphs.half, frames, OpenVinoRunner)) >= least
+    try:
+        assert worst_cosine(exact, graphs.features(graphs.half, frames, OpenVinoRunner)) >= least
+    except RuntimeFailure as failure:  # it says so, and computes nothing wrong
+        assert may_saturate(graphs.half) and "cannot compute this INT8 graph exactly" in failure.what
 
 
 @for_every_graph
@@ -127,9 +131,9 @@ def test_tensorrt_reads_it(case: Callable[[str, str], Case], family: str, precis
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_check_keeps_features_where_they_were(exported_encoder: Make, clips: Make, family: str) -> None:
-    halves = halves_from_encoder(onnx.load(str(exported_encoder(family).path)), clips(10)[:, 0], lambda what, done, total: None)
-    assert halves.frames == 10
-    assert halves.check.cosine >= 0.999
+    exported = exported_encoder(family)
+    check = checked_half(onnx.load(str(exported.path)), [{"frames": exported.seen(clips, 10)}])
+    assert check.cosine >= 0.999
 
 
 @needs_tensorrt

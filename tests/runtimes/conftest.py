@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from vidrisk.runtimes import Bundle, Contract, Graph, Manifest, PixelSpec, Target, TimeSpec, Variant, write_bundle
+from vidrisk.runtimes import Bundle, Contract, Manifest, PixelSpec, Stage, Target, TimeSpec, Variant, write_bundle
+from vidrisk.runtimes.contract.stages import frame_encoder_stages
 
 SIDE, WIDTH, FRAMES = 8, 6, 4
 
@@ -24,14 +25,13 @@ def contract() -> Contract:
 
 
 @pytest.fixture(scope="session")
-def graphs(contract: Contract) -> dict[str, Graph]:
-    return {
-        "encoder": Graph(inputs=contract.encoder_inputs(), outputs=contract.encoder_outputs(WIDTH)),
-        "head": Graph(inputs=contract.head_inputs(WIDTH), outputs=contract.head_outputs()),
-    }
+def graphs(contract: Contract) -> dict[str, Stage]:
+    encoder, head = frame_encoder_stages(contract, WIDTH)
+    return {"encoder": encoder.model_copy(update={"macs": SIDE * SIDE * 3 * WIDTH}),
+            "head": head.model_copy(update={"macs": WIDTH * 3})}
 
 
-def save(path: Path, nodes: list[onnx.NodeProto], graph: Graph, weights: dict[str, np.ndarray]) -> Path:
+def save(path: Path, nodes: list[onnx.NodeProto], graph: Stage, weights: dict[str, np.ndarray]) -> Path:
     infos = [
         [helper.make_tensor_value_info(s.name, helper.np_dtype_to_tensor_dtype(np.dtype(s.dtype)), s.shape) for s in specs]
         for specs in (graph.inputs, graph.outputs)
@@ -50,7 +50,7 @@ def encoder_weights() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def onnx_files(
-    tmp_path_factory: pytest.TempPathFactory, graphs: dict[str, Graph], encoder_weights: np.ndarray
+    tmp_path_factory: pytest.TempPathFactory, graphs: dict[str, Stage], encoder_weights: np.ndarray
 ) -> dict[str, Path]:
     """``encoder``: frames / 255 times a matrix. ``head``: the mean over time times a matrix."""
     folder = tmp_path_factory.mktemp("onnx")
@@ -78,7 +78,7 @@ def onnx_files(
 
 @pytest.fixture
 def make_bundle(
-    tmp_path: Path, contract: Contract, graphs: dict[str, Graph], onnx_files: dict[str, Path]
+    tmp_path: Path, contract: Contract, graphs: dict[str, Stage], onnx_files: dict[str, Path]
 ) -> Callable[..., Bundle]:
     """A bundle whose variants all hold the same graphs; ``refused`` ones did not pass the gate."""
 
@@ -86,6 +86,7 @@ def make_bundle(
         described = {
             v: Variant(
                 files={"encoder": f"encoder.{v}.onnx", "head": "head.fp32.onnx"},
+                precision={"encoder": v.partition("-")[0], "head": "fp32"},
                 passed=v not in refused,
                 gate={"agreement": 1.0},
                 temperature={"action": 1.5},
@@ -93,7 +94,8 @@ def make_bundle(
             for v in variants
         }
         files = {f"encoder.{v}.onnx": onnx_files["encoder"] for v in variants} | {"head.fp32.onnx": onnx_files["head"]}
-        manifest = Manifest(contract=contract, graphs=graphs, variants=described, files={}, made_with={"vidrisk": "0"})
+        manifest = Manifest(contract=contract, stages=tuple(graphs.values()), variants=described, files={},
+                            made_with={"vidrisk": "0"})
         return write_bundle(tmp_path / name, manifest, files)
 
     return make

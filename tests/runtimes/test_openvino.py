@@ -11,7 +11,7 @@ import gc, os, signal, sys, threading, time
 from pathlib import Path
 import numpy as np
 from vidrisk.runtimes.openvino import OpenVinoRunner
-from vidrisk.runtimes.specs import TensorSpec
+from vidrisk.runtimes.contract.specs import TensorSpec
 
 runner = OpenVinoRunner(Path(sys.argv[1]), [TensorSpec("frames", "uint8", ("batch", 8, 8, 3))],
                         [TensorSpec("features", "float32", ("batch", 6))])

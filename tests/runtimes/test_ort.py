@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from vidrisk.runtimes import Graph, ort
-from vidrisk.runtimes.errors import MissingExtra, RuntimeFailure
+from vidrisk.runtimes import Stage, ort
+from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure
 from vidrisk.runtimes.ort import PROVIDERS, OnnxRuntimeRunner, has_provider
 
 
@@ -31,7 +31,8 @@ def gpu_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Session
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
     session = type("Taken", (Session,), {})
     package = SimpleNamespace(
-        __version__="1.99", InferenceSession=session, SessionOptions=SimpleNamespace,
+        __version__="1.99", InferenceSession=session,
+        SessionOptions=lambda: SimpleNamespace(add_session_config_entry=lambda key, value: None),
         get_available_providers=lambda: list(PROVIDERS["onnxruntime-tensorrt"]), preload_dlls=lambda: print("libcudnn.so.9!"),
         disable_telemetry_events=lambda: None,
     )  # fmt: skip
@@ -39,13 +40,13 @@ def gpu_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Session
     return session
 
 
-def open_runner(graph: Graph, runtime: str, path: str = "encoder.fp32.onnx") -> OnnxRuntimeRunner:
+def open_runner(graph: Stage, runtime: str, path: str = "encoder.fp32.onnx") -> OnnxRuntimeRunner:
     return OnnxRuntimeRunner(Path(path), graph.inputs, graph.outputs, runtime=runtime)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
 def test_a_quiet_fall_back_to_the_processor_is_an_error(
-    graphs: dict[str, Graph], gpu_package: type[Session], capsys: pytest.CaptureFixture[str], runtime: str
+    graphs: dict[str, Stage], gpu_package: type[Session], capsys: pytest.CaptureFixture[str], runtime: str
 ) -> None:
     gpu_package.taken = PROVIDERS[runtime][1:]
     with pytest.raises(RuntimeFailure, match=rf"{PROVIDERS[runtime][0]} does not load here.*; fix: install what onnxruntime-gpu"):
@@ -58,9 +59,10 @@ def test_a_quiet_fall_back_to_the_processor_is_an_error(
     assert [name for name, _ in runner._session.settings["providers"]] == list(PROVIDERS[runtime])
 
 
-def test_a_variant_is_not_rounded_further(graphs: dict[str, Graph], gpu_package: type[Session], tmp_path: Path) -> None:
+def test_a_variant_is_not_rounded_further(graphs: dict[str, Stage], gpu_package: type[Session], tmp_path: Path) -> None:
     gpu_package.taken = PROVIDERS["onnxruntime-tensorrt"]
-    for name, fp16, int8 in (("fp32", "0", "0"), ("fp16", "1", "0"), ("int8", "1", "1"), ("mixed", "1", "1"), ("", "0", "0")):
+    for name, fp16, int8 in (("fp32", "0", "0"), ("fp16", "1", "0"), ("int8", "1", "1"), ("mixed", "1", "1"),
+                             ("int8-tensorrt", "1", "1"), ("", "0", "0")):
         runner = open_runner(graphs["encoder"], "onnxruntime-tensorrt", f"encoder.{name}.onnx" if name else "encoder")
         (_, options), (_, cuda), (_, nothing) = runner._session.settings["providers"]
         assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == (fp16, int8)
@@ -68,7 +70,7 @@ def test_a_variant_is_not_rounded_further(graphs: dict[str, Graph], gpu_package:
         assert Path(options["trt_engine_cache_path"]).is_relative_to(tmp_path) and options["trt_engine_cache_enable"] == "1"
 
 
-def test_a_package_without_the_provider_is_named(graphs: dict[str, Graph]) -> None:
+def test_a_package_without_the_provider_is_named(graphs: dict[str, Stage]) -> None:
     if has_provider("onnxruntime-cuda"):
         pytest.skip("onnxruntime-gpu is installed")
     said = r"was built without its CUDAExecutionProvider; fix: .*pip install 'vidrisk\[gpu\]'"
@@ -76,7 +78,7 @@ def test_a_package_without_the_provider_is_named(graphs: dict[str, Graph]) -> No
         open_runner(graphs["encoder"], "onnxruntime-cuda")
 
 
-def test_without_onnxruntime_there_is_no_provider(graphs: dict[str, Graph], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnxruntime_there_is_no_provider(graphs: dict[str, Stage], monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(module: str, extra: str) -> None:
         raise MissingExtra(module, extra)
 

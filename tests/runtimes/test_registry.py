@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vidrisk.runtimes import registry
-from vidrisk.runtimes.bundle import Bundle
-from vidrisk.runtimes.errors import RuntimeFailure, VidriskError
+from vidrisk.runtimes.contract.bundle import Bundle
+from vidrisk.runtimes.contract.errors import RuntimeFailure, VidriskError
 from vidrisk.runtimes.gpu import visible_gpu
 from vidrisk.runtimes.registry import (
     BUNDLE_RUNTIMES,
@@ -78,6 +78,6 @@ def test_the_version_of_tensorrt_for_rtx() -> None:
 
 def test_the_default_runtime_is_on_the_processor(make_bundle) -> None:
     bundle: Bundle = make_bundle()
-    graph = bundle.manifest.graphs["encoder"]
+    graph = bundle.manifest.stage("encoder")
     with BUNDLE_RUNTIMES["onnxruntime"](bundle.path("encoder", "fp32"), graph.inputs, graph.outputs) as runner:
         assert runner.runtime == "onnxruntime" and runner._session.get_providers() == ["CPUExecutionProvider"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from vidrisk.runtimes import FakeRunner, Graph, Runner, TensorSpec
-from vidrisk.runtimes.errors import RuntimeFailure, SpecError
+from vidrisk.runtimes import FakeRunner, Runner, Stage, TensorSpec
+from vidrisk.runtimes.contract.errors import RuntimeFailure, SpecError
 from vidrisk.runtimes.openvino import OpenVinoRunner
 from vidrisk.runtimes.ort import OnnxRuntimeRunner
 from vidrisk.runtimes.runner import Array, Arrays
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
 
 @pytest.fixture(params=["onnxruntime", "openvino", "torch"])
 def open_encoder(
-    request: pytest.FixtureRequest, graphs: dict[str, Graph], onnx_files: dict[str, Path], encoder_weights: np.ndarray
+    request: pytest.FixtureRequest, graphs: dict[str, Stage], onnx_files: dict[str, Path], encoder_weights: np.ndarray
 ) -> Callable[[], Runner]:
     graph = graphs["encoder"]
 
@@ -151,7 +151,7 @@ def test_files_that_are_no_graph_are_one_line(
     engine: type[OnnxRuntimeRunner],
     content: bytes | None,
     tmp_path: Path,
-    graphs: dict[str, Graph],
+    graphs: dict[str, Stage],
     onnx_files: dict[str, Path],
 ) -> None:
     path = tmp_path / "bad.onnx"
@@ -163,7 +163,7 @@ def test_files_that_are_no_graph_are_one_line(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_graph_with_other_tensors_than_its_specs_fails_as_ours(
-    engine: type[OnnxRuntimeRunner], graphs: dict[str, Graph], onnx_files: dict[str, Path]
+    engine: type[OnnxRuntimeRunner], graphs: dict[str, Stage], onnx_files: dict[str, Path]
 ) -> None:
     graph = graphs["encoder"]
     renamed = (TensorSpec("embedding", "float32", ("batch", 6)),)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vidrisk.runtimes import Bundle, Choice, Runner, choose, open_runner
-from vidrisk.runtimes.errors import BundleError, EngineMissing, MissingExtra, RuntimeFailure, SettingsError
+from vidrisk.runtimes.contract.errors import BundleError, EngineMissing, MissingExtra, RuntimeFailure, SettingsError
 from vidrisk.runtimes.folders import cache_folder
 from vidrisk.runtimes.registry import file_runtimes, installed_runtimes
 from vidrisk.runtimes.runner import Array, Arrays
@@ -99,7 +99,7 @@ def test_a_damaged_cache_is_measured_anew(make_bundle: MakeBundle, cache: Path, 
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_else(make_bundle: MakeBundle, cache: Path) -> None:
-    cache.write_text("a file where the folder should be")
+    cache.write_text("a file where the folder should be", encoding="utf-8")
     assert choose(make_bundle(), runtime="onnxruntime").runtime == "onnxruntime"
 
 
@@ -119,7 +119,7 @@ class Timed(Runner):
     MS: ClassVar = {"fp32": 4, "fp16": 2, "int8": 3, "mixed": 3}
 
     def __init__(self, bundle: Bundle, variant: str) -> None:
-        graph = bundle.manifest.graphs["encoder"]
+        graph = bundle.manifest.stage("encoder")
         super().__init__(graph.inputs, graph.outputs)
         self._s = self.MS[variant] / 1e3
         self.is_closed = False

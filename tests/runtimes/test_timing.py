@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vidrisk.runtimes import FakeRunner, TensorSpec
-from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.runner import Array, Arrays
 from vidrisk.runtimes.timing import seconds_in_turns
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+
+from vidrisk.runtimes.contract.bundle import MANIFEST
 
 LABELS = {"red": (200, 40, 40), "green, dark": (20, 90, 20), "蓝色 🎥": (40, 40, 200)}
 CLIPS_PER_LABEL = 8
@@ -59,6 +64,17 @@ def cli() -> Callable[..., Ended]:
         return Ended(int(end.value.code or 0), stdout.getvalue(), stderr.getvalue())
 
     return run
+
+
+@pytest.fixture
+def any_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """``tiny_bundle``, whose INT8 is for processors, as if every engine could take it."""
+    root = Path(shutil.copytree(tiny_bundle, tmp_path / "any.bundle"))
+    described = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    for variant in described["variants"].values():
+        variant["engines"] = "any"
+    (root / MANIFEST).write_text(json.dumps(described), encoding="utf-8")
+    return root
 
 
 @pytest.fixture(scope="session")
@@ -112,8 +128,62 @@ def tiny_run(
 
 @pytest.fixture(scope="session")
 def tiny_bundle(cli: Callable[..., Ended], tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of ``tiny_run``, fp32 and INT8."""
+    """The bundle of ``tiny_run``, fp32 and INT8. So small a model may gain no speed in INT8: nobody asks."""
     out = tmp_path_factory.mktemp("bundles") / "colours.bundle"
-    end = cli("export", tiny_run, "-o", out, "--int8", "--max-drop", "50", "--allow-drop")  # too small to gain speed
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("gate.keeper", "pack"):
+            patch.setattr(f"vidrisk.export.{module}.speed_refusal", lambda report, variant: "")
+        end = cli("export", tiny_run, "-o", out, "--int8", "--max-drop", "50", "--max-confidence-drop", "100")
     assert end.code == 0, end
     return out
+
+
+@pytest.fixture(scope="session")
+def deep_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Ten thousand folders, one in another: no path leads to the last ones."""
+    top = tmp_path_factory.mktemp("deep")
+    root = os.open(top, os.O_RDONLY)
+    descriptor = os.dup(root)
+    for _ in range(10_000):
+        os.mkdir("d", dir_fd=descriptor)
+        descriptor = _entered(descriptor)
+    os.close(descriptor)
+    yield top
+    is_left = True
+    while is_left:  # 200 levels at a time, which shutil can delete
+        descriptor = os.dup(root)
+        with contextlib.suppress(FileNotFoundError):
+            for _ in range(200):
+                descriptor = _entered(descriptor)
+            os.rename("d", "rest", src_dir_fd=descriptor, dst_dir_fd=root)
+        os.close(descriptor)
+        shutil.rmtree(top / "d")
+        is_left = (top / "rest").exists()
+        if is_left:
+            (top / "rest").rename(top / "d")
+    os.close(root)
+
+
+def _entered(descriptor: int) -> int:
+    below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+    os.close(descriptor)
+    return below
+
+
+@pytest.fixture
+def folder_of_nobody() -> Iterator[Path]:
+    """A folder and a process of a user who may not enter what its mode forbids, as root may."""
+    folder = Path(tempfile.mkdtemp())
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        if is_root:
+            os.seteuid(0)
+        for path in folder.rglob("*"):
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o700)
+        shutil.rmtree(folder)

@@ -20,7 +20,7 @@ from vidrisk.demo import (
     render_clip,
 )
 from vidrisk.frames import read_clips
-from vidrisk.runtimes.specs import PixelSpec, TimeSpec
+from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 
 def picture(path: Path, seed: int = 0, side: int = 150) -> Path:

@@ -20,12 +20,15 @@ from typing import Any
 import numpy as np
 
 import vidrisk
-from vidrisk.infer.classifier import Classifier, open_classifier
-from vidrisk.runtimes.bundle import VariantName
-from vidrisk.runtimes.errors import RuntimeFailure, VidriskError
+from vidrisk.inference.model import Classifier, open_classifier
+from vidrisk.runtimes.contract.bundle import VariantName
+from vidrisk.runtimes.contract.errors import RuntimeFailure, VidriskError
+from vidrisk.runtimes.contract.stages import PIXELS
+from vidrisk.runtimes.folders import cache_folder
 from vidrisk.runtimes.memory import bytes_from_status
+from vidrisk.runtimes.runner import Array
 
-BATCH = 32  # frames, as many as `vidrisk infer` gives to the encoder at once
+BATCH = 32  # frames, as many as `vidrisk infer` computes at once
 LIMIT_S = 300.0
 
 
@@ -67,15 +70,16 @@ def answer_of_process(module: str, arguments: Sequence[str], environment: Mappin
     """Run ``python -m module`` and read the last line of its output as JSON.
 
     The process starts where the package lies, so that it finds it installed or not, and imports nothing from the folder that
-    the user happens to be in.
+    the user happens to be in. Its cache is the same as here, also where that is named relative to the user's folder.
 
     Raises:
         RuntimeFailure: it failed, crashed, or did not answer within ``LIMIT_S``.
     """
     try:
         end = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, encoding="utf-8", errors="replace",
-                             cwd=Path(vidrisk.__file__).parents[1], env={**os.environ, **(environment or {})}, timeout=LIMIT_S,
-                             check=False)
+                             cwd=Path(vidrisk.__file__).parents[1], timeout=LIMIT_S, check=False,
+                             env={**os.environ, "PYTHONIOENCODING": "utf-8", "VIDRISK_CACHE": str(cache_folder().absolute()),
+                                  **(environment or {})})
     except subprocess.TimeoutExpired:
         raise RuntimeFailure(f"no answer within {LIMIT_S:.0f} s") from None
     if end.returncode < 0:
@@ -104,15 +108,34 @@ def peak_bytes() -> int:
 
 
 def run_alone(classifier: Classifier) -> Footprint:
-    """Let a classifier work as in a run: frames one by one, then in full batches, and the head on their features."""
+    """Let a classifier work as in a run: what is least at once, a frame or a window, then full batches, and whole windows.
+
+    Raises:
+        RuntimeFailure: what it computes is not finite.
+    """
     contract = classifier.contract
-    frames = np.random.default_rng(0).integers(0, 256, (BATCH, *contract.pixel.frame_shape), dtype=np.uint8)
-    classifier.features(frames[:1])
-    single = peak_bytes()
-    features = classifier.features(frames)
-    classifier.probabilities(np.resize(features, (1, contract.frames, features.shape[1])))
+    computed: list[Array] = []
+    windows = max(1, BATCH // contract.frames)
+    clips = np.random.default_rng(0).integers(0, 256, (windows, contract.frames, *contract.pixel.frame_shape), dtype=np.uint8)
+    frames = np.resize(clips, (BATCH, *contract.pixel.frame_shape))
+    if classifier.plan.frame:
+        least, most = 1, BATCH
+        classifier.encode(frames[:1])
+        single = peak_bytes()
+        encoded = classifier.encode(frames)
+        one = {name: np.resize(array, (contract.frames, *array.shape[1:])) for name, array in {**encoded, PIXELS: frames}.items()
+               if name in classifier.plan.frame_gives}
+        computed += [*encoded.values(), *classifier.logits_from_parts(one, 1).values()]
+    else:
+        least, most = contract.frames, windows * contract.frames
+        classifier.logits_from_frames(clips[:1], BATCH)
+        single = peak_bytes()
+        computed += classifier.logits_from_frames(clips, BATCH).values()
+    if not all(np.isfinite(values).all() for values in computed):
+        raise RuntimeFailure(f"{classifier.runtime} {classifier.variant} computes what is not finite, for frames of noise",
+                             fix="use another runtime or variant, or export the bundle again")
     peak = peak_bytes()
-    return Footprint(peak, (peak - single) // (BATCH - 1))
+    return Footprint(peak, (peak - single) // max(1, most - least))
 
 
 def main() -> int:

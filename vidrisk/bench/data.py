@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import statistics
 import tempfile
@@ -15,21 +16,24 @@ from typing import Any
 import numpy as np
 
 from vidrisk.bench.alone import Candidate
-from vidrisk.bench.speed import OnProgress
 from vidrisk.data import Table, load_table
 from vidrisk.data.io import SUFFIXES
 from vidrisk.data.targets import truth_from_table
-from vidrisk.evaluate import evaluate
-from vidrisk.infer.classifier import Classifier
-from vidrisk.infer.decode import ReadAgain, ReadFrame, ReadWindow
-from vidrisk.infer.ledger import Row
-from vidrisk.infer.pipeline import InferSettings, run_inference
-from vidrisk.infer.pool import DecodePool
-from vidrisk.infer.sources import Inputs, find_inputs
-from vidrisk.infer.summary import Meter
-from vidrisk.infer.wire import ReadSettings
-from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import DataError, Interrupted
+from vidrisk.decode.messages import Again, Input, ReadSettings
+from vidrisk.decode.pool import DecodePool
+from vidrisk.files.walk import list_folder
+from vidrisk.frames import Frame, FrameWindow
+from vidrisk.inference.head import NO_ANSWER
+from vidrisk.inference.model import Classifier
+from vidrisk.jobs.evaluate import evaluate
+from vidrisk.jobs.run_folder import run_folder
+from vidrisk.jobs.run_settings import InferSettings
+from vidrisk.jobs.sources import Inputs, find_inputs
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import DataError, Interrupted
+from vidrisk.runtimes.contract.progress import OnProgress
+
+log = logging.getLogger(__name__)
 
 MOST_ROUNDS, BUDGET_S = 5, 12.0
 
@@ -92,7 +96,8 @@ class EndToEnd:
     of_both_stages: float
 
 
-def data_from_path(path: Path, contract: Contract, limit: int) -> BenchData:
+def data_from_path(path: Path, contract: Contract, limit: int, *, encoding: str | None = None,
+                   sheet: str | None = None) -> BenchData:
     """Find the files and, where there are any, the labels of the model.
 
     Raises:
@@ -100,9 +105,9 @@ def data_from_path(path: Path, contract: Contract, limit: int) -> BenchData:
     """
     table, unlabelled = None, ""
     try:
-        if path.is_dir() and not any(entry.is_dir() for entry in path.iterdir()):
+        if path.is_dir() and not list_folder(path).folders:
             raise DataError(f"{path.name} has no sub-folder per class")
-        table = load_table(path, contract.task)
+        table = load_table(path, contract.task, min_labels=1, encoding=encoding, sheet=sheet)
     except DataError as error:
         if path.is_file() and path.suffix.lower() in SUFFIXES:  # a manifest, and a bad one
             raise
@@ -115,7 +120,7 @@ def data_from_path(path: Path, contract: Contract, limit: int) -> BenchData:
             truth_from_table(table, contract.targets)
         except DataError as error:
             table, unlabelled = None, error.what
-    inputs = find_inputs([paths[index] for index in chosen])
+    inputs = find_inputs(list(dict.fromkeys(paths[index] for index in chosen)))  # a file once, however many parts have labels
     held = _read(inputs, contract)  # and into the system's cache, for every later pass alike
     if not held.clips:
         raise DataError(f"none of {len(inputs.paths)} inputs can be read")
@@ -162,13 +167,20 @@ def end_to_end(classifiers: Mapping[Candidate, Classifier], data: BenchData, fra
 
 def accuracies(classifiers: Mapping[Candidate, Classifier], table: Table,
                on_progress: OnProgress) -> dict[Candidate, dict[str, dict[str, Any]]]:
-    """Samples, top-1, macro-F1 and ECE per target."""
+    """Samples, top-1, macro-F1 and ECE per target; nothing of a candidate that answers none of them."""
     found = {}
     for done, (candidate, classifier) in enumerate(classifiers.items()):
         on_progress("accuracy", done, len(classifiers))
-        metrics = evaluate(classifier, table).metrics
+        try:
+            result = evaluate(classifier, table)
+        except DataError as error:
+            log.warning("%s: %s", candidate, error)
+            continue
+        left_out = sum(NO_ANSWER in sample["reason"] for sample in result.unreadable)
+        if left_out:
+            log.warning("%s: %s for %d of %d samples, which are left out", candidate, NO_ANSWER, left_out, len(table))
         found[candidate] = {target: {"n": m.n, "top1": round(m.top1, 6), "macro_f1": round(m.macro_f1, 6), "ece": round(m.ece, 6)}
-                            for target, m in metrics.items()}
+                            for target, m in result.metrics.items()}
     return found
 
 
@@ -177,14 +189,14 @@ def _read(inputs: Inputs, contract: Contract) -> Held:
     settings = InferSettings()
     clips, frames = Counter[int](), Counter[int]()
     reading = ReadSettings(contract.pixel, contract.time, slots=settings.batch_frames)
-    with DecodePool(reading, Meter(), workers=settings.workers, file_timeout_s=settings.file_timeout_s) as pool:
-        for item in pool.read(Row(index, path) for index, path in enumerate(inputs.paths)):
-            if isinstance(item, ReadFrame):
-                frames[item.row_id] += 1
-            elif isinstance(item, ReadWindow):
-                clips[item.row_id] += 1
-            elif isinstance(item, ReadAgain):
-                del clips[item.row_id], frames[item.row_id]
+    with DecodePool(settings.workers) as pool:
+        for read in pool.read((Input(index, path) for index, path in enumerate(inputs.paths)), reading):
+            if isinstance(read.item, Frame):
+                frames[read.id] += 1
+            elif isinstance(read.item, FrameWindow):
+                clips[read.id] += 1
+            elif isinstance(read.item, Again):
+                del clips[read.id], frames[read.id]
     return Held(clips.total(), frames.total(), len(inputs.paths) - len(clips))
 
 
@@ -192,7 +204,7 @@ def _run_seconds(classifier: Classifier, inputs: Inputs) -> float:
     with tempfile.TemporaryDirectory(prefix="vidrisk-bench-") as folder:
         begin_s = time.perf_counter()
         try:
-            run_inference(classifier, inputs, Path(folder) / "out")
+            run_folder(classifier, inputs, Path(folder) / "out")
         except Interrupted:  # it would say how to resume in a folder that goes away here
             raise KeyboardInterrupt from None
         return time.perf_counter() - begin_s

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.bench.alone import Candidate, Footprint
-from vidrisk.infer.classifier import Classifier
-from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.inference.model import Classifier
+from vidrisk.runtimes.contract.errors import RuntimeFailure
+from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.memory import available_bytes
 
 BATCHES = (1, 4, 8, 16, 32, 64)
@@ -22,7 +23,6 @@ PATIENCE = 2  # batches in a row that do not pay end the search
 MEMORY_SHARE = 0.5  # of what is available, that a batch may take
 SHORT_S = 0.05  # engines spin for a few milliseconds: nothing to a call that takes longer
 
-OnProgress = Callable[[str, int, int], None]
 Key = TypeVar("Key")
 
 
@@ -85,12 +85,13 @@ def _call_s(call: Callable[[], object]) -> float:
 
 
 def frame_latencies(classifiers: Mapping[Candidate, Classifier]) -> dict[Candidate, Latency]:
-    """Of the encoder, on one frame."""
-    return _latencies({candidate: _encoding(classifier, _noise(classifier, 1)) for candidate, classifier in classifiers.items()})
+    """Of the stages that run per frame, on one; of no model that has none."""
+    return _latencies({candidate: _encoding(classifier, _noise(classifier, 1)) for candidate, classifier in classifiers.items()
+                       if classifier.plan.frame})
 
 
 def clip_latencies(classifiers: Mapping[Candidate, Classifier]) -> dict[Candidate, Latency]:
-    """Of encoder and head, on one clip."""
+    """Of all stages, on one clip."""
     return _latencies({candidate: _classifying(classifier, _noise(classifier, classifier.contract.frames))
                        for candidate, classifier in classifiers.items()})
 
@@ -107,7 +108,9 @@ def _latencies(calls: Mapping[Candidate, Callable[[], object]]) -> dict[Candidat
 
 def throughputs(classifiers: Mapping[Candidate, Classifier], footprints: Mapping[Candidate, Footprint],
                 on_progress: OnProgress) -> dict[Candidate, Throughput]:
-    """Of the encoders, by batch. Batches are enlarged until that no longer pays or memory gets short; then all of them, of all
+    """Of what takes the time, by batch: the stages that run per frame, or whole windows where more than a head runs per window.
+
+    Batches are enlarged until that no longer pays or memory gets short; then all of them, of all
     candidates, are timed in turns.
     """
     calls: dict[tuple[Candidate, int], Callable[[], object]] = {}
@@ -115,8 +118,7 @@ def throughputs(classifiers: Mapping[Candidate, Classifier], footprints: Mapping
     stopped = {}
     for done, (candidate, classifier) in enumerate(classifiers.items()):
         on_progress("batches that pay", done, len(classifiers))
-        frames = _noise(classifier, max(BATCHES))
-        tried = {batch: _encoding(classifier, frames[:batch]) for batch in BATCHES}
+        tried = _batches(classifier)
         times_s, stopped[candidate] = _enlarged(tried, footprints[candidate].bytes_per_frame)
         warm_s |= {(candidate, batch): call_s for batch, call_s in times_s.items()}
         calls |= {(candidate, batch): tried[batch] for batch in times_s}
@@ -155,8 +157,24 @@ def _noise(classifier: Classifier, count: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (count, *classifier.contract.pixel.frame_shape), dtype=np.uint8)
 
 
+def _batches(classifier: Classifier) -> dict[int, Callable[[], object]]:
+    """Calls by frames per batch, where windows count: of whole ones."""
+    if not classifier.plan.batches_windows:
+        frames = _noise(classifier, max(BATCHES))
+        return {batch: _encoding(classifier, frames[:batch]) for batch in BATCHES}
+    moments = classifier.contract.frames
+    sizes = [batch for batch in BATCHES if batch * moments <= max(BATCHES)] or [1]
+    frames = _noise(classifier, max(sizes) * moments)
+    clips = frames.reshape(-1, moments, *frames.shape[1:])
+    return {size * moments: _answering(classifier, clips[:size]) for size in sizes}
+
+
+def _answering(classifier: Classifier, clips: npt.NDArray[np.uint8]) -> Callable[[], object]:
+    return lambda: classifier.logits_from_frames(clips, len(clips) * clips.shape[1])
+
+
 def _encoding(classifier: Classifier, frames: npt.NDArray[np.uint8]) -> Callable[[], object]:
-    return lambda: classifier.features(frames)
+    return lambda: classifier.encode(frames)
 
 
 def _classifying(classifier: Classifier, clip: npt.NDArray[np.uint8]) -> Callable[[], object]:

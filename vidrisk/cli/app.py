@@ -12,17 +12,21 @@ from vidrisk import __version__
 from vidrisk.cli import data
 from vidrisk.cli.bench import bench
 from vidrisk.cli.build import build
+from vidrisk.cli.console import PrintableFormatter, say, say_error
 from vidrisk.cli.demo import demo
 from vidrisk.cli.deploy import deploy
 from vidrisk.cli.doctor import doctor
 from vidrisk.cli.evaluate import evaluate
 from vidrisk.cli.export import export
 from vidrisk.cli.infer import infer
+from vidrisk.cli.interrupt import ending_at_second_interrupt
+from vidrisk.cli.streams import lost_output, restart_in_utf8, settle_streams
 from vidrisk.cli.train import train
+from vidrisk.cli.verify import verify
 from vidrisk.cli.watch import watch
+from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_INTERRUPTED, VidriskError
 
 VERBOSITY = ("-v", "-vv", "--verbose")
-CTRL_C = 130  # what Typer makes of KeyboardInterrupt; EXIT_INTERRUPTED in vidrisk.runtimes.errors
 
 app = typer.Typer(name="vidrisk", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,6 +37,7 @@ app.command()(build)
 app.command()(infer)
 app.command()(watch)
 app.command()(bench)
+app.command()(verify)
 app.command()(deploy)
 app.add_typer(data.app, name="data")
 app.command()(doctor)
@@ -41,7 +46,7 @@ app.command()(demo)
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"vidrisk {__version__}")
+        say(f"vidrisk {__version__}")
         raise typer.Exit
 
 
@@ -52,32 +57,39 @@ def _vidrisk(
 ) -> None:
     """A folder of labelled clips or defect photos in; a verified INT8 model and a report per folder out."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("vidrisk").setLevel(level)
 
 
 def main() -> None:
     """Run the command line. Every expected failure is one line on stderr and an exit code (README: Exit codes)."""
-    arguments = sys.argv[1:]
+    restart_in_utf8()
+    settle_streams()
+    try:
+        with ending_at_second_interrupt():
+            _run(sys.argv[1:])
+    finally:
+        lost = lost_output()
+        if lost:
+            _fail(f"cannot write to standard output: {lost.strerror}", EXIT_ERROR)
+
+
+def _run(arguments: list[str]) -> None:
     verbosity = [argument for argument in arguments if argument in VERBOSITY]  # welcome before and behind the command
     try:
         app(verbosity + [argument for argument in arguments if argument not in VERBOSITY])
     except SystemExit as end:
-        if end.code == CTRL_C:
-            typer.echo("error: stopped by Ctrl-C", err=True)
+        if end.code == EXIT_INTERRUPTED:  # what Typer makes of KeyboardInterrupt
+            say_error("stopped by Ctrl-C")
         raise
-    except Exception as error:
-        from vidrisk.runtimes.errors import EXIT_ERROR, VidriskError  # here: --help must stay quick
-
-        if isinstance(error, VidriskError):
-            _fail(str(error), error.exit_code)
-        if isinstance(error, BrokenPipeError):
-            sys.exit(EXIT_ERROR)
-        if isinstance(error, OSError):
-            _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", EXIT_ERROR)
-        raise
+    except VidriskError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", EXIT_ERROR)
 
 
 def _fail(line: str, code: int) -> NoReturn:
-    typer.echo(f"error: {line}", err=True)
+    say_error(line)
     sys.exit(code)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from vidrisk.runtimes.contract.choices import EngineName, VariantName
 
 
 def build(
@@ -14,12 +16,12 @@ def build(
     out: Annotated[Path | None, typer.Option(
         "-o", "--output", metavar="DIR", show_default="the engine cache",
         help="Folder for the engines; copied into the cache of a device they are used there.")] = None,
-    engine: Annotated[Literal["tensorrt", "tensorrt-rtx"] | None, typer.Option(
+    engine: Annotated[EngineName | None, typer.Option(
         show_default="the one that is installed", help="Library to build with.")] = None,
     compute_capability: Annotated[str, typer.Option(
         metavar="8.6,8.9", show_default="of the GPU here",
         help="Build ahead of time for these GPUs; tensorrt-rtx can, and needs no GPU for it.")] = "",
-    variant: Annotated[Literal["fp32", "fp16", "int8", "mixed"] | None, typer.Option(
+    variant: Annotated[VariantName | None, typer.Option(
         show_default="every one that passed", help="This precision only.")] = None,
     batch: Annotated[str, typer.Option(
         metavar="MIN,OPT,MAX", help="Rows per call that the engines take; they are tuned for OPT.")] = "1,8,64",
@@ -35,13 +37,17 @@ def build(
     Ctrl-C stops at the builder's next step; engines that were finished are kept.
     """
     from vidrisk.cli.build_view import batches_from_text, capabilities_from_text, print_engines
-    from vidrisk.cli.console import progress_bar
-    from vidrisk.export.engines import BuildOptions, build_engines
-    from vidrisk.runtimes.bundle import Bundle
-    from vidrisk.runtimes.tensorrt.engines import EngineStore
+    from vidrisk.cli.console import progress_bar, say_aside
+    from vidrisk.doctor.known import lines_before_build
+    from vidrisk.runtimes.contract.bundle import Bundle
+    from vidrisk.runtimes.tensorrt.build.engines import BuildOptions, build_engines
+    from vidrisk.runtimes.tensorrt.cache import EngineStore
 
     options = BuildOptions(batches_from_text(batch), capabilities_from_text(compute_capability), dla=dla, portable=portable)
+    opened, variants = Bundle.open(bundle), [variant] if variant else None
+    for line in lines_before_build(opened, options, engine, variants):
+        say_aside(f"known trouble: {line}")
     with progress_bar(lines=True) as advance:
-        engines = build_engines(Bundle.open(bundle), options, kind=engine, variants=[variant] if variant else None,
-                                store=EngineStore(out) if out else None, on_progress=advance)
+        engines = build_engines(opened, options, kind=engine, variants=variants, store=EngineStore(out) if out else None,
+                                on_progress=advance)
     print_engines(engines, as_json=json)

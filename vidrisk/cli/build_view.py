@@ -6,14 +6,10 @@ import json
 import re
 from collections.abc import Sequence
 
-import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from vidrisk.export.engines import EngineReport
-from vidrisk.runtimes.errors import SettingsError
-from vidrisk.runtimes.tensorrt.engines import Batches
+from vidrisk.cli.console import say, say_json, say_table
+from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.tensorrt.build.engines import EngineReport
+from vidrisk.runtimes.tensorrt.cache import Batches
 
 
 def batches_from_text(text: str) -> Batches:
@@ -41,17 +37,15 @@ def capabilities_from_text(text: str) -> tuple[str, ...]:
 
 def print_engines(engines: Sequence[EngineReport], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps([engine.to_dict() for engine in engines], ensure_ascii=False))
+        say_json(json.dumps([engine.to_dict() for engine in engines], ensure_ascii=False))
         return
-    table = Table("graph", "variant")
-    for column in ("batches", "seconds", "MB", "INT8 layers"):
-        table.add_column(column, justify="right")
+    rows = []
     for engine in engines:
         batches = engine.batches
         seconds = "there already" if engine.seconds is None else f"{engine.seconds:.1f}"
         int8 = "–" if engine.int8_layers is None else f"{engine.int8_layers} of {engine.computing_layers}"
-        table.add_row(engine.graph, Text(", ".join(engine.variants)), f"{batches.min}, {batches.opt}, {batches.max}", seconds,
-                      f"{engine.bytes / 1e6:.1f}", int8)
-    Console().print(table)
+        rows.append((engine.stage, ", ".join(engine.variants), f"{batches.min}, {batches.opt}, {batches.max}", seconds,
+                     f"{engine.bytes / 1e6:.1f}", int8))
+    say_table(("graph", "variant", "batches", "seconds", "MB", "INT8 layers"), rows, right_from=2)
     for folder in dict.fromkeys(engine.path.parent for engine in engines):
-        typer.echo(f"→ {folder}")
+        say(f"→ {folder}")

@@ -1,13 +1,98 @@
-"""What commands share: a progress bar on stderr (none where stderr is no terminal)."""
+"""What commands share: how they print, and a progress bar on stderr (none where stderr is no terminal).
+
+Nothing else in the command line prints. What comes from a file (a name, a label, a message of a library) is text of strangers:
+here it is made printable, once, and none of it is read as rich's markup.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Protocol
 
+from vidrisk.runtimes.contract.printable import printable
+
 LINE_EVERY_S = 5.0
+_NOT_ASCII = re.compile(r"[^\x00-\x7e]+")
+_NOT_PLAIN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+
+def say(line: str) -> None:
+    """Print one line on standard output."""
+    print(printable(line))
+
+
+def say_aside(line: str) -> None:
+    """Print one line on standard error that is no part of the result."""
+    print(printable(line), file=sys.stderr)
+
+
+def say_error(line: str) -> None:
+    """Print one line of error on standard error."""
+    print(f"error: {printable(line)}", file=sys.stderr)
+
+
+def say_json(text: str) -> None:
+    """Print JSON. Characters that the console lacks, or would obey, become JSON's escapes: it says the same."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+    escaped = _NOT_PLAIN if encoding == "utf8" else _NOT_ASCII
+    print(escaped.sub(lambda found: _json_escapes(found[0]), text))
+
+
+def _json_escapes(text: str) -> str:
+    units = text.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[place]:02x}{units[place + 1]:02x}" for place in range(0, len(units), 2))
+
+
+def say_styled(line: str, style: str, *, mark_style: str = "") -> None:
+    """Print one line in a style of rich's, its first character in another."""
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text(printable(line), style)
+    if mark_style:
+        text.stylize(mark_style, 0, 1)
+    Console(highlight=False).print(text, soft_wrap=True)
+
+
+def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", right_from: int | None = None,
+              last_styles: Sequence[str] = ()) -> None:
+    """Print a table.
+
+    Args:
+        columns: headings, which are ours.
+        right_from: the place of the first column of those that are flush right.
+        last_styles: a style of rich's for the last cell of every row.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(printable(title)) if title else None)
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if right_from is None or place < right_from else "right")
+    for number, row in enumerate(rows):
+        cells = [Text(printable(cell)) for cell in row]
+        if last_styles:
+            cells[-1].stylize(last_styles[number])
+        table.add_row(*cells)
+    Console().print(table)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log records as printable text; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+    def formatException(
+            self, info: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]) -> str:
+        return "\n".join(map(printable, super().formatException(info).splitlines()))
 
 
 class Advance(Protocol):
@@ -23,20 +108,21 @@ def progress_bar(*, lines: bool = False) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-               TextColumn("{task.fields[note]}"))
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("", total=None, note="")
         current, said_s = "", time.monotonic()
 
         def advance(what: str, done: int, total: int, note: str = "") -> None:
             nonlocal current, said_s
+            what, note = printable(what), printable(note)
             if what != current:
                 bar.reset(task, description=what, total=total)
                 current = what
             bar.update(task, completed=done, total=total, note=note)
             if lines and not console.is_terminal and time.monotonic() - said_s > LINE_EVERY_S:
                 said_s = time.monotonic()
-                console.print(f"{what} {done}/{total} {note}", soft_wrap=True, highlight=False)
+                print(f"{what} {done}/{total} {note}", file=sys.stderr)
 
         yield advance

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from vidrisk.cli.tables import Encoding, Sheet, Strict
+
 if TYPE_CHECKING:
     from vidrisk.data import Table
 
@@ -14,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at lab
 
 
 Data = Annotated[Path, typer.Argument(
-    metavar="DATA", help="A folder with one sub-folder per class, or a CSV, JSONL or Parquet manifest.")]
+    metavar="DATA", help="A folder with one sub-folder per class, or a CSV, Excel, JSONL or Parquet manifest.")]
 TaskOption = Annotated[Literal["action", "risk"], typer.Option(
     "--task", help="action: which action a clip shows. risk: which defect, how bad.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -31,13 +33,18 @@ def split(
         help="Keep together what shares this column, or a regular expression's group in the name: 'seq([0-9]+)'.",
     )] = None,
     force: Annotated[bool, typer.Option("--force", help="Split again what has a split already.")] = False,
+    strict: Strict = False,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
     json_output: Json = False,
 ) -> None:
     """Split data into train, val and test, and write the result as a manifest."""
-    from vidrisk.data import load_table, ratios_from_text, split_table, write_table
+    from vidrisk.data import check_leaks, load_table, ratios_from_text, split_table, write_table
 
     parts = ratios_from_text(ratios)
-    table = split_table(load_table(data, task), ratios=parts, seed=seed, group_by=group_by, force=force)
+    table = load_table(data, task, encoding=encoding, sheet=sheet)
+    table = split_table(table, ratios=parts, seed=seed, group_by=group_by, force=force)
+    check_leaks(table, strict=strict)
     write_table(table, output)
     _print_counts(table, output, json_output)
 
@@ -48,18 +55,24 @@ def preview(
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write.")],
     task: TaskOption = "action",
     per_class: Annotated[int, typer.Option(min=1, max=100, help="Thumbnails per class.")] = 8,
+    strict: Strict = False,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
     json_output: Json = False,
 ) -> None:
     """Draw a contact sheet: one row of thumbnails per class."""
-    from vidrisk.data import contact_sheet, load_table
+    from vidrisk.data import check_leaks, contact_sheet, load_table
 
-    table = load_table(data, task)
+    table = load_table(data, task, encoding=encoding, sheet=sheet)
+    check_leaks(table, strict=strict)
     contact_sheet(table, output, per_class=per_class)
     _print_counts(table, output, json_output)
 
 
 def _print_counts(table: Table, output: Path, as_json: bool) -> None:
     """Samples per target, class and split; ``unsplit`` where there is none."""
+    from vidrisk.cli.console import say_json, say_table
+
     splits = [name for name in ("train", "val", "test") if len(table.of_split(name))]
     parts = {name: table.of_split(name) for name in splits}
     parts |= {"unsplit": table.with_samples(s for s in table.samples if s.split is None)}
@@ -69,14 +82,7 @@ def _print_counts(table: Table, output: Path, as_json: bool) -> None:
     if as_json:
         import json
 
-        typer.echo(json.dumps({"output": str(output), "samples": len(table), "counts": counts}, ensure_ascii=False))
+        say_json(json.dumps({"output": str(output), "samples": len(table), "counts": counts}, ensure_ascii=False))
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table as RichTable
-
-    grid = RichTable("target", "label", *parts, title=f"{len(table)} samples → {escape(str(output))}")
-    for target, labels in counts.items():
-        for label, row in labels.items():
-            grid.add_row(target, escape(label), *map(str, row.values()))
-    Console().print(grid)
+    say_table(("target", "label", *parts), ((target, label, *map(str, row.values())) for target, labels in counts.items()
+                                            for label, row in labels.items()), title=f"{len(table)} samples → {output}")

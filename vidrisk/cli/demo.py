@@ -15,7 +15,7 @@ def demo(
     """Train, export, infer and report on real solar-cell photos, then on a small action task made from them."""
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.demo_view import print_demo
-    from vidrisk.runtimes.errors import require
+    from vidrisk.runtimes.contract.errors import require
 
     for module, extra in (("elpv_dataset", "demo"), ("torch", "train"), ("optimum", "export")):
         require(module, extra)

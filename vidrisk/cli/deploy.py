@@ -29,15 +29,16 @@ def deploy(
     from json import dumps
     from shlex import quote
 
-    from vidrisk.cli.console import progress_bar
-    from vidrisk.deploy.folder import write_deployment
+    from vidrisk.cli.console import progress_bar, say, say_json
+    from vidrisk.deploy.deployment import write_deployment
 
     with progress_bar() as advance:
         made = write_deployment(bundle, target, out, wheels=wheels, python=python, inbox=inbox, on_progress=advance)
     if json:
-        typer.echo(dumps({**asdict(made), "folder": str(made.folder)}, ensure_ascii=False))
+        say_json(dumps({**asdict(made), "folder": str(made.folder)}, ensure_ascii=False))
         return
-    brought = f"{made.wheels} wheels along" if wheels else "packages from its index"
-    typer.echo(f"{made.bundle} for {target}, {made.bytes / 1e6:.1f} MB, {brought} → {made.folder}")
+    brought = f"{made.wheels} wheels along, pinned by hash" if wheels else "packages from its index, in the versions of that day"
+    say(f"{made.bundle} for {target}, {made.bytes / 1e6:.1f} MB, {brought} → {made.folder}")
+    say(f"licences of what it holds: {made.folder / 'LICENSES.txt'}")
     folder, script = quote(str(made.folder)), quote(f"./{made.folder.name}/install.sh")
-    typer.echo(f"next: scp -r {folder} USER@MACHINE: && ssh -t USER@MACHINE sudo {script}")
+    say(f"next: scp -r {folder} USER@MACHINE: && ssh -t USER@MACHINE sudo {script}")

@@ -11,7 +11,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON instead
     """Check what works on this machine; exit code 1 when something is broken, or `infer` lacks what it needs."""
     from vidrisk.cli.doctor_view import print_checks
     from vidrisk.doctor import examine
-    from vidrisk.runtimes.errors import EXIT_ERROR
+    from vidrisk.runtimes.contract.errors import EXIT_ERROR
 
     checks = examine()
     print_checks(checks, as_json=json)

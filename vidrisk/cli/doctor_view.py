@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-import typer
 from rich.console import Console
-from rich.text import Text
 
+from vidrisk.cli.console import say_json, say_styled
 from vidrisk.doctor import Check
 
 MARKS = {"ok": "✓", "optional": "–", "warning": "!", "broken": "✗", "missing": "✗"}
@@ -22,44 +21,37 @@ MIN_WIDTH, MAX_NAME = 40, 18
 
 def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps([asdict(check) for check in checks]))  # in ASCII: it passes through any terminal
+        say_json(json.dumps([asdict(check) for check in checks]))
         return
-    console = Console(highlight=False)
+    console = Console()
     marks = MARKS if _can_print(console, "".join(MARKS.values())) else PLAIN_MARKS
     name_width = min(MAX_NAME, max(len(check.name) for check in checks))
     for section, group in groupby(checks, key=lambda check: check.section):
-        _print(console, section, "bold")
+        say_styled(section, "bold")
         for check in group:
-            _print_check(console, check, marks[check.state], name_width)
+            _print_check(console.width, check, marks[check.state], name_width)
     red = sum(check.is_red for check in checks)
-    _print(console, f"{red} to mend" if red else "nothing to mend", "bold red" if red else "bold green")
+    say_styled(f"{red} to mend" if red else "nothing to mend", "bold red" if red else "bold green")
 
 
-def _print_check(console: Console, check: Check, mark: str, name_width: int) -> None:
+def _print_check(console_width: int, check: Check, mark: str, name_width: int) -> None:
     """``✓ name  found``, wrapped under itself; the fix is never wrapped, so that it can be copied as it stands. One that nobody has
     to follow stands on the same line where there is room.
     """
     style, fix = STYLES[check.state], check.fix
     indent = " " * (name_width + 4)
-    width = max(MIN_WIDTH, console.width) - len(indent)
+    width = max(MIN_WIDTH, console_width) - len(indent)
     lines = textwrap.wrap(check.found, width) or [""]
     if check.state == "optional" and fix and len(lines[-1]) + len(fix) + 2 <= width:
         lines[-1], fix = f"{lines[-1]}: {fix}", ""
     first = f"{check.name:{name_width}}  {lines[0]}"
     if len(check.name) > name_width:
         first, lines = check.name, ["", *lines]
-    _print(console, f"{mark} {first}", style if check.state != "ok" else "", mark_style=style)
+    say_styled(f"{mark} {first}", style if check.state != "ok" else "", mark_style=style)
     for line in lines[1:]:
-        _print(console, f"{indent}{line}", style if check.state != "ok" else "")
+        say_styled(f"{indent}{line}", style if check.state != "ok" else "")
     if fix:
-        _print(console, f"{indent}fix: {fix}", "" if check.state == "optional" else "bold")
-
-
-def _print(console: Console, line: str, style: str, *, mark_style: str = "") -> None:
-    text = Text(line if _can_print(console, line) else line.encode(console.encoding, "replace").decode(console.encoding), style)
-    if mark_style:
-        text.stylize(mark_style, 0, 1)
-    console.print(text, soft_wrap=True)
+        say_styled(f"{indent}fix: {fix}", "" if check.state == "optional" else "bold")
 
 
 def _can_print(console: Console, text: str) -> bool:

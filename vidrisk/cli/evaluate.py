@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from vidrisk.cli.infer import Frames, FramesChoice, RuntimeChoice, SkipStatic, VariantChoice
+from vidrisk.cli.infer import Frames, FramesChoice, SkipStatic
+from vidrisk.cli.tables import Encoding, Sheet, Strict
+from vidrisk.runtimes.contract.choices import RuntimeChoice, VariantChoice
 
 
 def evaluate(
@@ -19,30 +21,35 @@ def evaluate(
     split: Annotated[Literal["train", "val", "test"] | None, typer.Option(
         help="Score only this split of DATA.")] = None,
     runtime: Annotated[RuntimeChoice, typer.Option(
-        help="Engine; auto takes the fastest measured here. TensorRT's are built first, once.")] = RuntimeChoice.auto,
+        help="Engine; auto takes the fastest measured here. TensorRT's are built first, once.")] = "auto",
     variant: Annotated[VariantChoice, typer.Option(
-        help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
+        help="Precision; auto takes the fastest that passed the gate.")] = "auto",
     frames: Frames = FramesChoice.all,
     skip_static: SkipStatic = 0.0,
     feature_cache: Annotated[bool, typer.Option(
         "--feature-cache/--no-feature-cache", help="Keep features of files that were read, and use those that are kept.")] = True,
+    strict: Strict = False,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
     json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False,
 ) -> None:
-    """Top-1 and top-5, macro-F1, mAP, ECE, per class, confusion and worst errors of a model on DATA.
+    """Top-1 and top-5, macro-F1, mAP, ECE, per class, confusion and worst errors of a model on DATA, which may hold some of the
+    model's classes or one.
 
     Samples that cannot be read are left out and listed; the exit code is then 4.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_evaluation
-    from vidrisk.data import load_table
-    from vidrisk.evaluate import evaluate, write_evaluation
-    from vidrisk.infer.classifier import open_classifier
-    from vidrisk.infer.pipeline import InferSettings
-    from vidrisk.runtimes.errors import EXIT_SOME_FAILED
+    from vidrisk.data import check_leaks, load_table
+    from vidrisk.inference.model import open_classifier
+    from vidrisk.jobs.evaluate import evaluate, write_evaluation
+    from vidrisk.jobs.run_settings import InferSettings
+    from vidrisk.runtimes.contract.errors import EXIT_SOME_FAILED
 
-    with progress_bar() as advance, open_classifier(model, runtime=runtime.value, variant=variant.value,
+    with progress_bar() as advance, open_classifier(model, runtime=runtime, variant=variant,
                                                     on_progress=advance) as classifier:
-        table = load_table(data, classifier.contract.task)
+        table = load_table(data, classifier.contract.task, min_labels=1, encoding=encoding, sheet=sheet)
+        check_leaks(table, strict=strict)
         result = evaluate(classifier, table.of_split(split) if split else table,
                           InferSettings(frames=frames.value, static_levels=skip_static, feature_cache=feature_cache),
                           on_progress=advance)

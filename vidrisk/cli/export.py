@@ -1,16 +1,20 @@
-"""``vidrisk export``: a run in, a gated bundle out."""
+"""``vidrisk export``: a run, or a model that somebody else trained, in; a gated bundle out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from vidrisk.cli.tables import Encoding, Sheet
+
 
 def export(
-    run: Annotated[Path, typer.Argument(
-        metavar="RUN", show_default=False, help="Run directory that `vidrisk train` made.")],
+    model: Annotated[Path, typer.Argument(
+        metavar="MODEL", show_default=False, help="Run directory that `vidrisk train` made, or an ONNX classifier of images; with "
+                                                  "--from-hf, a folder with a Hugging Face image or video classifier.")],
     out: Annotated[Path, typer.Option(
         "-o", "--output", metavar="BUNDLE", show_default=False, help="New folder for the bundle.")],
     int8: Annotated[bool, typer.Option("--int8", help="Also make an INT8 variant (explicit Q/DQ).")] = False,
@@ -18,15 +22,37 @@ def export(
         metavar="DATA", show_default="the run's training split", help="Labelled data to calibrate INT8 on.")] = None,
     val: Annotated[Path | None, typer.Option(
         metavar="DATA", show_default="the run's validation split", help="Labelled data for the gate.")] = None,
+    labels: Annotated[Path | None, typer.Option(
+        metavar="FILE", show_default=False, help="Labels of an ONNX model, in the order of its outputs: one per line, or YAML or "
+                                                 "JSON for several outputs.")] = None,
+    pixel: Annotated[Path | None, typer.Option(
+        metavar="YAML", show_default="found out by asking --val", help="What an ONNX model does to pixels: scale, or mean and std; "
+                                                                       "channels, resize, height, width.")] = None,
+    check: Annotated[list[str] | None, typer.Option(
+        metavar="IMAGE=LABEL", help="An image whose label an ONNX model must give; may be repeated.")] = None,
+    from_hf: Annotated[bool, typer.Option("--from-hf", help="MODEL is a folder with a Hugging Face classifier.")] = False,
+    task: Annotated[Literal["action", "risk"] | None, typer.Option(
+        show_default="risk", help="What --calib and --val are labelled for, when MODEL is no run.")] = None,
+    vendor: Annotated[Path | None, typer.Option(
+        metavar="FOLDER", show_default=False, help="Also write what the toolchains of Hailo, Rockchip, Qualcomm and Core ML take: "
+                                                   "a plain ONNX file, calibration frames, expected outputs.")] = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
     calib_samples: Annotated[int, typer.Option(min=16, metavar="N", help="Samples to calibrate on.")] = 128,
     max_drop: Annotated[float, typer.Option(
         min=0, max=100, metavar="POINTS", help="Points of top-1 that INT8 or FP16 may lose.")] = 1.0,
+    max_confidence_drop: Annotated[float, typer.Option(
+        min=0.1, max=100, metavar="POINTS",
+        help="Points of probability that INT8 or FP16 may move the confidence by, where an answer stays.")] = 5.0,
     allow_drop: Annotated[bool, typer.Option(
-        "--allow-drop", help="Ship it even if it loses more or is slower; the bundle records that.")] = False,
+        "--allow-drop", help="Ship it even if it loses more or is not faster; the bundle records that.")] = False,
+    strict: Annotated[bool, typer.Option(
+        "--strict", help="Refuse the export when INT8 is not faster, instead of shipping floating point alone.")] = False,
     trt: Annotated[bool, typer.Option(
-        "--trt", help="Also make an FP16 variant, and all for TensorRT: target gpu, or jetson.")] = False,
-    target: Annotated[Literal["cpu", "gpu", "jetson"] | None, typer.Option(
-        show_default="cpu; gpu with --trt", help="What the bundle is to run on: INT8 kernels of processors and of TensorRT differ.",
+        "--trt", help="Also make an FP16 variant, and all for TensorRT: target gpu, jetson or any.")] = False,
+    target: Annotated[Literal["cpu", "gpu", "jetson", "any"] | None, typer.Option(
+        show_default="cpu; gpu with --trt", help="What the bundle is to run on: INT8 kernels of processors and of TensorRT differ, "
+                                                   "and any makes both.",
     )] = None,
     openvino: Annotated[bool, typer.Option("--openvino", help="Also put OpenVINO's IR of every variant into the bundle.")] = False,
     torch_program: Annotated[bool, typer.Option(
@@ -35,44 +61,107 @@ def export(
         min=0, metavar="N", help="Fine-tune so many steps with INT8's rounding, first.")] = 0,
     only: Annotated[Literal["fp32", "fp16", "int8"] | None, typer.Option(
         show_default="every variant", help="Ship this variant alone; int8 includes mixed precision.")] = None,
+    no_golden: Annotated[bool, typer.Option(
+        "--no-golden", help="Seal no validation pictures in the bundle; `vidrisk verify` has nothing to ask then.")] = False,
+    coverage: Annotated[float, typer.Option(
+        metavar="SHARE", help="How often the true label is to be among those that are not excluded; an answer is uncertain unless "
+                              "it is the only one.")] = 0.9,
     json: Annotated[bool, typer.Option("--json", help="Print what the gate measured as JSON.")] = False,
 ) -> None:
     """Merge, convert to ONNX, quantise, and compare every hop with the one before it.
+
+    A model that was trained elsewhere comes as an ONNX file with --labels, or as a Hugging Face folder with --from-hf; --val judges
+    it, and shows which pixels it takes.
 
     For a GPU or a Jetson, what INT8 leaves in floating point is FP16, but for norms, softmax and what the check of FP16 finds on
     real frames; TensorRT, where it is installed, must read every graph.
 
     INT8 that loses more than --max-drop keeps some blocks in floating point; the fastest such point is searched. A hop that
-    still loses more than it may, or INT8 slower than floating point, stops the export: exit code 3, and no bundle is written.
+    still loses more than it may stops the export: exit code 3, and no bundle is written. INT8 that is not faster than floating
+    point is left out with a word, and floating point ships; with --strict that is exit code 3, too.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_gate
-    from vidrisk.runtimes.errors import GateRefused, SettingsError, require
+    from vidrisk.runtimes.contract.errors import GateRefused, SettingsError, require
 
     for module in ("torch", "onnx", "onnxscript", "optimum"):
         require(module, "export")
     if openvino:
         require("openvino", "cpu")
-    from vidrisk.data import load_table
+    from vidrisk.data import Table, load_table
     from vidrisk.export.trained import ExportOptions, Format
-    from vidrisk.exporting import export_run
-    from vidrisk.run import Run
+    from vidrisk.jobs.export import export_run
+    from vidrisk.jobs.foreign import ForeignModel, export_foreign
+    from vidrisk.jobs.vendor import write_vendor
+    from vidrisk.models.run import Run
+    from vidrisk.runtimes.contract.bundle import check_vacant
 
-    if calib and not int8:
+    is_foreign = from_hf or model.is_file()
+    given = {"--labels": labels, "--pixel": pixel, "--check": check, "--task": task}
+    _check_foreign(is_foreign, model, from_hf=from_hf, given=given, val=val, qat_steps=qat_steps)
+    if calib and not int8 and not vendor:
         raise SettingsError("--calib without --int8", fix="add --int8, or leave --calib out")
+    if (encoding or sheet) and not any(path and path.is_file() for path in (calib, val)):
+        raise SettingsError("--encoding or --sheet without a manifest", allowed="with --calib or --val", fix="leave it out")
     if trt and target == "cpu":
-        raise SettingsError("--trt with --target cpu", allowed="gpu, jetson", fix="leave one of the two out")
+        raise SettingsError("--trt with --target cpu", allowed="gpu, jetson, any", fix="leave one of the two out")
     target = target or ("gpu" if trt else "cpu")
     asked: dict[Format, bool] = {"openvino": openvino, "torch": torch_program}
     also = tuple(name for name, wanted in asked.items() if wanted)
-    options = ExportOptions(int8, max_drop, allow_drop, target, only, qat_steps=qat_steps, fp16=trt, also=also)
-    task = Run.open(run).config.task
-    tables = [load_table(path, task) if path else None for path in (calib, val)]
+    options = ExportOptions(int8, max_drop, allow_drop, target, only, qat_steps=qat_steps, fp16=trt, also=also,
+                            max_confidence_drop=max_confidence_drop, strict=strict, coverage=coverage, golden=not no_golden)
+    read_as = task or "risk" if is_foreign else Run.open(model).config.task
+
+    def table_of(path: Path | None) -> Table | None:
+        if path is None:
+            return None
+        return load_table(path, read_as) if path.is_dir() else load_table(path, read_as, encoding=encoding, sheet=sheet)
+
+    if vendor:
+        check_vacant(vendor)
     try:
         with progress_bar() as advance:
-            bundle, report = export_run(run, out, options, calib=tables[0], val=tables[1],
-                                        calib_samples=calib_samples, on_progress=advance)
+            calibration, validation = table_of(calib), table_of(val)
+            if is_foreign and validation is not None:
+                stranger = ForeignModel(model, read_as, labels, pixel, [_known(text) for text in check or ()])
+                bundle, report = export_foreign(stranger, out, options, val=validation, calib=calibration,
+                                                calib_samples=calib_samples, on_progress=advance)
+            else:
+                bundle, report = export_run(model, out, options, calib=calibration, val=validation, calib_samples=calib_samples,
+                                            on_progress=advance)
+        if vendor:
+            write_vendor(bundle, calibration or validation, model, vendor, calib_samples)
     except GateRefused as refusal:
         print_gate(refusal.report, as_json=json)
         raise
     print_gate(report, as_json=json, bundle=bundle)
+
+
+def _check_foreign(is_foreign: bool, model: Path, *, from_hf: bool, given: Mapping[str, object], val: Path | None,
+                   qat_steps: int) -> None:
+    """Refuse options that do not belong to the kind of model."""
+    from vidrisk.runtimes.contract.errors import SettingsError
+
+    wrong = next((option for option, value in given.items() if value), None)
+    if not is_foreign:
+        if wrong:
+            raise SettingsError(f"{wrong} with a run", allowed="with an ONNX file or --from-hf", fix="leave it out")
+        return
+    if from_hf and (option := next((name for name in ("--labels", "--pixel", "--check") if given[name]), None)):
+        raise SettingsError(f"{option} with --from-hf", allowed="what the folder's config.json says", fix="leave it out")
+    if not from_hf and not given["--labels"]:
+        raise SettingsError(f"no labels for {model.name}", fix="name them in the order of the outputs: --labels labels.txt")
+    if val is None:
+        raise SettingsError(f"no labelled data to judge {model.name} by", fix="give some with --val, and with --calib for --int8")
+    if qat_steps:
+        raise SettingsError("--qat-steps with a model that was trained elsewhere", fix="leave it out")
+
+
+def _known(text: str) -> tuple[Path, str]:
+    """``IMAGE=LABEL``."""
+    from vidrisk.runtimes.contract.errors import SettingsError
+
+    path, equals, label = text.rpartition("=")
+    if not equals or not path or not label:
+        raise SettingsError(f"--check {text!r}", allowed="IMAGE=LABEL")
+    return Path(path), label

@@ -8,24 +8,7 @@ from typing import Annotated
 
 import typer
 
-
-class RuntimeChoice(str, Enum):
-    auto = "auto"
-    onnxruntime = "onnxruntime"
-    openvino = "openvino"
-    tensorrt = "tensorrt"
-    tensorrt_rtx = "tensorrt-rtx"
-    onnxruntime_cuda = "onnxruntime-cuda"
-    onnxruntime_tensorrt = "onnxruntime-tensorrt"
-    torch = "torch"
-
-
-class VariantChoice(str, Enum):
-    auto = "auto"
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
-    mixed = "mixed"
+from vidrisk.runtimes.contract.choices import RuntimeChoice, VariantChoice
 
 
 class FramesChoice(str, Enum):
@@ -52,9 +35,9 @@ def infer(
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Clips, photos: files, folders, quoted globs.")],
     out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="New folder for what is found.")],
     runtime: Annotated[RuntimeChoice, typer.Option(
-        help="Engine; auto takes the fastest measured here. TensorRT's are built first, once.")] = RuntimeChoice.auto,
+        help="Engine; auto takes the fastest measured here. TensorRT's are built first, once.")] = "auto",
     variant: Annotated[VariantChoice, typer.Option(
-        help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
+        help="Precision; auto takes the fastest that passed the gate.")] = "auto",
     window: Annotated[float | None, typer.Option(
         metavar="S", help="Predict windows of S seconds, and merge neighbours that agree into segments.",
         show_default="as trained")] = None,
@@ -88,27 +71,33 @@ def infer(
     then 4.
     """
     from vidrisk.cli.console import progress_bar
-    from vidrisk.cli.infer_view import note_from_pace, print_summary
-    from vidrisk.infer.classifier import open_classifier
-    from vidrisk.infer.ledger import settled_choice
-    from vidrisk.infer.pipeline import InferSettings, default_workers, run_inference
-    from vidrisk.infer.segments import Hysteresis
-    from vidrisk.infer.sources import find_inputs
+    from vidrisk.cli.infer_view import note_from_pace, print_left_out, print_summary
+    from vidrisk.cli.remedies import as_flags
+    from vidrisk.decode.pool import DecodePool, default_workers
+    from vidrisk.inference.model import open_classifier
+    from vidrisk.jobs.ledger import settled_choice
+    from vidrisk.jobs.run_folder import run_folder
+    from vidrisk.jobs.run_settings import InferSettings
+    from vidrisk.jobs.segments import Hysteresis
+    from vidrisk.jobs.sources import find_inputs
     from vidrisk.report import build_report
-    from vidrisk.runtimes.errors import EXIT_SOME_FAILED
+    from vidrisk.runtimes.contract.errors import EXIT_SOME_FAILED
 
     settings = InferSettings(
         window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames.value, static_levels=skip_static,
         file_timeout_s=file_timeout, max_memory_mb=max_memory, resume=resume, parquet=parquet, save_features=save_features,
         feature_cache=feature_cache, hysteresis=Hysteresis(enter, leave))
     inputs = find_inputs(paths)
-    asked = runtime.value, variant.value
+    print_left_out(inputs)
+    asked = runtime, variant
     chosen = settled_choice(out, *asked) if resume else asked
-    with progress_bar(lines=progress) as advance, open_classifier(
-            bundle, runtime=chosen[0], variant=chosen[1], threads=threads, on_progress=advance) as classifier:
-        summary = run_inference(classifier, inputs, out, settings, on_progress=lambda p: advance(
-            "predict", p.files, p.files_total, note_from_pace(p.pace) if progress and p.pace else ""))
-    page = None if no_report else build_report(out)
+    with as_flags(), DecodePool(settings.workers) as pool:
+        with progress_bar(lines=progress) as advance, open_classifier(
+                bundle, runtime=chosen[0], variant=chosen[1], threads=threads, on_progress=advance) as classifier:
+            summary = run_folder(classifier, inputs, out, settings, pool=pool, cards=0 if no_report else len(inputs.paths),
+                                 on_progress=lambda p: advance(
+                                     "predict", p.files, p.files_total, note_from_pace(p.pace) if progress and p.pace else ""))
+        page = None if no_report else build_report(out, pool)
     print_summary(summary, page or out, as_json=json_output)
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)

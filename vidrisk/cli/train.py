@@ -7,10 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from vidrisk.cli.tables import Encoding, Sheet, Strict
+
 
 def train(
     data: Annotated[Path, typer.Argument(
-        metavar="DATA", show_default=False, help="A folder with one sub-folder per class, or a CSV, JSONL or Parquet manifest.")],
+        metavar="DATA", show_default=False,
+        help="A folder with one sub-folder per class, or a CSV, Excel, JSONL or Parquet manifest.")],
     out: Annotated[Path, typer.Option(
         "-o", "--output", metavar="RUN", show_default=False, help="New folder for the run.")],
     task: Annotated[Literal["action", "risk"] | None, typer.Option(
@@ -23,6 +26,9 @@ def train(
         "--set", metavar="KEY=VALUE", help="One setting, such as optim.epochs=3; may be repeated.")] = None,
     group_by: Annotated[str | None, typer.Option(
         help="Keep together in the split what shares this column or regular expression.")] = None,
+    strict: Strict = False,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in RUN.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
@@ -30,14 +36,14 @@ def train(
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_training
     from vidrisk.data import load_table
-    from vidrisk.runtimes.errors import require
-    from vidrisk.train.config import config_from_options
+    from vidrisk.models.config import config_from_options
+    from vidrisk.runtimes.contract.errors import require
 
     require("torch", "train")
     from vidrisk.train.train import train_run
 
     settings = config_from_options(config, assignments or (), task=task, backbone=backbone, group_by=group_by)
-    table = load_table(data, settings.task)
+    table = load_table(data, settings.task, encoding=encoding, sheet=sheet)
     with progress_bar() as advance:
-        run = train_run(table, settings, out, resume=resume, on_progress=advance)
+        run = train_run(table, settings, out, resume=resume, strict=strict, on_progress=advance)
     print_training(run.root, as_json=json)

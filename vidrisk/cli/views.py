@@ -3,85 +3,109 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from vidrisk.cli.console import say, say_json, say_table
 
 if TYPE_CHECKING:
-    from vidrisk.evaluate import Evaluation
-    from vidrisk.export.report import GateReport
-    from vidrisk.runtimes.bundle import Bundle
+    from vidrisk.export.gate.report import GateReport
+    from vidrisk.jobs.evaluate import Evaluation
+    from vidrisk.runtimes.contract.bundle import Bundle
 
 
 def print_training(run: Path, *, as_json: bool) -> None:
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     if as_json:
-        typer.echo(json.dumps(metrics, ensure_ascii=False))
+        say_json(json.dumps(metrics, ensure_ascii=False))
         return
-    table = Table("split", "target", "samples", "top-1", "macro-F1", "mAP", "ECE")
-    for split in ("val", "test"):
-        for target, scores in metrics.get(split, {}).items():
-            table.add_row(split, target, *_scores(scores))
-    Console().print(table)
-    typer.echo(f"best epoch {metrics['best_epoch']} of {len(metrics['epochs'])}, {metrics['seconds']:.0f} s, "
+    say_table(("split", "target", "samples", "top-1", "macro-F1", "mAP", "ECE"), (
+        (split, target, *_scores(scores)) for split in ("val", "test") for target, scores in metrics.get(split, {}).items()))
+    say(f"best epoch {metrics['best_epoch']} of {len(metrics['epochs'])}, {metrics['seconds']:.0f} s, "
                f"{len(metrics['unreadable'])} unreadable samples → {run}")
 
 
 def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(evaluation.to_json())
+        say_json(evaluation.to_json())
         return
-    summary = Table("target", "samples", "top-1", "macro-F1", "mAP", "ECE")
-    classes = Table("target", "class", "precision", "recall", "F1", "samples")
-    for target, metrics in evaluation.metrics.items():
-        summary.add_row(target, *_scores(metrics.to_dict()))
-        for one in metrics.per_class:
-            classes.add_row(target, Text(one.label), f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}", str(one.support))
-    console = Console()
-    console.print(summary)
-    console.print(classes)
-    typer.echo(f"{evaluation.runtime} {evaluation.variant}; {len(evaluation.unreadable)} samples could not be read")
+    say_table(("target", "samples", "top-1", "macro-F1", "mAP", "ECE"), (
+        (target, *_scores(metrics.to_dict())) for target, metrics in evaluation.metrics.items()))
+    say_table(("target", "class", "precision", "recall", "F1", "samples"), (
+        (target, one.label, f"{one.precision:.3f}", *((f"{one.recall:.3f}", f"{one.f1:.3f}") if one.support else ("–", "–")),
+         str(one.support))
+        for target, metrics in evaluation.metrics.items() for one in metrics.per_class))
+    say_table(("target", "coverage (95 %)", "kept", "top-1 of kept (95 %)", "of all", "mean error by share kept"), (
+        (target, _with_interval(one.coverage, one.coverage_interval), _share(one.kept),
+         _with_interval(one.accuracy_of_kept, one.accuracy_of_kept_interval), _share(one.accuracy), f"{one.curve.area:.4f}")
+        for target, one in evaluation.certainty.items()))
+    _say_lacks((target, one.reason) for target, one in evaluation.certainty.items())
+    say(f"{evaluation.runtime} {evaluation.variant}; {len(evaluation.unreadable)} samples could not be read")
 
 
 def print_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None = None) -> None:
     """What every hop lost, and where the bundle is; without a bundle the gate has refused."""
+    from vidrisk.export.gate.race import speed_in_words
+
     if as_json:
         where = {"bundle": str(bundle.root), "digest": bundle.digest} if bundle else {"bundle": None}
-        typer.echo(json.dumps({**where, **report.to_dict()}, ensure_ascii=False))
+        say_json(json.dumps({**where, **report.to_dict()}, ensure_ascii=False))
         return
-    console = Console()
-    hops = Table("hop", "runtime", "agreement", "drop in points (95 %)", "largest Δ logit", "gate")
+    if "pixels because" in report.source:
+        say(f"{report.source['model']} takes {report.source['pixels']}: {report.source['pixels because']}")
+    hops = []
     for hop in report.hops:
         worst = max(hop.changes, key=lambda change: change.drop_points, default=None)
         interval = f" ({worst.interval_points[0]:+.1f} … {worst.interval_points[1]:+.1f})" if worst else ""
-        verdict = Text(hop.reason, style="yellow" if hop.passed else "red") if hop.reason else "passed"
         compared = (f"{hop.agreement:.1%}", f"{hop.largest_logit_difference:.2g}") if hop.agreement >= 0 else ("–", "–")
-        hops.add_row(hop.name, hop.runtime, compared[0], f"{hop.drop_points:+.2f}{interval}", compared[1], verdict)
-    console.print(hops)
+        hops.append((hop.name, hop.runtime, compared[0], f"{hop.drop_points:+.2f}{interval}", compared[1], hop.reason or "passed"))
+    say_table(("hop", "runtime", "agreement", "drop in points (95 %)", "largest Δ logit", "gate"), hops,
+              last_styles=["" if not hop.reason else "yellow" if hop.passed else "red" for hop in report.hops])
     if report.search:
         kept = [row for row in report.search if row["precision"] == "float"]
-        blocks = Table("block in floating point", "share of INT8's noise", "costs ms/frame")
-        for row in kept:
-            blocks.add_row(Text(row["block"]), f"{row['noise_share']:.1%}", f"{row['float_ms']:.3f}")
-        console.print(blocks)
-        typer.echo(f"{len(report.search) - len(kept)} of {len(report.search)} blocks are in INT8")
+        say_table(("block in floating point", "share of INT8's noise", "costs ms/frame"), (
+            (row["block"], f"{row['noise_share']:.1%}", f"{row['float_ms']:.3f}") for row in kept))
+        say(f"{len(report.search) - len(kept)} of {len(report.search)} blocks are in INT8")
     if report.laps:
-        laps = Table("variant", "runtime", "ms/frame", "frames/s", "MB")
-        for lap in report.laps:
-            laps.add_row(lap.variant, lap.runtime, f"{lap.ms_per_frame:.2f}", f"{lap.frames_per_s:.0f}", f"{lap.bytes / 1e6:.1f}")
-        console.print(laps)
+        say_table(("variant", "runtime", "ms/frame", "frames/s", "MB"), (
+            (lap.variant, lap.runtime, f"{lap.ms_per_frame:.2f}", f"{lap.frames_per_s:.0f}", f"{lap.bytes / 1e6:.1f}")
+            for lap in report.laps))
+    fits = [(variant, target, fit) for variant, targets in report.coverage.items() for target, fit in targets.items()]
+    if fits:
+        say_table(("variant", "target", "coverage", "kept", "top-1 of kept", "of all"), (
+            (variant, target, _interval(fit.interval), *map(_share, (fit.kept, fit.accuracy_of_kept, fit.accuracy)))
+            for variant, target, fit in fits))
+    _say_lacks((target, fit.reason) for _, target, fit in fits)
+    for speed in report.speeds:
+        say(f"{speed.variant} beside fp32: {speed_in_words(speed)}")
     if report.note:
-        typer.echo(report.note)
+        say(report.note)
     if bundle is None:
         return
     size_mb = sum(file.bytes for file in bundle.manifest.files.values()) / 1e6
-    typer.echo(f"{', '.join(bundle.passed)} → {bundle.root} ({size_mb:.1f} MB); the report: {bundle.root / 'gate.html'}")
+    say(f"{', '.join(bundle.passed)} → {bundle.root} ({size_mb:.1f} MB); the report: {bundle.root / 'gate.html'}")
+
+
+def _say_lacks(reasons: Iterable[tuple[str, str]]) -> None:
+    """Say once of each target that has no threshold why."""
+    for line in dict.fromkeys(f"no threshold for {target}: {reason}" for target, reason in reasons if reason):
+        say(line)
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def _interval(shares: tuple[float, float] | None) -> str:
+    return "–" if shares is None else f"{shares[0]:.1%} … {shares[1]:.1%}"
+
+
+def _with_interval(share: float | None, shares: tuple[float, float] | None) -> str:
+    return "–" if share is None else f"{_share(share)} ({_interval(shares)})"
 
 
 def _scores(scores: dict[str, Any]) -> tuple[str, ...]:
-    return (str(scores["n"]), f"{scores['top1']:.1%}", f"{scores['macro_f1']:.3f}", f"{scores['mean_average_precision']:.3f}",
+    mean_ap = scores["mean_average_precision"]
+    return (str(scores["n"]), f"{scores['top1']:.1%}", f"{scores['macro_f1']:.3f}", "–" if mean_ap is None else f"{mean_ap:.3f}",
             f"{scores['ece']:.3f}")

@@ -12,12 +12,11 @@ from vidrisk.cli.infer import (
     Frames,
     FramesChoice,
     MaxMemory,
-    RuntimeChoice,
     SkipStatic,
     Threads,
-    VariantChoice,
     Workers,
 )
+from vidrisk.runtimes.contract.choices import RuntimeChoice, VariantChoice
 
 
 def watch(
@@ -26,9 +25,9 @@ def watch(
         "-o", "--output", metavar="OUT", show_default=False, help="Folder for the results: one folder a day in it.")],
     bundle: Annotated[Path, typer.Option(metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export` made.")],
     runtime: Annotated[RuntimeChoice, typer.Option(
-        help="Engine; auto takes the fastest measured here.")] = RuntimeChoice.auto,
+        help="Engine; auto takes the fastest measured here.")] = "auto",
     variant: Annotated[VariantChoice, typer.Option(
-        help="Precision; auto takes the fastest that passed the gate.")] = VariantChoice.auto,
+        help="Precision; auto takes the fastest that passed the gate.")] = "auto",
     window: Annotated[float | None, typer.Option(
         metavar="S", help="Predict windows of S seconds.", show_default="as trained")] = None,
     stride: Annotated[float | None, typer.Option(metavar="S", help="A window every S seconds.", show_default="window")] = None,
@@ -52,32 +51,38 @@ def watch(
 ) -> None:
     """Predict what comes into INBOX: every day gets a folder in OUT with everything that `vidrisk infer` writes.
 
+    Golden samples of the bundle are asked first, when engine, driver or bundle have changed: where answers differ from those of
+    the export, nothing is predicted (exit code 3).
+
     Names that begin with a dot or end in .part or .tmp are left alone. Ends on SIGTERM or Ctrl-C; the next watch goes on there.
     """
-    from vidrisk.cli.console import progress_bar
-    from vidrisk.infer.classifier import open_classifier
-    from vidrisk.infer.ledger import READ_STATES
-    from vidrisk.infer.pipeline import InferSettings, default_workers
-    from vidrisk.runtimes.errors import EXIT_SOME_FAILED
+    from vidrisk.cli.console import progress_bar, say
+    from vidrisk.cli.remedies import as_flags
+    from vidrisk.decode.pool import default_workers
+    from vidrisk.inference.model import open_classifier
+    from vidrisk.jobs.run_settings import InferSettings
+    from vidrisk.jobs.summary import failed_from_states
+    from vidrisk.runtimes.contract.errors import EXIT_SOME_FAILED
+    from vidrisk.verify.start import ensure_same_answers
     from vidrisk.watch import Batch, WatchSettings, watch_inbox
     from vidrisk.watch.signals import ending_on_sigterm
 
     failed = 0
 
-    def say(batch: Batch) -> None:
+    def tell(batch: Batch) -> None:
         nonlocal failed
-        failed += sum(count for state, count in batch.states.items() if state not in READ_STATES)
-        states = ", ".join(f"{count:,} {state}" for state, count in batch.states.items())
-        typer.echo(f"{batch.folder.name}: {sum(batch.states.values()):,} files ({states})")
+        failed += failed_from_states(batch.states)
+        say(str(batch))
 
     settings = WatchSettings(settle_s=settle, poll_s=poll, report_every_s=None if no_report else report_every,
                              keep_dates=keep_days, move_done=move_done, once=once)
     infer = InferSettings(window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames.value,
                           static_levels=skip_static, file_timeout_s=file_timeout, max_memory_mb=max_memory)
-    with ending_on_sigterm():
+    with ending_on_sigterm(), as_flags():
         with progress_bar(lines=True) as advance:  # of engines that have to be built first
-            opened = open_classifier(bundle, runtime=runtime.value, variant=variant.value, threads=threads, on_progress=advance)
+            opened = open_classifier(bundle, runtime=runtime, variant=variant, threads=threads, on_progress=advance)
         with opened as classifier:
-            watch_inbox(classifier, inbox, out, settings, infer, on_batch=say)
+            ensure_same_answers(bundle, classifier)
+            watch_inbox(classifier, inbox, out, settings, infer, on_batch=tell)
     if once and failed:
         raise typer.Exit(EXIT_SOME_FAILED)

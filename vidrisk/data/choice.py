@@ -6,10 +6,12 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 
 from vidrisk.data.table import Sample, Table
+from vidrisk.frames import Interval
 
 
 def balanced_order(table: Table, seed: int) -> list[Sample]:
@@ -20,13 +22,26 @@ def balanced_order(table: Table, seed: int) -> list[Sample]:
     """
     rng = random.Random(seed)
     classes: dict[tuple[str, ...], dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in sorted(table.samples, key=lambda sample: (sample.name, str(sample.path))):
+    for sample in sorted(table.samples, key=lambda sample: sample.order):
         classes[tuple(sample.labels.values())][sample.group or str(sample.path.parent)].append(sample)
     by_class = []
     for sources in classes.values():
         lines = [rng.sample(samples, len(samples)) for samples in sources.values()]
         by_class.append(list(_in_turns(rng.sample(lines, len(lines)))))
     return list(_in_turns(rng.sample(by_class, len(by_class))))
+
+
+class Shown:
+    """What some samples show of the world: ``sample in shown`` says whether a sample shows a part of it."""
+
+    def __init__(self, table: Table) -> None:
+        self._parts: dict[Path, list[Interval | None]] = defaultdict(list)
+        for sample in table.samples:
+            self._parts[sample.path.resolve()].append(sample.interval)
+
+    def __contains__(self, sample: Sample) -> bool:
+        own = sample.interval
+        return any(own is None or part is None or own.overlaps(part) for part in self._parts.get(sample.path.resolve(), ()))
 
 
 def drawn(table: Table, count: int, seed: int) -> Table:

@@ -14,8 +14,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vidrisk.runtimes.contract import Task
-from vidrisk.runtimes.errors import DataError
+from vidrisk.data.intervals import IntervalColumns, interval_columns
+from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ MAX_CLASSES, MAX_CLASS_CHARS, MIN_ROWS_PER_CLASS = 50, 40, 2
 
 @dataclass(frozen=True)
 class Columns:
-    """The column for each field: ``labels`` by target name, ``texts`` by attribute of ``Sample``."""
+    """The column for each field: ``labels`` by target name, ``texts`` by attribute of ``Sample``; see ``intervals``."""
 
     path: str
     labels: Mapping[str, str]
@@ -46,13 +47,19 @@ class Columns:
     split: str | None
     group: str | None
     extra: tuple[str, ...]
+    interval: IntervalColumns | None = None
+
+
+def looks_like_header(cells: Sequence[str]) -> bool:
+    """Whether there is a name for the path among the cells, and one for a label of any task."""
+    return bool(_find(cells, PATH) and _find(cells, (*ACTION, *DEFECT, *DEFECT_OR_TEXT, *LEVEL)))
 
 
 def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: Task, source: str) -> Columns:
     """Find the columns of a manifest.
 
     Raises:
-        DataError: no column for the path, or none for a label of this task.
+        DataError: no column for the path, none for a label of this task, or one for only one end of an interval.
     """
     path = _find(header, PATH)
     if path is None:
@@ -60,8 +67,9 @@ def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]]
     texts = {name: column for name, names in TEXTS.items() if (column := _find(header, names))}
     labels = _labels(header, rows, task, source, texts)
     split, group = _find(header, SPLIT), _find(header, GROUP)
-    used = {path, *labels.values(), *texts.values(), split, group}
-    return Columns(path, labels, texts, split, group, tuple(column for column in header if column not in used))
+    interval = interval_columns(header, rows, source)
+    used = {path, *labels.values(), *texts.values(), split, group} | ({interval.start, interval.end} if interval else set())
+    return Columns(path, labels, texts, split, group, tuple(column for column in header if column not in used), interval)
 
 
 def _labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: Task, source: str,

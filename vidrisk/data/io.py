@@ -1,4 +1,4 @@
-"""Manifest files: CSV, JSONL and Parquet to rows of text, and a table back to each of them."""
+"""Manifest files: CSV, Excel, JSONL and Parquet to rows of text, and a table back to all of them but Excel."""
 
 from __future__ import annotations
 
@@ -8,18 +8,28 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from vidrisk.data import excel
+from vidrisk.data.delimited import lines_from_csv
+from vidrisk.data.encoding import text_from_bytes
+from vidrisk.data.grid import records_from_grid
+from vidrisk.data.intervals import interval_cells
 from vidrisk.data.table import Sample, Table
-from vidrisk.runtimes.errors import DataError, require
+from vidrisk.data.text import nfc, trimmed
+from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
 
-ENCODINGS = ("utf-8-sig", "gb18030")
-DELIMITERS = (",", ";", "\t")
 MISSING = frozenset({"", "nan", "null", "n/a", "#n/a", "<na>"})
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+CSV_SUFFIXES, JSONL_SUFFIXES, PARQUET_SUFFIX = (".csv", ".tsv"), (".jsonl", ".ndjson"), ".parquet"
+WRITTEN_SUFFIXES = (*CSV_SUFFIXES, *JSONL_SUFFIXES, PARQUET_SUFFIX)
+SUFFIXES = (*WRITTEN_SUFFIXES, *excel.SUFFIXES)
 LABEL_COLUMNS = {"action": "action", "defect": "defect_class", "level": "risk_level"}
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets compute
+
+_Records = Iterator[tuple[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -30,87 +40,98 @@ class Row:
     cells: Mapping[str, str]
 
 
-def rows_from_manifest(path: Path) -> tuple[list[str], list[Row]]:
-    """Header and rows of a manifest. CSV and JSONL are UTF-8 (with or without a mark) or GB 18030; CSV cells are
-    separated by ``,``, ``;`` or tabs.
+@dataclass(frozen=True)
+class Rows:
+    """What a manifest holds.
+
+    Attributes:
+        header: names of the columns, composed (NFC).
+        notes: what was assumed when it was read.
+    """
+
+    header: list[str]
+    rows: list[Row]
+    notes: tuple[str, ...] = field(default=())
+
+
+def rows_from_manifest(path: Path, *, encoding: str | None = None, sheet: str | None = None) -> Rows:
+    """Read the header and the rows of a manifest. ``encoding`` says how text becomes characters, ``excel`` which sheet counts.
+
+    Args:
+        encoding: of CSV and JSONL; None recognises it.
+        sheet: of a workbook; None finds it.
 
     Raises:
-        DataError: unknown suffix, unknown encoding, a row that does not fit the header, broken JSON or Parquet.
-        MissingExtra: Parquet without pyarrow.
+        DataError: unknown suffix, unknown encoding, a row that does not fit the header, broken JSON, Parquet or Excel.
+        SettingsError: an encoding that does not exist, or of what is no text; a sheet that does not exist.
+        MissingExtra: Parquet without pyarrow, or Excel without openpyxl.
     """
     suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        records = list(_csv_records(path))
-    elif suffix in (".jsonl", ".ndjson"):
-        records = list(_jsonl_records(path))
-    elif suffix == ".parquet":
-        records = list(_parquet_records(path))
+    is_text = suffix in CSV_SUFFIXES + JSONL_SUFFIXES
+    if encoding is not None and not is_text:
+        raise SettingsError(f"an encoding for {path.name}", allowed=f"only for {', '.join(CSV_SUFFIXES + JSONL_SUFFIXES)}")
+    if sheet is not None and suffix not in excel.SUFFIXES:
+        raise SettingsError(f"a sheet for {path.name}", allowed=f"only for {', '.join(excel.SUFFIXES)}")
+    note = ""
+    records: _Records
+    if is_text:
+        decoded = text_from_bytes(_bytes_of(path), path.name, encoding)
+        note = decoded.note
+        records = _csv_records(decoded.text, path.name) if suffix in CSV_SUFFIXES else _jsonl_records(decoded.text, path.name)
+    elif suffix in excel.SUFFIXES:
+        lines = excel.lines_from_workbook(path, sheet)
+        records = records_from_grid(lines, path.name, advice="give its column a name, or remove it")
+    elif suffix == PARQUET_SUFFIX:
+        records = _parquet_records(path)
     else:
-        raise DataError(f"{path.name} has the unknown suffix {suffix!r}", allowed=", ".join(SUFFIXES) + ", or a folder")
-    header = list(dict.fromkeys(column for _, record in records for column in record))
-    return header, [Row(where, {c: text_from_value(record.get(c)) for c in header}) for where, record in records]
+        raise DataError(f"{path.name} has the unknown suffix {suffix!r}", allowed=", ".join(SUFFIXES) + ", or a folder",
+                        fix=excel.SAVE_AS if suffix in excel.OLD_SUFFIXES else None)
+    found = [(where, {nfc(column): value for column, value in record.items()}) for where, record in records]
+    header = list(dict.fromkeys(column for _, record in found for column in record))
+    return Rows(header, [Row(where, {c: text_from_value(record.get(c)) for c in header}) for where, record in found],
+                (note,) if note else ())
 
 
 def text_from_value(value: Any) -> str:
-    """A cell as text: missing values as '', whole floats without ``.0``, nested values as JSON."""
+    """A cell as text: missing values as '', whole floats without ``.0``, durations as seconds, nested values as JSON."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, timedelta):
+        return text_from_value(value.total_seconds())
     if isinstance(value, (dict, list, bool)):
         return json.dumps(value, ensure_ascii=False, default=str)
     text = str(value)
-    return "" if text.strip().casefold() in MISSING else text
+    return "" if trimmed(text).casefold() in MISSING else text
 
 
-def _decoded(path: Path) -> str:
+def _bytes_of(path: Path) -> bytes:
     try:
-        raw = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    for encoding in ENCODINGS:
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise DataError(f"{path.name} is neither UTF-8 nor GB 18030 text", fix="save it as UTF-8")
 
 
-def _csv_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    text = _decoded(path)
-    first_line = next(iter(text.splitlines()), "")
-    delimiter = max(DELIMITERS, key=lambda d: len(next(csv.reader([first_line], delimiter=d), [])))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = [column.strip() for column in next(reader, [])]
-        twice = sorted({column for column in header if header.count(column) > 1})
-        if twice:
-            raise DataError(f"{path.name} has the column {twice[0]!r} twice", fix="rename or remove one of them")
-        for cells in reader:
-            if not any(cells):
-                continue
-            if len(cells) != len(header):
-                raise DataError(f"{path.name}, line {reader.line_num} has {len(cells)} cells, the header {len(header)}",
-                                fix=f'write cells that contain {delimiter!r} between double quotes')
-            yield f"line {reader.line_num}", dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path.name}, line {reader.line_num} is no CSV: {error}") from error
+def _csv_records(text: str, name: str) -> _Records:
+    delimiter, lines = lines_from_csv(text, name)
+    yield from records_from_grid(lines, name, advice=f"write cells that contain {delimiter!r} between double quotes")
 
 
-def _jsonl_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_decoded(path).split("\n"), start=1):
+def _jsonl_records(text: str, name: str) -> _Records:
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path.name}, line {number} is no JSON: {error}") from error
+            raise DataError(f"{name}, line {number} is no JSON: {error}") from error
         if not isinstance(record, dict):
-            raise DataError(f"{path.name}, line {number} is no JSON object", allowed='one {"path": …} per line')
+            raise DataError(f"{name}, line {number} is no JSON object", allowed='one {"path": …} per line')
         yield f"line {number}", record
 
 
-def _parquet_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet_records(path: Path) -> _Records:
     parquet, arrow = require("pyarrow.parquet", "parquet"), require("pyarrow", "parquet")
     try:
         records = parquet.read_table(path).to_pylist()
@@ -124,39 +145,54 @@ def write_table(table: Table, path: str | Path) -> None:
     """Write a manifest that ``load_table`` reads back equal. Paths in it are relative to its own folder.
 
     Columns: ``path``, the labels (``action``, ``defect_class``, ``risk_level``), ``split``, ``group``, ``risk``,
-    ``advice``, ``description``, then the extra ones.
+    ``advice``, ``description``, ``start_s`` and ``end_s`` (or ``start_frame`` and ``end_frame``) where there are intervals,
+    then the extra ones.
+
+    A spreadsheet that opens a CSV computes cells that begin with ``=``, ``+``, ``-`` or ``@``. Paths get ``./`` in front of
+    these. Labels and texts are written as they are, so that they are read back as they are: open a CSV of strangers' labels
+    as text, or write JSONL.
 
     Raises:
-        DataError: the file exists, its suffix is unknown, a sample lies outside its folder, or the disk is full.
+        DataError: the file exists, its suffix is unknown, a sample lies outside its folder, a label reads as a missing value,
+            intervals are in two units, or the disk is full.
         MissingExtra: Parquet without pyarrow.
     """
     path = Path(path)
     root = path.parent.resolve()
-    records = [_record(sample, root) for sample in table.samples]
-    columns = list(dict.fromkeys(column for record in records for column in record))
     suffix = path.suffix.lower()
+    if suffix not in WRITTEN_SUFFIXES:
+        raise DataError(f"{path.name} has the unknown suffix {suffix!r}", allowed=", ".join(WRITTEN_SUFFIXES))
+    units = sorted({sample.interval.unit for sample in table.samples if sample.interval})
+    if len(units) > 1:
+        raise DataError("the table has intervals in seconds and in frames", fix="give all of them in seconds")
+    records = [_record(sample, root, units) for sample in table.samples]
+    columns = list(dict.fromkeys(column for record in records for column in record))
     try:
-        if suffix in (".csv", ".tsv"):
+        if suffix in CSV_SUFFIXES:
             data = _csv_bytes(records, columns, "\t" if suffix == ".tsv" else ",")
-        elif suffix in (".jsonl", ".ndjson"):
+        elif suffix in JSONL_SUFFIXES:
             data = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
-        elif suffix == ".parquet":
-            data = _parquet_bytes(records, columns)
         else:
-            raise DataError(f"{path.name} has the unknown suffix {suffix!r}", allowed=", ".join(SUFFIXES))
+            data = _parquet_bytes(records, columns)
     except UnicodeEncodeError as error:
         raise DataError(f"a name in the table is not Unicode: {error.object[:80]!r}", fix="rename the file") from error
     write_new_file(path, data)
 
 
-def _record(sample: Sample, root: Path) -> dict[str, str]:
+def _record(sample: Sample, root: Path, units: Sequence[str]) -> dict[str, str]:
     if not (sample.path.is_relative_to(root) and sample.path.resolve().is_relative_to(root)):
         raise DataError(f"{sample.path} lies outside {root}, the manifest's folder",
                         fix="write the manifest into a folder above all its files")
+    missing = [label for label in sample.labels.values() if label.casefold() in MISSING]
+    if missing:
+        raise DataError(f"{sample.title} has the label {missing[0]!r}, which a manifest reads as a missing value",
+                        fix="rename the class")
     record = {"path": sample.path.relative_to(root).as_posix()}
     record |= {LABEL_COLUMNS[target]: label for target, label in sample.labels.items()}
     record |= {"split": sample.split or "", "group": sample.group or "", "risk": sample.risk, "advice": sample.advice,
                "description": sample.description}
+    for unit in units:
+        record |= interval_cells(sample.interval, unit)
     clash = sorted(set(record) & set(sample.extra))
     if clash:
         raise DataError(f"the extra column {clash[0]!r} of {sample.name} has a reserved name", fix="rename it")
@@ -168,8 +204,12 @@ def _csv_bytes(records: Sequence[Mapping[str, str]], columns: Sequence[str], del
     # Cells that hold a character of the line end are quoted: with both characters in it, no stray one ends a row.
     writer = csv.DictWriter(buffer, columns, delimiter=delimiter, lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({**record, "path": _as_no_formula(record["path"])} for record in records)
     return buffer.getvalue().encode("utf-8-sig")  # the mark lets spreadsheets read Chinese
+
+
+def _as_no_formula(path: str) -> str:
+    return f"./{path}" if path.startswith(FORMULA_STARTS) else path
 
 
 def _parquet_bytes(records: Sequence[Mapping[str, str]], columns: Sequence[str]) -> bytes:

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vidrisk.data.io import write_new_file
 from vidrisk.data.table import Sample, Table
-from vidrisk.frames import is_video, read_clips
-from vidrisk.runtimes.errors import DataError, SettingsError, UnreadableError
-from vidrisk.runtimes.specs import PixelSpec, TimeSpec
+from vidrisk.frames import kind_of, read_clips
+from vidrisk.runtimes.contract.errors import DataError, SettingsError, UnreadableError
+from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ def contact_sheet(table: Table, path_png: str | Path, *, per_class: int = 8) -> 
     """Draw a PNG with one row per class of the table's first target, its name and its number of samples.
 
     Each row shows up to ``per_class`` samples, spread evenly over the class by name: a photo as one thumbnail, a clip
-    as a strip of four frames, an unreadable file as a grey cell with a cross. At most the first 60 classes are drawn.
+    or a part of it as a strip of four frames, an unreadable file as a grey cell with a cross. At most the first 60 classes are
+    drawn.
 
     Raises:
         DataError: an empty table, or a file that exists already or cannot be written.
@@ -57,7 +58,7 @@ def contact_sheet(table: Table, path_png: str | Path, *, per_class: int = 8) -> 
     rows = []
     font = _font("".join(counts))
     for label in list(counts)[:MAX_ROWS]:
-        members = sorted((s for s in table.samples if s.labels[target] == label), key=lambda sample: sample.name)
+        members = sorted((s for s in table.samples if s.labels[target] == label), key=lambda sample: sample.order)
         rows.append(_row(label, len(members), [_cell(sample) for sample in _spread(members, per_class)], font))
     buffer = io.BytesIO()
     _stacked(rows).save(buffer, "PNG")
@@ -71,14 +72,16 @@ def _spread(members: Sequence[Sample], most: int) -> list[Sample]:
 
 def _cell(sample: Sample) -> Image.Image:
     """One thumbnail, or a strip of them side by side."""
-    clip = is_video(sample.path)
+    clip = kind_of(sample.path) == "video"
     pixel = PixelSpec(height=THUMBNAIL_PX, width=THUMBNAIL_PX, resize="pad")
     try:
-        frames = next(read_clips(sample.path, pixel, TimeSpec(frames=STRIP_FRAMES) if clip else None)).frames
+        read = next(read_clips(sample.path, pixel, TimeSpec(frames=STRIP_FRAMES) if clip else None, sample.interval))
     except UnreadableError as error:
         log.warning("%s cannot be read: %s", sample.name, error)
         return _crossed_out(STRIP_FRAMES if clip else 1)
-    return Image.fromarray(np.concatenate(list(frames), axis=1))
+    if read.note:
+        log.warning("%s: %s", sample.name, read.note)
+    return Image.fromarray(np.concatenate(list(read.frames), axis=1))
 
 
 def _crossed_out(frames: int) -> Image.Image:

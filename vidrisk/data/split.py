@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vidrisk.data.table import SPLITS, Sample, SplitName, Table, first_three
-from vidrisk.runtimes.errors import DataError, SettingsError
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,9 @@ def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
                 force: bool = False) -> Table:
     """Give every sample a split; the result does not depend on the order of the samples.
 
-    Samples of one group stay together. The groups come from ``group_by``, else from the table's own groups, else every
-    sample stands alone. Every class has a group in train; as far as that leaves any, no split with a ratio above 0
-    stays empty.
+    Samples of one group stay together, and so do the parts of one file. The groups come from ``group_by``, else from the
+    table's own groups, else every sample stands alone. Every class has a group in train; as far as that leaves any, no split
+    with a ratio above 0 stays empty.
 
     The groups are dealt out greedily, the largest first, those with equal labels after one another. Each brings credit
     to every split in proportion to the ratios, for the whole table, for each label and for each combination of labels;
@@ -72,21 +72,43 @@ def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
         log.info("%s keeps the split it has", table.root.name)
         return table
     keys = _keys(table, group_by)
-    units = _units(table, keys)
+    unit_keys = _unit_keys(table, keys)
+    units = _units(table, unit_keys)
     if len(units) < MIN_UNITS:
-        things = "samples" if len(units) == len(table) else "groups"
-        raise DataError(f"{table.root.name} has {len(units)} {things} to split", allowed=f"{MIN_UNITS} or more",
-                        fix="add data" if things == "samples" else "add data, or group by something finer")
+        things = "samples" if len(units) == len(table) else "groups" if any(keys) else "files"
+        fix = {"samples": "add data", "files": "add files, or give the rows a split: parts of one file stay in one split",
+               "groups": "add data, or group by something finer"}[things]
+        raise DataError(f"{table.root.name} has {len(units)} {things} to split", allowed=f"{MIN_UNITS} or more", fix=fix)
     random.Random(seed).shuffle(units)
     units.sort(key=lambda unit: (-unit.size, unit.stratum))
     split_of = {unit.key: split for unit, split in zip(units, _deal(units, ratios), strict=True)}
-    return table.with_samples(replace(sample, split=split_of[key or sample.name], group=key)
-                              for sample, key in zip(table.samples, keys, strict=True))
+    return table.with_samples(replace(sample, split=split_of[unit], group=key)
+                              for sample, key, unit in zip(table.samples, keys, unit_keys, strict=True))
+
+
+def _unit_keys(table: Table, keys: Sequence[str | None]) -> list[str]:
+    """What each sample moves with: its group, and every group and sample that a file joins to it.
+
+    Parts of one file show the same scene, so they are never in two splits, whatever they are grouped by.
+    """
+    joined: dict[tuple[bool, str], tuple[bool, str]] = {}
+
+    def root_of(node: tuple[bool, str]) -> tuple[bool, str]:
+        while joined.setdefault(node, node) != node:
+            joined[node] = joined[joined[node]]
+            node = joined[node]
+        return node
+
+    nodes = [(key is None, key or sample.name) for sample, key in zip(table.samples, keys, strict=True)]
+    for sample, node in zip(table.samples, nodes, strict=True):
+        one, other = sorted((root_of(node), root_of((True, sample.name))))
+        joined[other] = one  # the first group of all, else the file, whatever the order of the samples
+    return [root_of(node)[1] for node in nodes]
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """What moves as a whole: one group, or one sample. ``counts``: samples per feature (see ``_features``)."""
+    """What moves as a whole: one group, one file, or one sample. ``counts``: samples per feature (see ``_features``)."""
 
     key: str
     size: int
@@ -108,10 +130,10 @@ def _features(sample: Sample) -> list[tuple[str, ...]]:
     return [("all",), *labels, *combination]
 
 
-def _units(table: Table, keys: Sequence[str | None]) -> list[_Unit]:
+def _units(table: Table, unit_keys: Sequence[str]) -> list[_Unit]:
     members: dict[str, list[Sample]] = defaultdict(list)
-    for sample, key in zip(table.samples, keys, strict=True):
-        members[key or sample.name].append(sample)
+    for sample, key in zip(table.samples, unit_keys, strict=True):
+        members[key].append(sample)
     return [_Unit(key, len(samples), dict(Counter(f for sample in samples for f in _features(sample))))
             for key, samples in sorted(members.items())]
 

@@ -8,25 +8,35 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from vidrisk.runtimes.contract import Task
-from vidrisk.runtimes.errors import SettingsError
+from vidrisk.data.text import label_from_text
+from vidrisk.frames import Interval
+from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.errors import SettingsError
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+SPLIT_WORDS: dict[str, SplitName] = {
+    "train": "train", "training": "train", "训练": "train", "训练集": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "验证": "val", "验证集": "val",
+    "test": "test", "testing": "test", "测试": "test", "测试集": "test",
+}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled clip or photo.
+    """One labelled clip or photo, or a labelled part of a clip.
 
     Attributes:
         path: the file, absolute.
         name: its path relative to the table's root, with ``/`` between folders.
-        labels: target name → label; ``action`` for clips of actions, ``defect`` and/or ``level`` for risks.
+        labels: target name → label; ``action`` for clips of actions, ``defect`` and/or ``level`` for risks. Composed
+            (NFC) and without white space around them, however they are given.
         risk, advice, description: texts that came with it, '' when absent.
         split: ``train``, ``val`` or ``test``; None before the split.
         group: samples of one group stay in one split.
         extra: every other column, by its name in the manifest.
+        interval: the part of the file that the labels are about; None for all of it. A file may be in a table once for
+            each of its intervals.
     """
 
     path: Path
@@ -38,19 +48,44 @@ class Sample:
     split: SplitName | None = None
     group: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    interval: Interval | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", {target: label_from_text(label) for target, label in self.labels.items()})
 
     def __repr__(self) -> str:
         labels = ", ".join(f"{target}={label}" for target, label in self.labels.items())
-        return f"Sample({self.name}: {labels}{f', {self.split}' if self.split else ''})"
+        return f"Sample({self.title}: {labels}{f', {self.split}' if self.split else ''})"
+
+    @property
+    def title(self) -> str:
+        """Name and interval, for people."""
+        return f"{self.name} {self.interval}" if self.interval else self.name
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Name and interval, for files that other commands read."""
+        return {"path": self.name} | ({"interval": str(self.interval)} if self.interval else {})
+
+    @property
+    def order(self) -> tuple[str, str, float, float]:
+        """Sorts samples by name, then by time."""
+        part = (self.interval.start, self.interval.end) if self.interval else (0.0, 0.0)
+        return self.name, str(self.path), *part
 
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """Samples of one task under one root folder. Every sample has a label for every target."""
+    """Samples of one task under one root folder. Every sample has a label for every target.
+
+    Attributes:
+        notes: what was assumed when it was read, such as a code page that was recognised.
+    """
 
     root: Path
     task: Task
     samples: tuple[Sample, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -89,7 +124,7 @@ class Table:
         return dict(sorted(Counter(sample.labels[target] for sample in self.samples).items()))
 
 
-def first_three(items: Sequence[str]) -> str:
+def first_three(items: Sequence[str], most_chars: int = 80) -> str:
     """The first three of some names, for an error of one line."""
-    shown = ", ".join(item if len(item) <= 80 else item[:77] + "..." for item in items[:3])
+    shown = ", ".join(item if len(item) <= most_chars else item[:most_chars - 3] + "..." for item in items[:3])
     return shown if len(items) <= 3 else f"{shown} and {len(items) - 3} more"

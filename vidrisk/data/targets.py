@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.data.table import Sample, Table
-from vidrisk.runtimes.contract import Guidance, Target
-from vidrisk.runtimes.errors import DataError, SettingsError
+from vidrisk.data.text import label_from_text
+from vidrisk.runtimes.contract.contract import Guidance, Target
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 MAX_LEVELS = 20
 # Known scales of levels, least severe first; names in one group mean the same step.
@@ -50,7 +51,7 @@ def _level_target(table: Table, level_order: Sequence[str] | None) -> Target:
     if len(seen) > MAX_LEVELS:
         raise DataError(f"the level has {len(seen)} different values", allowed=f"up to {MAX_LEVELS}",
                         fix="group them into a few levels")
-    labels = ordered_levels(seen) if level_order is None else _checked_order(seen, level_order)
+    labels = ordered_levels(seen) if level_order is None else _checked_order(seen, [label_from_text(name) for name in level_order])
     steps = max(len(labels) - 1, 1)
     severity = tuple(round(100 * i / steps, 4) for i in range(len(labels)))
     return Target(name="level", labels=labels, ordered=True, severity=severity)
@@ -120,18 +121,20 @@ def _most_frequent(texts: Iterable[str]) -> str:
 
 
 def truth_from_table(table: Table, targets: Sequence[Target]) -> dict[str, npt.NDArray[np.int64]]:
-    """Label indices ``int64 (N,)`` per target name.
+    """Label indices ``int64 (N,)`` per target name. Labels are compared as they look: models of earlier versions may hold
+    them decomposed (NFD), or with spaces around them.
 
     Raises:
         DataError: a sample without a label for a target, or with one that the target does not know.
     """
     truth = {}
     for target in targets:
-        index = {label: i for i, label in enumerate(target.labels)}
+        index = {label_from_text(label): i for i, label in enumerate(target.labels)}
+        index |= {label: i for i, label in enumerate(target.labels)}
         unknown = [s for s in table.samples if s.labels.get(target.name) not in index]
         if unknown:
             label = unknown[0].labels.get(target.name)
-            raise DataError(f"{unknown[0].name} has {target.name} {label!r} ({len(unknown)} such samples)",
+            raise DataError(f"{unknown[0].title} has {target.name} {label!r} ({len(unknown)} such samples)",
                             allowed=", ".join(target.labels), fix="correct the labels, or train with them")
         truth[target.name] = np.array([index[s.labels[target.name]] for s in table.samples], dtype=np.int64)
     return truth

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 import vidrisk
-from vidrisk.runtimes.errors import VidriskError
+from vidrisk.runtimes.contract.errors import VidriskError
 
 ROOMS = ("vidrisk", "export", "calibration", "runtimes")
 BESIDE = ("pyproject.toml", "README.md", "LICENSE")

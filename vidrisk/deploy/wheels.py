@@ -10,17 +10,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from email.parser import BytesParser
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
-from vidrisk.runtimes.errors import VidriskError
+from vidrisk.deploy.contents import metadata_of
+from vidrisk.runtimes.contract.errors import VidriskError
 
 OLDEST_GLIBC_MINOR = 17  # manylinux2014; older wheels are named in other ways, and rare
 NO_MATCH = re.compile(r"No matching distribution found for ([A-Za-z0-9._-]+)")
@@ -55,10 +54,7 @@ class Platform:
 
 def requirements_of(wheel: Path, extras: Iterable[str], platform: Platform) -> list[Requirement]:
     """What a wheel requires on a platform, with these of its extras."""
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
-        described = BytesParser().parsebytes(archive.read(name), headersonly=True)
-    requirements = map(Requirement, described.get_all("Requires-Dist") or ())
+    requirements = map(Requirement, metadata_of(wheel).get_all("Requires-Dist") or ())
     environments = [{**platform.markers, "extra": extra} for extra in ("", *sorted(extras))]
     return [r for r in requirements if r.marker is None or any(r.marker.evaluate(environment) for environment in environments)]
 

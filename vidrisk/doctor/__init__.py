@@ -8,7 +8,8 @@ own. Read in this order:
     probes.py    what is found out by loading libraries, in a process of its own
     jetson.py    what a Jetson's files say
     facts.py     all of that, gathered
-    machine.py, gpu.py, board.py, runtimes.py, packages.py    facts → checks
+    machine.py, gpu.py, board.py, runtimes.py, verified.py, packages.py    facts → checks
+    versions.py, trouble.py, support.py, known.py    what is known to be wrong, crash or be slow: known_trouble.json → checks
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from vidrisk.doctor.board import board_checks
 from vidrisk.doctor.check import Check
 from vidrisk.doctor.facts import Facts, gathered
 from vidrisk.doctor.gpu import gpu_checks
+from vidrisk.doctor.known import trouble_checks
 from vidrisk.doctor.machine import machine_checks
 from vidrisk.doctor.packages import package_checks
 from vidrisk.doctor.runtimes import runtime_checks
+from vidrisk.doctor.verified import verified_checks
 
 log = logging.getLogger(__name__)
 
 SECTIONS: tuple[Callable[[Facts], Iterator[Check]], ...] = (
-    machine_checks, board_checks, gpu_checks, runtime_checks, package_checks)
+    machine_checks, board_checks, gpu_checks, runtime_checks, verified_checks, package_checks, trouble_checks)
 
 
 def examine(root: Path = Path("/")) -> list[Check]:

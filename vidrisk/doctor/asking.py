@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vidrisk.runtimes.gpu import text_of
+
 COMMAND_LIMIT_S = 5.0
 PROBE_LIMIT_S = 60.0  # the first import of an engine from a slow card takes many seconds
 AT_ONCE = 4
@@ -86,13 +88,6 @@ def _probed(name: str) -> Probe:
     except (IndexError, ValueError, AttributeError):
         return Probe(problem="its process told nothing", stderr=answer.stderr)
     return Probe(told, one_line(problem), fix, answer.stderr)
-
-
-def text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def number_of(path: Path) -> int | None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
-from vidrisk.doctor.asking import Probe, answer_of, probed, text_of
+from vidrisk.doctor.asking import Probe, answer_of, probed
 from vidrisk.doctor.jetson import Jetson, jetson_from_files, mode_from_query
+from vidrisk.runtimes.gpu import driver_from_text, text_of
 from vidrisk.runtimes.tensorrt.api import MODULES
 
 # Newest CUDA major that a driver speaks, by the first driver that does. Below CUDA 13 a driver also runs all programs built
@@ -94,7 +95,7 @@ def gathered(root: Path = Path("/")) -> Facts:
     """Look at this machine. Takes seconds: libraries are loaded, in processes of their own."""
     installed = ["numpy", *(probe for module, probe in LIBRARIES.items() if is_there(module))]
     installed += [kind for kind, modules in MODULES.items() if any(is_there(module) for module in modules)]
-    probes = probed([*installed, "GPU", "workers", "cache"])
+    probes = probed([*installed, "GPU", "workers", "sandbox", "cache", "verified"])
     jetson = jetson_from_files(root)
     if jetson is not None and not jetson.power_mode:
         jetson = replace(jetson, power_mode=mode_from_query(answer_of(["nvpmodel", "-q"]).stdout))
@@ -165,12 +166,6 @@ def gpu_from_smi(text: str, problem: str) -> Gpu | None:
         return None
     name, driver, total, free, capability = ("" if "N/A" in value or "Not Supported" in value else value for value in values)
     return Gpu(name, capability, _mib(total), _mib(free), driver, cuda_from_driver(driver), problem=problem)
-
-
-def driver_from_text(text: str) -> str:
-    """``/proc/driver/nvidia/version`` → ``580.95.05``; empty where there is no number in it."""
-    match = re.search(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)", text)
-    return match[1] if match else ""
 
 
 def name_from_information(text: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from vidrisk.doctor.asking import text_of
 from vidrisk.doctor.check import Check
 from vidrisk.doctor.facts import FIRST_DRIVER, Facts, Gpu, cuda_majors
+from vidrisk.runtimes.gpu import text_of
 
 SECTION = "GPU"
 LITTLE_FREE = 0.1  # of the GPU's memory

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidrisk.doctor.asking import number_of, text_of
+from vidrisk.doctor.asking import number_of
+from vidrisk.runtimes.gpu import text_of
 
 # Jetson Linux → JetPack, for images without the package ``nvidia-jetpack``.
 JETPACK = {

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vidrisk import __version__
-from vidrisk.doctor.asking import number_of, text_of
+from vidrisk.doctor.asking import number_of
 from vidrisk.doctor.check import Check
 from vidrisk.doctor.facts import Facts
+from vidrisk.runtimes.gpu import text_of
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16", "asimddp", "i8mm")
 LITTLE_BYTES = 1e9  # of memory or disk
@@ -31,6 +32,7 @@ def machine_checks(facts: Facts) -> Iterator[Check]:
     yield from _disk()
     if not facts.probes["numpy"].problem:  # both need it, and it has a line of its own
         yield _workers(facts)
+        yield from _sandbox(facts)
         yield from _cache(facts)
 
 
@@ -73,6 +75,18 @@ def _workers(facts: Facts) -> Check:
     forbidden = text_of(facts.root / "proc/sys/vm/memfd_noexec").strip() == "2"
     return Check(SECTION, "shared memory", "missing", probe.problem,
                  "sudo sysctl vm.memfd_noexec=0" if forbidden else "docker run --security-opt seccomp=unconfined …")
+
+
+def _sandbox(facts: Facts) -> Iterator[Check]:
+    """What a decoder that a file has taken over cannot do; without it, vidrisk works all the same."""
+    probe = facts.probes.get("sandbox")
+    if probe is None:
+        return
+    if probe.problem or probe.told["open"]:
+        found = probe.problem or f"decode workers are not kept from {' and '.join(probe.told['open'])}"
+        yield Check(SECTION, "sandbox", "optional", found, "a kernel from Linux 5.13 on, started with lsm=landlock,…")
+    else:
+        yield Check(SECTION, "sandbox", "ok", f"decode workers are confined (Landlock {probe.told['landlock']}, seccomp)")
 
 
 def _disk() -> Iterator[Check]:

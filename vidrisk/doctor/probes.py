@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from vidrisk.runtimes.errors import VidriskError
+from vidrisk.runtimes.contract.errors import VidriskError
 
 # Codec → the decoders of FFmpeg that decode it in software, any of which will do. Its own ``av1`` needs a GPU.
 DECODERS = {
@@ -110,8 +113,9 @@ def _torch() -> dict[str, Any]:
 
 def _workers() -> dict[str, Any]:
     """Sealed memory, as a decode worker of ``infer`` gets it: made, and mapped."""
-    from vidrisk.infer.wire import ReadSettings, Slots, shared_memory
-    from vidrisk.runtimes.specs import PixelSpec
+    from vidrisk.decode.messages import ReadSettings
+    from vidrisk.decode.wire import Slots, shared_memory
+    from vidrisk.runtimes.contract.specs import PixelSpec
 
     settings = ReadSettings(pixel=PixelSpec(), time=None)
     shape = settings.pixel.frame_shape
@@ -123,11 +127,39 @@ def _workers() -> dict[str, Any]:
         os.close(descriptor)
 
 
+def _sandbox() -> dict[str, Any]:
+    """What of the sandbox of decode workers holds: it is put on, and leaned against."""
+    from vidrisk.decode.sandbox import confine_process
+
+    sandbox = confine_process()
+    holds = {"a file that was not given": False, "the network": False}
+
+    def lean() -> None:
+        try:
+            Path("/etc/passwd").read_bytes()
+        except PermissionError:
+            holds["a file that was not given"] = True
+        try:
+            socket.socket().close()
+        except PermissionError:
+            holds["the network"] = True
+
+    sandbox.read_alone([sys.executable], lean)
+    return {"landlock": sandbox.landlock, "seccomp": sandbox.seccomp, "open": [what for what, held in holds.items() if not held]}
+
+
 def _cache() -> dict[str, Any]:
-    from vidrisk.runtimes.tensorrt.engines import engine_store
+    from vidrisk.runtimes.tensorrt.cache import engine_store
 
     store = engine_store()
     return {"engines": os.fspath(store.folder.absolute()), "limit_bytes": store.max_bytes}
+
+
+def _verified() -> dict[str, Any]:
+    """What `vidrisk verify` has found the last times of bundles that are still there, and what has changed since."""
+    from vidrisk.verify.kept import last_results
+
+    return {"results": [{**asdict(kept), "changed": kept.changed} for kept in last_results() if kept.is_there]}
 
 
 PROBES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -142,5 +174,7 @@ PROBES: dict[str, Callable[[], dict[str, Any]]] = {
     "GPU": _gpu,
     "torch": _torch,
     "workers": _workers,
+    "sandbox": _sandbox,
     "cache": _cache,
+    "verified": _verified,
 }

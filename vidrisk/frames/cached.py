@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk import __version__
-from vidrisk.cache import ArrayCache, key_of
-from vidrisk.frames.media import check_file, is_image, name_of
+from vidrisk.files.cache import ArrayCache, key_of
+from vidrisk.frames.interval import Interval
+from vidrisk.frames.media import check_file, kind_of, name_of
 from vidrisk.frames.reader import decoder_versions, read_clips
-from vidrisk.runtimes.bundle import sha256_of
-from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import UnreadableError
+from vidrisk.runtimes.contract.bundle import sha256_of
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import UnreadableError
+
+log = logging.getLogger(__name__)
 
 _Stamp = tuple[Path, int, int]  # path, bytes, time of change in ns: while it is the same, so is the content
 
@@ -29,20 +33,24 @@ class CachedClips:
         specs = [asdict(contract.pixel), asdict(contract.time) if contract.time else None]
         self._specs = json.dumps([*specs, __version__, *decoder_versions()], sort_keys=True)
 
-    def frames(self, path: Path, count: int) -> npt.NDArray[np.uint8]:
-        """``count`` of the clip's T frames, evenly spread, or all if there are fewer: uint8 (min(count, T), H, W, 3).
+    def frames(self, path: Path, count: int, interval: Interval | None = None) -> npt.NDArray[np.uint8]:
+        """``count`` of the T frames of a clip, or of an interval of it, evenly spread, or all if there are fewer: uint8
+        (min(count, T), H, W, 3).
 
         Raises:
             UnreadableError: as ``read_clips``.
         """
         stamp = _stamp(path)
-        kind = "photo" if is_image(path) else "video"  # the suffix decides on the decoder
-        key = key_of("frames", self._digest(stamp), kind, self._specs, str(count))
+        key = key_of("frames", self._digest(stamp), str(kind_of(path)), self._specs, str(count),
+                     json.dumps(interval and interval.to_json()))
         known = self._cache.get(key)
         if known is not None:
             return known["frames"]
-        clip = next(read_clips(path, self.contract.pixel, self.contract.time)).frames
-        frames: npt.NDArray[np.uint8] = clip[np.linspace(0, len(clip) - 1, min(count, len(clip))).astype(int)]
+        clip = next(read_clips(path, self.contract.pixel, self.contract.time, interval))
+        if clip.note:
+            log.warning("%s: %s", name_of(path), clip.note)
+        length = len(clip.frames)
+        frames: npt.NDArray[np.uint8] = clip.frames[np.linspace(0, length - 1, min(count, length)).astype(int)]
         if _stamp(path) == stamp:  # else they may be of another content than the key says
             self._cache.put(key, {"frames": frames})
         return frames

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.runtimes.errors import SpecError
+from vidrisk.runtimes.contract.errors import SpecError
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,10 +17,11 @@ class Clip:
 
     Attributes:
         frames: uint8 (T, height, width, 3), RGB, upright, as the ``PixelSpec`` says.
-        time_s: float64 (T,), presentation times of the frames really shown; the clip's first frame is at 0.
-        start_s, end_s: the half-open window [start_s, end_s) inside the clip; None for photos.
+        time_s: float64 (T,), presentation times of the frames really shown; the file's first frame is at 0.
+        start_s, end_s: the half-open window [start_s, end_s) on the file's timeline; None for photos.
         source: path of the file.
         damage: None when every moment could be read.
+        note: see ``FrameWindow``.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -29,6 +30,7 @@ class Clip:
     end_s: float | None
     source: str
     damage: Damage | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.frames.dtype != np.uint8 or self.frames.ndim != 4 or self.frames.shape[3] != 3:
@@ -61,16 +63,20 @@ class Frame:
 
 @dataclass(frozen=True)
 class Damage:
-    """What of a video could not be read.
+    """What of a video or a photo could not be read.
 
     Attributes:
         lost_s: the first and the last moment that show a neighbour, because their own frame cannot be decoded; None where
             there are none.
         cut_s: where the file ends and where it states to end, when the one comes before the other.
+        missing: share of a photo's pixels that its file does not hold; they are grey.
+        is_coarse: a photo lacks its last passes, which bring detail and colour to pixels that are there.
     """
 
     lost_s: tuple[float, float] | None = None
     cut_s: tuple[float, float] | None = None
+    missing: float = 0.0
+    is_coarse: bool = False
 
     def __str__(self) -> str:
         parts = []
@@ -80,13 +86,18 @@ class Damage:
             parts.append(f"frames {where} cannot be decoded, shown are their neighbours")
         if self.cut_s:
             parts.append(f"the file ends at {self.cut_s[0]:.2f} of {self.cut_s[1]:.2f} s")
+        if self.missing:
+            share = f"{self.missing:.0%}" if self.missing >= 0.01 else "less than 1%"
+            parts.append(f"the file is cut: {share} of the picture is missing, and grey")
+        if self.is_coarse:
+            parts.append("the file is cut: detail or colour is missing")
         return "; ".join(parts)
 
     def with_later(self, later: Damage) -> Damage:
         """Both, as one interval."""
         lost = [lost_s for lost_s in (self.lost_s, later.lost_s) if lost_s]
         return Damage((min(first for first, _ in lost), max(last for _, last in lost)) if lost else None,
-                      later.cut_s or self.cut_s)
+                      later.cut_s or self.cut_s, max(self.missing, later.missing), self.is_coarse or later.is_coarse)
 
 
 @dataclass(frozen=True)
@@ -97,12 +108,15 @@ class FrameWindow:
         start_s, end_s: the half-open window [start_s, end_s); None for photos.
         indices: of the T frames; a frame may show at several moments.
         damage: None when every moment could be read.
+        note: what the ledger says of a file that could be read all the same, such as a colour tag that was ignored; '' for
+            nothing.
     """
 
     start_s: float | None
     end_s: float | None
     indices: tuple[int, ...]
     damage: Damage | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)

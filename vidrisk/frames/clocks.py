@@ -1,174 +1,138 @@
-"""Which packet of a video is shown when.
+"""When the frames of a video are shown: stored times, repaired where they are broken.
 
-Three clocks tell it:
+``ticks_from_stamps`` takes the stored stamps of frames in their order of presentation. What a container stores is kept, equal
+stamps and pauses too (of two frames with one stamp the second is seen). Between two stamps times are interpolated; before the
+first, and behind the last that moves, they go on at the usual step, which is the median of the stored ones. A stamp that goes
+back is one of two:
 
-    pts     the container stores presentation times (MP4, MKV, TS, …)
-    dts     AVI stores none: frames are shown at a constant rate in the order in which the decoder gives them out, and a
-            packet without a picture keeps the frame before it on screen for one more step
-    count   a stream without usable times (MPEG program streams): frame number / rate. Also one whose recorder set its
-            clock, or of files laid end to end: the frames follow each other as they are stored, and a step that no
-            clock makes counts as the usual one
+    a stray     a run of stamps that are off, behind which the clock goes on as if nothing had been: that run counts as missing
+    a cut       a recorder that set its clock, or files laid end to end: the frames follow each other as they are stored, and a
+                step that no clock makes counts as the usual one. A clock that went back may have gone ahead too: then no step
+                is longer than MAX_PAUSE_S
+
+Only a stream without two different stamps is counted by its rate.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from av.packet import Packet
-from av.stream import Stream
-from av.video.stream import VideoStream
 
-from vidrisk.frames.source import Timeline
-
-Clock = Literal["pts", "dts", "count"]
 Integers = npt.NDArray[np.int64]
-# Where a container states no rate at all.
-FALLBACK_RATE = Fraction(25)
-# Containers whose presentation times are guesses of the demuxer; a program stream's decoding times are guesses too.
-GUESSED_PTS = ("avi", "mpeg")
-# The most frames that H.264 and MPEG-4 may store ahead of the frames shown before them.
-MAX_REORDERED = 16
-# A clock that went back may have gone ahead too: then a longer pause between two frames is none.
-MAX_PAUSE_S = 10
 # FFmpeg's own mark of a packet without a time.
 NO_STAMP = -2**63
+MAX_PAUSE_S = 10
+# A run of stamps is a stray when the time between its neighbours is that of their number of frames, within these factors.
+MIN_PACE, MAX_PACE = 0.5, 4.0
+# The longest run that is taken for a stray, in stamps; and the number of cuts after which none is looked for.
+MAX_RUN, MAX_CUTS = 10_000, 100
 
 
 @dataclass(frozen=True, eq=False)
-class PacketTable:
-    """Packets of one stream, in its order: int64 (N,) each in its time base, and bool (N,)."""
-
-    pts: Integers
-    dts: Integers
-    durations: Integers
-    is_key: npt.NDArray[np.bool_]
-    is_shown: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class PacketIndex:
-    """Where to find the frames of a timeline in the stream.
+class Ticks:
+    """Presentation times in ticks of the stream's time base.
 
     Attributes:
-        stamps: one per timeline entry, sorted: pts or dts in the stream's time base, or the frame's number.
-        key_stamps: of the keyframes, sorted.
-        key_places: place in the stream, counted in packets, of the last keyframe whose stamp is not above; sorted.
-        packet_stamps: of all packets, sorted; packets that show nothing are among them.
-        packet_places: place in the stream of each of them.
+        ticks: float64 (N,), sorted, the first is 0.
+        step: from a frame to the next, usually.
+        is_counted: whether there are no stored times, so that the frames are counted by rate.
+        is_cut: whether the clock was set on the way.
     """
 
-    clock: Clock
-    timeline: Timeline
-    stamps: Integers
-    key_stamps: Integers
-    key_places: Integers
-    packet_stamps: Integers
-    packet_places: Integers
-
-    def place_of(self, packet: Packet[VideoStream]) -> int | None:
-        """Place in the stream of a packet that was just read; None when its stamp is not known."""
-        stamp = packet.pts if self.clock == "pts" else packet.dts
-        if stamp is None or self.clock == "count":
-            return None
-        at = int(np.searchsorted(self.packet_stamps, stamp))
-        known = at < len(self.packet_stamps) and self.packet_stamps[at] == stamp
-        return int(self.packet_places[at]) if known else None
-
-    def keyframe_before(self, index: int) -> int:
-        """Place in the stream of the last keyframe from which frame ``index`` can be decoded."""
-        if self.clock == "dts":  # a keyframe may be shown that many places later than it is stored
-            index = max(0, index - MAX_REORDERED)
-        keys = int(np.searchsorted(self.key_stamps, self.stamps[index], side="right"))
-        return int(self.key_places[keys - 1]) if keys else 0
-
-    def stamps_towards(self, place: int) -> list[int]:
-        """Stamps to seek to for the packet at ``place``: that of the last keyframe up to it, then of the one before."""
-        keys = int(np.searchsorted(self.key_places, place, side="right"))
-        return [int(stamp) for stamp in self.key_stamps[max(0, keys - 2):keys][::-1]]
+    ticks: npt.NDArray[np.float64]
+    step: float
+    is_counted: bool = False
+    is_cut: bool = False
 
 
-def index_from_packets(packets: PacketTable, container: str, stream: VideoStream) -> PacketIndex:
-    """Read the first clock that the packets of a stream bear out. ``container`` is FFmpeg's name of the format."""
-    return (_index_by_pts(packets, container, stream) or _index_by_dts(packets, container, stream)
-            or _index_by_count(packets, container, stream))
+def ticks_from_stamps(stamps: Integers, rate_step: float, base: Fraction) -> Ticks:
+    """Make times of the stamps of frames in order of presentation, NO_STAMP where a frame has none.
+
+    Args:
+        stamps: int64 (N,), in units of ``base``; N is at least 1.
+        rate_step: one over the rate that the container states, in the same units; only for a stream without stamps.
+    """
+    numbers = np.flatnonzero(stamps != NO_STAMP)
+    known = stamps[numbers]
+    if len(known) < 2 or (known == known[0]).all():
+        return Ticks(np.arange(len(stamps), dtype=np.float64) * rate_step, rate_step, is_counted=len(stamps) > 1)
+    moving = _moving(known)
+    numbers, known = numbers[:moving], known[:moving]
+    step = _usual_step(numbers, known) or rate_step
+    cuts: list[int] = []
+    if (known[1:] < known[:-1]).any():
+        kept, cuts = _without_strays(numbers.tolist(), known.tolist(), step)
+        numbers, known = numbers[kept], known[kept]
+    # exact integers as long as they can be, so that equal moments give equal floats
+    elapsed = known - known[0] if int(known.max()) - int(known.min()) < 2**62 else known.astype(np.float64) - float(known[0])
+    if cuts:
+        frames = np.diff(numbers)
+        steps = np.diff(elapsed.astype(np.float64))
+        is_cut = (steps < 0) | (steps > float(MAX_PAUSE_S / base))
+        is_cut[cuts] = True
+        step = _median((steps / frames)[~is_cut]) or step
+        elapsed = np.concatenate(([0.0], np.cumsum(np.where(is_cut, frames * step, steps))))
+    if len(numbers) < len(stamps):
+        everyone = np.arange(len(stamps))
+        before, behind = np.minimum(everyone - numbers[0], 0), np.maximum(everyone - numbers[-1], 0)
+        elapsed = np.interp(everyone, numbers, elapsed) + (before + behind) * step
+    return Ticks((elapsed - elapsed[0]).astype(np.float64), step, is_cut=bool(cuts))
 
 
-def _index_by_pts(packets: PacketTable, container: str, stream: VideoStream) -> PacketIndex | None:
-    if container in GUESSED_PTS:
-        return None
-    pts, dts = packets.pts, packets.dts
-    places = np.argsort(pts, kind="stable")
-    sorted_pts = pts[places]
-    if sorted_pts[0] == NO_STAMP or (sorted_pts[1:] == sorted_pts[:-1]).any():
-        return None
-    known_dts = dts[dts != NO_STAMP]
-    # a time that is wrong, or a clock that was set back, puts frames where no decoder gives them out
-    if (known_dts[1:] < known_dts[:-1]).any() or np.abs(places - np.arange(len(pts))).max() > MAX_REORDERED:
-        return None
-    keys = np.flatnonzero(packets.is_key)
-    # Frames before the first keyframe cannot be decoded (a recording that starts in mid-stream).
-    first = int(keys[0]) if len(keys) else 0
-    first_stamp = pts[first] if len(keys) else sorted_pts[0]
-    shown = packets.is_shown[places] & (places >= first) & (sorted_pts >= first_stamp)
-    if not shown.any():
-        return None
-    stamps = sorted_pts if shown.all() else sorted_pts[shown]
-    last_duration = int(packets.durations[places[np.flatnonzero(shown)[-1]]])
-    keys = keys[np.argsort(pts[keys], kind="stable")]
-    return PacketIndex("pts", _timeline_from_stamps(stamps, last_duration, stream), stamps, pts[keys],
-                       np.maximum.accumulate(keys), sorted_pts, places)
+def _moving(known: Integers) -> int:
+    """How many stamps there are until the clock stands still for good: until more frames share the last stamp than any other."""
+    ends = np.append(np.flatnonzero(known[1:] != known[:-1]) + 1, len(known))
+    shared = np.diff(ends, prepend=0)
+    return len(known) - max(0, int(shared[-1] - shared[:-1].max()))
 
 
-def _index_by_dts(packets: PacketTable, container: str, stream: VideoStream) -> PacketIndex | None:
-    dts = packets.dts.copy()  # it is kept, and the table is not
-    if container == "mpeg" or (dts == NO_STAMP).any() or (dts[1:] <= dts[:-1]).any():
-        return None
-    keys = np.flatnonzero(packets.is_key)
-    return PacketIndex("dts", _timeline_from_stamps(dts, int(packets.durations[-1]), stream), dts, dts[keys], keys, dts,
-                       np.arange(len(dts)))
+def _usual_step(numbers: npt.NDArray[np.intp], known: Integers) -> float:
+    return _median(np.diff(known.astype(np.float64)) / np.diff(numbers))
 
 
-def _timeline_from_stamps(stamps: Integers, last_duration: int, stream: VideoStream) -> Timeline:
-    base = base_of(stream)
-    last_duration = last_duration or _usual_step(np.diff(stamps), stream)
-    end_s = float((int(stamps[-1]) - int(stamps[0]) + max(1, last_duration)) * base)
-    return Timeline(_seconds(stamps - stamps[0], base), end_s, end_s)
+def _median(steps: npt.NDArray[np.float64]) -> float:
+    """Of the steps ahead; 0 where there are none."""
+    ahead = steps[steps > 0]
+    return float(np.median(ahead)) if len(ahead) else 0.0
 
 
-def _index_by_count(packets: PacketTable, container: str, stream: VideoStream) -> PacketIndex:
-    count, dts = len(packets.dts), packets.dts
-    if container == "mpeg" or (dts == NO_STAMP).any():
-        rate = float(rate_of(stream))
-        times_s, end_s = np.arange(count, dtype=np.float64) / rate, count / rate
-    else:
-        base = base_of(stream)
-        steps = np.diff(dts)
-        is_sound = (dts[1:] > dts[:-1]) & (steps > 0) & (steps <= max(1, int(MAX_PAUSE_S / base)))
-        usual = _usual_step(steps[is_sound], stream)
-        times_s = _seconds(np.concatenate(([0], np.cumsum(np.where(is_sound, steps, usual), dtype=np.float64))), base)
-        end_s = float(times_s[-1]) + float(usual * base)
-    nothing = np.zeros(0, np.int64)
-    return PacketIndex("count", Timeline(times_s, end_s, end_s), np.arange(count), nothing, nothing, nothing, nothing)
+def _without_strays(numbers: list[int], stamps: list[int], step: float) -> tuple[list[int], list[int]]:
+    """Leave stray runs out.
 
+    Returns:
+        The places of what is kept, and the places in that list behind which the clock was set back.
+    """
+    def excess(one: int, other: int) -> float:
+        """How much longer the time between two stamps is than usual."""
+        return stamps[other] - stamps[one] - (numbers[other] - numbers[one]) * step
 
-def _seconds(ticks: Integers | npt.NDArray[np.float64], base: Fraction) -> npt.NDArray[np.float64]:
-    """Exact integers before the one division, so that equal moments give equal floats."""
-    return ticks * base.numerator / base.denominator
+    def is_in_pace(one: int, other: int) -> bool:
+        usual = (numbers[other] - numbers[one]) * step
+        return MIN_PACE * usual <= stamps[other] - stamps[one] <= MAX_PACE * usual
 
-
-def _usual_step(steps: Integers, stream: VideoStream) -> int:
-    step = int(np.median(steps)) if len(steps) else 0
-    return step or max(1, round(1 / (rate_of(stream) * base_of(stream))))
-
-
-def base_of(stream: Stream) -> Fraction:
-    return stream.time_base or Fraction(1)
-
-
-def rate_of(stream: VideoStream) -> Fraction:
-    rate = stream.average_rate or stream.guessed_rate or FALLBACK_RATE
-    return rate if rate > 0 else FALLBACK_RATE
+    kept: list[int] = [0]
+    cuts: list[int] = []
+    start, place = 0, 1  # of the part since the last cut, in ``kept``; the stamp that is looked at
+    while place < len(stamps):
+        last = kept[-1]
+        if stamps[place] < stamps[last]:
+            jump = -excess(last, place) / 2  # a run that is off begins and ends with a jump
+            # where the clock goes on as before: behind a run that is late, or before one that is ahead, and which is shorter
+            runs = MAX_RUN if len(cuts) < MAX_CUTS else 0
+            late = next((run for run in range(1, min(runs, len(stamps) - place))
+                         if excess(place + run - 1, place + run) >= jump and is_in_pace(last, place + run)), None)
+            ahead = next((run for run in range(1, min(runs, len(kept) - start))
+                          if excess(kept[-run - 1], kept[-run]) >= jump and is_in_pace(kept[-run - 1], place)), None)
+            if late is not None and late <= (ahead or late):
+                place += late
+            elif ahead is not None:
+                del kept[-ahead:]
+            else:
+                cuts.append(len(kept) - 1)
+                start = len(kept)
+        kept.append(place)
+        place += 1
+    return kept, cuts

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vidrisk.runtimes.specs import PixelSpec
+from vidrisk.runtimes.contract.specs import PixelSpec
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 PAD_GREY = 128
@@ -26,6 +26,13 @@ def pixels_from_image(image: Image.Image, spec: PixelSpec) -> npt.NDArray[np.uin
     pixels = np.full(spec.frame_shape, PAD_GREY, np.uint8)
     pixels[top:top + height, left:left + width] = np.asarray(image.resize((width, height), method))
     return pixels
+
+
+def pixels_from_array(array: npt.NDArray[np.uint8], spec: PixelSpec) -> npt.NDArray[np.uint8]:
+    """Resize an upright RGB frame, uint8 (H, W, 3), to uint8 (spec.height, spec.width, 3): itself where that changes nothing."""
+    if array.shape == spec.frame_shape and (spec.resize != "crop" or spec.crop_fraction == 1.0):
+        return array
+    return pixels_from_image(Image.fromarray(array), spec)
 
 
 def _crop_box(width: int, height: int, spec: PixelSpec) -> tuple[float, float, float, float]:

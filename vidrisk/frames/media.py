@@ -1,19 +1,37 @@
-"""Which files are read, and the checks that come before any decoder: suffix, kind of file, permission, size."""
+"""Which files are read, and the checks that come before any decoder: content, suffix, kind of file, permission, size."""
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
-from vidrisk.runtimes.errors import UnreadableError
+from vidrisk.files.system_files import is_copy, is_unfinished
+from vidrisk.frames.content import Kind, kind_from_content, read_head
+from vidrisk.runtimes.contract.errors import UnreadableError
+from vidrisk.runtimes.contract.printable import printable
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm",
-                  ".wmv")
+# Those of raw photos are read by their preview; what no installed decoder reads is an input too, and its reason is said.
+RAW_SUFFIXES = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".jxl", ".png", ".tif",
+                  ".tiff", ".webp", *RAW_SUFFIXES)
+VIDEO_SUFFIXES = (".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2t", ".m2ts", ".m4v", ".mkv", ".mov",
+                  ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv")
 MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
+_SOUND, _RAW_PHOTO, _STREAM = "a sound file", "a camera's raw photo", "a stream of pictures without a container"
+# Files whose content begins as that of a clip or a photo does and is neither, with what they are.
+_NEITHER = (dict.fromkeys((".aax", ".f4a", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".weba", ".wma"), _SOUND)
+            | dict.fromkeys((".3fr", ".dcr", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".rwl", ".sr2", ".srf", ".x3f"),
+                            _RAW_PHOTO)
+            | dict.fromkeys((".mjpeg", ".mjpg"), _STREAM) | {".mks": "subtitles"})
+# What encoders and recorders write without a container, or in their own. Some files of these names hold a usual one all the same.
+_STREAMS = dict.fromkeys((".264", ".265", ".avc", ".h264", ".h265", ".hevc", ".m1v", ".m2v", ".mpv"), _STREAM) | {
+    ".dav": "in a recorder's own format"}
+# Beside clips and photos lie many of these; they are not opened to see what is in them.
+_TEXT_SUFFIXES = (".csv", ".db", ".gpx", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".npy", ".npz", ".parquet", ".pdf",
+                  ".py", ".srt", ".tsv", ".txt", ".xlsx", ".xml", ".xmp", ".yaml", ".yml", ".zip")
 
 # Checked before pixels are allocated: 100 Mpx take 0.4 GB as a photo, and up to 1.6 GB while a WebP is decoded.
-MAX_SIDE_PX = 16384
 MAX_FRAME_PX = 100_000_000
 # Some photos are read whole. Eight bytes a pixel are 16 bits of four channels, uncompressed.
 MAX_PHOTO_BYTES = 10 * MAX_FRAME_PX
@@ -22,23 +40,46 @@ MAX_DURATION_S = 24 * 3600
 MAX_FRAMES_PER_VIDEO = MAX_DURATION_S * 120
 
 
-def is_image(path: str | Path) -> bool:
-    """Whether the suffix is a photo's, in any case. Of an animated image the first frame counts."""
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+def kind_of(path: str | os.PathLike[str]) -> Kind | None:
+    """Tell whether a file is a photo or a video: by its content where that is certain, else by its suffix, in any case.
+
+    Of an animated image the first frame counts, so it is a photo. Opens the file; the suffix alone decides on one that cannot be
+    opened.
+    """
+    try:
+        status, head = read_head(path)
+    except (OSError, ValueError):
+        return kind_from_suffix(path)
+    return _kind_from_head(path, head, status.st_size)
 
 
-def is_video(path: str | Path) -> bool:
-    """Whether the suffix is a video's, in any case."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+def kind_from_suffix(path: str | os.PathLike[str]) -> Kind | None:
+    """Tell what the suffix says, without opening the file."""
+    suffix = _suffix(path)
+    return "image" if suffix in IMAGE_SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else None
+
+
+def is_media(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file that lies in a folder is taken for a clip or a photo.
+
+    Only files of unknown suffixes are opened. Such a name is not taken where it says that the file is unfinished or a copy that a
+    program has laid aside.
+    """
+    if kind_from_suffix(path):
+        return True
+    name, suffix = os.path.basename(path), _suffix(path)  # noqa: PTH119 (quicker)
+    if suffix in _TEXT_SUFFIXES or suffix in _NEITHER or is_unfinished(name) or is_copy(name):
+        return False
+    return kind_of(path) is not None
 
 
 def name_of(path: str | Path) -> str:
-    """The path for messages: always encodable, even when the file name is not valid Unicode."""
-    return str(path).encode("utf-8", "replace").decode("utf-8")
+    """The path for messages, logs and pages: ``printable``, whatever the name is made of."""
+    return printable(str(path))
 
 
-def check_file(path: Path) -> None:
-    """Refuse what no decoder should be asked to open (a FIFO would block it for ever).
+def check_file(path: Path) -> Kind:
+    """Tell what a file holds, and refuse what no decoder should be asked to open (a FIFO would block it for ever).
 
     Raises:
         UnreadableError: missing, not a regular file, not permitted, not a media file (skipped), empty (corrupt), or
@@ -46,38 +87,56 @@ def check_file(path: Path) -> None:
     """
     name = name_of(path)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableError(f"{name} is not a file", state="skipped")
-        with path.open("rb"):
-            pass
+        status, head = read_head(path)
     except FileNotFoundError as error:
         raise UnreadableError(f"{name} does not exist", state="skipped") from error
     except PermissionError as error:
         raise UnreadableError(f"{name} may not be read", state="skipped", fix="grant read permission") from error
     except (OSError, ValueError) as error:
-        raise UnreadableError(f"{name} cannot be opened: {error}", state="skipped") from error
-    if not (is_image(path) or is_video(path)):
-        raise UnreadableError(f"{name} is neither a photo nor a video", state="skipped",
-                              fix=f"use one of {' '.join(MEDIA_SUFFIXES)}")
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableError(f"{name} cannot be opened: {reason}", state="skipped") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableError(f"{name} is not a file", state="skipped")
+    kind = _kind_from_head(path, head, status.st_size)
+    if kind is None:
+        raise _not_media(path)
     if status.st_size == 0:
         raise UnreadableError(f"{name} is empty (0 bytes)")
-    if is_image(path) and status.st_size > MAX_PHOTO_BYTES:
+    if kind == "image" and status.st_size > MAX_PHOTO_BYTES:
         raise UnreadableError(f"{name} has {status.st_size} bytes, the limit of photos is {MAX_PHOTO_BYTES}",
                               state="too_large", fix="scale it down first")
+    return kind
+
+
+def _kind_from_head(path: str | os.PathLike[str], head: bytes, size: int) -> Kind | None:
+    if _suffix(path) in _NEITHER:
+        return None
+    return kind_from_content(head, size) or kind_from_suffix(path)
+
+
+def _not_media(path: Path) -> UnreadableError:
+    what = (_NEITHER | _STREAMS).get(_suffix(path))
+    fix = f"use one of {' '.join(MEDIA_SUFFIXES)}"
+    if what == _STREAM or _suffix(path) in _STREAMS:
+        fix = "put it into a container at its true rate, as with: ffmpeg -r 25 -i IN -c copy OUT.mkv"
+    return UnreadableError(f"{name_of(path)} is {f'{what}, and ' if what else ''}neither a photo nor a video", state="skipped",
+                           fix=fix)
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122 (of 50,000 names, a Path takes longest)
 
 
 def check_size(width: int, height: int, path: Path) -> None:
     """Refuse a frame that is too large, before it is allocated.
 
     Raises:
-        UnreadableError: over MAX_SIDE_PX on a side or MAX_FRAME_PX in all (too_large), or no size at all (corrupt).
+        UnreadableError: over MAX_FRAME_PX (too_large), or no size at all (corrupt).
     """
     if width < 1 or height < 1:
         raise UnreadableError(f"{name_of(path)} states no picture size")
-    if max(width, height) > MAX_SIDE_PX or width * height > MAX_FRAME_PX:
-        raise UnreadableError(f"{name_of(path)} is {width}x{height} pixels, the limit is {MAX_SIDE_PX} per side and "
-                              f"{MAX_FRAME_PX // 10**6} million in all",
+    if width * height > MAX_FRAME_PX:
+        raise UnreadableError(f"{name_of(path)} is {width}x{height} pixels, the limit is {MAX_FRAME_PX // 10**6} million",
                               state="too_large", fix="scale it down first")
 
 

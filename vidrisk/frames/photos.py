@@ -1,162 +1,222 @@
-"""Photos of every mode → one upright RGB image, through Pillow.
+"""Photos of every format and mode → one upright RGB image: what is in the file decides, whatever its name says.
 
-Orientation follows EXIF. Transparent pixels are laid on white, as a viewer shows them. 16-bit grey keeps its full range
-(65535 is white). Of an animation the first frame is taken.
+Orientation follows EXIF; in HEIF and JPEG XL, which the decoder turns itself, it does not. 16-bit grey keeps its full range
+(65535 is white). Of an animation the first frame is taken. What is missing of a cut photo is grey.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.AvifImagePlugin import SUPPORTED as HAS_AVIF
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ExifTags import Base
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from vidrisk.frames.geometry import pixels_from_image
+from vidrisk.frames.clip import Damage
+from vidrisk.frames.content import AVIF_BRANDS
+from vidrisk.frames.geometry import PAD_GREY, pixels_from_image
+from vidrisk.frames.heif import brands_of, is_heif, open_heif
+from vidrisk.frames.heif_tiles import cut_heif
 from vidrisk.frames.jpeg import MAX_SCANS, has_too_many_scans
+from vidrisk.frames.jxl import is_jxl, open_jxl
+from vidrisk.frames.levels import Samples, rgb_from_image
 from vidrisk.frames.media import MAX_FRAME_PX, check_size, name_of
-from vidrisk.runtimes.errors import UnreadableError
-from vidrisk.runtimes.specs import PixelSpec
+from vidrisk.frames.raw import preview_from_raw
+from vidrisk.frames.recover import MOST_MISSING, Stored, load_or_recover
+from vidrisk.frames.tiff import prepare_tiff, unread_tiff
+from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure, UnreadableError
+from vidrisk.runtimes.contract.specs import PixelSpec
 
 logger = logging.getLogger(__name__)
 
 # What the content may be, whatever the suffix says: Pillow would start a PostScript interpreter for a file that asks for it.
-FORMATS = tuple(kind.format for kind in (BmpImageFile, GifImageFile, JpegImageFile, PngImageFile, TiffImageFile, WebPImageFile))
+PILLOW_FORMATS = tuple(kind.format for kind in (
+    *((AvifImageFile,) if HAS_AVIF else ()), BmpImageFile, GifImageFile, JpegImageFile, PngImageFile, TiffImageFile, WebPImageFile))
+FORMATS = tuple(sorted({"AVIF", "HEIF", "JPEG XL", "raw", *PILLOW_FORMATS}))
 # Pillow warns above this many pixels, before it allocates them; here that is an error. Its other warnings name no file.
 Image.MAX_IMAGE_PIXELS = MAX_FRAME_PX
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 # JPEGs are decoded at 1/2, 1/4 or 1/8 of their size as long as this many times the model's input is left.
 DRAFT_GAP = 2
-WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-# Modes are converted in bands of this size: a large photo takes little more memory than its pixels.
-BAND_PX = 1 << 20
+HEAD_BYTES = 4096
+UPRIGHT = 1
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+CANON_BRAND = b"crx "
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo in the model's size.
+
+    Attributes:
+        pixels: uint8 (spec.height, spec.width, 3).
+        damage: None when every pixel could be read.
+        note: what there is to say of it all the same; '' for nothing.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    damage: Damage | None
+    note: str
 
 
 def photo_size(path: Path) -> tuple[int, int]:
     """(width, height) of a photo as it is seen.
 
     Raises:
-        UnreadableError: corrupt or too_large.
+        UnreadableError: as ``read_photo``.
     """
-    with _upright_image(path, draft_side=None) as image:
-        return image.size
+    with _stored(path, draft_side=None) as stored:
+        width, height = stored.image.size
+        return (height, width) if stored.orientation >= 5 else (width, height)
+
+
+def read_photo(path: Path, spec: PixelSpec, on_image: Callable[[Image.Image], None] | None = None) -> Photo:
+    """Read a photo at the size that a model wants.
+
+    Args:
+        on_image: given the upright RGB image, before it is resized.
+
+    Raises:
+        UnreadableError: corrupt, too_large, or of a kind that is not read (skipped).
+    """
+    with _stored(path, draft_side=DRAFT_GAP * max(spec.height, spec.width) / spec.crop_fraction) as stored:
+        rgb, brightness = rgb_from_image(stored.image, stored.samples)
+        if stored.mask:
+            rgb.paste((PAD_GREY,) * 3, mask=stored.mask)
+        turn = TURNS.get(stored.orientation)
+        upright = rgb.transpose(turn) if turn is not None else rgb
+        if on_image:
+            on_image(upright)
+        return Photo(pixels_from_image(upright, spec), stored.damage, "; ".join(filter(None, (stored.note, brightness))))
 
 
 def pixels_from_photo(path: Path, spec: PixelSpec) -> npt.NDArray[np.uint8]:
     """Read a photo as uint8 (spec.height, spec.width, 3).
 
     Raises:
-        UnreadableError: corrupt or too_large.
+        UnreadableError: as ``read_photo``.
     """
-    with _upright_image(path, draft_side=DRAFT_GAP * max(spec.height, spec.width) / spec.crop_fraction) as image:
-        rgb = rgb_from_image(image)
-    return pixels_from_image(rgb, spec)
+    return read_photo(path, spec).pixels
 
 
 @contextmanager
-def _upright_image(path: Path, draft_side: float | None) -> Iterator[Image.Image]:
-    """A decoded photo, rotated as EXIF says. ``draft_side``: the shorter side, in pixels, that a JPEG must keep."""
+def _stored(path: Path, draft_side: float | None) -> Iterator[Stored]:
+    """Decode a photo in the layout of its file. ``draft_side``: the shorter side, in pixels, that a JPEG must keep."""
     name = name_of(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            check_size(image.width, image.height, path)
-            _check_work(image, path)
-            if draft_side is not None:
-                image.draft(None, (round(draft_side), round(draft_side)))
-            image.load()
-            yield _oriented(image, path)
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        stored = _heif(path) if is_heif(head) else _jxl(path) if is_jxl(head) else _pillow(path, head, draft_side)
+        with stored.image:
+            yield stored
     except UnreadableError:
         raise
+    except (MissingExtra, RuntimeFailure) as error:
+        raise UnreadableError(f"{name} is a HEIF photo: {error.what}", state="skipped", fix=error.fix) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableError(f"{name} has too many pixels, the limit is {MAX_FRAME_PX // 10**6} million",
                               state="too_large", fix="scale it down first") from error
     except MemoryError as error:
         raise UnreadableError(f"{name} does not fit into memory", state="too_large", fix="scale it down first") from error
     except UnidentifiedImageError as error:
-        raise UnreadableError(f"{name} cannot be decoded: it is none of {', '.join(FORMATS)}") from error
-    except Exception as error:  # Pillow's plugins raise whatever their parsing trips over
-        reason = str(error).replace(repr(str(path)), "the file") or type(error).__name__
+        raise _unknown(path, head) from error
+    except Exception as error:  # decoders raise whatever their parsing trips over
+        reason = " ".join(str(error).replace(repr(str(path)), "the file").split()) or type(error).__name__
         raise UnreadableError(f"{name} cannot be decoded: {reason}") from error
 
 
-def _check_work(image: Image.Image, path: Path) -> None:
-    """Refuse a small file that asks for a decoder's memory or time beyond what its picture needs."""
-    if isinstance(image, TiffImageFile):
-        width, height = (int(image.tag_v2.get(tag, 1)) for tag in (TILEWIDTH, TILELENGTH))
-        if width * height > MAX_FRAME_PX:
-            raise UnreadableError(f"{name_of(path)} has tiles of {width}x{height} pixels, the limit is "
-                                  f"{MAX_FRAME_PX // 10**6} million", state="too_large", fix="save it without tiles")
-    if isinstance(image, JpegImageFile) and has_too_many_scans(path):
+def _pillow(path: Path, head: bytes, draft_side: float | None) -> Stored:
+    raw = preview_from_raw(path, head)
+    samples = Samples()
+
+    def opened(jpeg: bytes | None) -> Image.Image:
+        nonlocal samples
+        image = Image.open(io.BytesIO(jpeg) if jpeg else path, formats=PILLOW_FORMATS)
+        try:
+            if isinstance(image, TiffImageFile):
+                samples = prepare_tiff(image, path)
+            check_size(image.width, image.height, path)
+            if draft_side is not None:
+                image.draft(None, (round(draft_side), round(draft_side)))
+        except BaseException:
+            image.close()
+            raise
+        return image
+
+    image = opened(raw.jpeg if raw else None)
+    jpeg = (raw.jpeg if raw else path.read_bytes()) if isinstance(image, JpegImageFile) else None
+    if jpeg and has_too_many_scans(jpeg):
+        image.close()
         raise UnreadableError(f"{name_of(path)} has more than {MAX_SCANS} scans", state="too_large",
                               fix="save it as a baseline JPEG")
+    stored = load_or_recover(image, opened, jpeg)
+    orientation = _orientation(stored.image, path)
+    if orientation is None and raw:
+        orientation = raw.orientation
+    return replace(stored, samples=samples, orientation=orientation or UPRIGHT, note=raw.note if raw else "")
 
 
-def _oriented(image: Image.Image, path: Path) -> Image.Image:
+def _heif(path: Path) -> Stored:
+    cut = cut_heif(path)
+    if cut and cut.stated_bytes * (1 - MOST_MISSING) > path.stat().st_size:
+        raise ValueError("hardly anything of it is there")
+    # libheif refuses a file that ends early, but not zeros where tiles should be
+    content = io.BytesIO(path.read_bytes().ljust(cut.stated_bytes, b"\0")) if cut else None
+    image = open_heif(content or path)
     try:
-        upright = image.getexif().get(Base.Orientation, 1) == 1
-        return image if upright else ImageOps.exif_transpose(image)
+        check_size(image.width, image.height, path)
+        image.load()
+        return Stored.with_missing(image, cut.mask(image.size)) if cut else Stored(image)
+    except BaseException:
+        image.close()
+        raise
+
+
+def _jxl(path: Path) -> Stored:
+    image = open_jxl(path)
+    check_size(image.width, image.height, path)
+    image.load()
+    is_jpeg = bool(getattr(image, "jpeg", False))  # a JPEG put together again, which has not been turned
+    return Stored(image, orientation=(_orientation(image, path) or UPRIGHT) if is_jpeg else UPRIGHT)
+
+
+def _orientation(image: Image.Image, path: Path) -> int | None:
+    """Read EXIF's number; None where it states none."""
+    try:
+        stated = image.getexif().get(Base.Orientation)
     except Exception as error:  # malformed EXIF must not cost the photo
         logger.debug("%s: EXIF orientation ignored: %s", name_of(path), error)
-        return image
+        return None
+    return stated if isinstance(stated, int) else None
 
 
-def rgb_from_image(image: Image.Image) -> Image.Image:
-    """Any Pillow image as mode RGB.
-
-    Raises:
-        ValueError: a mode that Pillow cannot convert, or values that are not finite.
-    """
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    low, top = _range_of_wide(image) if image.mode in WIDE_MODES else (0.0, 0.0)
-    rgb = Image.new("RGB", image.size)
-    for box, band in _bands(image):
-        rgb.paste(Image.fromarray(_bytes_from_wide(band, low, top)) if top else _rgb_from_plain(band), box)
-    return rgb
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
-    """(left, top) and rows of an image, from top to bottom."""
-    rows = max(1, BAND_PX // image.width)
-    for top in range(0, image.height, rows):
-        yield (0, top), image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _rgb_from_plain(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBa", "La") or image.has_transparency_data:
-        rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _range_of_wide(image: Image.Image) -> tuple[float, float]:
-    """(value that is black, width of the range) of integers or floats: the file states none, so mode and values decide.
-
-    16-bit: 0 to 65535. 32-bit integers: the same when they fit (some 16-bit files open so). Floats: 0 to 1, to 255
-    or to 65535, the first that holds them. Anything else is stretched from its least to its greatest value.
-    """
-    low, high = float("inf"), float("-inf")
-    for _, band in _bands(image):
-        values = np.asarray(band)
-        if not np.isfinite(values).all():
-            raise ValueError("it holds values that are not finite")
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-    ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    top = next((top for top in ranges if low >= 0 and high <= top), None)
-    return (0.0, top) if top else (low, max(high - low, float(np.finfo(np.float64).tiny)))
-
-
-def _bytes_from_wide(image: Image.Image, low: float, top: float) -> npt.NDArray[np.uint8]:
-    return np.rint((np.asarray(image).astype(np.float64) - low) * (255.0 / top)).astype(np.uint8)
+def _unknown(path: Path, head: bytes) -> UnreadableError:
+    """Say why Pillow does not know a file, as far as it can be said."""
+    brands = brands_of(head)
+    if brands & AVIF_BRANDS and HAS_AVIF:
+        return UnreadableError(f"{name_of(path)} cannot be decoded: it is an AVIF photo that is cut or damaged")
+    if brands & AVIF_BRANDS:
+        return UnreadableError(f"{name_of(path)} is an AVIF photo, and this Pillow was built without AVIF", state="skipped",
+                               fix="pip install --force-reinstall pillow")
+    if CANON_BRAND in brands:
+        return UnreadableError(f"{name_of(path)} is a raw photo of a kind that is not read (CR3)", state="skipped",
+                               fix="convert it to DNG or JPEG")
+    return unread_tiff(path, head) or UnreadableError(
+        f"{name_of(path)} cannot be decoded: it is none of {', '.join(FORMATS)}, or its beginning is damaged")

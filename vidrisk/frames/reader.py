@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,21 +17,24 @@ from PIL import Image
 
 from vidrisk.frames.clip import Clip, Damage, Frame, FrameWindow, MediaInfo
 from vidrisk.frames.geometry import pixels_from_image
-from vidrisk.frames.media import check_file, is_image, name_of
-from vidrisk.frames.photos import photo_size, pixels_from_photo
-from vidrisk.frames.sampling import indices_from_moments, windows_from_duration
+from vidrisk.frames.interval import Interval
+from vidrisk.frames.media import check_file, name_of
+from vidrisk.frames.photos import photo_size, read_photo
+from vidrisk.frames.sampling import indices_from_moments, windows_from_interval
 from vidrisk.frames.source import Timeline, VideoSource
 from vidrisk.frames.video_decord import DecordSource
 from vidrisk.frames.video_pyav import PyAVSource
-from vidrisk.runtimes.errors import SettingsError, SpecError, UnreadableError, VidriskError
-from vidrisk.runtimes.specs import PixelSpec, TimeSpec
+from vidrisk.runtimes.contract.errors import SettingsError, SpecError, UnreadableError, VidriskError
+from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 Decoder = Literal["auto", "pyav", "decord"]
 FrameChoice = Literal["all", "keyframes"]
+OnImage = Callable[[float | None, Image.Image], None]
 MIDDLE_FRAME = TimeSpec(frames=1)
+OPTIONAL_DECODERS = ("decord2", "pi-heif", "pillow-heif", "pillow-jxl-plugin")
 
 
-def read_clips(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, *,
+def read_clips(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, interval: Interval | None = None, *,
                decoder: Decoder = "auto") -> Iterator[Clip]:
     """Read a photo or a video as whole clips: ``read_frames``, gathered into arrays. No more frames are held than two
     windows need.
@@ -39,31 +43,37 @@ def read_clips(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, *,
         UnreadableError, SettingsError, MissingExtra: as ``read_frames``.
     """
     held: dict[int, Frame] = {}
-    for item in read_frames(path, pixel, time, decoder=decoder):
+    for item in read_frames(path, pixel, time, interval, decoder=decoder):
         if isinstance(item, Frame):
             held[item.index] = item
             continue
         shown = [held[index] for index in item.indices]
         yield Clip(np.stack([frame.pixels for frame in shown]), np.array([frame.time_s for frame in shown], np.float64),
-                   item.start_s, item.end_s, str(path), item.damage)
+                   item.start_s, item.end_s, str(path), item.damage, item.note)
         held = {index: frame for index, frame in held.items() if index >= item.indices[0]}
 
 
-def read_frames(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, *, decoder: Decoder = "auto",
-                choice: FrameChoice = "all") -> Iterator[Frame | FrameWindow]:
+def read_frames(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, interval: Interval | None = None, *,
+                decoder: Decoder = "auto", choice: FrameChoice = "all",
+                on_image: OnImage | None = None) -> Iterator[Frame | FrameWindow]:
     """Read a photo or a video frame by frame. Every frame comes once, however many windows show it, and every window
     behind the last of its frames. Nothing is opened before the first item is asked for.
 
     A photo gives one frame and one window, which shows it ``time.frames`` times (once when ``time`` is None). A video
-    gives one window, the clip, or those of ``sampling.windows_from_duration``; with ``time`` None, its middle frame.
+    gives one window, the clip, or those of ``sampling.windows_from_interval``; with ``time`` None, its middle frame.
+    With ``interval`` that part of the video stands for the clip: moments and windows lie inside it, their times stay those
+    of the file.
 
     Args:
+        interval: the part of a video to read; None reads all of it.
         decoder: ``auto`` is ``pyav``; ``decord`` needs the extra of that name.
         choice: ``keyframes`` shows at every moment the last keyframe before it, so that nothing else is decoded.
+        on_image: given the time (None of a photo) and the upright RGB image of every frame just before the frame is yielded, as
+            large as it was decoded.
 
     Raises:
         UnreadableError: the file cannot be read; ``state`` says whether it is corrupt, too_large, or skipped (missing,
-            not permitted, no picture in it).
+            not permitted, no picture in it, an interval outside of it or of a photo).
         SettingsError: another decoder or choice.
         MissingExtra: decord is asked for and not installed.
     """
@@ -71,13 +81,20 @@ def read_frames(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, *, de
     for what, value, allowed in (("decoder", decoder, get_args(Decoder)), ("frame choice", choice, get_args(FrameChoice))):
         if value not in allowed:
             raise SettingsError(f"{what} {value!r}", allowed=", ".join(allowed))
-    check_file(path)
-    if is_image(path):
-        yield Frame(0, 0.0, pixels_from_photo(path, pixel))
-        yield FrameWindow(None, None, (0,) * (time.frames if time else 1))
+    if check_file(path) == "image":
+        if interval:
+            raise UnreadableError(f"{name_of(path)} is a photo, which has no interval {interval}", state="skipped",
+                                  fix="remove the interval")
+        photo = read_photo(path, pixel, on_image and partial(on_image, None))
+        yield Frame(0, 0.0, photo.pixels)
+        yield FrameWindow(None, None, (0,) * (time.frames if time else 1), photo.damage, photo.note)
         return
     with _translated(path), _opened(path, decoder) as source:
-        yield from _frames_from_video(source, pixel, time or MIDDLE_FRAME, choice)
+        timeline = source.timeline
+        part_s = interval.located_s(timeline, name_of(path)) if interval else (0.0, timeline.duration_s, "")
+        if interval and part_s[0] >= timeline.readable_s:
+            raise UnreadableError(f"{name_of(path)}: the file ends at {timeline.readable_s:.2f} s, before {interval}")
+        yield from _frames_from_video(source, pixel, time or MIDDLE_FRAME, choice, part_s, on_image)
 
 
 def probe(path: str | Path) -> MediaInfo:
@@ -87,8 +104,7 @@ def probe(path: str | Path) -> MediaInfo:
         UnreadableError: as ``read_clips``.
     """
     path = Path(path)
-    check_file(path)
-    if is_image(path):
+    if check_file(path) == "image":
         width, height = photo_size(path)
         return MediaInfo("image", width, height, None, 1, None)
     with _translated(path), PyAVSource(path) as source:
@@ -99,12 +115,15 @@ def probe(path: str | Path) -> MediaInfo:
 
 
 def decoder_versions() -> tuple[str, ...]:
-    """Of the libraries whose next version may give other pixels."""
+    """Of the libraries whose next version may give other pixels; '' for one that is not installed."""
+    return av.__version__, PIL.__version__, *map(_installed_version, OPTIONAL_DECODERS)
+
+
+def _installed_version(distribution: str) -> str:
     try:
-        decord = metadata.version("decord2")
+        return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        decord = ""
-    return av.__version__, PIL.__version__, decord
+        return ""
 
 
 def _opened(path: Path, decoder: Decoder) -> VideoSource:
@@ -127,28 +146,46 @@ def _translated(path: Path) -> Iterator[None]:
         raise UnreadableError(f"{name_of(path)} cannot be decoded: {reason}") from error
 
 
-def _frames_from_video(source: VideoSource, pixel: PixelSpec, time: TimeSpec, choice: FrameChoice) -> Iterator[Frame | FrameWindow]:
+def _frames_from_video(source: VideoSource, pixel: PixelSpec, time: TimeSpec, choice: FrameChoice,
+                       part_s: tuple[float, float, str], on_image: OnImage | None) -> Iterator[Frame | FrameWindow]:
+    """The windows of a part of a video: start and end on its timeline, and the note that comes with every window."""
     timeline = source.timeline
-    keyframes = source.keyframes() if choice == "keyframes" else None
+    start_s, stated_end_s, note = part_s
+    end_s = min(stated_end_s, timeline.readable_s)
+    keyframes = _keyframes_within(source, start_s, end_s) if choice == "keyframes" else None
     wanted, windows = np.zeros(len(timeline.times_s), bool), 0
-    for window in windows_from_duration(timeline.readable_s, time):
+    for window in windows_from_interval(start_s, end_s, time):
         wanted[_shown_at(window.moments_s, timeline, keyframes)] = True
         windows += 1
     decoded = source.frames_at(np.flatnonzero(wanted).tolist())
     lost: set[int] = set()
     given = -1
     # Again, because a million windows need not be held.
-    for number, window in enumerate(windows_from_duration(timeline.readable_s, time), start=1):
+    for number, window in enumerate(windows_from_interval(start_s, end_s, time), start=1):
         shown = tuple(_shown_at(window.moments_s, timeline, keyframes).tolist())
         while given < shown[-1]:
             frame = next(decoded)
             given = frame.index
             if frame.lost:
                 lost.add(given)
-            yield Frame(given, float(timeline.times_s[frame.shown]), pixels_from_image(Image.fromarray(frame.rgb), pixel))
+            image, time_s = Image.fromarray(frame.rgb), float(timeline.times_s[frame.shown])
+            if on_image:
+                on_image(time_s, image)
+            yield Frame(given, time_s, pixels_from_image(image, pixel))
         lost = {index for index in lost if index >= shown[0]}
-        damage = _damage(window.moments_s, shown, lost, timeline, is_last=number == windows)
-        yield FrameWindow(window.start_s, window.end_s, shown, damage)
+        cut_s = (end_s, stated_end_s) if number == windows and end_s < stated_end_s else None
+        damage = _damage(window.moments_s, shown, lost, cut_s)
+        yield FrameWindow(window.start_s, window.end_s, shown, damage, "; ".join(filter(None, (source.note, note))))
+
+
+def _keyframes_within(source: VideoSource, start_s: float, end_s: float) -> npt.NDArray[np.intp]:
+    """Keyframes that are shown between two moments: one from before an interval may show something else."""
+    keyframes, times_s = source.keyframes(), source.timeline.times_s
+    if start_s == 0.0:
+        return keyframes
+    first, last = indices_from_moments(np.array([start_s, end_s]), times_s)
+    within: npt.NDArray[np.intp] = keyframes[(keyframes >= first) & (keyframes <= last)]
+    return within
 
 
 def _shown_at(moments_s: npt.NDArray[np.float64], timeline: Timeline,
@@ -160,10 +197,7 @@ def _shown_at(moments_s: npt.NDArray[np.float64], timeline: Timeline,
     return keyframes[np.maximum(np.searchsorted(keyframes, indices, side="right") - 1, 0)]
 
 
-def _damage(moments_s: npt.NDArray[np.float64], shown: tuple[int, ...], lost: set[int], timeline: Timeline, *,
-            is_last: bool) -> Damage | None:
+def _damage(moments_s: npt.NDArray[np.float64], shown: tuple[int, ...], lost: set[int],
+            cut_s: tuple[float, float] | None) -> Damage | None:
     lost_s = [moment for moment, index in zip(moments_s.tolist(), shown, strict=True) if index in lost]
-    is_cut = is_last and timeline.readable_s < timeline.duration_s
-    if not (lost_s or is_cut):
-        return None
-    return Damage((lost_s[0], lost_s[-1]) if lost_s else None, (timeline.readable_s, timeline.duration_s) if is_cut else None)
+    return Damage((lost_s[0], lost_s[-1]) if lost_s else None, cut_s) if lost_s or cut_s else None

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.runtimes.errors import SpecError
-from vidrisk.runtimes.specs import TimeSpec
+from vidrisk.runtimes.contract.errors import SpecError
+from vidrisk.runtimes.contract.specs import TimeSpec
 
 # Presentation times are rationals rounded to float64; a moment this close before a frame's time already shows it.
 TOLERANCE_S = 1e-6
@@ -56,6 +56,16 @@ def windows_from_duration(duration_s: float, time: TimeSpec) -> Iterator[Window]
         if number and inside_s < MIN_PART_OF_WINDOW * time.window_s - TOLERANCE_S:
             return
         yield Window(start_s, start_s + inside_s, moments_from_window(start_s, time.window_s, time.frames))
+
+
+def windows_from_interval(start_s: float, end_s: float, time: TimeSpec) -> Iterator[Window]:
+    """The windows of the part [start_s, end_s) of a clip: those of a clip of its length, moved to its start.
+
+    Raises:
+        SpecError: as ``windows_from_duration``.
+    """
+    for window in windows_from_duration(end_s - start_s, time):
+        yield Window(start_s + window.start_s, start_s + window.end_s, start_s + window.moments_s)
 
 
 def moments_from_window(start_s: float, window_s: float, frames: int) -> npt.NDArray[np.float64]:

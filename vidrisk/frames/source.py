@@ -50,6 +50,11 @@ class VideoSource(Protocol):
     @property
     def timeline(self) -> Timeline: ...
 
+    @property
+    def note(self) -> str:
+        """What the ledger says of the file so far, though it can be read; '' for nothing."""
+        ...
+
     def keyframes(self) -> npt.NDArray[np.intp]:
         """Indices into ``timeline.times_s`` of the frames that are decoded without another, sorted; none where they are
         not known. Where a container stores no presentation times (AVI), a frame near to the keyframe stands for it.

@@ -2,7 +2,8 @@
 
 The timeline is always PyAV's: decord keeps times as float32 and has none for AVI. Its frames are wrong after some seeks
 in AVI, MPEG-TS, MPEG-PS, WMV, HEVC and MPEG-4 part 2 (tried with numbered frames), so those files are decoded by PyAV,
-and so are cut and rotated ones, and those with several video streams or times that jump. decord repeats a frame that it
+and so are cut, rotated and mirrored ones, and those with several video streams, times that had to be repaired, fields in packets of
+their own, or colour tags that FFmpeg's scaler does not know. decord repeats a frame that it
 cannot decode and does not say so: a ``Decoded`` of it is never ``lost``. It converts to RGB in FFmpeg's quick way, whose rounding
 depends on the processor: its pixels are a level off on average, where PyAV's are the same everywhere.
 """
@@ -22,7 +23,7 @@ from typing_extensions import Self
 from vidrisk.frames.media import name_of
 from vidrisk.frames.source import Decoded, Timeline
 from vidrisk.frames.video_pyav import PyAVSource
-from vidrisk.runtimes.errors import require
+from vidrisk.runtimes.contract.errors import require
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,11 @@ class DecordSource:
     @property
     def timeline(self) -> Timeline:
         return self._pyav.timeline
+
+    @property
+    def note(self) -> str:
+        """See ``VideoSource.note``."""
+        return self._pyav.note
 
     def keyframes(self) -> npt.NDArray[np.intp]:
         """See ``VideoSource.keyframes``."""

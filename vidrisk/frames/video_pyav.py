@@ -5,39 +5,43 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from dataclasses import replace
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import av
 import numpy as np
 import numpy.typing as npt
-from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from typing_extensions import Self
 
 from vidrisk.frames.boxes import stated_frames
-from vidrisk.frames.clocks import PacketIndex
-from vidrisk.frames.media import MAX_FRAME_PX, check_frame_count, check_size, name_of
-from vidrisk.frames.packets import index_from_container
+from vidrisk.frames.index import (
+    PacketIndex,
+    PacketTable,
+    Places,
+    has_rising_pts,
+    index_from_packets,
+    order_from_packets,
+    with_failed,
+)
+from vidrisk.frames.media import check_duration, check_frame_count, check_size, name_of
+from vidrisk.frames.opening import open_video, streams_by_preference
+from vidrisk.frames.packets import read_packets, stated_duration_s
+from vidrisk.frames.rgb import orientation_of, rgb_from_frame, upright
 from vidrisk.frames.source import Decoded, Timeline
-from vidrisk.runtimes.errors import UnreadableError
+from vidrisk.runtimes.contract.errors import UnreadableError
 
 logger = logging.getLogger(__name__)
 
-# Containers only, and local files only: a playlist that calls itself .mp4 must not open other files or addresses.
-OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,avi,matroska,mpegts,mpeg,asf,flv",
-           "max_pixels": str(MAX_FRAME_PX)}
 # A seek throws the decoder's state away; it pays when it skips at least this many packets.
 MIN_SKIPPED_PACKETS = 8
-# Every processor must see the same pixels. FFmpeg's quick conversion to RGB rounds differently on x86 and on ARM, in most values
-# and by up to 4 of 255; with ACCURATE_RND it does not. PyAV 17 takes the flags as a number only: SWS_POINT | SWS_ACCURATE_RND.
-SAME_EVERYWHERE = 0x10 | 0x40000
-# MPEG-4 part 2 and its like: ``auto`` takes another inverse transform on ARM; on x86 this is what it takes.
-SAME_TRANSFORM = {"idct": "simple"}
+# An encoder that reorders frames does so among the first of this many.
+REORDERED_WITHIN = 64
 
 
 class PyAVSource:
@@ -45,46 +49,81 @@ class PyAVSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._failures = 0
+        self._may_seek = self._may_skip = False
+        self._notes: dict[str, None] = {}  # each once, in order
         check_frame_count(stated_frames(path), path)
-        self._container, self._stream = self._open()
+        self._container, self._stream = open_video(path)
         try:
-            index = index_from_container(self._container, self._stream, path)
-            if index is None:
-                raise UnreadableError(f"{name_of(path)} has a video stream without frames")
+            self._index = self._indexed()
         except BaseException:
             self._container.close()
             raise
-        self._index: PacketIndex = index
-        self._failures = 0
-        self._may_seek = index.clock != "count"
+        self._may_seek = not self._index.is_repaired
+        if self._index.note:
+            self._notes[self._index.note] = None
 
-    def _open(self) -> tuple[InputContainer, VideoStream]:
-        # "file:" keeps a name with a colon from being read as a protocol
-        try:
-            container = av.open(f"file:{self._path.absolute()}", options=OPTIONS, metadata_errors="replace")
-        except av.FFmpegError as error:
-            raise UnreadableError(f"{name_of(self._path)} cannot be opened as a video: {error.strerror}") from error
-        try:
-            # a cover picture in an audio file is no video
-            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-            if not streams:
-                raise UnreadableError(f"{name_of(self._path)} has no video stream", state="skipped")
-            # what a player shows: the stream that is marked, else the first
-            stream = max(streams, key=lambda stream: bool(stream.disposition & Disposition.default))
-            codec = stream.codec_context
-            if codec is None:
-                raise UnreadableError(f"{name_of(self._path)} needs a decoder that is not installed", state="skipped")
-            check_size(codec.width, codec.height, self._path)
-            codec.thread_count = 1
-            codec.options = {"max_pixels": str(MAX_FRAME_PX), **SAME_TRANSFORM}
-        except BaseException:
-            container.close()
-            raise
-        return container, stream
+    def _reopen(self, number: int | None = None) -> None:
+        """Start again from the first packet, with the same stream if no other is asked for."""
+        number = self._stream.index if number is None else number
+        self._container.close()
+        self._container, self._stream = open_video(self._path, number)
+
+    def _indexed(self) -> PacketIndex:
+        numbers = [stream.index for stream in streams_by_preference(self._container)]
+        for number in (*numbers, numbers[0]):  # a stream of one frame is no clip while there is another
+            if self._stream.index != number:
+                self._reopen(number)
+            contents = read_packets(self._container, self._stream, self._path)
+            if len(numbers) == 1 or (contents and len(contents.packets.dts) > 1):
+                break
+        index = None
+        if contents:
+            packets, container = contents.packets, self._container.format.name
+            self._may_skip = not packets.has_parts
+            depth = self._stream.codec_context.reorder_depth
+            order = order_from_packets(packets, container, depth)
+            if order == "sorted" and depth and has_rising_pts(packets) and self._is_reordered():
+                order = "decoded"
+            decoded = self._decoded_places(packets) if order == "decoded" else None
+            index = index_from_packets(packets, container, self._stream, order, decoded)
+        if contents is None or index is None:
+            raise UnreadableError(f"{name_of(self._path)} has a video stream without frames")
+        check_duration(index.timeline.readable_s, self._path)
+        stated_s = stated_duration_s(index, self._container, self._stream, contents)
+        return replace(index, timeline=replace(index.timeline, duration_s=stated_s))
+
+    def _decoded_places(self, packets: PacketTable) -> Places:
+        """Decode the stream once, for the places of the packets whose frames are given out, in that order."""
+        places = self._given_out(len(packets.dts))  # behind these there may be what a cut left of the last packet
+        if not places:
+            raise UnreadableError(f"{name_of(self._path)}: not one frame can be decoded")
+        return with_failed(np.array(list(dict.fromkeys(places)), np.int32), packets if self._failures else None)
+
+    def _is_reordered(self) -> bool:
+        """Whether the decoder gives the first frames out in another order than that of their packets."""
+        places = self._given_out(REORDERED_WITHIN)
+        self._failures = 0
+        return any(later < earlier for earlier, later in pairwise(places))
+
+    def _given_out(self, count: int) -> list[int]:
+        """Decode the first packets of the stream, for the place of each frame's packet."""
+        self._reopen()
+        self._stream.codec_context.open(strict=False)
+        places: list[int] = []
+        for place, packet in enumerate(islice(self._packets(), count)):
+            packet.opaque = _mark(place)
+            places += map(_place_of, self._frames_from(packet))
+        return places + [_place_of(frame) for frame in self._frames_from(None)]
 
     @property
     def timeline(self) -> Timeline:
         return self._index.timeline
+
+    @property
+    def note(self) -> str:
+        """See ``VideoSource.note``."""
+        return "; ".join(self._notes)
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -93,13 +132,20 @@ class PyAVSource:
 
     @property
     def is_plain(self) -> bool:
-        """Whether frames come in the order of stored times, and there is no other stream to be mistaken for this one."""
-        return self._index.clock == "pts" and len(self._container.streams.video) == 1
+        """Whether frames come in the order of stored times, one of every packet, shown as they are stored, and there is no other
+        stream to be mistaken for this one. Decodes the first frame.
+        """
+        index = self._index
+        if index.order != "sorted" or index.is_repaired or not self._may_skip or len(self._container.streams.video) > 1:
+            return False
+        _, frame = next(self._frames_towards(deque((0,))), (0, None))
+        return frame is not None and orientation_of(frame) == (False, False, False) and not rgb_from_frame(frame)[1]
 
     def keyframes(self) -> npt.NDArray[np.intp]:
         """See ``VideoSource.keyframes``."""
         index = self._index
-        return np.flatnonzero(np.isin(index.stamps, index.key_stamps, assume_unique=True))
+        frames = index.frames[index.keyframes.at]
+        return np.sort(frames[frames >= 0]).astype(np.intp)
 
     def frames_at(self, indices: Sequence[int]) -> Iterator[Decoded]:
         """See ``VideoSource.frames_at``. A frame stays on screen until the next one that can be decoded."""
@@ -122,19 +168,18 @@ class PyAVSource:
             yield self._decoded(pending.popleft(), *held, failed=self._failures > failures)
 
     def _decoded(self, index: int, shown: int, frame: VideoFrame, *, failed: bool) -> Decoded:
-        """With stored times a missing frame is a loss; without them only a decoder's failure is (see ``clocks``)."""
-        lost = index != shown and (self._index.clock == "pts" or failed)
-        return Decoded(index, shown, self._upright(frame), lost)
-
-    def _upright(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
+        """Where every frame has a packet a missing one is a loss; elsewhere only a decoder's failure is (see ``index``)."""
         check_size(frame.width, frame.height, self._path)
-        rgb = rgb_from_frame(frame)
-        turns = round(frame.rotation / 90) % 4  # counter-clockwise, like FFmpeg's display matrix
-        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+        rgb, note = rgb_from_frame(frame)
+        if note:
+            self._notes[note] = None
+        lost = index != shown and (self._index.order != "slots" or failed)
+        return Decoded(index, shown, upright(rgb, frame), lost)
 
     def _frames_towards(self, pending: deque[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Decode (index, frame) in order of presentation while ``pending`` holds indices; seek where that pays."""
-        wanted = set(self._index.stamps[list(pending)].tolist())
+        wanted = set(self._index.places[list(pending)].tolist())
+        may_skip = self._may_skip and self._index.order != "slots"
         packets: Iterator[Packet[VideoStream]] = iter(())
         place, target, last = -1, -1, -1  # of the packet read last; the index sought for; the index given last
         while pending:
@@ -144,14 +189,17 @@ class PyAVSource:
                 if place < 0 or key > place + MIN_SKIPPED_PACKETS:
                     packets, place = self._packets_from(key)
             packet = next(packets, None)
+            place += packet is not None
+            if place >= len(self._index.frames):  # what a cut left of the last packet
+                packet = None
             if packet is not None:
-                place += 1
                 if packet.size == 0:
                     continue  # AVI: nothing new is shown; to the decoder it would mean the end
-                if self._index.clock == "pts":  # a frame that no other refers to is decoded only when it is wanted
-                    self._stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                packet.opaque = _mark(place)
+                if may_skip:  # a frame that no other refers to is decoded only when it is wanted
+                    self._stream.codec_context.skip_frame = "DEFAULT" if place in wanted else "NONREF"
             for frame in self._frames_from(packet):
-                index = self._index_of(frame, last)
+                index = self._index_of(frame, None if packet is None else place, last)
                 if index is not None:
                     last = index
                     yield index, frame
@@ -161,30 +209,30 @@ class PyAVSource:
     def _packets_from(self, key: int) -> tuple[Iterator[Packet[VideoStream]], int]:
         """Packets from the keyframe at place ``key`` on, or from the start if the container cannot seek there."""
         # a seek in a transport stream may end behind its target: then the keyframe before leads to it
-        for stamp in self._index.stamps_towards(key) if self._may_seek else []:
+        for stamp in self._index.keyframes.stamps_towards(key) if self._may_seek else []:
             try:
                 self._container.seek(stamp, stream=self._stream)
             except av.FFmpegError as error:
                 logger.debug("%s: no seek to packet %d: %s", name_of(self._path), key, error)
                 continue
             packets = self._packets()
-            first = next(packets, None)
-            landed = self._index.place_of(first) if first is not None else None
+            first = next((packet for packet in packets if packet.is_keyframe), None)
+            landed = self._index.keyframes.place_of(first) if first is not None else None
             if first is not None and landed is not None and landed <= key:
+                self._stream.codec_context.open(strict=False)
                 return chain((first,), packets), landed - 1
             logger.debug("%s: a seek to packet %d led to %s", name_of(self._path), key, landed)
         self._may_seek = self._may_seek and key == 0
-        self._container.close()
-        self._container, self._stream = self._open()
+        self._reopen()
+        # some decoders fix ``skip_frame`` when they are opened, so that comes before it is ever set
+        self._stream.codec_context.open(strict=False)
         return self._packets(), -1
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """Packets of the stream, without the empty one that ends it."""
         try:
             for packet in self._container.demux(self._stream):
-                if packet.is_corrupt and self._index.clock != "count" and self._index.place_of(packet) is None:
-                    continue  # what a cut left of the last packet
-                if packet.size or packet.dts is not None:
+                if packet.size or packet.pts is not None or packet.dts is not None:
                     yield packet
         except av.FFmpegError as error:
             self._failures += 1
@@ -199,15 +247,21 @@ class PyAVSource:
             logger.debug("%s: a packet cannot be decoded: %s", name_of(self._path), error)
             return []
 
-    def _index_of(self, frame: VideoFrame, last: int) -> int | None:
-        """Place of a decoded frame on the timeline; ``last`` is that of the frame before it, -1 for none."""
-        stamps = self._index.stamps
-        if self._index.clock == "pts":
-            return None if frame.pts is None else max(0, int(np.searchsorted(stamps, frame.pts, side="right")) - 1)
-        if self._index.clock == "count" or frame.dts is None:  # frames that are drained at the end carry no dts
-            return min(last + 1, len(stamps) - 1)
-        # the decoder holds back reorder_depth frames: this one came out when the packet with frame.dts went in
-        return max(0, int(np.searchsorted(stamps, frame.dts)) - self._stream.codec_context.reorder_depth)
+    def _index_of(self, frame: VideoFrame, place: int | None, last: int) -> int | None:
+        """Place of a decoded frame on the timeline.
+
+        Args:
+            place: of the packet that went into the decoder last; None when it is drained.
+            last: what this gave for the frame before, -1 for none.
+        """
+        index = self._index
+        if index.order != "slots":
+            number = int(index.frames[_place_of(frame)])
+            return number if number >= 0 else None
+        if place is None:
+            return min(last + 1, len(index.frames) - 1)
+        # the decoder holds back reorder_depth frames
+        return max(0, place - self._stream.codec_context.reorder_depth)
 
     def __enter__(self) -> Self:
         return self
@@ -216,6 +270,12 @@ class PyAVSource:
         self._container.close()
 
 
-def rgb_from_frame(frame: VideoFrame) -> npt.NDArray[np.uint8]:
-    """Pixels ``uint8 (H, W, 3)``, the same on every processor."""
-    return np.asarray(frame.to_ndarray(format="rgb24", interpolation=SAME_EVERYWHERE, threads=1), np.uint8)
+def _mark(place: int) -> tuple[int]:
+    """What a packet carries through the decoder. PyAV keeps it by its identity, so every packet has an object of its own."""
+    return (place,)
+
+
+def _place_of(frame: VideoFrame) -> int:
+    """The place of the packet that a frame was made of."""
+    (place,) = cast("tuple[int]", frame.opaque)
+    return place

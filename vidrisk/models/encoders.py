@@ -1,66 +1,34 @@
-"""Frame encoders: ``uint8 (N, H, W, 3)`` → features ``float32 (N, D)``, normalisation folded in.
+"""Encoders: the contract's pixels → features ``float32 (N, D)``, normalisation folded in.
 
-A backbone is the embedded ``efficientnet-lite0``, a Hugging Face hub id, or a local folder in the same layout.
+A backbone is the embedded ``efficientnet-lite0``, a Hugging Face hub id, or a local folder in the same layout. Its family
+(``families``) says whether it sees ``uint8 (N, H, W, 3)``, one frame at a time, or windows ``uint8 (N, T, H, W, 3)``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidrisk.models import Pool, efficientnet
-from vidrisk.runtimes.errors import SettingsError, require
-from vidrisk.runtimes.specs import PixelSpec
+from vidrisk.models import Pool
+from vidrisk.models.families import FAMILIES, Family, Source, family_of
+from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.contract.specs import PixelSpec
 
 log = logging.getLogger(__name__)
 
-HUB_POOLS = ("auto", "cls", "mean", "pooler")
 
-
-
-@dataclass(frozen=True)
-class Family:
-    """How a kind of Hugging Face vision model is loaded and summed up.
-
-    Attributes:
-        model_class: name in ``transformers`` of the bare vision tower.
-        pool: what the family itself uses as an image's representation.
-        skip_pooler: build the tower without its pooling layer, which these checkpoints do not train.
-    """
-
-    model_class: str
-    pool: Pool
-    skip_pooler: bool = False
-
-
-# Keyed by the model_type of a config. A CLIP or SigLIP checkpoint holds two towers; only the vision tower is loaded.
-# SigLIP 2 checkpoints of fixed resolution are published with model_type "siglip".
-FAMILIES: dict[str, Family] = {
-    "clip": Family("CLIPVisionModel", "pooler"),
-    "clip_vision_model": Family("CLIPVisionModel", "pooler"),
-    "siglip": Family("SiglipVisionModel", "pooler"),
-    "siglip_vision_model": Family("SiglipVisionModel", "pooler"),
-    "dinov2": Family("Dinov2Model", "pooler"),
-    "dinov3_vit": Family("DINOv3ViTModel", "pooler"),
-    "vit": Family("ViTModel", "cls", skip_pooler=True),
-}
-
-
-class FrameEncoder(nn.Module):
+class Encoder(nn.Module):
     """A backbone between the contract's pixels and its features.
 
     Args:
-        backbone: normalised ``(N, 3, H, W)`` → a feature map ``(N, C, h, w)`` or a Hugging Face vision output.
+        backbone: normalised pixels → what its family says.
         pixel: its mean and std become part of the graph.
-        pool: how the backbone's output becomes one vector.
-        family: the model_type, which names the export configuration.
+        pool: how the backbone's output becomes one vector; not ``auto``.
+        frames: of a window, T; only where the family sees windows.
 
     Attributes:
         width: D, size of a feature.
@@ -72,7 +40,7 @@ class FrameEncoder(nn.Module):
     shift: Tensor
     backbone: Any
 
-    def __init__(self, backbone: nn.Module, pixel: PixelSpec, *, pool: Pool, family: str) -> None:
+    def __init__(self, backbone: nn.Module, pixel: PixelSpec, *, pool: Pool, family: Family, frames: int = 1) -> None:
         super().__init__()
         self.backbone = backbone
         self.pool = pool
@@ -80,13 +48,20 @@ class FrameEncoder(nn.Module):
         self.frozen_blocks = 0
         self.is_frozen = False
         mean, std = torch.tensor(pixel.mean), torch.tensor(pixel.std)
-        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
+        channels = (1, 3, 1, 1, 1) if self.sees_windows else (1, 3, 1, 1)
+        self.register_buffer("scale", (1 / (255 * std)).view(channels), persistent=False)
+        self.register_buffer("shift", (-mean / std).view(channels), persistent=False)
+        self.input_shape = (frames, *pixel.frame_shape) if self.sees_windows else pixel.frame_shape
         with torch.inference_mode():
-            probe = torch.zeros((1, *pixel.frame_shape), dtype=torch.uint8)
+            probe = torch.zeros((1, *self.input_shape), dtype=torch.uint8)
             self.width = int(self.eval()(probe).shape[1])
 
-    def train(self, mode: bool = True) -> FrameEncoder:
+    @property
+    def sees_windows(self) -> bool:
+        """Whether an input is a window of T frames instead of one frame."""
+        return self.family.per == "window"
+
+    def train(self, mode: bool = True) -> Encoder:
         """Training mode, but for batch norms: their statistics belong to the pretrained weights."""
         super().train(mode)
         for module in self.modules():
@@ -116,11 +91,15 @@ class FrameEncoder(nn.Module):
         return features
 
     def forward(self, frames: Tensor) -> Tensor:
-        return _pooled(self.backbone(self._pixels(frames)), self.pool)
+        return _pooled(self.family.run(self.backbone, self._pixels(frames)), self.pool)
 
     def _pixels(self, frames: Tensor) -> Tensor:
         # Cast, then permute: TensorRT takes a uint8 input into a Cast only.
-        return frames.to(torch.float32).permute(0, 3, 1, 2) * self.scale + self.shift
+        if not self.sees_windows:
+            return frames.to(torch.float32).permute(0, 3, 1, 2) * self.scale + self.shift
+        # Channels first, as the layer wants them that makes tokens: backbones that take them behind the frames turn that back, and
+        # no transposition is left between the pixels and that layer.
+        return (frames.to(torch.float32).permute(0, 4, 1, 2, 3) * self.scale + self.shift).transpose(1, 2)
 
 
 def _pooled(output: Any, pool: Pool) -> Tensor:
@@ -139,30 +118,43 @@ def _pooled(output: Any, pool: Pool) -> Tensor:
     return tokens[:, 0] if pool == "cls" else tokens.mean(dim=1)
 
 
-def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: Pool = "auto") -> FrameEncoder:
-    """Load a backbone and wrap it.
+def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: Pool = "auto", frames: int = 1,
+                  local_only: bool = False) -> Encoder:
+    """Load a backbone and wrap it. Code that lies beside its weights is never run.
 
     Args:
         backbone: ``efficientnet-lite0``, a hub id, or a local folder.
         pixel: fields of ``PixelSpec`` that override what the backbone was trained with.
         pool: ``auto`` takes the family's own.
+        frames: of a window, T, for a backbone that sees windows.
+        local_only: take a hub id from what was downloaded before, and ask no network.
 
     Raises:
-        SettingsError: an unknown backbone, or a pool that it does not have.
+        SettingsError: an unknown backbone, a pool that it does not have, or windows that it does not take.
         MissingExtra: transformers or the embedded weights are not installed.
     """
-    if backbone == efficientnet.NAME:
-        spec = pixel_spec(efficientnet.PIXEL, pixel)
-        if pool not in ("auto", "avg", "avgmax", "stages"):
-            raise SettingsError(f"pool {pool!r} of {backbone}", allowed="auto, avg, avgmax, stages")
-        trunk = efficientnet.load_efficientnet_lite(spec)
-        return FrameEncoder(trunk, spec, pool="avg" if pool == "auto" else pool, family=backbone)
-    return _hub_encoder(backbone, pixel, pool)
+    source = Source(backbone, local_only)
+    family = family_of(source)
+    pool = family.check_pool(pool, backbone)
+    family.check_frames(frames, backbone)
+    spec = pixel_spec(family.pixel(source), pixel)
+    if family.name not in FAMILIES:
+        log.warning("%s is of family %s, which no test has seen (CONTRIBUTING: adding a backbone): its export is judged by the "
+                    "gate alone", backbone, family.name)
+    loaded = family.load(source, spec, frames)
+    try:
+        return Encoder(loaded, spec, pool=pool, family=family, frames=frames)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        size = f"{spec.height}x{spec.width}"
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise SettingsError(f"backbone {backbone!r} does not encode {size} images with pool {pool!r}: {reason}",
+                            fix="choose an image encoder, and a size that it takes") from error
 
 
 def default_pixel(backbone: str) -> PixelSpec:
     """What the backbone was trained with, as a ``PixelSpec``: its size, filter, mean and deviation."""
-    return efficientnet.PIXEL if backbone == efficientnet.NAME else _hub_pixel(backbone, _hub_config(backbone))
+    source = Source(backbone)
+    return family_of(source).pixel(source)
 
 
 def pixel_spec(base: PixelSpec, override: dict[str, Any] | None) -> PixelSpec:
@@ -171,80 +163,3 @@ def pixel_spec(base: PixelSpec, override: dict[str, Any] | None) -> PixelSpec:
     if unknown:
         raise SettingsError(f"pixel.{sorted(unknown)[0]} is unknown", allowed=", ".join(sorted(known)))
     return dataclasses.replace(base, **(override or {}))
-
-
-def _hub_config(backbone: str) -> Any:
-    transformers: Any = require("transformers", "train")
-    try:
-        config = transformers.AutoConfig.from_pretrained(backbone)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SettingsError(f"unknown backbone {backbone!r}: {_first_line(error)}",
-                            allowed=f"{efficientnet.NAME}, a Hugging Face hub id or a local folder",
-                            fix="check the spelling and the network, or give a folder saved with save_pretrained") from error
-    return getattr(config, "vision_config", config)
-
-
-def _hub_pixel(backbone: str, config: Any) -> PixelSpec:
-    size = getattr(config, "image_size", 224)
-    height, width = (size, size) if isinstance(size, int) else tuple(size)
-    spec = PixelSpec(height, width)
-    processing: Any = require("transformers.image_processing_base", "train")
-    try:
-        # Read, not built: some processors exist for torchvision alone.
-        processor, _ = processing.ImageProcessingMixin.get_image_processor_dict(backbone)
-        mean, std = tuple(processor["image_mean"]), tuple(processor["image_std"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s has no image processor, ImageNet mean and std are taken: %s", backbone, _first_line(error))
-        return spec
-    bicubic = processor.get("resample") == 3  # PIL's numbering
-    return dataclasses.replace(spec, mean=mean, std=std, interpolation="bicubic" if bicubic else "bilinear")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-@contextmanager
-def _quietly(transformers: Any) -> Iterator[None]:
-    """Without transformers' own bars and load reports; what matters in them is checked."""
-    logs = transformers.utils.logging
-    level = logs.get_verbosity()
-    logs.set_verbosity_error()
-    logs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logs.set_verbosity(level)
-        logs.enable_progress_bar()
-
-
-def _hub_encoder(backbone: str, pixel: dict[str, Any] | None, pool: Pool) -> FrameEncoder:
-    transformers: Any = require("transformers", "train")
-    if pool not in HUB_POOLS:
-        raise SettingsError(f"pool {pool!r} of {backbone}", allowed=", ".join(HUB_POOLS))
-    config = _hub_config(backbone)
-    spec = pixel_spec(_hub_pixel(backbone, config), pixel)
-    if config.model_type not in FAMILIES:
-        log.warning("%s is of family %s, which trains but is not registered for export (CONTRIBUTING: adding a backbone)", backbone,
-                    config.model_type)
-    family = FAMILIES.get(config.model_type, Family("AutoModel", "mean"))
-    options: dict[str, Any] = {"add_pooling_layer": False} if family.skip_pooler else {}
-    safetensors: Any = require("safetensors", "train")
-    needed = "it needs a config.json and model.safetensors of an image encoder"
-    # safetensors only: a pickled checkpoint can run code.
-    try:
-        with _quietly(transformers):
-            tower, loaded = getattr(transformers, family.model_class).from_pretrained(
-                backbone, use_safetensors=True, output_loading_info=True, **options)
-    except (OSError, ValueError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
-        raise SettingsError(f"backbone {backbone!r} cannot be loaded: {_first_line(error)}", fix=needed) from error
-    # They would be random. A tower that we do not know may lack layers that we do not use.
-    if config.model_type in FAMILIES and loaded["missing_keys"]:
-        missing = sorted(loaded["missing_keys"])
-        raise SettingsError(f"backbone {backbone!r} lacks {len(missing)} weights, such as {missing[0]}", fix=needed)
-    try:
-        return FrameEncoder(tower, spec, pool=family.pool if pool == "auto" else pool, family=config.model_type)
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        size = f"{spec.height}x{spec.width}"
-        raise SettingsError(f"backbone {backbone!r} does not encode {size} images with pool {pool!r}: {_first_line(error)}",
-                            fix="choose an image encoder, and a size that it takes") from error

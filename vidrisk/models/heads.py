@@ -1,4 +1,4 @@
-"""Heads: features ``(B, T, D)`` → one logits tensor ``(B, C)`` per target, in the contract's order.
+"""Heads: features ``(B, T, D)``, or ``(B, D)`` of whole windows → one logits tensor ``(B, C)`` per target, in the contract's order.
 
 Features are first standardised with the mean and deviation of the training features (buffers, part of the exported graph),
 so that a head trains alike on every backbone. Classifiers start at zero.
@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vidrisk.runtimes.contract import Target
+from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.contract.errors import SettingsError
 
 HeadKind = Literal["linear", "mlp", "segments", "attention"]
 SEGMENTS = 8
@@ -27,29 +28,37 @@ class Head(nn.Module):
         kind: ``linear`` averages over time; ``mlp`` puts a hidden layer behind that; ``segments`` keeps the order of up to 8
             parts of the clip and the changes in them; ``attention`` learns where its parts look.
         width: D, size of a feature.
-        frames: T, moments per clip.
+        frames: T, moments per clip; None where a feature is of a whole window, so that only ``linear`` and ``mlp`` are left.
         targets: what is asked; one output each.
         hidden: width of the hidden layer of ``mlp``.
         dropout: in front of the classifiers.
+
+    Raises:
+        SettingsError: a kind that needs features per frame, and there are none.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, kind: HeadKind, *, width: int, frames: int, targets: Sequence[Target], hidden: int,
+    def __init__(self, kind: HeadKind, *, width: int, frames: int | None, targets: Sequence[Target], hidden: int,
                  dropout: float) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
-        parts = min(SEGMENTS, frames)
         self.trunk: nn.Module
+        average = nn.Identity() if frames is None else AverageOverTime()
         if kind == "linear":
-            self.trunk, out = AverageOverTime(), width
+            self.trunk, out = average, width
         elif kind == "mlp":
-            self.trunk, out = nn.Sequential(AverageOverTime(), nn.Linear(width, hidden), nn.GELU()), hidden
+            self.trunk, out = nn.Sequential(average, nn.Linear(width, hidden), nn.GELU()), hidden
+        elif frames is None:
+            raise SettingsError(f"head {kind!r} behind an encoder that sees whole windows", allowed="auto, linear, mlp",
+                                fix="set head.kind, or choose a backbone that sees one frame at a time")
         elif kind == "segments":
+            parts = min(SEGMENTS, frames)
             self.trunk, out = SegmentsOfTime(frames, parts), 2 * parts * width
         else:
+            parts = min(SEGMENTS, frames)
             self.trunk, out = AttentionOverTime(width, frames, parts), 2 * parts * width
         self.dropout = nn.Dropout(dropout)
         self.classifiers = nn.ModuleList(nn.Linear(out, len(target.labels)) for target in targets)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vidrisk.runtimes.errors import BundleError, VidriskError
+from vidrisk.runtimes.contract.errors import BundleError, VidriskError
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -12,27 +14,23 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
+from vidrisk.decode.messages import READ_STATES, ThumbnailInput, ThumbnailSettings
+from vidrisk.decode.pool import DecodePool, default_workers
+from vidrisk.decode.thumbnails import Thumbnail
 from vidrisk.frames.media import name_of
 from vidrisk.frames.sampling import moments_from_window
-from vidrisk.infer.folder import replacing
-from vidrisk.infer.ledger import READ_STATES
-from vidrisk.infer.predictions import Prediction
-from vidrisk.report.pool import ThumbnailPool
-from vidrisk.report.process import Wish
+from vidrisk.inference.predictions import Prediction
+from vidrisk.jobs.folder import replacing
+from vidrisk.jobs.kept_thumbnails import budget_from_cards, read_kept_thumbnails, thumbnails_at_moments
+from vidrisk.jobs.ledger import read_ledger
 from vidrisk.report.results import InputResult, Results, band_from_severity, common_folder, read_results
-from vidrisk.report.thumbnails import Thumbnail
 from vidrisk.report.timeline import BAR_UNITS, Timeline, read_timelines
-from vidrisk.runtimes.specs import TimeSpec
+from vidrisk.runtimes.contract.specs import TimeSpec
+from vidrisk.runtimes.html import page_environment
+from vidrisk.runtimes.uncertainty import doubtful_targets
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
-
-# 500 cards must stay under 5 MB: what the text of the page leaves, less a third for base64.
-MAX_THUMBNAIL_BYTES = 2_700_000
-MAX_TIMELINE_THUMBNAIL_BYTES = 1_900_000  # the same where every card has a timeline besides
-MAX_CARD_BYTES = 60_000
-MAX_FRAMES, MIN_FRAMES = 8, 3
-MIN_FRAME_BYTES = 1000
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,14 @@ class Card:
     peaks: tuple[Thumbnail, ...]
 
 
-def build_report(out: str | os.PathLike[str]) -> Path:
+def build_report(out: str | os.PathLike[str], pool: DecodePool | None = None) -> Path:
     """Write ``report.html`` into the output folder of a run that has ended. May be repeated at any time.
 
-    Thumbnails come from the sources, through processes that may allocate what the run's decode processes might. An input that
-    has gone since, or does its decoder harm, gets a placeholder.
+    Thumbnails are those that the run has kept, or come from the sources, through processes that may allocate what the run's decode
+    processes might. An input of which none was kept, and that has gone since or does its decoder harm, gets a placeholder.
+
+    Args:
+        pool: that decodes; None makes one where it is needed.
 
     Raises:
         DataError: the run has not ended, or its files are of another version.
@@ -62,7 +63,7 @@ def build_report(out: str | os.PathLike[str]) -> Path:
     results = read_results(out)
     root = common_folder([*(r.prediction.path for r in results.gallery), *(row.path for row in results.failures)])
     page = _environment().get_template(TEMPLATE).render(
-        results=results, summary=results.summary, cards=_cards(results, out, root), root=name_of(root), bar_units=BAR_UNITS,
+        results=results, summary=results.summary, cards=_cards(results, out, root, pool), root=name_of(root), bar_units=BAR_UNITS,
         failures=[(_name(row.path, root), row) for row in results.failures], read_states=READ_STATES,
         level_bands={level.label: level.band for level in results.levels})
     with replacing(out / REPORT) as new:
@@ -70,17 +71,15 @@ def build_report(out: str | os.PathLike[str]) -> Path:
     return out / REPORT
 
 
-def _cards(results: Results, out: Path, root: Path) -> list[Card]:
+def _cards(results: Results, out: Path, root: Path, pool: DecodePool | None) -> list[Card]:
     timelines = read_timelines(out, results)
-    page_bytes = MAX_TIMELINE_THUMBNAIL_BYTES if timelines else MAX_THUMBNAIL_BYTES
-    max_bytes = min(MAX_CARD_BYTES, page_bytes // max(len(results.gallery), 1))
-    frames = min(MAX_FRAMES, max(MIN_FRAMES, max_bytes // MIN_FRAME_BYTES))
-    strip = max(2, frames // 2)  # two of them where there is a timeline
+    budget = budget_from_cards(len(results.gallery), has_timelines=bool(timelines))
+    strip = max(2, budget.frames // 2)  # two of them where there is a timeline
     time_spec = TimeSpec(**results.summary.time) if results.summary.time else None
 
     def moments_s(result: InputResult) -> tuple[list[float], list[float]]:
         timeline = timelines.get(result.prediction.path)
-        return (moments_from_prediction(result.prediction, time_spec, strip if timeline else frames),
+        return (moments_from_prediction(result.prediction, time_spec, strip if timeline else budget.frames),
                 timeline.peak_moments_s[:strip] if timeline else [])
 
     def card(result: InputResult, thumbnails: tuple[Thumbnail, ...]) -> Card:
@@ -90,9 +89,25 @@ def _cards(results: Results, out: Path, root: Path) -> list[Card]:
         return Card(_name(prediction.path, root), result, band, thumbnails[:shown], timelines.get(prediction.path),
                     thumbnails[shown:])
 
-    wishes = [Wish(result.prediction.path, tuple(chain(*moments_s(result))), max_bytes) for result in results.gallery]
-    with ThumbnailPool(int(results.summary.settings["max_memory_mb"])) as pool:
-        return [card(*pair) for pair in zip(results.gallery, pool.read(wishes), strict=True)]
+    requests = [ThumbnailInput(place, result.prediction.path, tuple(chain(*moments_s(result))), budget.max_bytes)
+                for place, result in enumerate(results.gallery)]
+    pictures = _thumbnails(requests, out, int(results.summary.settings["max_memory_mb"]), pool)
+    return [card(*pair) for pair in zip(results.gallery, pictures, strict=True)]
+
+
+def _thumbnails(requests: Sequence[ThumbnailInput], out: Path, max_memory_mb: int,
+                pool: DecodePool | None) -> list[tuple[Thumbnail, ...]]:
+    """Those that were kept; the others are read from the sources."""
+    wanted = {request.path for request in requests}
+    kept = read_kept_thumbnails(out, (row for row in read_ledger(out) if row.path in wanted))
+    found = {request.id: thumbnails_at_moments(kept[request.path], request.moments_s, request.max_bytes)
+             for request in requests if request.path in kept}
+    missing = [request for request in requests if not found.get(request.id)]
+    if missing:
+        with nullcontext(pool) if pool else DecodePool(min(default_workers(), len(missing))) as opened:
+            read = opened.thumbnails(missing, ThumbnailSettings(max_memory_mb))
+        found |= {request.id: thumbnails for request, thumbnails in zip(missing, read, strict=True)}
+    return [found[request.id] for request in requests]
 
 
 def moments_from_prediction(prediction: Prediction, time_spec: TimeSpec | None, most: int) -> list[float]:
@@ -109,15 +124,20 @@ def moments_from_prediction(prediction: Prediction, time_spec: TimeSpec | None, 
     return [float(moment_s) for moment_s in moments_s[chosen]]
 
 
+def _doubts(prediction: Prediction) -> list[tuple[str, Sequence[str]]]:
+    """The targets whose answer is uncertain, with the labels that cannot be excluded."""
+    answers = {target: max(scores, key=scores.__getitem__) for target, scores in prediction.targets.items()}
+    return [(target, prediction.candidates[target]) for target in doubtful_targets(prediction.candidates, answers)]
+
+
 def _name(path: str, root: Path) -> str:
     return name_of(os.path.relpath(path, root))
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {"percent": _percent, "seconds": _seconds, "clock": _clock, "interval": _interval,
-                            "moment": _moment, "lang": _lang, "count": "{:,}".format}
+                            "moment": _moment, "lang": _lang, "count": "{:,}".format, "doubts": _doubts}
     return environment
 
 

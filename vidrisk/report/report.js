@@ -24,7 +24,7 @@
       card.hidden = !words.every((word) => text.includes(word))
         || (label.value !== "" && !labels(card).includes(label.value))
         || (level && level.value !== "" && card.dataset.level !== level.value)
-        || (uncertain.checked && card.dataset.uncertain !== "1");
+        || (uncertain && uncertain.checked && card.dataset.uncertain !== "1");
     }
     gallery.append(...cards.sort(orders[order.value]));
     const count = visible().length;
@@ -44,7 +44,7 @@
     if (!card) return;
     current = card;
     stage.replaceChildren(view.firstElementChild.cloneNode(true));
-    title.textContent = `${card.querySelector("h3").textContent} · ${card.dataset.name}`;
+    title.textContent = `${card.querySelector("h3").textContent} · \u2068${card.dataset.name}\u2069`;
     if (!dialog.open) dialog.showModal();
   };
   const step = (by) => {

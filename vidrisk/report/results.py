@@ -10,11 +10,11 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from vidrisk.infer.ledger import Row, read_ledger
-from vidrisk.infer.predictions import Prediction, read_predictions
-from vidrisk.infer.summary import Summary, read_summary
+from vidrisk.inference.predictions import Prediction, read_predictions
+from vidrisk.jobs.kept_thumbnails import MAX_CARDS
+from vidrisk.jobs.ledger import Row, read_ledger
+from vidrisk.jobs.summary import Summary, read_summary
 
-MAX_CARDS = 500
 MAX_FAILURES = 1000
 EXAMPLES_PER_CLASS = 5
 HISTOGRAM_BINS = 10
@@ -106,7 +106,7 @@ def _count(results: Results, out: str | os.PathLike[str]) -> None:
     for prediction in read_predictions(out):
         line = lines[prediction.label]
         line.count += 1
-        line.uncertain += prediction.uncertain
+        line.uncertain += bool(prediction.uncertain)
         line.score_sum += prediction.score
         if prediction.severity is not None:
             line.severity_sum = (line.severity_sum or 0.0) + prediction.severity

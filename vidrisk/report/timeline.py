@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from vidrisk.infer.segments import SEGMENTS, Segment, read_segments
+from vidrisk.jobs.segments import SEGMENTS, Segment, read_segments
 from vidrisk.report.results import InputResult, Results, band_from_severity
 
 COLOURS = 6  # that any reader can tell apart: --label-0 … of the style sheet

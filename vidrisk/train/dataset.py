@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidrisk.data import Table
+from vidrisk.data import Sample, Table
 from vidrisk.data.targets import truth_from_table
-from vidrisk.frames import Decoder, read_clips
-from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import UnreadableError
-from vidrisk.runtimes.specs import TimeSpec
+from vidrisk.frames import Decoder, Interval, read_clips
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import UnreadableError
+from vidrisk.runtimes.contract.specs import TimeSpec
 
 
 class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -23,6 +23,9 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
 
     With ``jitter`` k, k moments are read around every moment of the contract, whose own is the middle one; training draws
     one of the k. Frames are cached up to ``cache_mb``, so that later epochs do not decode again.
+
+    Attributes:
+        notes: what was said of samples that could be read all the same, by their titles.
     """
 
     def __init__(self, table: Table, contract: Contract, *, jitter: int = 1, decoder: Decoder = "auto",
@@ -34,20 +37,24 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         self.samples = list(table.samples)
         truth = truth_from_table(table, contract.targets)
         self.truth = torch.from_numpy(np.stack([truth[t.name] for t in contract.targets], axis=1))
-        self._cache: dict[Path, Tensor] = {}
+        self._cache: dict[tuple[Path, Interval | None], Tensor] = {}
+        self.notes: dict[str, str] = {}
         self._room = int(cache_mb * 2**20)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        path = self.samples[index].path
-        frames = self._cache.get(path)
+        sample = self.samples[index]
+        key = sample.path, sample.interval
+        frames = self._cache.get(key)
         if frames is None:
-            clip = next(read_clips(path, self.pixel, self.time, decoder=self.decoder))
+            clip = next(read_clips(sample.path, self.pixel, self.time, sample.interval, decoder=self.decoder))
+            if clip.note:
+                self.notes[sample.title] = clip.note
             frames = torch.from_numpy(np.ascontiguousarray(clip.frames))
             if frames.numel() <= self._room:
-                self._cache[path] = frames
+                self._cache[key] = frames
                 self._room -= frames.numel()
         return frames, self.truth[index]
 
@@ -60,8 +67,8 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
     def cached_mb(self) -> float:
         return sum(frames.numel() for frames in self._cache.values()) / 2**20
 
-    def drop_unreadable(self, on_progress: Callable[[int, int], None]) -> list[tuple[str, str]]:
-        """Decode every sample once and forget those that cannot be; returns their names and reasons."""
+    def drop_unreadable(self, on_progress: Callable[[int, int], None]) -> list[tuple[Sample, str]]:
+        """Decode every sample once and forget those that cannot be; returns them with their reasons."""
         bad: dict[int, str] = {}
         for index in range(len(self)):
             on_progress(index, len(self))
@@ -69,7 +76,7 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
                 self[index]
             except UnreadableError as error:
                 bad[index] = str(error)
-        dropped = [(self.samples[index].name, reason) for index, reason in bad.items()]
+        dropped = [(self.samples[index], reason) for index, reason in bad.items()]
         kept = [index for index in range(len(self)) if index not in bad]
         self.samples = [self.samples[index] for index in kept]
         self.truth = self.truth[kept]

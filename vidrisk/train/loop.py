@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,32 +19,21 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from vidrisk.metrics import Metrics, classification_report
+from vidrisk.metrics.classification import Metrics, classification_report
 from vidrisk.models.classifier import ClipClassifier
-from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import SettingsError, require
+from vidrisk.models.config import OptimSettings, TrainConfig
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import SettingsError, require
+from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.augment import augmented
 from vidrisk.train.checkpoint import Checkpoint
-from vidrisk.train.config import OptimSettings, TrainConfig
 from vidrisk.train.dataset import ClipDataset, moments_of
+from vidrisk.train.history import Epoch
 from vidrisk.train.views import ViewDataset, clips_at_once, views_from_clips
 
 log = logging.getLogger(__name__)
 
-OnProgress = Callable[[str, int, int], None]
 STANDARDISE_SAMPLES = 1024
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of a run's history. Without validation samples there is no ``val_loss`` and no ``metric``."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float | None
-    metric: float | None
-    lora_lr: float
-    head_lr: float
 
 
 def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: ClipDataset, val: ClipDataset | None, *,
@@ -216,7 +204,7 @@ def _standardise(model: ClipClassifier, train: ClipDataset | ViewDataset, config
     features: list[Tensor] = []
     for inputs in _batches(train, config, STANDARDISE_SAMPLES):
         on_progress("standardising", sum(map(len, features)), min(len(train), STANDARDISE_SAMPLES))
-        features.append(model.features(inputs).float().flatten(0, 1))
+        features.append(model.features(inputs).float().reshape(-1, model.encoder.width))
     model.head.standardise_by(torch.cat(features))
 
 
@@ -234,6 +222,6 @@ def _checkpoint_gradients(model: ClipClassifier) -> None:
     names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # the new name and the old, both transformers 5
     enable = next((getattr(model.encoder.backbone, name) for name in names if hasattr(model.encoder.backbone, name)), None)
     if enable is None:
-        log.warning("%s has no gradient checkpointing: going on without", model.encoder.family)
+        log.warning("%s has no gradient checkpointing: going on without", model.encoder.family.name)
     else:
         enable()

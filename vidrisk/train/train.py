@@ -11,32 +11,34 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data import Table, guidance_from_table, split_table, targets_from_table
+from vidrisk.data import Table, check_leaks, guidance_from_table, split_table, targets_from_table
 from vidrisk.data.table import SPLITS
-from vidrisk.frames import is_video
-from vidrisk.plots import plot_run
-from vidrisk.run import METRICS, Labels, Run, build_classifier, contract_from_config, resolved
-from vidrisk.runtimes.contract import Contract
-from vidrisk.runtimes.errors import DataError, Interrupted, SettingsError, require
+from vidrisk.frames import kind_of
+from vidrisk.models.config import TrainConfig
+from vidrisk.models.run import METRICS, Labels, Run, build_classifier, contract_from_config, resolved
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import DataError, Interrupted, SettingsError, require
 from vidrisk.train.checkpoint import Checkpoint
-from vidrisk.train.config import TrainConfig
 from vidrisk.train.dataset import ClipDataset
-from vidrisk.train.loop import Epoch, best_epoch, evaluate, fit
+from vidrisk.train.history import Epoch
+from vidrisk.train.loop import best_epoch, evaluate, fit
+from vidrisk.train.run_plots import plot_run
 
 log = logging.getLogger(__name__)
 
 
-def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = False,
+def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = False, strict: bool = False,
               on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Run:
     """Train on a table and write a run directory.
 
     Args:
         table: labelled samples; without a split of its own it is split 8:1:1 (``config.group_by`` keeps sources together).
         out: folder to make. With ``resume`` an unfinished run there goes on.
+        strict: refuse what ``check_leaks`` else warns of.
 
     Raises:
         SettingsError: ``out`` exists (without resume), or holds a finished run.
-        DataError: too few or unreadable samples.
+        DataError: too few or unreadable samples; with ``strict`` also leaks.
     """
     if out.exists() and any(out.iterdir()) and not resume:
         raise SettingsError(f"{out} exists and is not empty", fix="--resume to continue it, or choose another folder")
@@ -44,6 +46,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
         raise SettingsError(f"{out} is a finished run", fix="choose another folder to train again")
     begin = time.perf_counter()
     table = split_table(table, seed=config.seed, group_by=config.group_by)
+    check_leaks(table, strict=strict)
     labels = labels_from_table(table, config)
     config = resolved(config, clips=labels.clips)
     contract = contract_from_config(config, labels)
@@ -89,6 +92,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
         **{name: {target: report.to_dict() for target, report in by_target.items()} for name, by_target in reports.items()},
         "samples": {name: len(part) for name, part in parts.items()},
         "unreadable": unreadable,
+        "data_notes": list(table.notes),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "seconds": round(time.perf_counter() - begin, 1),
     })
@@ -97,7 +101,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
 
 def labels_from_table(table: Table, config: TrainConfig) -> Labels:
     """Targets and guidance of the training part; whether the inputs are clips."""
-    videos = [is_video(sample.path) for sample in table.samples]
+    videos = [kind_of(sample.path) == "video" for sample in table.samples]
     clips = any(videos)
     if clips and not all(videos):
         photo = table.samples[videos.index(False)].name
@@ -116,6 +120,7 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig,
     """
     parts: dict[str, ClipDataset] = {}
     unreadable: list[dict[str, str]] = []
+    notes: dict[str, str] = {}
     room_mb = float(config.cache_mb)
     for name in SPLITS:
         part = table.of_split(name)
@@ -125,17 +130,21 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig,
                            cache_mb=room_mb)
         bad = data.drop_unreadable(partial(on_progress, f"reading {name}"))
         room_mb -= data.cached_mb
-        unreadable += [{"path": path, "split": name, "reason": reason} for path, reason in bad]
+        unreadable += [{**sample.identity, "split": name, "reason": reason} for sample, reason in bad]
+        notes |= data.notes
         if not len(data):
             raise DataError(f"no sample of the {name} split can be read; the first: {bad[0][1]}")
         parts[name] = data
     if unreadable:
         log.warning("%d of %d samples cannot be read and are left out (listed in metrics.json); the first: %s", len(unreadable),
                     len(table), unreadable[0]["reason"])
+    if notes:
+        log.warning("%d of %d samples are read with a reservation; the first: %s: %s", len(notes), len(table),
+                    *next(iter(notes.items())))
     return parts, unreadable
 
 
 def _fingerprint(config: TrainConfig, table: Table) -> str:
     """What must be equal for a checkpoint to be continued."""
-    rows = sorted((s.name, s.split or "", sorted(s.labels.items())) for s in table.samples)
+    rows = sorted((s.title, s.split or "", sorted(s.labels.items())) for s in table.samples)
     return hashlib.sha256(json.dumps([config.model_dump(mode="json"), rows]).encode()).hexdigest()

@@ -7,43 +7,97 @@ date of its original. Both times are the file system's own, so the clock of this
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
-from vidrisk.infer.sources import is_media, stamp_of
+from vidrisk.files.stamps import stamp_of
+from vidrisk.files.system_files import is_hidden, is_unfinished
+from vidrisk.files.walk import Entry, Omitted, walk
+from vidrisk.frames import is_media
+from vidrisk.frames.left_out import shortened
+from vidrisk.frames.media import kind_from_suffix
 
 Stamp = tuple[int, int]  # size in bytes, time of change in ns
 
-UNFINISHED_SUFFIXES = (".part", ".tmp")
+log = logging.getLogger(__name__)
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of this name is still being made: it begins with a dot, or ends in ``.part`` or ``.tmp``."""
-    return name.startswith(".") or name.lower().endswith(UNFINISHED_SUFFIXES)
+    """Whether a file or folder of this name is still being made: it begins with a dot, or ends in ``.part``, ``.tmp`` or another
+    suffix that programs give to files while they write them.
+    """
+    return is_hidden(name) or is_unfinished(name)
 
 
-def files_in(inbox: Path) -> dict[str, os.stat_result]:
-    """Absolute path → status of every clip and photo below ``inbox``, sorted within a folder, folders entered once each.
+class LeftInInbox:
+    """Remembers what was left in an inbox: it is said once, and a file of an unknown suffix is opened once while it stays the
+    same.
+    """
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._known: dict[str, tuple[Stamp, bool]] = {}
+        self._seen: dict[str, tuple[Stamp, bool]] = {}
+
+    def is_media(self, entry: Entry, info: os.stat_result) -> bool:
+        """Tell whether a file is a clip or a photo. One that is not is said when it has been the same for two passes."""
+        if kind_from_suffix(entry):
+            return True
+        stamp, before = stamp_of(info), self._known.get(entry.path)
+        is_same = before is not None and before[0] == stamp
+        self._seen[entry.path] = answer = before if before and is_same else (stamp, is_media(entry))
+        if is_same and not answer[1]:
+            suffix = Path(entry.name).suffix.lower()
+            self.say(entry.path, f"is neither a clip nor a photo{f' (others in {suffix} are not named)' if suffix else ''}",
+                     key=f"*{suffix}")
+        return answer[1]
+
+    def say(self, path: str, reason: str, *, key: str = "") -> None:
+        """Log why an entry stays in the inbox: once for each ``key``, which is the path where none is given."""
+        if (key or path) not in self._said:
+            self._said.add(key or path)
+            log.warning("left in the inbox: %s %s", shortened(path), reason)
+
+    def end_pass(self) -> None:
+        """Forget files that have gone."""
+        self._known, self._seen = self._seen, {}
+
+
+def files_in(inbox: Path, left: LeftInInbox | None = None) -> dict[str, os.stat_result]:
+    """List every clip and photo below ``inbox`` as absolute path → status: in a folder sorted by name, files before sub-folders.
+
+    Only regular files are taken. What is not is left in the inbox, and said once.
+
+    Args:
+        left: remembers what was left there in earlier passes.
 
     Raises:
-        OSError: the inbox itself cannot be listed; sub-folders that cannot are left out.
+        OSError: the inbox itself cannot be listed.
     """
-    os.scandir(inbox).close()  # os.walk keeps to itself what goes wrong
+    left = LeftInInbox() if left is None else left
     found: dict[str, os.stat_result] = {}
-    entered: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(os.path.abspath(inbox), followlinks=True):  # noqa: PTH100 (links stay as they are named)
-        with suppress(OSError):
-            info = Path(folder).stat()
-            seen = (info.st_dev, info.st_ino) in entered
-            entered.add((info.st_dev, info.st_ino))
-            folders[:] = [] if seen else sorted(name for name in folders if not is_ignored(name))
-            for name in [] if seen else sorted(names):
-                path = os.path.join(folder, name)  # noqa: PTH118 (a Path would normalise it)
-                if is_media(name) and not is_ignored(name):
-                    with suppress(OSError):  # it has gone again
-                        found[path] = Path(path).stat()
+    root = os.path.abspath(inbox)  # noqa: PTH100 (links stay as they are named)
+    for item in walk(root, is_ignored=is_ignored):
+        if isinstance(item, Omitted):
+            if item.error and item.path == root:
+                raise item.error
+            if item.error:
+                left.say(item.path, f"cannot be looked at: {item.reason}")
+            continue
+        try:
+            info = item.stat()
+        except OSError as error:
+            if item.is_symlink():  # else it has gone again
+                left.say(item.path, f"leads nowhere: {error.strerror}")
+            continue
+        if not stat.S_ISREG(info.st_mode):
+            left.say(item.path, "is not a file")
+        elif left.is_media(item, info):
+            found[item.path] = info
+    left.end_pass()
     return found
 
 
@@ -76,10 +130,14 @@ class Settling:
 
 def is_still(path: str, stamp: Stamp) -> bool:
     """Whether the file is what it was found to be. A network file system answers for seconds from what it remembers; opening
-    the file makes it ask. One that cannot be opened is: the ledger will say why.
+    the file makes it ask. Only a regular file is opened: a pipe would hold us up, and opening a device may set it going. One
+    that cannot be opened is still: the ledger will say why.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not hold us up
+        info = Path(path).stat()
+        if not stat.S_ISREG(info.st_mode):
+            return stamp_of(info) == stamp
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)  # it may be another one by now
     except OSError:
         return True
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from vidrisk.runtimes.errors import Interrupted
+from vidrisk.runtimes.contract.errors import Interrupted
 from vidrisk.watch import notify
 
 

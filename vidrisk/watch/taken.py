@@ -9,7 +9,6 @@ ledgers.
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,33 +19,18 @@ from typing import Any
 
 from typing_extensions import Self
 
-from vidrisk.infer.database import transaction
-from vidrisk.infer.folder import LEDGER, is_ledger, writing_to
-from vidrisk.infer.ledger import Row, read_ledger
-from vidrisk.runtimes.errors import SettingsError
+from vidrisk.jobs.database import transaction
+from vidrisk.jobs.folder import writing_to
+from vidrisk.jobs.ledger import Row
+from vidrisk.runtimes.contract.errors import VidriskError
 from vidrisk.watch.inbox import Stamp
+from vidrisk.watch.memory import TAKEN, is_sound, open_memory, refuse_other_folders
 
-TAKEN = "inbox.sqlite"
-APPLICATION_ID = 0x76726931  # "vri1"
-FOLDER_NAME = re.compile(r"(\d{4}-\d\d-\d\d)(?:\.\d+)?")
+STATES = ("kept", "damaged", "deleted")  # of a day: it gets more files, it gets none, its folder has gone
 
-_SCHEMA = (
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    """CREATE TABLE days (
-        id INTEGER PRIMARY KEY, -- in the order in which they began, whatever the clock said
-        folder TEXT NOT NULL UNIQUE,
-        date TEXT NOT NULL,
-        identity TEXT NOT NULL, -- of the bundle and the settings; '' where nobody knows
-        reported INTEGER NOT NULL DEFAULT 1)""",
-    """CREATE TABLE files (
-        path BLOB PRIMARY KEY, -- absolute, as the system names it
-        bytes INTEGER NOT NULL,
-        mtime_ns INTEGER NOT NULL,
-        day INTEGER NOT NULL REFERENCES days (id),
-        done INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
-    "CREATE INDEX files_day ON files (day)",
-    "CREATE INDEX files_undone ON files (day) WHERE NOT done",
-)
+
+class MemoryDamaged(VidriskError):
+    """The memory of an output folder can no longer be used: ``Taken.mend`` makes it again."""
 
 
 @dataclass(frozen=True)
@@ -69,31 +53,17 @@ class Taken:
         VidriskError: it cannot be written.
         """
         self._out = out
-        _refuse_other_folders(out)
-        with writing_to(out):
-            out.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(out / TAKEN, isolation_level=None, timeout=0.2)
-        try:
-            with writing_to(out):
-                # Exclusive: the lock lasts as long as the connection, whoever is killed how.
-                self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-                with transaction(self._database):
-                    if not self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchone():
-                        for statement in _SCHEMA:
-                            self._database.execute(statement)
-                        self._remember_ledgers()
-        except BaseException:
-            self._database.close()
-            raise
+        refuse_other_folders(out)
+        self._database = open_memory(out)
 
-    def _remember_ledgers(self) -> None:
-        for path in sorted(self._out.iterdir()):
-            name = FOLDER_NAME.fullmatch(path.name)
-            if name and is_ledger(path / LEDGER):
-                day = self._add_day(path.name, name[1], identity="", reported=True)
-                self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, 1)", (
-                    (os.fsencode(row.path), row.bytes, row.mtime_ns, day)
-                    for row in read_ledger(path) if row.bytes is not None and row.mtime_ns is not None))
+    def mend(self) -> None:
+        """Set a memory that was damaged while it was open aside, and make it again from the ledgers.
+
+        Raises:
+            VidriskError: it cannot be written; the next call tries again.
+        """
+        self.close()
+        self._database = open_memory(self._out)
 
     def has(self, path: str, stamp: Stamp) -> bool:
         """Whether the file was taken as it is."""
@@ -108,23 +78,24 @@ class Taken:
         known = [day for day in self.days() if day.date == date and day.identity == identity]
         if known:
             return known[-1]
-        number = 1
-        while (folder := date if number == 1 else f"{date}.{number}") in {d.folder for d in self.days()} or (
-                os.path.lexists(self._out / folder)):
-            number += 1
         with self._writing():
-            self._add_day(folder, date, identity, reported=True)
+            self._add_day(date, identity)
         return self.days()[-1]
 
-    def _add_day(self, folder: str, date: str, identity: str, *, reported: bool) -> int:
-        added = self._database.execute("INSERT INTO days (folder, date, identity, reported) VALUES (?, ?, ?, ?)",
-                                       (folder, date, identity, reported))
+    def _add_day(self, date: str, identity: str) -> int:
+        taken = {folder for folder, in self._database.execute("SELECT folder FROM days")}
+        number, folder = 1, date
+        while folder in taken or os.path.lexists(self._out / folder):
+            number += 1
+            folder = f"{date}.{number}"
+        added = self._database.execute("INSERT INTO days (folder, date, identity) VALUES (?, ?, ?)", (folder, date, identity))
         return int(added.lastrowid or 0)
 
-    def days(self) -> list[Day]:
-        """All of them, in the order in which they began."""
-        return [Day(number, folder, date, identity, bool(reported)) for number, folder, date, identity, reported in
-                self._rows("SELECT id, folder, date, identity, reported FROM days ORDER BY id")]
+    def days(self, *states: str) -> list[Day]:
+        """Those that may get more files, or those in any of ``states``: in the order in which they began."""
+        wanted = states or ("kept",)
+        return [Day(number, folder, date, identity, bool(reported)) for number, folder, date, identity, reported, state in
+                self._rows("SELECT id, folder, date, identity, reported, state FROM days ORDER BY id") if state in wanted]
 
     def undone_days(self) -> list[Day]:
         """Those that have files which are not done."""
@@ -164,13 +135,27 @@ class Taken:
             self._database.execute("UPDATE files SET day = ? WHERE day = ? AND NOT done", (after.id, before.id))
             self._database.execute("UPDATE days SET reported = 0 WHERE id = ?", (after.id,))
 
+    def set_aside(self, day: Day, *, forgets_done: bool) -> None:
+        """Give a day no more files: what is undone of it gets another folder of its date.
+
+        Args:
+            forgets_done: what is done is taken again where it still lies in the inbox.
+        """
+        with self._writing():
+            self._database.execute("UPDATE days SET state = 'damaged', reported = 1 WHERE id = ?", (day.id,))
+            if forgets_done:
+                self._database.execute("DELETE FROM files WHERE day = ? AND done", (day.id,))
+            if self._database.execute("SELECT 1 FROM files WHERE day = ? AND NOT done", (day.id,)).fetchone():
+                self._database.execute("UPDATE files SET day = ? WHERE day = ? AND NOT done",
+                                       (self._add_day(day.date, day.identity), day.id))
+
     def set_reported(self, day: Day) -> None:
         with self._writing():
             self._database.execute("UPDATE days SET reported = 1 WHERE id = ?", (day.id,))
 
     def done_before(self, date: str, paths: Iterable[str]) -> Iterator[tuple[str, Stamp, Day]]:
         """The done files among ``paths`` whose day is another than ``date`` and has its page."""
-        days = {day.id: day for day in self.days() if day.date != date and day.reported}
+        days = {day.id: day for day in self.days(*STATES) if day.date != date and day.reported}
         for path in paths if days else ():
             for size, mtime_ns, day in self._rows("SELECT bytes, mtime_ns, day FROM files WHERE path = ? AND done",
                                                   os.fsencode(path)):
@@ -179,7 +164,7 @@ class Taken:
 
     def outlived(self, keep_dates: int) -> list[Day]:
         """Finished days before the ``keep_dates`` that began last: a clock that jumps makes no day older."""
-        days = self.days()
+        days = self.days("kept", "damaged")
         last = list(dict.fromkeys(day.date for day in reversed(days)))[:keep_dates]
         return [day for day in days if day.date not in last and day.reported and not self.undone(day)]
 
@@ -188,12 +173,11 @@ class Taken:
         mounted: then all are remembered.
         """
         with self._writing():
-            ((keeper,),) = self._rows("SELECT max(id) FROM days")
-            gone = [path for path, in self._rows("SELECT path FROM files WHERE day = ?", day.id)
+            gone = [path for path, in self._database.execute("SELECT path FROM files WHERE day = ?", (day.id,))
                     if present and os.fsdecode(path) not in present]
             self._database.executemany("DELETE FROM files WHERE path = ?", ((path,) for path in gone))
-            self._database.execute("UPDATE files SET day = ? WHERE day = ?", (keeper, day.id))
-            self._database.execute("DELETE FROM days WHERE id = ?", (day.id,))
+            self._database.execute("UPDATE days SET state = 'deleted' WHERE id = ?", (day.id,))
+            self._database.execute("DELETE FROM days WHERE state = 'deleted' AND id NOT IN (SELECT day FROM files)")
 
     def close(self) -> None:
         with suppress(sqlite3.Error):
@@ -206,34 +190,20 @@ class Taken:
         self.close()
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with writing_to(self._out):
+        with self._using():
             return self._database.execute(query, values).fetchall()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with writing_to(self._out), transaction(self._database):
+        with self._using(), transaction(self._database):
             yield
 
-
-def _refuse_other_folders(out: Path) -> None:
-    """Raises:
-    SettingsError: ``out`` holds what is not ours, and might be somebody's.
-    """
-    try:
-        names = {entry.name for entry in out.iterdir()} if os.path.lexists(out) else set()
-    except OSError as error:
-        raise SettingsError(f"{out} is no folder to write into: {error.strerror}", fix="choose another folder") from error
-    if _is_ours(out / TAKEN):
-        return
-    other = sorted(name for name in names - {TAKEN, f"{TAKEN}-journal", "lost+found"} if not FOLDER_NAME.fullmatch(name))
-    if other:
-        raise SettingsError(f"{out} holds {other[0]!r}, which is not from watching", allowed="an empty folder, or one of before",
-                            fix="choose another folder")
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return int.from_bytes(file.read(72)[68:], "big") == APPLICATION_ID
-    except OSError:
-        return False
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        with writing_to(self._out):
+            try:
+                yield
+            except sqlite3.Error as error:
+                if is_sound(self._database, self._out):
+                    raise
+                raise MemoryDamaged(f"{self._out / TAKEN} is damaged: {error}", fix="rename it: it is made again") from error

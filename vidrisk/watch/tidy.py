@@ -2,72 +2,69 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from vidrisk.infer.folder import writing_to
-from vidrisk.infer.sources import stamp_of
+from vidrisk.jobs.folder import writing_to
+from vidrisk.runtimes.contract.errors import VidriskError
+from vidrisk.watch.moving import FULL, Stays, move_file
 from vidrisk.watch.taken import Taken
 
 log = logging.getLogger(__name__)
 
 
-def move_done(taken: Taken, today: str, inbox: Path, found: Mapping[str, os.stat_result], target: Path) -> None:
+def move_done(taken: Taken, today: str, inbox: Path, found: Mapping[str, os.stat_result], target: Path, said: set[str]) -> None:
     """Move files whose day is over and has its page out of the inbox. Not before: the page takes its pictures from them.
 
+    Args:
+        said: files that stay, and of which that was said; more are added.
+
     Raises:
-        VidriskError: they cannot be moved to ``target``.
+        VidriskError: some cannot be moved to ``target``; the others are.
     """
+    first: tuple[str, OSError] | None = None
     for path, stamp, day in taken.done_before(today, found):
-        try:
-            now = stamp_of(Path(path).stat())  # ``found`` was looked at before the batch, which may have taken long
-        except OSError:  # it has gone
-            continue
-        if stamp != now:
-            continue
         inside = os.path.relpath(path, os.path.abspath(inbox))  # noqa: PTH100 (as files_in names them)
-        with writing_to(target):
-            move_file(Path(path), target / day.folder / inside)
-
-
-def move_file(source: Path, target: Path) -> None:
-    """Move a file, to another file system as well: it appears under its name when it is whole, and only then leaves. Nothing is
-    overwritten: the second of a name gets a number.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    free, number = target, 2
-    while os.path.lexists(free):
-        free, number = target.with_name(f"{target.stem}.{number}{target.suffix}"), number + 1
-    try:
-        source.rename(free)
-    except OSError:  # another file system, or what copying will say
-        if not os.access(source.parent, os.W_OK):  # else it would be copied again at every try
-            raise PermissionError(errno.EACCES, f"nothing may be moved out of {source.parent}") from None
-        part = free.with_name(f".{free.name}.part")
-        shutil.copy2(source, part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.rename(free)
         try:
-            source.unlink()
-        except OSError:
-            free.unlink()  # the original stays, so no copy may
-            raise
+            move_file(inbox, inside, stamp, target / day.folder / inside)
+        except FileNotFoundError:  # it has gone
+            continue
+        except Stays as reason:
+            if path not in said:
+                log.warning("%r stays in the inbox: %s", inside, reason)
+            said.add(path)
+        except OSError as error:
+            first = first or (inside, error)
+            if error.errno in FULL:
+                break
+    if first:
+        raise VidriskError(f"{first[0]!r} cannot be moved to {target}: {first[1].strerror or first[1]}",
+                           fix="make room or grant the permission")
 
 
 def expire(taken: Taken, out: Path, keep_dates: int, found: Mapping[str, os.stat_result]) -> None:
-    """Delete the results but those of the ``keep_dates`` that began last.
+    """Delete the results but those of the ``keep_dates`` that began last. What lies in place of a folder is left where it is.
 
     Raises:
-        VidriskError: they cannot be deleted.
+        VidriskError: some cannot be deleted; the others are.
     """
+    first: VidriskError | None = None
     for day in taken.outlived(keep_dates):
-        log.info("%s is deleted: %d later dates have results", day.folder, keep_dates)
-        with writing_to(out):
-            if (out / day.folder).exists():
-                shutil.rmtree(out / day.folder)
+        folder = out / day.folder
+        try:
+            with writing_to(out):
+                if os.path.lexists(folder) and not stat.S_ISDIR(folder.lstat().st_mode):
+                    log.warning("%s is no folder: what it is, or leads to, is not deleted", folder)
+                elif os.path.lexists(folder):
+                    log.info("%s is deleted: %d later dates have results", day.folder, keep_dates)
+                    shutil.rmtree(folder)
+        except VidriskError as error:
+            first = first or error
+            continue
         taken.drop(day, found.keys())
+    if first:
+        raise first

@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 import numpy as np
 import onnxruntime as ort
 
-from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.ort import UNSAFE_OPTIMIZERS
 from vidrisk.runtimes.tensorrt.api import Api, Kind
+from vidrisk.runtimes.tensorrt.cache import Batches
 from vidrisk.runtimes.tensorrt.cuda import Bytes, OutOfMemory
 from vidrisk.runtimes.tensorrt.device import Device
-from vidrisk.runtimes.tensorrt.engines import Batches
 
 DEVICE = Device("Fake GPU", "8.7", "12.6", 8 << 30, 6 << 30)
 VERSION = "10.3.0"
@@ -192,6 +192,7 @@ class FakeTensorRt:
         row_bytes: of activations, per row.
         fails: what it says instead of running, while it is not empty.
         refuses_recording: its engines cannot be recorded.
+        inspection: what its inspector says of any engine.
         runs: rows of every execution, recorded ones once.
         contexts, runtimes: that were made.
     """
@@ -202,11 +203,13 @@ class FakeTensorRt:
     row_bytes: int = 1000
     fails: str = ""
     refuses_recording: bool = False
+    inspection: str = "{}"
     runs: list[int] = field(default_factory=list)
     contexts: list[FakeContext] = field(default_factory=list)
     runtimes: list[SimpleNamespace] = field(default_factory=list)
     TensorIOMode: ClassVar[Any] = SimpleNamespace(INPUT="in", OUTPUT="out")
     ExecutionContextAllocationStrategy: ClassVar[Any] = SimpleNamespace(USER_MANAGED="ours")
+    LayerInformationFormat: ClassVar[Any] = SimpleNamespace(JSON="json")
     CudaGraphStrategy: ClassVar[Any] = SimpleNamespace(DISABLED="no", WHOLE_GRAPH_CAPTURE="yes")
 
     def __post_init__(self) -> None:
@@ -253,8 +256,23 @@ class FakeEngine:
         self.trt.contexts.append(context)
         return context
 
+    def create_engine_inspector(self) -> FakeInspector:
+        return FakeInspector(self.trt)
+
     def create_runtime_config(self) -> FakeConfig:
         return FakeConfig()
+
+
+@dataclass
+class FakeInspector:
+    """``IEngineInspector``: without a context it would not know the types of tensors with free axes."""
+
+    trt: FakeTensorRt
+    execution_context: FakeContext | None = None
+
+    def get_engine_information(self, form: str) -> str:
+        assert form == "json" and self.execution_context in self.trt.contexts
+        return self.trt.inspection
 
 
 class FakeConfig:
@@ -330,7 +348,8 @@ class FakeContext:
 
     def _execute(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> None:
         feed = {}
-        for name, shape in shapes.items():
+        fixed = {name: tuple(shape) for name in self.engine.inputs if -1 not in (shape := self.engine.get_tensor_shape(name))}
+        for name, shape in {**fixed, **shapes}.items():
             feed[name] = np.empty(shape, self.engine.get_tensor_dtype(name))
             ctypes.memmove(feed[name].ctypes.data, self._at(addresses[name], feed[name].nbytes), feed[name].nbytes)
         names = list(self.engine.outputs)

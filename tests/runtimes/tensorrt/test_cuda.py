@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.gpu import visible_gpu
 from vidrisk.runtimes.tensorrt import cuda
 from vidrisk.runtimes.tensorrt.cuda import Cuda, CudaDriver, OutOfMemory, open_cuda

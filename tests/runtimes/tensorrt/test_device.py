@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.tensorrt import device
 from vidrisk.runtimes.tensorrt.device import Device, current_device
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,23 +15,26 @@ import pytest
 from fake_cuda import DEVICE, VERSION, FakeCuda, FakeTensorRt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from three_stages import PROMPT, logits_of, write_three_stages
 
-from vidrisk.runtimes import Graph, TensorSpec
-from vidrisk.runtimes.errors import EngineMissing, RuntimeFailure, SpecError
+from vidrisk.runtimes import Stage, TensorSpec, open_runner
+from vidrisk.runtimes.chain import HostChain, chained
+from vidrisk.runtimes.contract.errors import EngineMissing, RuntimeFailure, SpecError
 from vidrisk.runtimes.tensorrt import belt, context, runner
 from vidrisk.runtimes.tensorrt.api import Kind, open_api
-from vidrisk.runtimes.tensorrt.engines import Batches, EngineKey, engine_store, graph_sha256
-from vidrisk.runtimes.tensorrt.runner import TensorRtRunner
+from vidrisk.runtimes.tensorrt.cache import Batches, EngineKey, engine_store, graph_sha256
+from vidrisk.runtimes.tensorrt.runner import ChainedRunner, TensorRtRunner
 
 LOGGER = "vidrisk.runtimes.tensorrt.belt"
 FRAME_BYTES = 8 * 8 * 3
+WINDOW = TensorSpec("frames", "uint8", ("batch", 4, 8, 8, 3))
 
 
 @dataclass
 class Gpu:
     """A fake GPU with TensorRT, and the graphs that it may have engines of."""
 
-    graphs: dict[str, Graph]
+    graphs: dict[str, Stage]
     files: dict[str, Path]
     cuda: FakeCuda
     trt: FakeTensorRt
@@ -49,7 +53,7 @@ class Gpu:
 
 @pytest.fixture
 def make_gpu(
-    graphs: dict[str, Graph], onnx_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    graphs: dict[str, Stage], onnx_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Gpu]]:
     """Settings of ``FakeTensorRt`` → a GPU with engines of encoder and head."""
     with pytest.MonkeyPatch.context() as patch:
@@ -61,7 +65,7 @@ def make_gpu(
             patch.setattr(context, "open_api", lambda kind: trt.api)
             patch.setattr(context, "current_device", lambda: DEVICE)
             patch.setattr(runner, "open_cuda", lambda: cuda)
-            gpu = Gpu(graphs, onnx_files, cuda, trt)
+            gpu = Gpu(graphs, dict(onnx_files), cuda, trt)
             gpu.build("encoder", "head")
             return gpu
 
@@ -251,7 +255,7 @@ def test_arrays_of_any_layout_and_outputs_that_stay(gpu: Gpu, expected: Expected
     with pytest.raises(RuntimeFailure, match="tensorrt runner is closed"):
         opened.infer({"frames": fixed})
     with pytest.raises(RuntimeFailure, match="tensorrt runner is closed"):
-        opened.then(gpu.open("head"))
+        ChainedRunner([opened, gpu.open("head")], [4, 1], WINDOW)
     with pytest.raises(SpecError, match="frames is float32"):
         gpu.open().infer({"frames": fixed.astype(np.float32)})
 
@@ -283,7 +287,7 @@ def test_encoder_and_head_in_one_go(gpu: Gpu) -> None:
     with gpu.open() as encoder, gpu.open("head") as head:
         features = np.concatenate([encoder.infer({"frames": clip})["features"][None] for clip in clips])
         reference = head.infer({"features": features})["action_logits"]
-        with encoder.then(head) as both:
+        with chained(tuple(gpu.graphs.values()), (encoder, head), 4) as both:
             assert repr(both) == "ChainedRunner(frames['batch', 4, 8, 8, 3] → action_logits['batch', 3])"
             gpu.trt.runs.clear()
             gpu.cuda.log.clear()
@@ -302,21 +306,49 @@ def test_a_chain_respects_the_smallest_batch_of_each_engine(make_gpu: Gpus) -> N
     with gpu.open() as encoder:
         gpu.trt.batches = Batches(1, 2, 3)
         gpu.build("head")
-        with gpu.open("head") as head, encoder.then(head) as both:
+        with gpu.open("head") as head, chained(tuple(gpu.graphs.values()), (encoder, head), 4) as both:
             for count in (1, 5):
                 assert both.infer({"frames": np.zeros((count, 4, 8, 8, 3), np.uint8)})["action_logits"].shape == (count, 3)
     assert gpu.trt.runs == [8, 2, 12, 3, 8, 2]  # two clips are the fewest
 
 
 def test_what_does_not_fit_is_not_chained(gpu: Gpu, make_gpu: Gpus) -> None:
-    with gpu.open() as encoder, pytest.raises(SpecError, match="allowed: the encoder's features, clip by clip"):
-        encoder.then(encoder)
     small = make_gpu(batches=Batches(1, 2, 3))
-    with small.open() as encoder, small.open("head") as head, pytest.raises(
-        RuntimeFailure, match=r"encoder\.onnx and head\.onnx have no size of batch in common"
-    ):  # fmt: skip
-        encoder.then(head)
+    with small.open() as encoder, small.open("head") as head:
+        with pytest.raises(RuntimeFailure, match=r"encoder\.onnx and head\.onnx have no size of batch in common"):
+            ChainedRunner([encoder, head], [4, 1], WINDOW)
+        clips = np.stack([frames(4, seed) for seed in range(2)])
+        with chained(tuple(small.graphs.values()), (encoder, head), 4) as both:
+            assert type(both) is HostChain
+            found = both.infer({"frames": clips})["action_logits"]
+        features = encoder.infer({"frames": clips.reshape(8, 8, 8, 3)})["features"].reshape(2, 4, -1)
+        np.testing.assert_allclose(found, head.infer({"features": features})["action_logits"], atol=1e-5)
     assert small.cuda.held == {}
+
+
+def test_three_stages_and_a_constant_in_one_go(make_gpu: Gpus, tmp_path: Path) -> None:
+    """Frames, groups and windows, one of which takes tensors of two others: nothing in between is downloaded."""
+    gpu, bundle = make_gpu(), write_three_stages(tmp_path / "three.bundle", golden=False)
+    for stage in bundle.stages:
+        gpu.files[f"of {stage.name}"] = bundle.path(stage.name, "fp32")
+        gpu.build(f"of {stage.name}")
+    clips = np.random.default_rng(0).integers(0, 256, (7, 4, 16, 16, 3), np.uint8)
+    expected = np.stack([logits_of(clip) for clip in clips])
+    with ExitStack() as stack:
+        runners = [stack.enter_context(open_runner(bundle, stage.name, runtime="tensorrt", variant="fp32"))
+                   for stage in bundle.stages]
+        pairs = runners[1].infer({"tokens": np.zeros((3, 2, 2, 3), np.float32)})["pair"]
+        np.testing.assert_allclose(pairs, np.maximum(PROMPT, 0)[None].repeat(3, axis=0))
+        both = stack.enter_context(chained(bundle.stages, runners, 4))
+        assert type(both) is ChainedRunner
+        gpu.trt.runs.clear()
+        gpu.cuda.log.clear()
+        for count in (5, 7, 7, 1, 3):
+            np.testing.assert_allclose(both.infer({"frames": clips[:count]})["action_logits"], expected[:count], atol=2e-5)
+        assert gpu.trt.runs[:3] == [8, 4, 2]
+        first = gpu.cuda.log[: gpu.cuda.log.index("activate", 1)]
+        assert [first.count(what) for what in ("upload", "download")] == [4, 3]  # three chunks, and the prompt once
+    assert gpu.cuda.held == {}
 
 
 def test_tensorrt_for_rtx_records_by_itself_and_keeps_its_kernels(make_gpu: Gpus, expected: Expected) -> None:

@@ -7,7 +7,7 @@ import pytest
 from colour import ACTION, colour_classifier
 
 from vidrisk.bench.alone import Candidate, answer_of_process, footprint_of, peak_bytes, run_alone
-from vidrisk.runtimes.errors import RuntimeFailure
+from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.memory import available_bytes
 
 PROGRAMS = {
@@ -17,6 +17,7 @@ PROGRAMS = {
     "fails": "import sys; print('a warning', file=sys.stderr); sys.exit('no such kernel')",
     "is_silent": "raise SystemExit(3)",
     "hangs": "import time; time.sleep(60)",
+    "names_its_cache": "import json; from vidrisk.runtimes.folders import cache_folder; print(json.dumps(str(cache_folder())))",
     "tells_its_peak": "from vidrisk.bench.alone import peak_bytes; print(peak_bytes())",
 }
 
@@ -60,6 +61,14 @@ def test_nothing_is_imported_from_the_folder_of_the_user(
     (tmp_path / "here" / "json.py").write_text("raise SystemExit('imported')", encoding="utf-8")
     monkeypatch.chdir(tmp_path / "here")
     assert answer_of_process("tells_its_peak", [], environment) > 0
+
+
+def test_a_cache_that_is_named_relatively_is_the_same_there(
+    tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIDRISK_CACHE", "cache")
+    assert answer_of_process("names_its_cache", [], environment) == str(tmp_path / "cache")
 
 
 def test_a_peak_is_that_of_the_process_alone(environment: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from small_media import write_photo, write_video
 
 from vidrisk.bench.alone import Candidate
 from vidrisk.bench.data import accuracies, data_from_path, end_to_end, evenly_spread
-from vidrisk.runtimes.errors import DataError
+from vidrisk.runtimes.contract.errors import DataError
 
 A, B = Candidate("onnxruntime", "fp32"), Candidate("openvino", "int8")
 

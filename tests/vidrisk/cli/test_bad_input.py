@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from small_media import write_photo, write_sound
 
-from vidrisk.runtimes.errors import EXIT_ERROR, EXIT_GATE, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE
+from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_GATE, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE
 
 Cli = Callable[..., Any]
 
@@ -179,7 +179,7 @@ def test_an_out_that_exists(cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_fo
 
 
 def test_the_gate_refuses(cli: Cli, tiny_run: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidrisk.export.gate.LOGIT_TOLERANCE", -1.0)  # stricter than any float can be
+    monkeypatch.setattr("vidrisk.export.gate.hops.LOGIT_TOLERANCE", {"fp32": -1.0})  # stricter than any float can be
     assert_one_line(cli("export", tiny_run, "-o", out), EXIT_GATE, "the gate refused", "no bundle was written")
     assert not out.exists() and out.with_name(f"{out.name}.refused.html").is_file()
 

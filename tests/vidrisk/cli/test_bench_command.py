@@ -10,10 +10,10 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from vidrisk.bench.machine import Peak
+from vidrisk.bench.conditions import Peak
 from vidrisk.cli.bench import bench
-from vidrisk.runtimes.bundle import VARIANTS
-from vidrisk.runtimes.errors import EXIT_ERROR, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE
+from vidrisk.runtimes.contract.bundle import VARIANTS
+from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 
 Cli = Callable[..., Any]
@@ -39,7 +39,7 @@ def test_options_offer_every_runtime_and_variant() -> None:
 def test_tables_and_files(
     cli: Cli, tiny_bundle: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidrisk.bench.run.measured_peaks", lambda threads: {"int8": Peak(100.0 * threads, "said so")})
+    monkeypatch.setattr("vidrisk.bench.benchmark.measured_peaks", lambda threads: {"int8": Peak(100.0 * threads, "said so")})
     monkeypatch.setattr("vidrisk.bench.data.BUDGET_S", 0.0)  # one round
     end = cli("bench", tiny_bundle, clip_folder, "-o", tmp_path / "b.json", "--limit", "6", *ONE)
     assert (end.code, end.stderr) == (EXIT_OK, "")

@@ -18,10 +18,11 @@ import pytest
 from colour_bundle import write_colour_bundle
 
 from vidrisk.cli.build_view import batches_from_text, capabilities_from_text
-from vidrisk.runtimes.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, SettingsError
+from vidrisk.runtimes.contract.bundle import Bundle, write_bundle
+from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, SettingsError
 from vidrisk.runtimes.tensorrt.api import installed_kinds
+from vidrisk.runtimes.tensorrt.cache import Batches
 from vidrisk.runtimes.tensorrt.engine_file import read_engine
-from vidrisk.runtimes.tensorrt.engines import Batches
 
 ROOT = Path(__file__).parents[3]
 needs_rtx = pytest.mark.skipif("tensorrt-rtx" not in installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
@@ -64,7 +65,7 @@ def test_json_into_a_folder_of_ones_own(cli: Callable[..., Any], bundle: Path, c
     end = cli("build", bundle, *AHEAD, "-o", tmp_path / "for the device", "--variant", "fp32", "--batch", "1, 2,4", "--json")
     assert end.code == 0, end
     reports = json.loads(end.stdout)
-    assert [(one["graph"], one["variants"], one["batches"]) for one in reports] == [
+    assert [(one["stage"], one["variants"], one["batches"]) for one in reports] == [
         (graph, ["fp32"], {"min": 1, "opt": 2, "max": 4}) for graph in ("encoder", "head")]
     for one in reports:
         path = Path(one["path"])
@@ -89,6 +90,29 @@ def test_what_cannot_be_is_one_line(cli: Callable[..., Any], bundle: Path, cache
     end = cli("build", bundle, "--engine", "tensorrt-rtx", *arguments)
     assert (end.code, end.stdout, end.stderr.count("\n")) == (code, "", 1) and re.search(f"^error: .*{says}", end.stderr), end
     assert not list(cache.glob("*"))
+
+
+@pytest.fixture
+def quantised(tmp_path: Path, bundle: Path) -> Path:
+    """The bundle with its graphs under the name of an INT8 variant, too."""
+    opened = Bundle.open(bundle)
+    variants = {**opened.manifest.variants, "int8": opened.manifest.variants["fp32"]}
+    files = {name: bundle / name for name in opened.manifest.files}
+    return write_bundle(tmp_path / "quantised.bundle", opened.manifest.model_copy(update={"variants": variants}), files).root
+
+
+def test_known_trouble_is_told_before_the_build(cli: Callable[..., Any], quantised: Path, cache: Path) -> None:
+    end = cli("build", quantised, *AHEAD, "--variant", "int8", "--batch", "1,4,8", "--json")
+    assert end.code == 0 and json.loads(end.stdout), end
+    (line,) = [line for line in end.stderr.splitlines() if line.startswith("known trouble: ")]
+    assert line.startswith("known trouble: tensorrt-rtx 1.") and line.endswith("vidrisk bench BUNDLE  # measures both here")
+    for quiet in (("--variant", "int8", "--batch", "1,16,32"), ("--variant", "fp32", "--batch", "1,4,8")):
+        assert "known trouble" not in cli("build", quantised, *AHEAD, *quiet).stderr
+
+
+def test_known_trouble_is_that_of_the_gpus_that_are_built_for(cli: Callable[..., Any], quantised: Path, cache: Path) -> None:
+    turing = ("--engine", "tensorrt-rtx", "--compute-capability", "7.5", "--variant", "int8", "--batch", "1,16,32")
+    assert "does not support INT8 on Turing" in cli("build", quantised, *turing).stderr
 
 
 def test_no_bundle(cli: Callable[..., Any], tmp_path: Path, cache: Path) -> None:
@@ -118,7 +142,7 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_finished(bundle: Path, cache: Pat
     code = f"""
         import time
         from vidrisk.cli.app import main
-        from vidrisk.export import builder
+        from vidrisk.runtimes.tensorrt.build import builder
         real = builder.new_monitor
         def new_monitor(api):  # the second build takes its time
             monitor = real(api)
@@ -137,11 +161,14 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_finished(bundle: Path, cache: Pat
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env={**os.environ, "VIDRISK_CACHE": str(cache.parent)})
     assert process.stdout is not None and process.stdout.readline() == "second\n"
-    for _ in range(presses):  # TensorRT cannot be left in the middle: the later ones change nothing
+    for _ in range(presses):  # TensorRT cannot be left in the middle: the second one ends the process
         process.send_signal(signal.SIGINT)
         time.sleep(0.04)
     _, error = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED
     assert "stopping: tensorrt-rtx ends at its next step" in error and "Traceback" not in error
-    assert re.search(r"^error: stopped by Ctrl-C while building (encoder|head)\.fp32\.onnx for tensorrt-rtx$", error, re.MULTILINE)
-    assert sorted(path.suffix for path in cache.iterdir()) == [".engine", ".json"]
+    said = r"stopped by Ctrl-C while building (encoder|head)\.fp32\.onnx for tensorrt-rtx" if presses == 1 else (
+        "stopped at once by a second Ctrl-C")
+    assert re.search(rf"^error: {said}$", error, re.MULTILINE)
+    kept = sorted(path.suffix for path in cache.iterdir() if path.suffix != ".lock")  # a lock ends with its process
+    assert kept == [".engine", ".json"]

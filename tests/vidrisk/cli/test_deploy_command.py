@@ -11,7 +11,7 @@ from colour_bundle import write_colour_bundle
 from typer.testing import CliRunner
 
 from vidrisk.cli.deploy import deploy
-from vidrisk.runtimes.errors import EXIT_OK, EXIT_USAGE, BundleError, SettingsError
+from vidrisk.runtimes.contract.errors import EXIT_OK, EXIT_USAGE, BundleError, SettingsError
 
 app = typer.Typer()
 app.command()(deploy)
@@ -33,8 +33,10 @@ def test_a_folder_is_written_and_what_comes_next_is_said(bundle: Path, tmp_path:
     out = tmp_path / "to orin"
     code, stdout = run(bundle, "--target", "jetson-orin", "-o", out, "--inbox", "/mnt/nas/in")
     assert code == EXIT_OK and "VIDRISK_INBOX=/mnt/nas/in\n" in (out / "deploy.conf").read_text(encoding="utf-8")
-    said, then = stdout.splitlines()
-    assert said.startswith("colours.bundle for jetson-orin, ") and said.endswith(f"packages from its index → {out}")
+    said, licenses, then = stdout.splitlines()
+    assert said.startswith("colours.bundle for jetson-orin, ")
+    assert said.endswith(f"packages from its index, in the versions of that day → {out}")
+    assert licenses == f"licences of what it holds: {out / 'LICENSES.txt'}"
     words = shlex.split(then.removeprefix("next: "))
     assert words[:3] == ["scp", "-r", str(out)] and words[-1] == "./to orin/install.sh"
 

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from vidrisk.cli import doctor_view
 from vidrisk.cli.doctor_view import print_checks
 from vidrisk.doctor import Check
 
@@ -28,11 +27,12 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
     def show(checks: list[Check], *, encoding: str = "utf-8", color: bool = False) -> str:
         raw = io.BytesIO()
-        file = io.TextIOWrapper(raw, encoding=encoding, newline="")
-        monkeypatch.setattr(doctor_view, "Console", lambda **options: Console(
-            file=file, width=80, force_terminal=color, color_system="standard" if color else None, **options))
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, newline="", errors="replace"))
+        for name, value in (("COLUMNS", "80"), ("TERM", "xterm"), ("FORCE_COLOR", "1" if color else "")):
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("NO_COLOR", raising=False)
         print_checks(checks, as_json=False)
-        file.flush()
+        sys.stdout.flush()
         return raw.getvalue().decode(encoding)
 
     return show

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vidrisk.runtimes import Bundle
-from vidrisk.runtimes.errors import EXIT_OK, EXIT_USAGE
+from vidrisk.runtimes.contract.errors import EXIT_OK, EXIT_USAGE
 
 Cli = Callable[..., Any]
 
@@ -34,8 +34,16 @@ def test_trt_for_a_processor_makes_no_sense(cli: Cli, tiny_run: Path, tmp_path: 
     end = cli("export", tiny_run, "-o", tmp_path / "b", "--trt", "--target", "cpu")
     assert end.code == EXIT_USAGE
     assert end.stderr.strip().splitlines() == [
-        "error: --trt with --target cpu; allowed: gpu, jetson; fix: leave one of the two out"]
+        "error: --trt with --target cpu; allowed: gpu, jetson, any; fix: leave one of the two out"]
     end = cli("export", tiny_run, "-o", tmp_path / "b", "--only", "fp16")
     assert (end.code, end.stderr.strip().splitlines()) == (
         EXIT_USAGE, ["error: only 'fp16' is to be shipped; allowed: fp32; fix: make it, too: fp16"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("coverage", ["0", "1", "1.5", "90", "nan", "-0.1"])
+def test_a_coverage_out_of_range_is_one_line(cli: Cli, tiny_run: Path, tmp_path: Path, coverage: str) -> None:
+    end = cli("export", tiny_run, "-o", tmp_path / "b", "--coverage", coverage)
+    assert (end.code, end.stderr.strip().splitlines()) == (
+        EXIT_USAGE, [f"error: a coverage of {float(coverage)}; allowed: above 0 and under 1, such as 0.9"])
     assert not list(tmp_path.iterdir())

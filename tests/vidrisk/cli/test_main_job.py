@@ -58,6 +58,7 @@ def test_export_ships_both_variants(tiny_bundle: Path) -> None:
         "head.fp32.onnx",
         "gate.json",
         "gate.html",
+        "golden.zip",
     }
     gate = json.loads((tiny_bundle / "gate.json").read_text(encoding="utf-8"))
     assert all(hop["passed"] for hop in gate["hops"]) and "few" in gate["note"]
@@ -72,7 +73,9 @@ def test_eval(cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_folder: Path, tm
     assert told == json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))
     assert told["metrics"]["action"]["n"] == 24 and told["metrics"]["action"]["top1"] > 0.8
     assert told["runtime"] == ("torch" if kind == "run" else told["runtime"])
-    assert (tmp_path / "eval-confusion-action.png").read_bytes().startswith(b"\x89PNG")
+    assert all((tmp_path / f"eval-{plot}-action.png").read_bytes().startswith(b"\x89PNG") for plot in ("confusion", "risk"))
+    certainty = told["certainty"]["action"]
+    assert certainty["kept"] is None and certainty["reason"] and certainty["curve"]["kept"][-1] == 1
 
 
 def test_eval_prints_a_table(cli: Cli, tiny_bundle: Path, clip_folder: Path) -> None:
@@ -103,6 +106,22 @@ def test_infer_writes_predictions_and_the_report(
     assert len(lines) == 24
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "蓝色 🎥" in page and "green, dark" in page
+
+
+@pytest.mark.parametrize(("kind", "reason"), [
+    ("bundle", "validation samples, and a coverage of 90 % needs 10 at least"),
+    ("run", "a run holds no threshold; its export fits them")])
+def test_a_model_that_cannot_tell_what_is_uncertain_says_so(
+    cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_folder: Path, tmp_path: Path, kind: str, reason: str
+) -> None:
+    """So few clips give no threshold: nothing says that 0 answers are uncertain."""
+    end = cli("infer", tiny_run if kind == "run" else tiny_bundle, clip_folder / "red", "-o", tmp_path / "out")
+    assert end.code == 0 and "– uncertain" in end.stdout and reason in " ".join(end.stdout.split())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["uncertain"] is None and summary["no_threshold"]["action"].endswith(reason)
+    line = json.loads((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert line["uncertain"] is None and line["candidates"] == {}
+    assert f"not known: {summary['no_threshold']['action']}" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_infer_takes_a_run(cli: Cli, tiny_run: Path, clip_folder: Path, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import typer
 from colour_bundle import write_colour_bundle
-from small_media import write_photo, write_video
+from small_media import write_cut_video, write_photo, write_video
 from typer.testing import CliRunner
 
 from vidrisk.cli.watch import watch
-from vidrisk.infer.predictions import read_predictions
-from vidrisk.runtimes.errors import EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, BundleError, SettingsError
-from vidrisk.watch.loop import local_date
+from vidrisk.inference.predictions import read_predictions
+from vidrisk.runtimes.contract.errors import EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, BundleError, SettingsError
+from vidrisk.watch.service import local_date
 
 app = typer.Typer()
 app.command()(watch)
@@ -45,7 +45,7 @@ def test_once_predicts_what_is_there_and_says_so(inbox: Path, bundle: Path, tmp_
     (inbox / "c.png").write_bytes(b"")
     options = (inbox, "-o", tmp_path / "out", "--bundle", bundle, "--once", "--settle", "0", "--runtime", "onnxruntime")
     before = local_date()
-    assert run(*options) == (EXIT_SOME_FAILED, f"{local_date()}: 3 files (2 ok, 1 corrupt)\n")
+    assert run(*options) == (EXIT_SOME_FAILED, f"{local_date()}: 3 files (2 ok, 1 corrupt); 0 predictions uncertain\n")
     if local_date() != before:
         pytest.skip("midnight came between")
     day = tmp_path / "out" / before
@@ -54,6 +54,12 @@ def test_once_predicts_what_is_there_and_says_so(inbox: Path, bundle: Path, tmp_
     assert summary["provenance"]["model"] == "颜色 colours.bundle" and summary["runtime"] == "onnxruntime"
     assert "a.png" in (day / "report.html").read_text(encoding="utf-8")
     assert run(*options) == (EXIT_OK, "")
+
+
+def test_once_fails_for_what_was_read_in_part(inbox: Path, bundle: Path, tmp_path: Path) -> None:
+    write_cut_video(inbox / "cut.avi")
+    options = (inbox, "-o", tmp_path / "out", "--bundle", bundle, "--once", "--settle", "0", "--runtime", "onnxruntime")
+    assert run(*options) == (EXIT_SOME_FAILED, f"{local_date()}: 1 files (1 partial); 1 predictions uncertain\n")
 
 
 def test_without_a_report(inbox: Path, bundle: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from vidrisk.cli.data import app
 from vidrisk.data import load_table
-from vidrisk.runtimes.errors import DataError, SettingsError
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 
 @pytest.fixture
@@ -46,3 +46,32 @@ def test_errors_reach_the_top(photos: Path, tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, ["split", str(photos), "-o", str(tmp_path / "n.csv"), "--ratios", "8-1-1"])
     assert isinstance(wrong.exception, SettingsError)
     assert CliRunner().invoke(app, ["split", str(photos), "-o", "x.csv", "--task", "other"]).exit_code == 2
+
+
+def test_code_pages_and_sheets_are_named(tmp_path: Path, photo: Callable[[Path], Path]) -> None:
+    import openpyxl
+
+    for i in range(6):
+        photo(tmp_path / f"{i}.png")
+    rows = [["path", "label"], *([f"{i}.png", "größe" if i % 2 else "Öl"] for i in range(6))]
+    (tmp_path / "m.csv").write_bytes("".join(f"{';'.join(row)}\r\n" for row in rows).encode("cp1252"))
+    workbook = openpyxl.Workbook()
+    for title in ("one", "two"):
+        sheet = workbook.create_sheet(title)
+        for row in rows:
+            sheet.append(row)
+    workbook.save(tmp_path / "m.xlsx")
+    for name, option in (("m.csv", ["--encoding", "cp1252"]), ("m.xlsx", ["--sheet", "two"])):
+        for command, out in (("split", f"{name}.out.jsonl"), ("preview", f"{name}.png")):
+            args = [command, str(tmp_path / name), "-o", str(tmp_path / out), "--task", "risk", "--json"]
+            assert isinstance(CliRunner().invoke(app, args).exception, DataError)
+            result = CliRunner().invoke(app, [*args, *option], catch_exceptions=False)
+            assert json.loads(result.stdout)["counts"]["defect"].keys() == {"größe", "Öl"}
+
+
+def test_every_command_that_reads_a_manifest_has_the_options() -> None:
+    from vidrisk.cli.app import app as whole
+
+    for command in (["train"], ["eval"], ["export"], ["bench"], ["data", "split"], ["data", "preview"]):
+        shown = CliRunner().invoke(whole, [*command, "--help"]).stdout
+        assert "--encoding" in shown and "--sheet" in shown

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from vidrisk.data import Sample, Table, load_table, write_table
 from vidrisk.data.io import MISSING
-from vidrisk.runtimes.contract import Task
-from vidrisk.runtimes.errors import DataError, MissingExtra
+from vidrisk.data.text import label_from_text, trimmed
+from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.errors import DataError, MissingExtra
 
 printable = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
 tricky = ["a, b", 'say "x"', "two\nlines", "one\rtwo", "a;b\tc", "=1+1", "缺陷 🧱", "01", "1.0"]
 cells = st.one_of(printable, st.sampled_from(tricky))
-present = cells.map(str.strip).filter(lambda s: s.casefold() not in MISSING)
-text = cells.map(str.strip).map(lambda s: "" if s.casefold() in MISSING else s)
+present = cells.map(str.strip).filter(lambda s: label_from_text(s).casefold() not in MISSING)
+text = cells.map(str.strip).map(lambda s: "" if trimmed(s).casefold() in MISSING else s)
 
 
 @st.composite
@@ -35,7 +36,7 @@ def tables(draw: st.DrawFn) -> tuple[Task, list[dict[str, Any]]]:
         "extra": st.fixed_dictionaries(dict.fromkeys(extra, text)),
     }), min_size=2, max_size=5))
     for target in targets:  # two classes at least
-        rows[0]["labels"][target], rows[1]["labels"][target] = "one", "two"
+        rows[0]["labels"][target], rows[1]["labels"][target] = "class one", "class two"
     return task, rows
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidrisk.data import Table, load_table
-from vidrisk.runtimes.errors import DataError, SettingsError
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 Photo = Callable[[Path], Path]
 CHINESE = "image_path,data_风险,data_风险等级,data_纠正和预防建议,data_缺陷描述\n"
@@ -62,7 +62,7 @@ def test_folder_warns_about_what_it_leaves_out(tmp_path: Path, photo: Photo, cap
     (tmp_path / "a" / "notes.txt").write_text("x")
     with caplog.at_level(logging.WARNING, logger="vidrisk"):
         assert len(load_table(tmp_path, "action")) == 2
-    assert "loose.jpg" in caplog.text and "a/notes.txt" in caplog.text
+    assert "1 file that is neither a clip nor a photo (notes.txt); 1 outside the class folders (loose.jpg)" in caplog.text
 
 
 def test_split_folders_above_classes(tmp_path: Path, photo: Photo) -> None:
@@ -181,7 +181,7 @@ def test_absolute_windows_and_repeated_paths(root: Path, photo: Photo, caplog: p
     ("path,label\n,x\n", "line 2: the path is empty"),
     ("path,label\na.jpg,\nb.jpg,NaN\nc.jpg,x\n", "rows with an empty action label (2): line 2, line 3"),
     ("path,label\n1.jpg,x\n2.jpg,x\n3.jpg,y\n4.jpg,y\na.jpg,x\n",
-     "names files that do not exist (4): 1.jpg, 2.jpg, 3.jpg and 1 more"),
+     "names files that do not exist (4): 1.jpg (line 2), 2.jpg (line 3), 3.jpg (line 4) and 1 more"),
     ("path,label\na.jpg,x\n./a.jpg,y\n", "a.jpg twice with different labels or splits: line 2 and line 3"),
     ("path,label,split\na.jpg,x,train\na.jpg,x,test\n", "twice with different labels or splits"),
     ("path,label\na.jpg,x\nb.jpg,x\n", r"one action label only (x)"),
@@ -191,7 +191,7 @@ def test_absolute_windows_and_repeated_paths(root: Path, photo: Photo, caplog: p
     ("path,label,label\na.jpg,x,y\n", "column 'label' twice"),
     ('path,label\na.jpg,"x\n', "is no CSV"),
     ("path,label,split\na.jpg,x,later\n", "split 'later'; allowed: train, val, test"),
-    ("path,label\nm.csv,x\n", "files with an unknown suffix (1): m.csv"),
+    ("path,label\nm.csv,x\n", "files that are neither clips nor photos (1): m.csv (line 2)"),
     ("path,label\n" + "n" * 300 + ".jpg,x\n", "names files that do not exist (1): nnn"),
     ("path,label\na\0.jpg,x\n", ""),
 ])
@@ -207,8 +207,8 @@ def test_free_text_defect_alone_is_no_label(root: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "data", "message"), [
-    ("m.xlsx", b"PK", "unknown suffix '.xlsx'; allowed: .csv"),
-    ("m.csv", b"path,label\n\xff\xfe\xff,x\n", "neither UTF-8 nor GB 18030"),
+    ("m.doc", b"PK", "unknown suffix '.doc'; allowed: .csv"),
+    ("m.csv", b"path,label\n\xff\xfe\xff,x\n", "is not UTF-8, and nothing shows what it is; line 2 reads in"),
     ("m.jsonl", b'{"path": "a.jpg"\n', "line 1 is no JSON"),
     ("m.jsonl", b'["a.jpg"]\n', "line 1 is no JSON object"),
     ("m.parquet", b"path,label\n", "no readable Parquet"),

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phone_photos import dng, heic, jpeg
 from PIL import Image, ImageChops
 
 from vidrisk.data import contact_sheet, load_table, sheet
 from vidrisk.data.sheet import GAP_PX, GREY, LABEL_PX, THUMBNAIL_PX
-from vidrisk.runtimes.errors import DataError, SettingsError
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 ROW_PX = THUMBNAIL_PX + GAP_PX
 
@@ -32,6 +33,17 @@ def test_photos_in_rows(tmp_path: Path, photo: Callable[..., Path]) -> None:
     for row in range(2):
         label = image.convert("L").crop((0, row * ROW_PX, LABEL_PX, (row + 1) * ROW_PX))
         assert ImageChops.invert(label).getbbox() is not None
+
+
+def test_photos_of_phones_are_shown(tmp_path: Path) -> None:
+    for name, content in (("a/1.HEIC", heic(Image.new("RGB", (96, 96), (200, 30, 30)))),
+                          ("b/1.DNG", dng(jpeg(Image.new("RGB", (96, 96), (30, 30, 200)))))):
+        (tmp_path / "d" / name).parent.mkdir(parents=True)
+        (tmp_path / "d" / name).write_bytes(content)
+    contact_sheet(load_table(tmp_path / "d", "risk"), tmp_path / "s.png", per_class=1)
+    pixels = np.asarray(Image.open(tmp_path / "s.png").convert("RGB")).astype(int)
+    for row, colour in enumerate(((200, 30, 30), (30, 30, 200))):
+        np.testing.assert_allclose(pixels[row * ROW_PX + ROW_PX // 2, LABEL_PX + THUMBNAIL_PX // 2], colour, atol=4)
 
 
 def test_clips_as_strips_of_four_moments(tmp_path: Path, clip: Callable[..., Path]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidrisk.data import Sample, Table, load_table, ratios_from_text, split_table
-from vidrisk.runtimes.errors import DataError, SettingsError
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 ROOT = Path("/data")
 

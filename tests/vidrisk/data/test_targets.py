@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vidrisk.data import Sample, Table, guidance_from_table, targets_from_table
 from vidrisk.data.targets import SCALES, ordered_levels
-from vidrisk.runtimes.errors import DataError, SettingsError, SpecError
+from vidrisk.runtimes.contract.errors import DataError, SettingsError, SpecError
 
 ROOT = Path("/data")
 

@@ -11,11 +11,11 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from colour_bundle import write_colour_bundle
+from colour_bundle import seal_golden, write_colour_bundle
 from packaging.utils import canonicalize_name
 
-from vidrisk.deploy.folder import write_deployment
-from vidrisk.deploy.targets import GLIBC, HERE, TARGETS
+from vidrisk.deploy.deployment import write_deployment
+from vidrisk.deploy.devices import GLIBC, HERE, TARGETS
 from vidrisk.deploy.wheel import wheel_from_installed, write_wheel
 from vidrisk.deploy.wheels import Platform, requirements_of
 
@@ -34,7 +34,7 @@ def here() -> Platform:
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colour_bundle(tmp_path_factory.mktemp("bundles") / "颜色 colours.bundle").root
+    return seal_golden(write_colour_bundle(tmp_path_factory.mktemp("bundles") / "颜色 colours.bundle")).root
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def own_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel_built_once(own_wheel: Path) -> Iterator[None]:
     """``test_wheel`` shows that the same sources make the same file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vidrisk.deploy.folder.write_wheel", lambda folder: Path(shutil.copy(own_wheel, folder)))
+        patch.setattr("vidrisk.deploy.deployment.write_wheel", lambda folder: Path(shutil.copy(own_wheel, folder)))
         yield
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from vidrisk.deploy.deployment import write_deployment
+
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = (
-    "bash", "cat", "chmod", "chown", "cp", "df", "dirname", "env", "getent", "head", "id", "install", "ln", "ls", "mkdir", "mktemp",
-    "mv", "nologin", "readlink", "realpath", "rm", "rmdir", "runuser", "sed", "sh", "sha256sum", "stat", "systemctl", "tail",
-    "test", "touch", "tr", "uname", "useradd", "userdel", "usermod")
+    "bash", "cat", "chmod", "chown", "cp", "df", "dirname", "env", "find", "getent", "head", "id", "install", "ln", "ls",
+    "mkdir", "mktemp", "mv", "nologin", "readlink", "realpath", "rm", "rmdir", "runuser", "sed", "sh", "sha256sum", "sort",
+    "stat", "systemctl", "tail", "test", "touch", "tr", "uname", "uniq", "useradd", "userdel", "usermod")
 # What every wheel for Linux may take for granted, beside the C library, and what finds users and sessions.
 LIBRARIES = ("libgcc_s.so.1", "libstdc++.so.6", "libm.so.6", "libmvec.so.1", "libdl.so.2", "librt.so.1", "libpthread.so.0",
              "libz.so.1", "libnss_files.so.2", "security/pam_permit.so")
@@ -125,7 +127,9 @@ def test_a_whole_machine(new_root: Path, deployed: Path, bundle: Path) -> None:
     assert user[5:] == ["/var/lib/vidrisk", "/usr/sbin/nologin"]
     assert {path.name for path in state.iterdir()} == {"cache", "inbox", "out"}
     assert {(path.stat().st_uid, path.stat().st_gid) for path in state.rglob("*")} == {(int(user[2]), int(user[3]))}
-    assert (state / "inbox").stat().st_mode & 0o7777 == 0o2775
+    assert (state / "inbox").stat().st_mode & 0o7777 == 0o2770
+    assert [(state / name).stat().st_mode & 0o777 for name in ("out", "cache")] == [0o750, 0o700]
+    assert (state.stat().st_uid, state.stat().st_mode & 0o7777) == (0, 0o755)  # nobody else exchanges what lies in it
     units = new_root / "etc/systemd/system"
     assert (units / "multi-user.target.wants/vidrisk-watch.service").readlink() == Path("/etc/systemd/system/vidrisk-watch.service")
     assert inside(new_root, "/usr/local/bin/vidrisk", "--version").stdout.startswith("vidrisk ")
@@ -136,7 +140,7 @@ def test_a_whole_machine(new_root: Path, deployed: Path, bundle: Path) -> None:
     assert command[-1] == f"/opt/vidrisk/current/bundle/{bundle.name}"
     as_service = ["runuser", "-u", unit["User"], "--", "env", "TMPDIR=/var/lib/vidrisk/cache", *unit["Environment"].split()]
     end = inside(new_root, *as_service, *command, "--once")
-    assert end.returncode == 0 and end.stdout.endswith(": 1 files (1 ok)\n"), end.stdout + end.stderr
+    assert end.returncode == 0 and ": 1 files (1 ok)" in end.stdout, end.stdout + end.stderr
 
     end = inside(new_root, "/opt/vidrisk/uninstall.sh")
     assert end.returncode == 0 and "kept" in end.stdout and end.stdout.endswith("removed\n"), end.stdout + end.stderr
@@ -144,3 +148,62 @@ def test_a_whole_machine(new_root: Path, deployed: Path, bundle: Path) -> None:
     shutil.rmtree(state)
     assert tree(new_root) - before <= LEFT_BY_USERADD | {"etc/systemd/system/multi-user.target.wants"}
     assert (new_root / "etc/passwd").read_text() == accounts
+
+
+@pytest.mark.slow
+def test_root_follows_no_link_that_the_service_has_planted(new_root: Path, deployed: Path) -> None:
+    """As an installation of before left it: the state belongs to the service, which exchanges its folders."""
+    folder, state, precious = new_root / "root" / "cpu", new_root / "var/lib/vidrisk", new_root / "etc/precious"
+    shutil.copytree(deployed, folder)
+    precious.mkdir(mode=0o700)
+    (precious / "key").write_text("secret")
+    for name in ("out", "cache", "inbox"):
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir()
+        os.chown(state, 12345, 12345)
+        (state / name).symlink_to("/etc/precious")
+        end = inside(new_root, "/root/cpu/install.sh")
+        assert end.returncode == 1 and f"error: /var/lib/vidrisk/{name} is a link" in end.stderr, end.stdout + end.stderr
+        assert (precious.stat().st_uid, precious.stat().st_mode & 0o777) == (0, 0o700)
+        assert state.stat().st_uid == 0
+        shutil.copy(folder / "uninstall.sh", new_root / "opt/vidrisk/uninstall.sh")
+        end = inside(new_root, "/opt/vidrisk/uninstall.sh", "--purge")
+        assert end.returncode == 1 and f"error: /var/lib/vidrisk/{name} is a link" in end.stderr, end.stdout + end.stderr
+        assert (precious / "key").read_text() == "secret"
+    shutil.rmtree(state)
+    (new_root / "usr/local/bin/vidrisk").symlink_to("/somewhere/else")
+    end = inside(new_root, "/root/cpu/install.sh")
+    assert end.returncode == 0 and "/usr/local/bin/vidrisk is somebody else's and stays" in end.stdout, end.stdout + end.stderr
+    assert (new_root / "usr/local/bin/vidrisk").readlink() == Path("/somewhere/else")
+    end = inside(new_root, "/opt/vidrisk/uninstall.sh", "--purge")
+    assert end.returncode == 0 and not state.exists(), end.stdout + end.stderr
+    assert (new_root / "usr/local/bin/vidrisk").is_symlink()
+
+
+@pytest.mark.slow
+def test_root_makes_no_inbox_where_others_may_plant_links(new_root: Path, bundle: Path, tmp_path: Path) -> None:
+    made = write_deployment(bundle, "cpu", tmp_path / "made", inbox="/data/cam/in").folder
+    shutil.copytree(made, new_root / "root" / "elsewhere")
+    (new_root / "data/cam").mkdir(parents=True)
+    os.chown(new_root / "data/cam", 12345, 12345)
+    end = inside(new_root, "/root/elsewhere/install.sh")
+    assert end.returncode == 1 and "error: others than root may change /data/cam" in end.stderr, end.stdout + end.stderr
+    assert "mkdir -p /data/cam/in" in end.stderr and list((new_root / "data/cam").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_state_folder_on_another_disk_lies_where_only_root_changes_it(new_root: Path, deployed: Path) -> None:
+    shutil.copytree(deployed, new_root / "root" / "disk")
+    (new_root / "srv/theirs/vidrisk").mkdir(parents=True)
+    os.chown(new_root / "srv/theirs", 12345, 12345)
+    state = new_root / "var/lib/vidrisk"
+    shutil.rmtree(state, ignore_errors=True)  # of an installation that was refused before
+    state.symlink_to("/srv/theirs/vidrisk")
+    end = inside(new_root, "/root/disk/install.sh")
+    assert end.returncode == 1 and "error: others than root may change /srv/theirs" in end.stderr, end.stdout + end.stderr
+    assert list((new_root / "srv/theirs/vidrisk").iterdir()) == []
+    os.chown(new_root / "srv/theirs", 0, 0)
+    os.chown(state, 12345, 12345, follow_symlinks=False)
+    end = inside(new_root, "/root/disk/install.sh")
+    assert end.returncode == 1 and "error: /var/lib/vidrisk is a link" in end.stderr, end.stdout + end.stderr
+    state.unlink()

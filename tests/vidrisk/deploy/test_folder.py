@@ -15,15 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidrisk.deploy.folder import FILES, unit_word, write_deployment
-from vidrisk.deploy.targets import TARGETS, TargetName
+from vidrisk.deploy.deployment import FILES, unit_word, write_deployment
+from vidrisk.deploy.devices import TARGETS, TargetName
 from vidrisk.frames import probe
 from vidrisk.runtimes import Bundle
-from vidrisk.runtimes.errors import BundleError, SettingsError, VidriskError
+from vidrisk.runtimes.contract.bundle import sha256_of
+from vidrisk.runtimes.contract.errors import EXIT_GATE, BundleError, SettingsError, VidriskError
 
-WRITTEN = {"Dockerfile", "README.md", "SHA256SUMS", "bundle", "deploy.conf", "install.sh", "requirements.txt", "smoke.mp4",
-           "uninstall.sh", "vidrisk-watch.service"}
-MOST_EXPOSED = 3.0  # of 10, by systemd's own count; a service that takes no care has 9.6
+WRITTEN = {"Dockerfile", "LICENSES.txt", "README.md", "SHA256SUMS", "bundle", "deploy.conf", "install.sh", "requirements.txt",
+           "smoke.mp4", "uninstall.sh", "vidrisk-watch.service"}
+# Of 10, by systemd's own count, per engine; a service that takes no care has 9.6.
+MOST_EXPOSED = {"": 1.0, "tensorrt": 2.5, "tensorrt-rtx": 2.5}
 
 
 def settings_of(out: Path) -> dict[str, str]:
@@ -75,13 +77,7 @@ def test_the_readme_says_where_things_are(folders: dict[str, Path], odd_inbox: s
     assert max(map(len, text.splitlines())) < 160
 
 
-def test_the_scripts_are_shellcheck_clean() -> None:
-    shellcheck = shutil.which("shellcheck")
-    if not shellcheck:
-        message = "shellcheck is not installed: apt-get install shellcheck"
-        if os.environ.get("VIDRISK_REQUIRE_SHELLCHECK") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+def test_the_scripts_are_shellcheck_clean(shellcheck: str) -> None:
     scripts = sorted(FILES.glob("*.sh"))
     assert [script.name for script in scripts] == ["install.sh", "uninstall.sh"]
     end = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, check=False)
@@ -116,9 +112,11 @@ def test_systemd_takes_the_unit(folders: dict[str, Path], name: TargetName,
     assert (end.returncode, end.stdout, end.stderr) == (0, "", "")
     broken = analyze("verify", unit.replace("KillMode=", "KilMode="), "--man=no", "--recursive-errors=no")
     assert "KilMode" in broken.stderr  # it would say so
+    assert "StateDirectory" not in unit and "UMask=0027" in unit and " -I -m vidrisk " in unit
     exposed = re.search(r"exposure level for .*: ([0-9.]+)", analyze("security", unit, "--no-pager").stdout)
-    assert exposed and float(exposed[1]) <= MOST_EXPOSED
+    assert exposed and float(exposed[1]) <= MOST_EXPOSED[TARGETS[name].engine]
     assert ("PrivateDevices=yes" in unit) == (not TARGETS[name].engine)  # it would hide a GPU
+    assert f"\nRestartPreventExitStatus={EXIT_GATE}\n" in unit  # answers that differ
 
 
 def test_an_inbox_at_home_can_be_seen(bundle: Path, tmp_path: Path) -> None:
@@ -146,9 +144,31 @@ def test_with_wheels_no_network_is_needed(deployed: Path, wheelhouse: Path) -> N
     assert "wheels/numpy" in (deployed / "SHA256SUMS").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
+def test_wheels_are_pinned_and_their_licences_named(deployed: Path) -> None:
+    lines = (deployed / "requirements.txt").read_text(encoding="utf-8").splitlines()[1:]
+    wheels = [*deployed.glob("*.whl"), *(deployed / "wheels").iterdir()]
+    assert sorted(line.split("--hash=sha256:")[1] for line in lines) == sorted(map(sha256_of, wheels))
+    assert any(re.match(r"vidrisk\[cpu\]==", line) for line in lines)
+    text = (deployed / "LICENSES.txt").read_text(encoding="utf-8")
+    assert len(re.findall(r"^\S+ \S+: \S", text, re.MULTILINE)) == len(wheels)
+    assert re.search(r"^av .*\n    holds libx264 and libx265: GNU GPL 2.0 or later", text, re.MULTILINE)
+    assert "vidrisk " in text and "Apache-2.0" in text
+
+
+def test_without_wheels_it_says_that_versions_are_not_pinned(folders: dict[str, Path]) -> None:
+    out = folders["x86-gpu"]
+    assert "in the versions that it has then" in " ".join((out / "README.md").read_text(encoding="utf-8").split())
+    assert "NVIDIA" in (out / "LICENSES.txt").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ({"inbox": "in"}, "absolute path"), ({"inbox": "/"}, "absolute path"), ({"inbox": "/a/../b"}, "absolute path"),
-    ({"inbox": "/a\nExecStart=/bin/sh"}, "printable"), ({"python": "3.12"}, "--python without --wheels"),
+    ({"inbox": "/a\nExecStart=/bin/sh"}, "printable"), ({"inbox": "/tmp/in"}, "a /tmp of its own.*/data/inbox"),
+    ({"inbox": "/var/tmp/a/in"}, "/var/tmp of its own"), ({"inbox": "/dev/shm/in"}, "/dev of its own"),
+    ({"inbox": "//tmp/in"}, "absolute path"),
+    ({"inbox": "/var/lib/vidrisk/out/in"}, "what the service itself keeps"), ({"inbox": "/var/lib/vidrisk"}, "itself keeps"),
+    ({"python": "3.12"}, "--python without --wheels"),
     ({"python": "3.9", "wheels": True}, r"--python 3\.9; allowed: 3\.10, 3\.12")])
 def test_wrong_values_are_one_line(bundle: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
@@ -168,20 +188,27 @@ def test_a_bundle_that_is_damaged_or_has_an_odd_name_is_refused(bundle: Path, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_int8_for_processors_does_not_go_to_tensorrt(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("target", "engines"), [("cpu", "any"), ("any", "processor")])
+def test_int8_for_processors_does_not_go_to_tensorrt(bundle: Path, tmp_path: Path, target: str, engines: str) -> None:
+    """Whether its gate has noted it, as before, or the variant itself; INT8 for TensorRT beside it may go."""
     quantised = tmp_path / "q.bundle"
     quantised.mkdir()
     manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
-    manifest["variants"]["int8"] = manifest["variants"]["fp32"]
-    gate = json.dumps({"target": "cpu"}).encode()
+    int8 = {**manifest["variants"]["fp32"], "precision": {"encoder": "int8", "head": "fp32"}}
+    manifest["variants"]["int8"] = {**int8, "engines": engines}
+    gate = json.dumps({"target": target}).encode()
     manifest["files"]["gate.json"] = {"sha256": hashlib.sha256(gate).hexdigest(), "bytes": len(gate)}
-    for file in ("encoder.fp32.onnx", "head.fp32.onnx"):
+    for file in ("encoder.fp32.onnx", "head.fp32.onnx", "golden.zip"):
         shutil.copy(bundle / file, quantised / file)
     (quantised / "gate.json").write_bytes(gate)
     (quantised / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(BundleError, match=r"has int8 for processors, which TensorRT refuses.*--trt --target jetson"):
         write_deployment(quantised, "jetson-thor", tmp_path / "out")
     assert write_deployment(quantised, "cpu", tmp_path / "out").folder.is_dir()
+    if target == "any":
+        manifest["variants"]["int8-tensorrt"] = {**int8, "engines": "tensorrt"}
+        (quantised / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+        assert write_deployment(quantised, "jetson-thor", tmp_path / "thor").folder.is_dir()
 
 
 def test_nothing_is_overwritten_and_nothing_half_is_left(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

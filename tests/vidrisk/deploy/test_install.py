@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from colour_bundle import seal_golden
 
-from vidrisk.deploy.targets import HERE
-from vidrisk.runtimes.bundle import sha256_of
+from vidrisk.deploy.devices import HERE
+from vidrisk.runtimes import Bundle
+from vidrisk.runtimes.contract.bundle import sha256_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 RELEASE = "# R{}, REVISION: {}, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025\n"
@@ -47,13 +50,15 @@ class Machine:
 
     def check(self, folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.run(folder / "install.sh", "--prefix", self.root / "装 here", "--dry-run", *options, **{
-            "VIDRISK_CHECK_ROOT": str(self.root), "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", "PYTHON": sys.executable,
-            "PYTHONPATH": str(self.root / "modules"), **environment})
+            "VIDRISK_CHECK_ROOT": str(self.root), "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
+            "PYTHON": str(self.root / "bin" / "python-there"), **environment})
 
 
 @pytest.fixture
 def machine(tmp_path: Path, run: Run) -> Machine:
-    return Machine(tmp_path, run).has("uname", "echo x86_64").says("etc/os-release", 'PRETTY_NAME="Ubuntu 22.04.5 LTS"\n')
+    there = f'shift; PYTHONPATH={shlex.quote(str(tmp_path / "modules"))} exec {shlex.quote(sys.executable)} "$@"'  # without its -I
+    described = Machine(tmp_path, run).says("etc/os-release", 'PRETTY_NAME="Ubuntu 22.04.5 LTS"\n')
+    return described.has("uname", "echo x86_64").has("python-there", there)
 
 
 @pytest.fixture
@@ -81,10 +86,10 @@ def test_a_jetson_is_recognised_and_every_step_is_said(jetson: Machine, folders:
     steps = steps_of(end)
     for said in ("machine: aarch64, Ubuntu 22.04.5 LTS", "Jetson Linux: 36.4.3", "TensorRT: 10.3.0", f"Python: {HERE}"):
         assert said in end.stdout
-    order = ["-m venv --system-site-packages", "-m pip install", "vidrisk.deploy.verify", "vidrisk build", "vidrisk infer",
-             "ln -sfn"]
+    order = ["-m venv --system-site-packages", "-m pip install", "vidrisk.deploy.intact", "vidrisk build", "vidrisk verify",
+             "vidrisk infer", "ln -sfn"]
     assert sorted(order, key=steps.index) == order
-    assert "--engine tensorrt" in steps and "--runtime tensorrt" in steps and r"cpu\,tensorrt" in steps
+    assert "--engine tensorrt" in steps and steps.count("--runtime tensorrt") == 2 and r"cpu\,tensorrt" in steps
     assert not (jetson.root / "装 here").exists()
 
 
@@ -167,7 +172,7 @@ def test_the_driver_of_a_graphics_card(machine: Machine, folders: dict[str, Path
 @pytest.mark.parametrize(("python", "what", "fix"), [
     ("exit 127", "there is no", "apt-get install -y python3"),
     ("echo 3.8", "Python is 3.8", "python3.10-venv"),
-    ('case "$2" in *ensurepip*) exit 1;; *) echo 3.11;; esac', "virtual environment", "apt-get install -y python3.11-venv")])
+    ('case "$3" in *ensurepip*) exit 1;; *) echo 3.11;; esac', "virtual environment", "apt-get install -y python3.11-venv")])
 def test_a_python_that_is_old_or_not_whole(machine: Machine, folders: dict[str, Path], python: str, what: str, fix: str) -> None:
     machine.has("python9", python)
     said = error_of(machine.check(folders["cpu"], PYTHON="python9"))
@@ -196,6 +201,13 @@ def test_a_folder_that_was_not_copied_whole(machine: Machine, folders: dict[str,
     with (copy / "smoke.mp4").open("ab") as file:
         file.write(b"x")
     assert error_of(machine.check(copy)) == (f"{copy} is damaged: smoke.mp4: FAILED", "copy the whole folder again: scp -r")
+    shutil.copy(folders["cpu"] / "smoke.mp4", copy / "smoke.mp4")
+    for odd in (copy / "wheels" / "shellingham-99.0-py3-none-any.whl", copy / "bundle" / "a b\n.so"):
+        odd.parent.mkdir(exist_ok=True)
+        odd.symlink_to("/dev/null") if odd.suffix == ".so" else odd.touch()
+        what, fix = error_of(machine.check(copy))
+        assert "which SHA256SUMS does not list" in what and odd.name[-3:] in what and "copy it again" in fix
+        odd.unlink()
     (copy / "SHA256SUMS").unlink()
     assert "not complete" in error_of(machine.check(copy))[0]
 
@@ -217,6 +229,22 @@ def test_options_and_rights(machine: Machine, folders: dict[str, Path], tmp_path
     assert usage.returncode == 0 and "--no-service" in usage.stdout and "VIDRISK_CHECK_ROOT" in usage.stdout
 
 
+@pytest.mark.parametrize("name", ["a$HOME", "a`id`", 'a"b', "a\\b", "a\nb"])
+def test_a_prefix_that_a_launcher_would_expand(machine: Machine, folders: dict[str, Path], tmp_path: Path, name: str) -> None:
+    what, fix = error_of(machine.run(folders["cpu"] / "install.sh", "--prefix", tmp_path / name))
+    assert "--prefix" in what and "in it" in what and "another name" in fix and not (tmp_path / name).exists()
+
+
+def test_python_does_not_look_into_the_current_folder(machine: Machine, folders: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("ensurepip", "venv", "tensorrt"):
+        machine.says(f"here/{name}.py", f"open({str(tmp_path / 'ran')!r}, 'w')")
+    command = [folders["cpu"] / "install.sh", "--prefix", tmp_path / "x", "--dry-run"]
+    end = subprocess.run(command, cwd=tmp_path / "here", capture_output=True, text=True, check=True,
+                         env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(tmp_path / "here")})
+    assert not (tmp_path / "ran").exists() and "-m venv" in end.stdout
+    assert not re.search(r"python -m", (folders["cpu"] / "install.sh").read_text(encoding="utf-8"))
+
+
 def test_with_a_service_every_step_is_said_too(machine: Machine, folders: dict[str, Path]) -> None:
     (machine.root / "run" / "systemd" / "system").mkdir(parents=True)
     machine.has("systemctl", "exit 1").has("getent", "exit 2")
@@ -224,8 +252,8 @@ def test_with_a_service_every_step_is_said_too(machine: Machine, folders: dict[s
     end = machine.run(script, "--dry-run", PATH=f"{machine.root / 'bin'}:{os.environ['PATH']}",
                       VIDRISK_CHECK_ROOT=str(machine.root), PYTHON=sys.executable)
     steps = steps_of(end)
-    order = ["useradd --system", "install -d", "-m venv", "runuser -u vidrisk", "ln -sfn", "/etc/systemd/system/vidrisk-watch",
-             "systemctl daemon-reload", "systemctl enable", "systemctl restart"]
+    order = ["useradd --system", "install -d", "-m venv", "runuser -u vidrisk", "vidrisk verify", "vidrisk infer", "ln -sfn",
+             "/etc/systemd/system/vidrisk-watch", "systemctl daemon-reload", "systemctl enable", "systemctl restart"]
     assert sorted(order, key=steps.index) == order
     assert "/opt/vidrisk" in steps and not Path("/opt/vidrisk").exists()
 
@@ -233,7 +261,7 @@ def test_with_a_service_every_step_is_said_too(machine: Machine, folders: dict[s
 def test_an_image_needs_no_gpu(jetson: Machine, folders: dict[str, Path]) -> None:
     (jetson.root / "etc" / "nv_tegra_release").unlink()
     steps = steps_of(jetson.check(folders["jetson-orin"], "--image"))
-    assert "vidrisk build" not in steps and "vidrisk infer" not in steps and "ln -sfn" in steps
+    assert not any(f"vidrisk {command}" in steps for command in ("build", "verify", "infer")) and "ln -sfn" in steps
     shutil.rmtree(jetson.root / "modules")
     (jetson.root / "modules" / "tensorrt").mkdir(parents=True)
     assert "has no TensorRT" in error_of(jetson.check(folders["jetson-orin"], "--image"))[0]
@@ -250,20 +278,33 @@ def succeeded(end: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.slow
 def test_a_life_in_a_folder(deployed: Path, bundle: Path, tmp_path: Path, run: Run) -> None:
-    """Without root and network: fail to install, install, predict, install again, fail to update, remove."""
+    """Without root and network: fail to install (other answers, a broken clip), install, predict, install again, fail to update,
+    remove.
+    """
     prefix = tmp_path / "装 here"
     inbox, out, model = prefix / "state" / "inbox", prefix / "state" / "out", prefix / "current" / "bundle" / bundle.name
     environment = {"PYTHON": sys.executable, "PIP_NO_INDEX": "1", "PIP_NO_COMPILE": "1"}
     broken = tmp_path / "broken"
     shutil.copytree(deployed, broken)
+    seal_golden(Bundle.open(broken / "bundle" / bundle.name), turned=True)
+    seal(broken)
+    end = run(broken / "install.sh", "--prefix", prefix, **environment)
+    assert end.returncode == 1 and "error: answers differ from those of the export" in end.stderr and "differs" in end.stdout, end
+    assert "golden samples or more: they are of another model" in end.stdout
+    assert installed_files(prefix) == {"installed.conf", "releases", "state", "uninstall.sh"}
+    (broken / "bundle" / bundle.name / "golden.zip").unlink()
+    manifest = json.loads((broken / "bundle" / bundle.name / "bundle.json").read_text(encoding="utf-8"))
+    del manifest["files"]["golden.zip"]
+    (broken / "bundle" / bundle.name / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
     (broken / "smoke.mp4").write_bytes(b"no clip")
     seal(broken)
     end = run(broken / "install.sh", "--prefix", prefix, **environment)
+    assert "it has no golden samples" in end.stdout and "note: not everything could be verified" in end.stdout
     assert end.returncode == 1 and "error: the smoke prediction failed" in end.stderr and "doctor" in end.stderr
     assert installed_files(prefix) == {"installed.conf", "releases", "state", "uninstall.sh"}
 
     said = succeeded(run(deployed / "install.sh", "--prefix", prefix, **environment))
-    assert "bundle verified" in said and "1 inputs: 1 ok" in said
+    assert "bundle verified" in said and "3 golden samples" in said and "1 inputs: 1 ok" in said
     assert installed_files(prefix) == {"current", "installed.conf", "releases", "state", "uninstall.sh"}
     assert installed_files(prefix / "state") == {"cache", "inbox", "out"}
     release = (prefix / "current").resolve()
@@ -273,12 +314,18 @@ def test_a_life_in_a_folder(deployed: Path, bundle: Path, tmp_path: Path, run: R
     vidrisk = prefix / "current" / "venv" / "bin" / "vidrisk"
     said = succeeded(run(vidrisk, "watch", inbox, "-o", out, "--bundle", model, "--once", PYTHONPATH="",
                          VIDRISK_CACHE=str(tmp_path / "cache")))
-    assert said.endswith(": 1 files (1 ok)\n")
+    assert ": 1 files (1 ok)" in said
     (day,) = out.glob("20*")
     assert json.loads((day / "summary.json").read_text(encoding="utf-8"))["provenance"]["model"] == bundle.name
 
     again = succeeded(run(deployed / "install.sh", "--prefix", prefix, **environment))
     assert "installed already" in again and (prefix / "current").resolve() == release
+
+    (module,) = release.glob("venv/lib/python*/site-packages/jinja2/runtime.py")
+    module.write_text("# half of it", encoding="utf-8")
+    said = succeeded(run(deployed / "install.sh", "--prefix", prefix, **environment))
+    assert "is made again" in said and "1 inputs: 1 ok" in said and len(module.read_text(encoding="utf-8")) > 1000
+    assert succeeded(run(vidrisk, "--version")).startswith("vidrisk ")
 
     shutil.rmtree(broken / "wheels")
     seal(broken)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import vidrisk
-from vidrisk.deploy.folder import FILES
-from vidrisk.deploy.targets import TARGETS
+from vidrisk.deploy.deployment import FILES
+from vidrisk.deploy.devices import TARGETS
 
 REPOSITORY = Path(vidrisk.__file__).resolve().parent.parent
 PAGE_PATH = REPOSITORY / "docs" / "jetson.md"

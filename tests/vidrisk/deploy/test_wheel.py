@@ -12,7 +12,7 @@ import pytest
 import vidrisk
 from vidrisk.deploy import wheel as subject
 from vidrisk.deploy.wheel import compressed_tag, wheel_from_checkout, wheel_from_installed, write_wheel
-from vidrisk.runtimes.errors import VidriskError
+from vidrisk.runtimes.contract.errors import VidriskError
 
 CHECKOUT = Path(vidrisk.__file__).resolve().parent.parent
 SMALL = "annotated-types"
@@ -38,9 +38,10 @@ def test_a_checkout_gives_the_whole_package(own_wheel: Path, tmp_path: Path) -> 
     names = set(contents(own_wheel))
     modules = {path.relative_to(CHECKOUT) for path in (CHECKOUT / "vidrisk").rglob("*.py") if "__pycache__" not in path.parts}
     assert {str(path) for path in modules} <= names
-    assert {"vidrisk/runtimes/bundle.py", "vidrisk/export/gate.html.j2", "vidrisk/deploy/files/install.sh",
-            "vidrisk/deploy/files/deploy.conf.j2", "vidrisk/watch/loop.py"} <= names
-    code = f"import sys; sys.path[:] = [{str(own_wheel)!r}, *sys.path]; import vidrisk.watch.inbox as m; print(m.__file__)"
+    assert {"vidrisk/runtimes/contract/bundle.py", "vidrisk/export/gate/gate.html.j2", "vidrisk/deploy/files/install.sh",
+            "vidrisk/deploy/files/deploy.conf.j2", "vidrisk/doctor/known_trouble.json", "vidrisk/watch/service.py"} <= names
+    code = (f"import sys; sys.path[:] = [{str(own_wheel)!r}, *sys.path]; import vidrisk.watch.inbox as m; print(m.__file__);"
+            "from vidrisk.doctor.support import read_table; print(len(read_table()))")
     end = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert end.stdout.startswith(str(own_wheel))
 

@@ -8,9 +8,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.tags import Tag, parse_tag
 
-from vidrisk.deploy.targets import GLIBC, TARGETS
+from vidrisk.deploy.devices import GLIBC, TARGETS
 from vidrisk.deploy.wheels import Platform, download_wheels, requirements_from_lines, requirements_of
-from vidrisk.runtimes.errors import VidriskError
+from vidrisk.runtimes.contract.errors import VidriskError
 
 ORIN = Platform("aarch64", "3.10", (2, 35))
 THOR = Platform("aarch64", "3.12", (2, 39))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from vidrisk.doctor import asking
-from vidrisk.doctor.asking import Probe, answer_of, number_of, one_line, probed, text_of
+from vidrisk.doctor.asking import Probe, answer_of, number_of, one_line, probed
 from vidrisk.doctor.probes import PROBES
+from vidrisk.runtimes.gpu import text_of
 
 
 def python(code: str) -> list[str]:

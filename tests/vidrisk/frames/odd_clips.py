@@ -26,7 +26,7 @@ def overwritten(content: bytes, after: bytes, offset: int, field: bytes) -> byte
     while (place := content.find(after, place + 1)) >= 0:
         start = place + len(after) + offset
         changed[start:start + len(field)] = field
-    assert changed != content, f"no {after!r} that says anything else"
+    assert changed != content or field in content, f"no {after!r} that says anything else"
     return bytes(changed)
 
 
@@ -35,6 +35,12 @@ def mp4_stating(content: bytes, duration: int) -> bytes:
     for name, offset in ((b"mvhd", 16), (b"tkhd", 20), (b"mdhd", 16)):
         content = overwritten(content, name, offset, struct.pack(">I", duration))
     return content
+
+
+def mp4_with_matrix(content: bytes, matrix: tuple[int, int, int, int]) -> bytes:
+    """An MP4 whose display matrix takes (x, y) to (a x + c y, b x + d y)."""
+    a, b, c, d = (number << 16 for number in matrix)
+    return overwritten(content, b"tkhd", 40, struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30))
 
 
 def avi_stating(content: bytes, frames: int) -> bytes:

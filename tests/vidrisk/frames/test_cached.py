@@ -11,13 +11,13 @@ import pytest
 from numbered_clips import number_in_picture, numbered_picture, write_clip
 from PIL import Image
 
-from vidrisk.cache import ArrayCache
+from vidrisk.files.cache import ArrayCache
 from vidrisk.frames import Clip, read_clips
 from vidrisk.frames.cached import CachedClips
-from vidrisk.runtimes.bundle import sha256_of
-from vidrisk.runtimes.contract import Contract, Target
-from vidrisk.runtimes.errors import UnreadableError
-from vidrisk.runtimes.specs import PixelSpec, TimeSpec
+from vidrisk.runtimes.contract.bundle import sha256_of
+from vidrisk.runtimes.contract.contract import Contract, Target
+from vidrisk.runtimes.contract.errors import UnreadableError
+from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 ACTION = Contract(task="action", pixel=PixelSpec(48, 64), time=TimeSpec(frames=8),
                   targets=(Target(name="action", labels=("a", "b")),))
@@ -65,9 +65,9 @@ def test_the_same_content_elsewhere_is_known_and_another_spec_is_not(tmp_path: P
         contract = ACTION.model_copy(update=change)
         frames = clips_of(tmp_path, contract).frames(clip, 8)
         assert decoded == [clip] and np.array_equal(frames, next(read_clips(clip, contract.pixel, contract.time)).frames)
-    picture = Path(shutil.copy(clip, tmp_path / "clip.gif"))  # read by another decoder, which refuses it
-    with pytest.raises(UnreadableError):
-        clips_of(tmp_path).frames(picture, 8)
+    picture = Path(shutil.copy(clip, tmp_path / "clip.gif"))  # its content decides on the decoder
+    decoded.clear()
+    assert len(clips_of(tmp_path).frames(picture, 8)) == 8 and decoded == []
 
 
 def test_a_file_that_changes_is_read_again(tmp_path: Path, decoded: list[Path]) -> None:

@@ -11,8 +11,8 @@ from mutants import mutants
 from tiny_media import tiny_media
 
 from vidrisk.frames import Decoder, read_clips
-from vidrisk.runtimes.errors import UnreadableError, is_installed
-from vidrisk.runtimes.specs import PixelSpec, TimeSpec
+from vidrisk.runtimes.contract.errors import UnreadableError, is_installed
+from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 SPEC = PixelSpec(48, 64)
 TIMES = (TimeSpec(4), TimeSpec(2, 0.2, 0.1), None)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vidrisk.frames.geometry import PAD_GREY, pixels_from_image
-from vidrisk.runtimes.specs import Interpolation, PixelSpec, ResizeRule
+from vidrisk.frames.geometry import PAD_GREY, pixels_from_array, pixels_from_image
+from vidrisk.runtimes.contract.specs import Interpolation, PixelSpec, ResizeRule
 
 specs = st.builds(PixelSpec, height=st.integers(1, 96), width=st.integers(1, 96),
                   resize=st.sampled_from(("squash", "crop", "pad")), crop_fraction=st.floats(0.1, 1.0),
@@ -84,3 +84,11 @@ def test_shrinking_is_antialiased() -> None:
     stripes[:, ::2] = 255
     pixels = pixels_from_image(image_of(stripes), PixelSpec(32, 32))
     assert np.abs(pixels[2:-2, 2:-2].astype(int) - 128).max() <= 2
+
+
+@pytest.mark.parametrize("spec", [PixelSpec(20, 30), PixelSpec(20, 30, resize="pad"), PixelSpec(20, 30, resize="crop"),
+                                  PixelSpec(20, 30, resize="crop", crop_fraction=0.5)], ids=str)
+@pytest.mark.parametrize("size", [(20, 30), (33, 31)])
+def test_an_array_is_resized_as_its_image_is(spec: PixelSpec, size: tuple[int, int]) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    np.testing.assert_array_equal(pixels_from_array(array, spec), pixels_from_image(Image.fromarray(array), spec))

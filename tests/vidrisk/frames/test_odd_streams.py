@@ -17,8 +17,8 @@ from vidrisk.frames.boxes import stated_frames
 from vidrisk.frames.media import MAX_FRAMES_PER_VIDEO
 from vidrisk.frames.video_decord import DecordSource
 from vidrisk.frames.video_pyav import PyAVSource
-from vidrisk.runtimes.errors import UnreadableError, is_installed
-from vidrisk.runtimes.specs import PixelSpec, TimeSpec
+from vidrisk.runtimes.contract.errors import UnreadableError, is_installed
+from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 B_FRAMES = {"bf": "3", "g": "24"}
 
@@ -150,6 +150,39 @@ def test_of_two_streams_the_one_that_a_player_shows(tmp_path: Path, suffix: str,
     for source_type in (PyAVSource, DecordSource)[:2 if is_installed("decord") else 1]:
         with source_type(path) as source:
             assert [number_in_picture(frame.rgb) for frame in source.frames_at([3, 17])] == [100 * marked + 3, 100 * marked + 17]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("thumbnail_first", [True, False])
+@pytest.mark.parametrize("size", [(64, 48), (1280, 720)])
+def test_a_stream_of_one_frame_is_not_the_clip(tmp_path: Path, suffix: str, thumbnail_first: bool, size: tuple[int, int]) -> None:
+    path = tmp_path / f"two.{suffix}"
+    with av.open(str(path), "w") as container:
+        kinds = ["mjpeg", "libx264"] if thumbnail_first else ["libx264", "mjpeg"]
+        streams = {kind: container.add_stream(kind, rate=25) for kind in kinds}
+        for kind, stream in streams.items():
+            stream.width, stream.height = size if kind == "mjpeg" else (64, 48)
+            stream.pix_fmt = "yuvj420p" if kind == "mjpeg" else "yuv420p"
+        container.mux(streams["mjpeg"].encode(av.VideoFrame.from_ndarray(numbered_picture(200, *size), "rgb24")))
+        for number in range(30):
+            container.mux(streams["libx264"].encode(av.VideoFrame.from_ndarray(numbered_picture(number, 64, 48), "rgb24")))
+        for stream in streams.values():
+            container.mux(stream.encode())
+    assert numbers_in(read_one(path, 30)) == list(range(30))
+    for source_type in (PyAVSource, DecordSource)[:2 if is_installed("decord") else 1]:
+        with source_type(path) as source:
+            assert [number_in_picture(frame.rgb) for frame in source.frames_at([3, 17])] == [3, 17]
+
+
+def test_of_streams_of_one_frame_the_first_counts(tmp_path: Path) -> None:
+    path = tmp_path / "stills.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mjpeg", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for number, stream in enumerate(streams):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_picture(7 + number, 64, 48), "rgb24")))
+    assert numbers_in(read_one(path, 2)) == [7, 7]
 
 
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidrisk.frames.sampling import TOLERANCE_S, indices_from_moments, moments_from_window, windows_from_duration
-from vidrisk.runtimes.errors import SpecError
-from vidrisk.runtimes.specs import TimeSpec
+from vidrisk.runtimes.contract.errors import SpecError
+from vidrisk.runtimes.contract.specs import TimeSpec
 
 seconds = st.floats(0.01, 1000)
 

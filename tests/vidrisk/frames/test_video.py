@@ -14,8 +14,8 @@ from numbered_clips import number_in_picture, write_clip, write_sound
 from vidrisk.frames import Clip, Decoder, probe, read_clips
 from vidrisk.frames.video_decord import DecordSource
 from vidrisk.frames.video_pyav import PyAVSource
-from vidrisk.runtimes.errors import SettingsError, UnreadableError, is_installed
-from vidrisk.runtimes.specs import PixelSpec, TimeSpec
+from vidrisk.runtimes.contract.errors import SettingsError, UnreadableError, is_installed
+from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 SPEC = PixelSpec(48, 64)
 DECODERS: tuple[Decoder, ...] = ("pyav", "decord") if is_installed("decord") else ("pyav",)
@@ -32,6 +32,8 @@ KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "h264 fragmented": ("mp4", {"options": B_FRAMES, "container_options": {"movflags": "frag_keyframe+empty_moov"}}),
     "h264 open GOP": ("mp4", {"options": {**B_FRAMES, "x264-params": "open-gop=1"}}),
     "h264 in avi": ("avi", {"options": B_FRAMES}),
+    "h264 in asf": ("asf", {"options": B_FRAMES}),
+    "h264 in mxf": ("mxf", {"options": B_FRAMES}),
     "h264 in mkv": ("mkv", {"options": B_FRAMES}),
     "h264 in ts": ("ts", {"options": B_FRAMES}),
     "mpeg4": ("mp4", {"codec": "mpeg4", "options": {"bf": "2", "g": "24"}}),

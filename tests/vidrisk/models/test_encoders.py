@@ -13,17 +13,18 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from backbones import BACKBONES, FAMILIES, FRAME_TRANSFORMERS, TRANSFORMERS, WINDOW, WINDOW_TRANSFORMERS
 from torch import nn
 
-from vidrisk.models.encoders import FrameEncoder, build_encoder, default_pixel
+from vidrisk.models.encoders import Encoder, build_encoder, default_pixel
+from vidrisk.models.families import FAMILIES as KNOWN
 from vidrisk.runtimes import PixelSpec
-from vidrisk.runtimes.errors import SettingsError
+from vidrisk.runtimes.contract.errors import SettingsError
 
-FAMILIES = ["clip_vision_model", "siglip_vision_model", "dinov2", "dinov3_vit", "vit"]
 Make = Callable[..., Any]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FRAME_TRANSFORMERS)
 def test_features_are_the_familys_own_on_normalised_pixels(backbone_folder: Make, clips: Make, family: str) -> None:
     folder = backbone_folder(family)
     encoder = build_encoder(str(folder))
@@ -38,19 +39,62 @@ def test_features_are_the_familys_own_on_normalised_pixels(backbone_folder: Make
     assert features.shape == (3, encoder.width) == (3, 64)
     assert features.dtype == torch.float32
     torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
-    assert encoder.family == family
+    assert encoder.family.name == family
     assert features.std(dim=0).max() > 1e-3  # different frames, different features
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRANSFORMERS)
 def test_default_pixel_is_what_the_folder_says(backbone_folder: Make, family: str, caplog: pytest.LogCaptureFixture) -> None:
     folder = backbone_folder(family)
-    described = json.loads((folder / "preprocessor_config.json").read_text())
+    described = json.loads((folder / BACKBONES[family].preprocessor).read_text())
     expected = PixelSpec(
         64, 64, interpolation="bicubic", mean=tuple(described["image_mean"]), std=tuple(described["image_std"])
     )
     assert default_pixel(str(folder)) == expected
     assert not [r for r in caplog.records if r.name.startswith("vidrisk")]
+
+
+def test_the_families_tested_are_all_there_are() -> None:
+    """Adding an architecture is one file in ``models/families`` and one line in ``tests/backbones.py``."""
+    assert {family.name for family in KNOWN.values()} == set(FAMILIES)
+    assert {name for name, family in KNOWN.items() if family.per == "window"} == set(WINDOW_TRANSFORMERS)
+
+
+@pytest.mark.parametrize("family", WINDOW_TRANSFORMERS)
+def test_features_of_a_window_are_the_mean_of_its_tokens(backbone_folder: Make, clips: Make, family: str) -> None:
+    folder, windows = backbone_folder(family), torch.from_numpy(clips(3, WINDOW))
+    encoder = build_encoder(str(folder), frames=WINDOW)
+    described = json.loads((folder / BACKBONES[family].preprocessor).read_text())
+    mean, std = (torch.tensor(described[f"image_{name}"]).view(1, 1, 3, 1, 1) for name in ("mean", "std"))
+    pixels = (windows.permute(0, 1, 4, 2, 3) / 255 - mean) / std
+    own = getattr(transformers, BACKBONES[family].model_class).from_pretrained(folder).eval()
+    with torch.inference_mode():
+        output = own(pixels, skip_predictor=True) if family == "vjepa2" else own(pixels)
+        features = encoder(windows)
+        backwards = encoder(windows.flip(1))
+    torch.testing.assert_close(features, output.last_hidden_state.mean(dim=1), atol=1e-4, rtol=1e-4)
+    assert features.shape == (3, encoder.width) == (3, 64)
+    assert features.std(dim=0).max() > 1e-3
+    assert (backwards - features).abs().max() > 1e-3  # it sees the order of the frames
+
+
+@pytest.mark.parametrize("family", WINDOW_TRANSFORMERS)
+@pytest.mark.parametrize("frames", [1, 3])
+def test_windows_are_whole_tubelets(backbone_folder: Make, family: str, frames: int) -> None:
+    with pytest.raises(SettingsError, match=f"windows of {frames} frames .* allowed: clips, multiples of 2; fix: set frames"):
+        build_encoder(str(backbone_folder(family)), frames=frames)
+
+
+@pytest.mark.parametrize("family", WINDOW_TRANSFORMERS)
+def test_windows_of_another_length_and_size_than_a_checkpoints(backbone_folder: Make, clips: Make, family: str) -> None:
+    encoder = build_encoder(str(backbone_folder(family)), pixel={"height": 32, "width": 32}, frames=6)
+    with torch.inference_mode():
+        assert encoder(torch.from_numpy(clips(2, 6, side=32))).shape == (2, 64)
+
+
+def test_v_jepa_sees_squares(backbone_folder: Make) -> None:
+    with pytest.raises(SettingsError, match="V-JEPA 2 on 64x32 frames; allowed: square frames"):
+        build_encoder(str(backbone_folder("vjepa2")), pixel={"height": 64, "width": 32}, frames=WINDOW)
 
 
 def test_without_a_processor_imagenet_is_taken_and_said(
@@ -77,7 +121,7 @@ def test_of_two_towers_the_vision_tower_is_taken(
     both.save_pretrained(tmp_path)
     shutil.copy(backbone_folder(vision) / "preprocessor_config.json", tmp_path)
     encoder = build_encoder(str(tmp_path))
-    assert encoder.family == vision
+    assert encoder.family.name == vision
     assert type(encoder.backbone) is type(tower.backbone)
     frames = torch.from_numpy(clips(2)[:, 0])
     with torch.inference_mode():
@@ -164,7 +208,7 @@ def test_a_text_model_is_no_image_encoder(tmp_path: Path) -> None:
 
 def test_batch_norms_stay_in_evaluation() -> None:
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
-    encoder = FrameEncoder(backbone, PixelSpec(8, 8), pool="avg", family="test").train()
+    encoder = Encoder(backbone, PixelSpec(8, 8), pool="avg", family=KNOWN["efficientnet-lite0"]).train()
     assert [m.training for m in backbone] == [True, False, True]
     before = backbone[1].running_mean.clone()
     encoder(torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8))
@@ -192,3 +236,37 @@ def test_adapted_encoders_can_be_trained(adapted_encoder: Make, clips: Make, fam
     assert {name for name, p in encoder.named_parameters() if p.grad is not None} == {
         name for name, _ in encoder.named_parameters() if "lora_" in name
     }
+
+
+CODE = """
+from transformers import PreTrainedConfig
+open({here!r}, "w")
+class EvilConfig(PreTrainedConfig):
+    model_type = "evil"
+"""
+
+
+def test_code_beside_the_weights_is_neither_run_nor_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question"))
+    folder, here = tmp_path / "evil", tmp_path / "was here"
+    folder.mkdir()
+    (folder / "conf.py").write_text(CODE.format(here=str(here)))
+    (folder / "config.json").write_text(json.dumps({
+        "model_type": "evil", "auto_map": {"AutoConfig": "conf.EvilConfig", "AutoModel": "conf.EvilModel"}}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({
+        "image_processor_type": "Evil", "auto_map": {"AutoImageProcessor": "conf.Evil"}}))
+    for ask in (build_encoder, default_pixel, lambda name: build_encoder(name, local_only=True)):
+        with pytest.raises(SettingsError) as caught:
+            ask(str(folder))
+        assert len(str(caught.value).splitlines()) == 1
+    assert not here.exists()
+
+
+def test_a_backbone_that_is_not_here_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is opened fetches nothing, whatever the switches of huggingface_hub."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("a look at the network"))
+    with pytest.raises(SettingsError, match=r"'somebody/a-model' is not on this machine: .*; fix: download it once"):
+        build_encoder("somebody/a-model", local_only=True)

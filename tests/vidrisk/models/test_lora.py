@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from torch import nn
 
 from vidrisk.models.encoders import build_encoder
-from vidrisk.models.lora import add_lora, load_adapter, projection_names, save_adapter
-from vidrisk.runtimes.errors import BundleError, SettingsError
+from vidrisk.models.families.projections import projection_names
+from vidrisk.models.lora import add_lora, attach_lora, load_adapter, save_adapter
+from vidrisk.runtimes.contract.errors import BundleError, SettingsError
 
 Make = Callable[..., Any]
 SIDE = {"height": 64, "width": 64}
@@ -150,3 +152,68 @@ def test_damaged_adapters(adapted_encoder: Make, backbone_folder: Make, tmp_path
     (tmp_path / "adapter_model.bin").write_bytes(whole)
     weights.unlink()
     refused(make, tmp_path, "holds no adapter")  # safetensors only
+
+
+HOSTILE = {
+    "a module to import": {"megatron_config": {"a": 1}, "megatron_core": "evil_module"},
+    "a core to import": {"megatron_core": "evil_module"},
+    "a class to import": {"auto_mapping": {"base_model_class": "Evil", "parent_library": "evil_module"}},
+    "a class of vidrisks": {"auto_mapping": {"base_model_class": "Evil", "parent_library": "vidrisk_evil"}},
+    "prompt tuning": {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "tokenizer_name_or_path": "evil/tokenizer"},
+    "xlora": {"peft_type": "XLORA", "adapters": {"a": "evil/adapter"}},
+    "adaption prompt": {"peft_type": "ADAPTION_PROMPT", "adapter_layers": 1, "adapter_len": 2},
+    "no type": {"peft_type": None},
+    "runtime settings": {"runtime_config": {"ephemeral_gpu_offload": True}},
+    "initial weights": {"init_lora_weights": "pissa"},
+    "other layers too": {"modules_to_save": ["layernorm"]},
+    "other ranks": {"rank_pattern": {"query": 99}},
+    "another scale": {"use_rslora": True},
+    "the unknown": {"of_a_later_peft": {"a": 1}},
+    "a slow pattern": {"target_modules": "(a+)+$"},
+    "no rank": {"r": 0},
+    "a rank that takes all memory": {"r": 10**9},
+    "not a number": {"lora_alpha": float("nan")},
+    "no layers": {"target_modules": []},
+    "a list": None,
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_strangers_adapter_chooses_no_code(case: str, adapted_encoder: Make, backbone_folder: Make, tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    save_adapter(adapted_encoder("vit"), tmp_path / "adapter")
+    config, change = tmp_path / "adapter" / "adapter_config.json", HOSTILE[case]
+    config.write_text(json.dumps([] if change is None else json.loads(config.read_text()) | change))
+    refused(lambda: build_encoder(str(backbone_folder("vit"))), tmp_path / "adapter",
+            r"adapter_config\.json is damaged or foreign: .*; allowed: a LoRA adapter as `vidrisk train` writes it; fix: ")
+    assert not (tmp_path / "was here").exists()
+
+
+def test_an_adapter_of_an_older_or_later_peft_is_read(adapted_encoder: Make, backbone_folder: Make, tmp_path: Path) -> None:
+    """Other versions write fewer or more keys; those that change nothing are no reason to refuse it."""
+    save_adapter(adapted_encoder("vit"), tmp_path)
+    config = tmp_path / "adapter_config.json"
+    described = json.loads(config.read_text())
+    for content in ({"peft_type": "LORA", **{key: described[key] for key in ("r", "lora_alpha", "lora_dropout", "target_modules")}},
+                    described | {"of_a_later_peft": None, "and_another": False, "peft_version": "99.0"}):
+        config.write_text(json.dumps(content))
+        load_adapter(build_encoder(str(backbone_folder("vit"))), tmp_path)
+
+
+def test_a_module_is_adapted_by_its_path_and_not_by_the_end_of_it() -> None:
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(11))
+
+    class Whole(Part):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vision = Part()
+
+    adapted = attach_lora(Whole(), LoraConfig(r=2), ["layers.0", "layers.1"])
+    assert {name.removeprefix("base_model.model.") for name, part in adapted.named_modules() if hasattr(part, "lora_A")} == {
+        "layers.0", "layers.1"}
+    assert adapted.peft_config["default"].target_modules == {"layers.0", "layers.1"}

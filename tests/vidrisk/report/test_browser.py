@@ -15,11 +15,13 @@ import pytest
 from colour import ACTION, RISK, colour_classifier
 from small_media import write_photo, write_video
 
-from vidrisk.infer.pipeline import InferSettings, run_inference
-from vidrisk.infer.segments import Hysteresis, write_segments
-from vidrisk.infer.sources import find_inputs
+from vidrisk.jobs.run_folder import run_folder
+from vidrisk.jobs.run_settings import InferSettings
+from vidrisk.jobs.segments import Hysteresis, write_segments
+from vidrisk.jobs.sources import find_inputs
 from vidrisk.report import build_report
-from vidrisk.runtimes.contract import Contract, Target
+from vidrisk.runtimes.contract.contract import Contract, Target
+from vidrisk.runtimes.html import csp_digest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
@@ -78,7 +80,8 @@ FRAME = """<!DOCTYPE html><html style="color-scheme: light dark"><title>no answe
 def open_page(page: Path, profile: Path, probe: str, *, width: int, dark: bool) -> tuple[dict[str, Any], str]:
     """What the probe found, and what the browser logged."""
     probed = page.with_name("probed.html")
-    probed.write_text(page.read_text(encoding="utf-8").replace("</body>", f"<script>{probe}</script></body>"), encoding="utf-8")
+    text = page.read_text(encoding="utf-8").replace("</body>", f"<script>{probe}</script></body>")
+    probed.write_text(text.replace("script-src ", f"script-src {csp_digest(probe)} "), encoding="utf-8")
     frame = page.with_name("frame.html")
     frame.write_text(FRAME % width, encoding="utf-8")
     result = subprocess.run(
@@ -103,12 +106,44 @@ def media(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("contract", "width", "dark"), [(RISK, 390, False), (ACTION, 390, True), (RISK, 1280, True)])
 def test_the_page_in_chromium(contract: Contract, width: int, dark: bool, media: Path, tmp_path: Path) -> None:
-    run_inference(colour_classifier(contract), find_inputs([media]), tmp_path / "out")
+    run_folder(colour_classifier(contract), find_inputs([media]), tmp_path / "out")
     found, log = open_page(build_report(tmp_path / "out"), tmp_path / "profile", PROBE, width=width, dark=dark)
     assert found["width"] <= width
     assert len(found["all"]) == 4 and found["blue"] and set(found["blue"]) == {"blue"}
     assert found["dialog"] and found["requests"] == [] and found["broken"] == 0
     assert (found["text"] == "rgb(230, 235, 241)") == dark
+    assert "CONSOLE" not in log and "Uncaught" not in log
+
+
+DOUBT_PROBE = """
+  addEventListener("load", () => {
+    const visible = () => [...document.querySelectorAll(".card")].filter((card) => card.offsetParent !== null);
+    const found = { width: document.documentElement.scrollWidth, all: visible().length };
+    const box = document.querySelector("input[name=uncertain]");
+    found.filter = box !== null;
+    if (box) box.click();
+    found.left = visible().map((card) => card.querySelector(".file bdi").textContent);
+    found.doubts = visible().map((card) => card.querySelector(".doubt")?.textContent ?? "");
+    found.tile = [...document.querySelectorAll(".tile")].map((tile) => tile.innerText).find((text) => text.startsWith("Uncertain"));
+    parent.postMessage(JSON.stringify(found), "*");
+  });"""
+
+
+@pytest.mark.parametrize(("threshold", "width"), [(0.3, 390), (None, 390), (0.3, 1280)])
+def test_uncertain_answers_in_chromium(threshold: float | None, width: int, media: Path, tmp_path: Path) -> None:
+    """With thresholds they can be picked out; without, the page neither counts nor offers to."""
+    write_photo(media / "grey.png", "grey")
+    run_folder(colour_classifier(ACTION, threshold=threshold), find_inputs([media]), tmp_path / "out")
+    found, log = open_page(build_report(tmp_path / "out"), tmp_path / "profile", DOUBT_PROBE, width=width, dark=False)
+    assert found["width"] <= width and found["all"] == 5
+    number, note = found["tile"].splitlines()[1:]
+    if threshold is None:
+        assert not found["filter"] and len(found["left"]) == 5 and set(found["doubts"]) == {""}
+        assert (number, note) == ("–", "not known: a run holds no threshold; its export fits them")
+    else:
+        assert sorted(found["left"]) == ["clip.mp4", "grey.png"]
+        assert sorted(found["doubts"]) == ["could be blue or red", "could be red or green or blue"]
+        assert (number, note) == ("2", "40 % of the predictions")
     assert "CONSOLE" not in log and "Uncaught" not in log
 
 
@@ -122,7 +157,7 @@ def test_a_timeline_in_chromium(width: int, dark: bool, tmp_path: Path) -> None:
     write_video(tmp_path / "clips" / "short.mp4", ("blue",))
     contract = ACTION.model_copy(update={"targets": (Target(name="action", labels=(LONG_LABEL, "green", "blue")),)})
     out = tmp_path / "out"
-    run_inference(colour_classifier(contract), find_inputs([tmp_path / "clips"]), out, InferSettings(window_s=1.0))
+    run_folder(colour_classifier(contract), find_inputs([tmp_path / "clips"]), out, InferSettings(window_s=1.0))
     write_segments(out, Hysteresis(0.5, 0.35))
     found, log = open_page(build_report(out), tmp_path / "profile", TIMELINE_PROBE, width=width, dark=dark)
     assert found["width"] <= width and found["overflow"] == 0
@@ -137,3 +172,29 @@ def test_a_timeline_in_chromium(width: int, dark: bool, tmp_path: Path) -> None:
     assert found["legend"] == [f"{LONG_LABEL} 2.00 s", "blue 1.00 s", "no clear label 1.00 s"]
     assert found["kept"] and found["enlarged"] == 3 and found["broken"] == 0
     assert "CONSOLE" not in log and "Uncaught" not in log
+
+
+INJECTED = """<script>document.title = "taken over"; window.evil = 1</script>
+<img src="data:image/png;base64,AAAA" onerror="window.evil = 2"><svg onload="window.evil = 3"></svg>
+<a id="link" href="javascript:window.evil = 4">link</a><style>body { color: rgb(1, 2, 3) }</style>"""
+INJECTED_PROBE = """
+  addEventListener("load", () => {
+    document.getElementById("link").click();
+    setTimeout(() => parent.postMessage(JSON.stringify({ evil: window.evil ?? null, title: document.title,
+      text: getComputedStyle(document.body).color, filters: !document.getElementById("toolbar").hidden,
+      name: document.querySelector(".card .file bdi").textContent }), "*"), 500);
+  });"""
+
+
+def test_what_slips_through_the_escaping_runs_nothing(tmp_path: Path) -> None:
+    """As if a name had come into the page as it is."""
+    (tmp_path / "photos").mkdir()
+    write_photo(tmp_path / "photos" / "a\u202egnp.exe\x07.png", "red")
+    run_folder(colour_classifier(RISK), find_inputs([tmp_path / "photos"]), tmp_path / "out")
+    page = build_report(tmp_path / "out")
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace("<main>", f"<main>{INJECTED}"), encoding="utf-8")
+    found, log = open_page(page, tmp_path / "profile", INJECTED_PROBE, width=1280, dark=False)
+    assert found == {"evil": None, "title": "colours.bundle: 1 inputs", "text": found["text"], "filters": True,
+                     "name": "a\\u202egnp.exe\\x07.png"}
+    assert found["text"] != "rgb(1, 2, 3)" and log.count("Content Security Policy") >= 4

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -12,17 +13,19 @@ from colour import ACTION, RISK, colour_classifier
 from PIL import Image
 from small_media import write_photo, write_video
 
-from vidrisk.infer.folder import LEDGER
-from vidrisk.infer.pipeline import InferSettings, run_inference
-from vidrisk.infer.predictions import Prediction, read_predictions
-from vidrisk.infer.segments import SEGMENTS, Hysteresis, write_segments
-from vidrisk.infer.sources import find_inputs
+from vidrisk.inference.predictions import Prediction, read_predictions
+from vidrisk.jobs.folder import LEDGER
+from vidrisk.jobs.run_folder import run_folder
+from vidrisk.jobs.run_settings import InferSettings
+from vidrisk.jobs.segments import SEGMENTS, Hysteresis, write_segments
+from vidrisk.jobs.sources import find_inputs
 from vidrisk.report import build_report
-from vidrisk.report.build import moments_from_prediction
+from vidrisk.report.build import _doubts, moments_from_prediction
 from vidrisk.report.results import MAX_CARDS
-from vidrisk.runtimes.contract import Contract, Target
-from vidrisk.runtimes.errors import DataError, VidriskError
-from vidrisk.runtimes.specs import TimeSpec
+from vidrisk.runtimes.contract.contract import Contract, Target
+from vidrisk.runtimes.contract.errors import DataError, VidriskError
+from vidrisk.runtimes.contract.specs import TimeSpec
+from vidrisk.runtimes.html import BIDI_CONTROLS, visible_text
 
 MAX_PAGE_BYTES = 5_000_000
 THRESHOLDS = Hysteresis(0.5, 0.35)
@@ -30,7 +33,7 @@ WINDOW = Prediction("/v.mp4", 2.0, 4.0, "a", 1.0, False, None, None, None, {"act
 
 
 def run(contract: Contract, folder: Path, out: Path, **settings: float) -> str:
-    run_inference(colour_classifier(contract), find_inputs([folder]), out, InferSettings(**settings))  # type: ignore[arg-type]
+    run_folder(colour_classifier(contract), find_inputs([folder]), out, InferSettings(**settings))  # type: ignore[arg-type]
     return build_report(out).read_text(encoding="utf-8")
 
 
@@ -78,6 +81,47 @@ def test_actions_show_the_least_certain_first(photos: Path, tmp_path: Path) -> N
     write_photo(photos / "doubtful.png", "grey")
     page = run(ACTION, photos, tmp_path / "out")
     assert cards(page)[0] == "doubtful.png" and "Least certain first" in page and "severity</" not in page.lower()
+
+
+def tile(page: str, name: str) -> list[str]:
+    """Number and note of a tile."""
+    found = re.search(rf'<div class="tile[^>]*><dt>{name}</dt>(.*?)</div>', page, re.DOTALL)
+    assert found
+    return [" ".join(re.sub(r"<[^>]+>", "", text).split()) for text in re.findall(r"<dd[^>]*>(.*?)</dd>", found[1], re.DOTALL)]
+
+
+def test_uncertain_answers_are_counted_and_say_what_they_could_be(photos: Path, tmp_path: Path) -> None:
+    write_photo(photos / "doubtful.png", "grey")
+    page = run(RISK, photos, tmp_path / "out")
+    assert tile(page, "Uncertain") == ["1", "25 % of the predictions; not known of level: no samples"]
+    doubtful = card(page, "doubtful.png")
+    assert 'data-uncertain="1"' in doubtful and '<span class="badge " lang="en">uncertain</span>' in doubtful
+    assert '<p class="doubt">defect: less sure of every label than usual</p>' in doubtful
+    assert 'class="doubt"' not in card(page, "bad.png") and 'name="uncertain"' in page
+    assert "the true label is not excluded in 90 % of inputs" in page
+    page = build_doubtful(ACTION, photos, tmp_path / "two", threshold=0.3)
+    assert ('<p class="doubt">could be <b lang="en">red</b> or <b lang="en">green</b> or <b lang="en">blue</b></p>'
+            in card(page, "doubtful.png"))
+
+
+def test_every_doubt_of_several_targets_is_named() -> None:
+    doubtful = replace(WINDOW, uncertain=True, targets={"defect": {"a": 0.5, "b": 0.4, "c": 0.1}, "level": {"低": 0.6, "高": 0.4}},
+                       candidates={"defect": ["a", "b"], "level": ["低"]})
+    assert _doubts(doubtful) == [("defect", ["a", "b"])]
+    assert _doubts(replace(doubtful, candidates={"defect": ["b"], "level": []})) == [("defect", ["b"]), ("level", [])]
+
+
+def test_without_thresholds_nothing_is_said_to_be_certain(photos: Path, tmp_path: Path) -> None:
+    page = build_doubtful(ACTION, photos, tmp_path / "out", threshold=None)
+    assert tile(page, "Uncertain") == ["–", "not known: a run holds no threshold; its export fits them"]
+    assert 'name="uncertain"' not in page and 'data-uncertain="1"' not in page and ">uncertain<" not in page
+    rows = re.findall(r'<tr><th scope="row" lang="en">(\w+)</th>(.*?)</tr>', page, re.DOTALL)
+    assert {name: re.findall(r">([^<>]*)</td>", cells)[-1] for name, cells in rows} == dict.fromkeys(("red", "green", "blue"), "–")
+
+
+def build_doubtful(contract: Contract, folder: Path, out: Path, threshold: float | None) -> str:
+    run_folder(colour_classifier(contract, threshold=threshold), find_inputs([folder]), out)
+    return build_report(out).read_text(encoding="utf-8")
 
 
 def test_clips_are_strips_with_times(photos: Path, tmp_path: Path) -> None:
@@ -190,6 +234,18 @@ def test_hostile_names_and_reasons_stay_text(photos: Path, tmp_path: Path) -> No
     assert "<script>alert" not in page and "<b>bold" not in page and "&lt;b&gt;bold.png" in page
     assert {"<script>alert(1)<.png", "\"onload='x'.png"} <= set(cards(page))
     assert len(cards(page)) == 6
+
+
+def test_names_hold_nothing_that_html_forbids_or_that_turns_text_round(photos: Path, tmp_path: Path) -> None:
+    controls = "".join(map(chr, [*range(1, 32), *range(127, 160)])).replace("/", "")
+    write_photo(photos / f"a{controls[:20]}.png", "red")
+    write_photo(photos / f"b{controls[20:]}.png", "red")
+    (photos / "c\u202egnp.exe\u2066\u200f\ufdd0.png").write_bytes(b"no photo")
+    page = run(RISK, photos, tmp_path / "out")
+    assert not (BIDI_CONTROLS | {"\ufdd0"}) & set(page)
+    assert not {character for character in page if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n"}
+    assert r"c\u202egnp.exe\u2066\u200f\ufdd0.png" in page and r"a\x01\x02" in page
+    assert "蓝" in visible_text("蓝 🎥 👨‍👩‍👧 שלום") and visible_text("👨‍👩‍👧\nשלום") == "👨‍👩‍👧\nשלום"
 
 
 def test_failures_have_their_reasons(photos: Path, tmp_path: Path) -> None:

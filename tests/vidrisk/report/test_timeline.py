@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vidrisk.report
-from vidrisk.infer.segments import Segment
+from vidrisk.jobs.segments import Segment
 from vidrisk.report.timeline import (
     BAR_UNITS,
     COLOURS,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vidrisk.data import Sample, Table
 from vidrisk.data.table import SplitName
-from vidrisk.train.config import TrainConfig, config_from_options
+from vidrisk.models.config import TrainConfig, config_from_options
 
 RGB = {"blue": (40, 40, 170), "green": (40, 170, 40), "red": (170, 40, 40)}
 

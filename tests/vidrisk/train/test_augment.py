@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from vidrisk.models.config import Augmentation
 from vidrisk.train.augment import augmented
-from vidrisk.train.config import Augmentation
 
 KINDS: tuple[str, ...] = get_args(Augmentation)
 

@@ -10,8 +10,8 @@ from numbered_clips import write_clip as write_numbered
 from small_media import write_photo
 
 from vidrisk.data import Sample, Table
-from vidrisk.runtimes.contract import Contract, Target
-from vidrisk.runtimes.specs import PixelSpec, TimeSpec
+from vidrisk.runtimes.contract.contract import Contract, Target
+from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 from vidrisk.train.dataset import ClipDataset, moments_of
 
 LABELS = ("a", "b")
@@ -79,6 +79,6 @@ def test_unreadable_samples_are_dropped_with_their_reason(tmp_path: Path) -> Non
     data = ClipDataset(table_of(good[0], tmp_path / "empty.png", good[1], tmp_path / "gone.png"), contract_of(None, 16))
     told: list[tuple[int, int]] = []
     dropped = data.drop_unreadable(lambda done, total: told.append((done, total)))
-    assert [name for name, _ in dropped] == ["empty.png", "gone.png"] and all(reason for _, reason in dropped)
+    assert [sample.name for sample, _ in dropped] == ["empty.png", "gone.png"] and all(reason for _, reason in dropped)
     assert [s.name for s in data.samples] == ["red.png", "green.png"] and data.truth.tolist() == [[0], [0]]
     assert told == [(i, 4) for i in range(4)]

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vidrisk.data import Table
-from vidrisk.run import Labels, build_classifier, contract_from_config, resolved
-from vidrisk.runtimes.contract import Contract, Target
-from vidrisk.runtimes.specs import PixelSpec
-from vidrisk.train.config import OptimSettings, TrainConfig
-from vidrisk.train.loop import Epoch, _class_weights, _is_stale, _parameter_groups, _warm_cosine, best_epoch
+from vidrisk.models.config import OptimSettings, TrainConfig
+from vidrisk.models.run import Labels, build_classifier, contract_from_config, resolved
+from vidrisk.runtimes.contract.contract import Contract, Target
+from vidrisk.runtimes.contract.specs import PixelSpec
+from vidrisk.train.history import Epoch
+from vidrisk.train.loop import _class_weights, _is_stale, _parameter_groups, _warm_cosine, best_epoch
 from vidrisk.train.train import train_run
 
 ConfigOf = Callable[..., TrainConfig]

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from vidrisk.data import Table, load_table
-from vidrisk.run import Run
-from vidrisk.runtimes.errors import BundleError, DataError, SettingsError
-from vidrisk.train.config import TrainConfig, config_from_options
+from vidrisk.models.config import TrainConfig, config_from_options
+from vidrisk.models.run import Run
+from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError
 from vidrisk.train.train import train_run
 
 ConfigOf = Callable[..., TrainConfig]
@@ -222,3 +222,9 @@ def test_risk_photos_carry_advice_into_the_run(photos: Table, config_of: ConfigO
     assert level is not None and level.labels == ("轻微", "中等", "严重") and level.severity == (0, 50, 100)
     assert {g.advice for g in run.contract.guidance} == {"advice blue", "advice green", "advice red"}
     assert set(metrics_of(run.root)["val"]) == {"defect", "level"}
+
+
+def test_what_was_assumed_of_the_data_is_in_the_run(photos: Table, config_of: ConfigOf, tmp_path: Path) -> None:
+    table = replace(photos, notes=("m.csv is read as GB 18030, by its words 正常",))
+    run = train_run(table, config_of("optim.epochs=1"), tmp_path / "run")
+    assert metrics_of(run.root)["data_notes"] == list(table.notes)

@@ -9,9 +9,9 @@ import torch
 
 from vidrisk.data import Table, load_table
 from vidrisk.models.classifier import ClipClassifier
-from vidrisk.run import Labels, build_classifier, contract_from_config, resolved
-from vidrisk.runtimes.contract import Target
-from vidrisk.train.config import TrainConfig, config_from_options
+from vidrisk.models.config import TrainConfig, config_from_options
+from vidrisk.models.run import Labels, build_classifier, contract_from_config, resolved
+from vidrisk.runtimes.contract.contract import Target
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.views import ViewDataset, views_from_clips
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_media import write_photo
 
-from vidrisk.infer.sources import stamp_of
-from vidrisk.watch.inbox import Settling, files_in, is_ignored, is_still
+from vidrisk.files.stamps import stamp_of
+from vidrisk.files.system_files import UNFINISHED_SUFFIXES
+from vidrisk.watch.inbox import LeftInInbox, Settling, files_in, is_ignored, is_still
 
 SETTLE_S = 0.3
 
@@ -46,6 +47,59 @@ def test_links_lead_to_folders_once_and_broken_ones_nowhere(tmp_path: Path) -> N
     assert names(inbox) == ["cam/a.png"]
 
 
+def test_what_is_no_file_is_left_and_said_once(tmp_path: Path, deep_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    inbox, left = tmp_path / "inbox", LeftInInbox()
+    inbox.mkdir()
+    for name, target in {"null.png": "/dev/null", "self": "self", "nowhere.png": "gone", "deep": deep_folder}.items():
+        (inbox / name).symlink_to(target)
+    os.mkfifo(inbox / "pipe.mp4")
+    write_photo(inbox / "a.png")
+    for _ in range(3):
+        assert [Path(path).name for path in files_in(inbox, left)] == ["a.png"]
+    said = [record.getMessage().removeprefix(f"left in the inbox: {inbox}/") for record in caplog.records]
+    assert [line for line in said if not line.startswith("deep")] == [
+        "nowhere.png leads nowhere: No such file or directory", "null.png is not a file", "pipe.mp4 is not a file",
+        "self cannot be looked at: Too many levels of symbolic links"]
+    (deep,) = (line for line in said if "File name too long" in line)
+    assert "…" in deep and len(deep) < 320
+
+
+def test_folders_that_may_not_be_entered_are_said_and_the_others_read(
+    folder_of_nobody: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        (folder_of_nobody / name).mkdir()
+        (folder_of_nobody / name / "c.png").touch()
+    (folder_of_nobody / "a").chmod(0)
+    assert names(folder_of_nobody) == ["b/c.png"] and "/a cannot be looked at: Permission denied" in caplog.text
+    (folder_of_nobody / "a").chmod(0o700)
+    folder_of_nobody.chmod(0)
+    try:
+        with pytest.raises(PermissionError):
+            files_in(folder_of_nobody)
+    finally:
+        folder_of_nobody.chmod(0o700)
+
+
+def test_files_of_unknown_suffixes_are_opened_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "@eaDir").mkdir()
+    for name in ("IMG_1", "@eaDir/b.png"):
+        write_photo(tmp_path / name)
+    for name in ("cam.odd", "cam2.odd"):
+        (tmp_path / name).write_text("settings")
+    left, opened, real = LeftInInbox(), [], os.open
+    monkeypatch.setattr(os, "open", lambda path, *args, **options: opened.append(Path(path).name) or real(path, *args, **options))
+    for _ in range(3):
+        assert [Path(path).name for path in files_in(tmp_path, left)] == ["IMG_1"]
+    assert opened == ["IMG_1", "cam.odd", "cam2.odd"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"left in the inbox: {tmp_path}/cam.odd is neither a clip nor a photo (others in .odd are not named)"]
+    write_photo(tmp_path / "cam.odd")  # now it is one
+    assert [Path(path).name for path in files_in(tmp_path, left)] == ["IMG_1", "cam.odd"]
+
+
 def test_odd_bytes_in_names(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"a\xff.png")).touch()
     ((path, info),) = files_in(tmp_path).items()
@@ -57,9 +111,9 @@ def test_an_inbox_that_is_not_there(tmp_path: Path) -> None:
         files_in(tmp_path / "nowhere")
 
 
-@given(st.text(min_size=1))
+@given(st.text(min_size=1) | st.sampled_from(["a.mp4.PART", "a.tmp", "a.mp4.filepart", "a.mp4.crdownload", ".part", "a.part.mp4"]))
 def test_what_is_ignored(name: str) -> None:
-    assert is_ignored(name) == (name[0] == "." or name.lower()[-5:] == ".part" or name.lower()[-4:] == ".tmp")
+    assert is_ignored(name) == (name[0] == "." or Path(name.lower()).suffix in UNFINISHED_SUFFIXES)
 
 
 def test_a_file_that_grows_is_not_complete_until_it_has_rested(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ import colour
 import pytest
 from small_media import write_photo, write_video
 
-from vidrisk.infer.ledger import read_ledger
-from vidrisk.infer.predictions import read_predictions
-from vidrisk.runtimes.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, VidriskError
+from vidrisk.inference.predictions import read_predictions
+from vidrisk.jobs.ledger import read_ledger
+from vidrisk.runtimes.contract.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, VidriskError
 
 ROOT = Path(colour.__file__).parents[3]
 WATCHER = Path(__file__).with_name("watcher.py")
@@ -154,6 +154,6 @@ def test_systemd_hears_that_it_is_ready_alive_and_stopping(tmp_path: Path) -> No
 
         hear_until(f"STATUS=1 files → {DAY}")
         assert heard[:3] == ["READY=1", "STATUS=watching", "WATCHDOG=1"]
-        hear_until("STATUS=watching")
+        hear_until(f"STATUS=watching; {DAY}: 1 files (1 ok); 0 predictions uncertain")
         assert end(process)[0] == EXIT_OK
         hear_until("STOPPING=1")

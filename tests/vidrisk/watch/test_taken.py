@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from vidrisk.infer.ledger import Ledger, Row
-from vidrisk.runtimes.errors import SettingsError, VidriskError
-from vidrisk.watch.taken import TAKEN, Taken
+from vidrisk.jobs.ledger import Ledger, Row
+from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.watch.memory import TAKEN
+from vidrisk.watch.taken import MemoryDamaged, Taken
 
 A, B, C = "/in/a.png", "/in/b.png", "/in/夜 c.png"
 
@@ -141,13 +144,76 @@ def test_what_was_added_later_does_no_harm(tmp_path: Path) -> None:
         pass
 
 
-def test_a_damaged_memory_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [
+    lambda whole: whole[:100] + b"\xa5" * (len(whole) - 100), lambda whole: bytes(4096) + whole[4096:],
+    lambda whole: b"garbage" * 9, lambda whole: whole[: len(whole) // 2],
+    lambda whole: whole[:4096] + b"\x00" * 8192 + whole[12288:]])
+def test_a_damaged_memory_is_kept_and_made_again(tmp_path: Path, damage: Callable[[bytes], bytes],
+                                                 caplog: pytest.LogCaptureFixture) -> None:
+    with Ledger(tmp_path / "2026-11-20", {"bundle": "x"}, resume=True) as ledger:
+        ledger.add([A])
+        ledger.finish(Row(ledger.rows()[0].id, A, "ok", bytes=1, mtime_ns=10), b"")
+    (tmp_path / "notes.txt").touch()
     with Taken(tmp_path) as taken:
         taken.take({f"/in/{n}.png": (n, n) for n in range(2000)}, taken.day("2026-11-21", "x"))
-    whole = (tmp_path / TAKEN).read_bytes()
-    (tmp_path / TAKEN).write_bytes(whole[:100] + b"\xa5" * (len(whole) - 100))
-    with pytest.raises(VidriskError, match="damaged"), Taken(tmp_path):
-        pass
+    damaged = damage((tmp_path / TAKEN).read_bytes())
+    (tmp_path / TAKEN).write_bytes(damaged)
+    (tmp_path / f"{TAKEN}-journal").write_bytes(b"of the one before")
+    for _ in range(2):
+        with Taken(tmp_path) as taken:
+            assert taken.has(A, (1, 10)) and not taken.has("/in/3.png", (3, 3))
+    assert (tmp_path / f"{TAKEN}.damaged-1").read_bytes() == damaged and not (tmp_path / f"{TAKEN}.damaged-2").exists()
+    assert len(caplog.messages) == 1 and "is damaged: it is kept as inbox.sqlite.damaged-1" in caplog.text
+
+
+@pytest.mark.parametrize("odd", ["link", "folder", "pipe"])
+def test_something_else_in_place_of_the_memory(tmp_path: Path, odd: str) -> None:
+    path = tmp_path / TAKEN
+    {"link": lambda: path.symlink_to("/etc/passwd"), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[odd]()
+    with Taken(tmp_path) as taken:
+        assert taken.days() == []
+    assert os.path.lexists(tmp_path / f"{TAKEN}.damaged-1") and path.is_file() and not path.is_symlink()
+
+
+def test_a_memory_that_is_damaged_while_it_is_open_is_mended(tmp_path: Path) -> None:
+    with Taken(tmp_path) as taken:
+        taken.take({f"/in/{n:05}.png": (n, n) for n in range(5000)}, taken.day("2026-11-21", "x"))
+    with Taken(tmp_path) as taken:
+        size = (tmp_path / TAKEN).stat().st_size
+        with (tmp_path / TAKEN).open("r+b") as file:
+            file.write(bytes(size))
+        taken._database.execute("PRAGMA shrink_memory")  # it has to look at the disk again
+        with pytest.raises(MemoryDamaged, match=r"inbox\.sqlite is damaged"):
+            [taken.has(f"/in/{n:05}.png", (n, n)) for n in range(5000)]
+        taken.mend()
+        assert taken.days() == [] and taken.day("2026-11-21", "x").folder == "2026-11-21"
+
+
+def test_a_day_that_is_set_aside_gets_no_more_files(tmp_path: Path) -> None:
+    for forgets_done in (True, False):
+        with Taken(tmp_path / str(forgets_done)) as taken:
+            day = taken.day("2026-11-21", "x")
+            taken.take({A: (1, 10), B: (1, 10)}, day)
+            taken.finish([row(A)])
+            (tmp_path / str(forgets_done) / day.folder).mkdir()
+            taken.set_aside(day, forgets_done=forgets_done)
+            (after,) = taken.days()
+            assert (after.folder, after.date, after.identity) == ("2026-11-21.2", "2026-11-21", "x")
+            assert taken.undone(after) == [B] and taken.has(A, (1, 10)) != forgets_done
+            taken.finish([row(B)])
+            taken.day("2026-11-22", "x")
+            assert [day.folder for day in taken.outlived(1)] == ["2026-11-21", "2026-11-21.2"]  # it is deleted in its time, too
+
+
+def test_a_memory_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    with Taken(tmp_path) as taken:
+        taken.take({A: (1, 10)}, taken.day("2026-11-21", "x"))
+    with sqlite3.connect(tmp_path / TAKEN) as database:
+        database.execute("ALTER TABLE days DROP COLUMN state")
+    database.close()
+    with Taken(tmp_path) as taken:
+        assert [day.folder for day in taken.undone_days()] == ["2026-11-21"] and taken.has(A, (1, 10))
+    assert {path.name for path in tmp_path.iterdir()} == {TAKEN}
 
 
 def test_a_kill_while_it_is_made_leaves_what_can_be_made_again(tmp_path: Path) -> None:

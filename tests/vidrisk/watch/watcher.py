@@ -12,10 +12,10 @@ from pathlib import Path
 
 from colour import ACTION, colour_classifier
 
-from vidrisk.infer.pipeline import InferSettings
-from vidrisk.runtimes.errors import VidriskError
+from vidrisk.jobs.run_settings import InferSettings
+from vidrisk.runtimes.contract.errors import VidriskError
 from vidrisk.watch import WatchSettings, watch_inbox
-from vidrisk.watch.loop import local_date
+from vidrisk.watch.service import local_date
 from vidrisk.watch.signals import ending_on_sigterm
 
 

@@ -8,7 +8,8 @@
 #   --dry-run        check the machine, and only say what would be done
 #   --image          for building a container image, where no GPU and no service can be had
 #
-# An installation of before is replaced when the new one has passed its smoke test, and not earlier. What was predicted stays.
+# An installation of before is replaced when the new one has answered as it did where it was exported, and has passed its smoke test,
+# and not earlier. What was predicted stays.
 #
 # Environment: PYTHON takes another Python than python3 (on a Jetson: than /usr/bin/python3, which sees TensorRT).
 # VIDRISK_CHECK_ROOT=DIR looks for the files that describe the machine (/etc/nv_tegra_release, /etc/os-release,
@@ -50,6 +51,8 @@ read_options() {
         --prefix)
             [[ ${2:-} ]] || fail "--prefix without a folder" "$0 --prefix DIR"
             prefix=$(realpath -m -- "$2") state=$prefix/state
+            [[ $prefix != *[\$\`\"\\[:cntrl:]]* ]] || # the launchers that pip writes would expand them
+                fail "--prefix $(printf %q "$prefix") has one of \$ \` \" \\ in it" "$0 --prefix DIR, with another name"
             is_whole_machine=no with_service=no
             shift
             ;;
@@ -67,10 +70,16 @@ read_options() {
 }
 
 check_folder() {
-    local damaged
+    local damaged unlisted
     [[ -r $here/deploy.conf && -r $here/SHA256SUMS ]] || fail "$here is not complete" "copy the whole folder again: scp -r"
     damaged=$(cd -- "$here" && sha256sum --check --quiet --strict SHA256SUMS 2>&1 | head -n 1) ||
         fail "$here is damaged: $damaged" "copy the whole folder again: scp -r"
+    unlisted=$(cd -- "$here" && { # every name that is listed occurs twice
+        sed 's/^[0-9a-f]*  //' SHA256SUMS
+        find . ! -type d ! -path ./SHA256SUMS -printf '%P\n'
+    } | LC_ALL=C sort | uniq -u | sed -n 1p)
+    [[ ! $unlisted ]] ||
+        fail "$here holds $(printf %q "$unlisted"), which SHA256SUMS does not list" "delete the folder and copy it again: scp -r, into no older one"
     # shellcheck source=/dev/null
     . "$here/deploy.conf"
     bundle=$VIDRISK_BUNDLE
@@ -146,7 +155,7 @@ check_driver() {
 
 check_python() {
     local version
-    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
+    version=$("$python" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
         fail "there is no $python" "sudo apt-get install -y python3 python3-venv"
     say "Python: $version ($python)"
     ((${version%.*} == 3 && ${version#*.} >= 10)) ||
@@ -154,18 +163,18 @@ check_python() {
     [[ ! -d $here/wheels || $version == "$VIDRISK_WHEELS_PYTHON" ]] ||
         fail "the wheels in this folder are for Python $VIDRISK_WHEELS_PYTHON, and this machine has $version" \
             "vidrisk deploy BUNDLE --target $VIDRISK_TARGET --wheels --python $version -o DIR, on the workstation"
-    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    "$python" -I -c 'import ensurepip, venv' 2>/dev/null ||
         fail "Python cannot make a virtual environment" "sudo apt-get install -y python$version-venv"
 }
 
 check_tensorrt() {
     local version
     if [[ $is_image == yes ]]; then # some of its libraries come into a container from the host, when it runs
-        "$python" -c 'import importlib.util as u, sys; s = u.find_spec("tensorrt"); sys.exit(not (s and s.origin))' ||
+        "$python" -I -c 'import importlib.util as u, sys; s = u.find_spec("tensorrt"); sys.exit(not (s and s.origin))' ||
             fail "the base image has no TensorRT for $python" "docker build --build-arg BASE_IMAGE=… (README.md names some)"
         return
     fi
-    version=$("$python" -c 'import tensorrt; print(tensorrt.__version__)' 2>/dev/null) ||
+    version=$("$python" -I -c 'import tensorrt; print(tensorrt.__version__)' 2>/dev/null) ||
         fail "$python does not see TensorRT" "sudo apt-get update && sudo apt-get install -y python3-libnvinfer"
     say "TensorRT: $version"
     [[ $version =~ ^(10\.([3-9]|[1-9][0-9])|1[1-9]|[2-9][0-9])(\.|$) ]] ||
@@ -200,19 +209,57 @@ make_user() {
     done
 }
 
+# The service may do what it likes in folders that it owns, and a link in place of a name there would lead root elsewhere. So the
+# folder above its folders is root's, and everything that is made lies in folders that are root's alone.
 make_folders() {
-    local folder owner=()
+    local folder old_owner owner=()
     [[ $with_service == no ]] || owner=(-o "$service_user" -g "$service_user")
-    for folder in "$state" "$state/out" "$state/cache"; do
-        run install -d -m 0755 "${owner[@]}" "$folder"
+    if [[ $with_service == yes ]]; then
+        refuse_foreign_folders "$state"
+        if [[ -L $state ]]; then # to another disk
+            [[ $(stat -c %u -- "$state") == 0 ]] || refuse_link "$state"
+            refuse_foreign_folders "$(realpath -m -- "$state")"
+        fi
+        run install -d -m 0755 -o root -g root "$state" # an installation of before gave it to the service
+    else
+        run install -d -m 0755 "$state"
+    fi
+    for folder in "$state/out" "$state/cache" "$inbox"; do
+        refuse_link "$folder"
     done
-    if [[ $with_service == yes ]]; then # what a service of before has left may belong to a number
-        run chown -R "$service_user:$service_user" "$state/out" "$state/cache"
+    old_owner=$(stat -c %u -- "$state/out" 2>/dev/null || true)
+    run install -d -m 0750 "${owner[@]}" "$state/out"
+    run install -d -m 0700 "${owner[@]}" "$state/cache"
+    if [[ $with_service == yes && $old_owner && $old_owner != 0 && $old_owner != "$(id -u "$service_user" 2>/dev/null)" ]]; then
+        # What a service of before has left belongs to a number.
+        run chown -R -h --from="$old_owner" "$service_user:$service_user" "$state/out" "$state/cache"
     fi
     if [[ ! -d $inbox ]]; then
-        run install -d -m 2775 "${owner[@]}" "$inbox"
+        [[ $with_service == no ]] || refuse_foreign_folders "$inbox"
+        run install -d -m 2770 "${owner[@]}" "$inbox"
         INBOX_MADE=yes
+    elif [[ $inbox == "$state/inbox" && $with_service == yes ]]; then
+        run install -d -m 2770 "${owner[@]}" "$inbox"
     fi
+}
+
+refuse_link() {
+    [[ ! -L $1 ]] || fail "$1 is a link, which root does not follow" "see who made it: ls -l $(printf %q "$1"); then remove it and run $0 again"
+}
+
+# Every folder above this one is root's, and nobody else may change what lies in it.
+refuse_foreign_folders() {
+    local folder=$1
+    while [[ $folder != / ]]; do
+        folder=$(dirname -- "$folder")
+        [[ -e $folder || -L $folder ]] || continue
+        if [[ -L $folder ]]; then
+            [[ $(stat -c %u -- "$folder") == 0 ]] || refuse_link "$folder"
+            refuse_foreign_folders "$(realpath -m -- "$folder")/."
+        elif [[ $(stat -c %u -- "$folder") != 0 || $((8#$(stat -c %a -- "$folder") & 8#22)) != 0 ]]; then
+            fail "others than root may change $folder, so root makes nothing in it" "make it as its owner: mkdir -p $(printf %q "$1")"
+        fi
+    done
 }
 
 # What uninstall.sh has to know; what an installation of before has made is still ours.
@@ -235,23 +282,30 @@ note_installation() {
 }
 
 install_release() {
-    local options=() source=(--find-links "$here/wheels" --no-index)
+    local options=() source=(--no-index --find-links "$here" --find-links "$here/wheels" --only-binary ":all:" --require-hashes)
     if [[ -e $release/complete ]]; then
-        say "this release is installed already: $release"
-        return
+        if "$release/venv/bin/python" -I -m vidrisk.deploy.intact --packages "$release/bundle/$bundle"; then
+            say "this release is installed already: $release"
+            return
+        fi
+        say "this release was installed, and is not whole any more (the reason is above): it is made again"
     fi
     [[ ! $VIDRISK_L4T ]] || options=(--system-site-packages)
-    [[ -d $here/wheels ]] || source=()
     run rm -rf -- "$release"
     run mkdir -p -- "$release"
-    run "$python" -m venv "${options[@]}" "$release/venv"
-    say "installing Python packages$([[ -d $here/wheels ]] && echo " from $here/wheels")…"
-    run "$release/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "${source[@]}" \
-        "$here/${VIDRISK_WHEEL}[$VIDRISK_EXTRAS]" -r "$here/requirements.txt" ||
+    run "$python" -I -m venv "${options[@]}" "$release/venv"
+    if [[ -d $here/wheels ]]; then
+        say "installing Python packages from $here/wheels…"
+    else
+        say "installing Python packages; this folder brings none, so their versions are what the index has today…"
+        source=("$here/${VIDRISK_WHEEL}[$VIDRISK_EXTRAS]")
+    fi
+    run "$release/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input "${source[@]}" \
+        -r "$here/requirements.txt" ||
         fail "pip cannot install the packages (its reason is above)" \
             "check the network and run $0 again, or bring the packages along: vidrisk deploy … --wheels"
-    run cp -R -- "$here/bundle" "$here/smoke.mp4" "$here/README.md" "$release/"
-    run "$release/venv/bin/python" -m vidrisk.deploy.verify "$release/bundle/$bundle" ||
+    run cp -R -- "$here/bundle" "$here/smoke.mp4" "$here/README.md" "$here/LICENSES.txt" "$release/"
+    run "$release/venv/bin/python" -I -m vidrisk.deploy.intact "$release/bundle/$bundle" ||
         fail "the bundle cannot be verified (the reason is above)" "copy the whole folder again: scp -r"
 }
 
@@ -266,8 +320,23 @@ as_service() { # The user and the cache that the service has.
 build_engines() {
     [[ $VIDRISK_ENGINE && $is_image == no ]] || return 0
     say "building engines for this GPU; the first time this takes minutes…"
-    as_service "$release/venv/bin/python" -m vidrisk build "$release/bundle/$bundle" --engine "$VIDRISK_ENGINE" ||
-        fail "the engines cannot be built (the reason is above)" "$release/venv/bin/python -m vidrisk doctor"
+    as_service "$release/venv/bin/python" -I -m vidrisk build "$release/bundle/$bundle" --engine "$VIDRISK_ENGINE" ||
+        fail "the engines cannot be built (the reason is above)" "$release/venv/bin/python -I -m vidrisk doctor"
+}
+
+# The golden samples of the bundle are asked here, by the engine that the service will take.
+verify_answers() {
+    local code=0 engine=()
+    [[ ! $VIDRISK_ENGINE || $is_image == no ]] || return 0
+    [[ ! $VIDRISK_ENGINE ]] || engine=(--runtime "$VIDRISK_ENGINE")
+    say "comparing this machine's answers with those of the export…"
+    as_service "$release/venv/bin/python" -I -m vidrisk verify "$release/bundle/$bundle" "${engine[@]}" || code=$?
+    case $code in
+    0) ;;
+    3) fail "answers differ from those of the export (the reason is above)" "mend what is said above, and run $0 again" ;;
+    4) say "note: not everything could be verified (the reason is above)" ;;
+    *) fail "the answers cannot be verified (the reason is above)" "$release/venv/bin/python -I -m vidrisk doctor" ;;
+    esac
 }
 
 predict_once() {
@@ -280,17 +349,21 @@ predict_once() {
         trap "rm -rf -- $(printf %q "$scratch")" EXIT
         [[ $with_service == no ]] || chown "$service_user" "$scratch"
     fi
-    as_service "$release/venv/bin/python" -m vidrisk infer "$release/bundle/$bundle" "$release/smoke.mp4" -o "$scratch/out" \
+    as_service "$release/venv/bin/python" -I -m vidrisk infer "$release/bundle/$bundle" "$release/smoke.mp4" -o "$scratch/out" \
         --runtime "${VIDRISK_ENGINE:-auto}" --no-report ||
-        fail "the smoke prediction failed (the reason is above)" "$release/venv/bin/python -m vidrisk doctor"
+        fail "the smoke prediction failed (the reason is above)" "$release/venv/bin/python -I -m vidrisk doctor"
     run touch -- "$release/complete"
 }
 
 switch_release() {
+    local link=/usr/local/bin/vidrisk
     run ln -sfn -- "$release" "$prefix/current.new"
     run mv -T -- "$prefix/current.new" "$prefix/current"
-    if [[ $is_whole_machine == yes && (! -e /usr/local/bin/vidrisk || -L /usr/local/bin/vidrisk) ]]; then
-        run ln -sfn -- "$prefix/current/venv/bin/vidrisk" /usr/local/bin/vidrisk
+    [[ $is_whole_machine == yes ]] || return 0
+    if [[ ! -e $link && ! -L $link ]]; then
+        run ln -s -- "$prefix/current/venv/bin/vidrisk" "$link"
+    elif [[ $(readlink -- "$link" || true) != "$prefix/current/venv/bin/vidrisk" ]]; then
+        say "note: $link is somebody else's and stays; ours is $prefix/current/venv/bin/vidrisk"
     fi
 }
 
@@ -302,6 +375,7 @@ start_service() {
     note_installation
     run install -m 0644 -- "$here/$unit" "/etc/systemd/system/$unit"
     run systemctl daemon-reload
+    run install -d -m 0755 -o root -g root "$state" # the unit of an earlier version gave it to the service at every start
     run systemctl enable --quiet "$unit"
     say "starting the service…"
     run systemctl restart "$unit" || fail "the service does not start" "journalctl -u $unit -n 50"
@@ -316,6 +390,7 @@ remove_old_releases() {
 
 main() {
     trap 'fail "line $LINENO: $BASH_COMMAND" "mend what is said above and run $0 again: it goes on"' ERR
+    unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_USER
     USER_MADE=no INBOX_MADE=no SERVICE_MADE=no INBOX=""
     inbox=""
     read_options "$@"
@@ -327,7 +402,6 @@ main() {
     check_python
     if [[ $VIDRISK_L4T ]]; then check_tensorrt; fi
     check_disk
-    unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_USER
     read_earlier_installation
     note_installation
     if [[ $with_service == yes ]]; then make_user; fi
@@ -335,6 +409,7 @@ main() {
     note_installation
     install_release
     build_engines
+    verify_answers
     predict_once
     switch_release
     start_service

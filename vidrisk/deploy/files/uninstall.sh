@@ -53,8 +53,23 @@ remove_service() {
     fi
 }
 
+# Root deletes nothing that it reaches through a link: the service, or whoever fills the inbox, may have put it there.
+refuse_links() {
+    local folder
+    if [[ $WHOLE_MACHINE == yes && -d $STATE && ! -L $STATE ]]; then
+        run chown root:root -- "$STATE" # an installation of before gave it to the service, which could go on changing it
+    fi
+    for folder in "$STATE" "$STATE/out" "$STATE/cache" "$INBOX"; do
+        while [[ $folder == "$STATE" || $folder == "$STATE"/* ]]; do
+            [[ ! -L $folder ]] || fail "$folder is a link, which is not followed" "see who made it: ls -l $(printf %q "$folder"); then remove it and run $0 again"
+            folder=$(dirname -- "$folder")
+        done
+    done
+}
+
 remove_state() {
     local folder folders=("$STATE/out" "$STATE")
+    refuse_links
     run rm -rf -- "${STATE:?}/cache"
     if [[ $with_results == yes ]]; then
         run rm -rf -- "${STATE:?}/out"

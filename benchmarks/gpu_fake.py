@@ -1,0 +1,63 @@
+"""A GPU that is none under the steps of ``gpu.py``, and under vidrisk itself: that of the tests (``fake_cuda.py``).
+
+    python benchmarks/gpu_fake.py COMMAND ...        vidrisk COMMAND ..., on that GPU
+
+An engine is the ONNX file that it would have been built from, run by ONNX Runtime; memory is numpy's, and there are 64 MiB of it.
+Whatever the steps do on a card is done here, too, but for what torch and ONNX Runtime do with CUDA: they say that there is none.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MEMORY_BYTES = 64 << 20
+REAL = ("vidrisk.runtimes.tensorrt.build.parse", "vidrisk.runtimes.tensorrt.build.builder")  # a parser needs no GPU
+IMPORTED = (*REAL, "vidrisk.runtimes.tensorrt.build.engines", "vidrisk.runtimes.tensorrt.runner")
+
+
+def fake_gpu() -> None:
+    """Put it under all of vidrisk in this process."""
+    sys.path.insert(0, str(ROOT / "tests" / "runtimes" / "tensorrt"))
+    import fake_cuda
+
+    for name in IMPORTED:
+        import_module(name)
+    from vidrisk.runtimes import gpu
+    from vidrisk.runtimes.tensorrt import api, cuda, device
+    from vidrisk.runtimes.tensorrt.build.builder import BuildOptions, Built, built_engine
+    from vidrisk.runtimes.tensorrt.cache import Batches
+
+    memory = fake_cuda.FakeCuda()
+    memory.memory_bytes = MEMORY_BYTES
+    trt = fake_cuda.FakeTensorRt(memory, batches=Batches())
+    here = replace(fake_cuda.DEVICE, total_bytes=MEMORY_BYTES, free_bytes=MEMORY_BYTES)
+
+    def built(path: Path, inputs: Sequence[Any], of: Any, on: Any, options: BuildOptions, *rest: Any) -> Built:
+        return Built(memoryview(path.read_bytes()), options.batches, "{}", 0.01)
+
+    pairs: list[tuple[Any, Any]] = [
+        (api.open_api, lambda kind=None: trt.api), (api.installed_kinds, lambda: ("tensorrt",)), (cuda.open_cuda, lambda: memory),
+        (device.current_device, lambda: here), (gpu.visible_gpu, lambda: here.name), (built_engine, built)]
+    fakes = {id(real): fake for real, fake in pairs}
+    for name, module in list(sys.modules.items()):  # also where they have been imported by name
+        if module is not None and name not in REAL:
+            for attribute, value in list(vars(module).items()):
+                if id(value) in fakes:
+                    setattr(module, attribute, fakes[id(value)])
+
+
+def main() -> None:
+    from vidrisk.cli.app import main as vidrisk_main
+
+    fake_gpu()
+    vidrisk_main()
+
+
+if __name__ == "__main__":
+    main()

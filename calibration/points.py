@@ -1,0 +1,180 @@
+"""Points of the precision search: what a choice of blocks costs in accuracy and in time, and which one is taken.
+
+Only evidence makes a slower point win: an accuracy below the aim counts where chance does not explain it, and a speed where the
+interval of paired timings says so. A larger set of samples therefore never takes a slower point for want of samples.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from vidrisk.calibration.paired import SIGNIFICANT, drop_interval_points, is_below, ratio_interval
+from vidrisk.runtimes.shares import binomial_tail, share_interval
+
+Interval = tuple[float, float, float]  # low, middle, high
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a quantised model may cost.
+
+    Attributes:
+        max_drop: points of top-1 accuracy, 0–100.
+        min_agreement: aim for the share of predictions that equal the floating-point ones, 0–1.
+        seconds: after that long no further measurement is begun.
+        max_confidence_drop: points of probability, 0–100.
+        is_strict: take a drop at its face value, instead of what it proves beyond chance.
+    """
+
+    max_drop: float
+    min_agreement: float
+    seconds: float
+    max_confidence_drop: float = 100.0
+    is_strict: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a quantised graph answers on the samples that choose, beside what floating point answers.
+
+    Attributes:
+        kept: per sample ``1`` where every target keeps its prediction, else ``0``.
+        gains: per target, and in it per sample: ``+`` where a wrong answer became right, ``-`` where a right one became wrong,
+            else ``=``.
+        confidence_points: shift of the top probability, as the gate measures it, 0–100.
+    """
+
+    kept: str
+    gains: tuple[str, ...]
+    confidence_points: float = 0.0
+
+    @property
+    def samples(self) -> int:
+        return len(self.kept)
+
+    @property
+    def agreement(self) -> float:
+        return self.kept.count("1") / self.samples
+
+    @property
+    def drop_points(self) -> float:
+        """Percentage points of top-1 accuracy lost in the worst target."""
+        return 100 * max(each.count("-") - each.count("+") for each in self.gains) / self.samples
+
+    @property
+    def drop_interval(self) -> tuple[float, float]:
+        """95 % interval of ``drop_points``."""
+        worst = max(self.gains, key=lambda each: each.count("-") - each.count("+"))
+        return drop_interval_points(worst.count("-"), worst.count("+"), self.samples)
+
+    def is_within(self, budget: Budget) -> bool:
+        """Tell whether drop and confidence keep to the budget; unless it is strict, a drop over it counts only beyond chance."""
+        drop = self.drop_points if budget.is_strict else min(self.drop_points, self.drop_interval[0])
+        return drop <= budget.max_drop + 1e-9 and self.confidence_points <= budget.max_confidence_drop + 1e-9
+
+    def reaches_aim(self, budget: Budget) -> bool:
+        """Tell whether the agreement reaches the aim: it misses it beyond chance, or not at all."""
+        return not is_below(self.kept.count("1"), self.samples, budget.min_agreement)
+
+    def standing(self, budget: Budget) -> tuple[bool, bool]:
+        """Return whether it is within the budget, and whether it reaches the aim, too."""
+        is_within = self.is_within(budget)
+        return is_within, is_within and self.reaches_aim(budget)
+
+    def agrees_better(self, other: Outcome) -> bool:
+        """Tell whether it keeps more predictions than ``other`` beyond chance: one-sided McNemar test on the same samples."""
+        pairs = list(zip(self.kept, other.kept, strict=True))
+        mine, theirs = pairs.count(("1", "0")), pairs.count(("0", "1"))
+        return mine > theirs and binomial_tail(theirs, mine + theirs, 0.5) < SIGNIFICANT
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kept": self.kept, "gains": list(self.gains), "confidence_points": self.confidence_points}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Outcome:
+        return cls(value["kept"], tuple(value["gains"]), value["confidence_points"])
+
+
+@dataclass(frozen=True)
+class Point:
+    """One choice of blocks in floating point, and how it was judged.
+
+    Attributes:
+        admissible: drop and confidence are within the budget.
+        inside: its agreement reaches the aim, too.
+        seconds: per frame, a value per turn; empty where it was not timed. ``float_seconds`` are those of floating point at its
+            best, in the same turns.
+    """
+
+    float_blocks: tuple[str, ...]
+    outcome: Outcome
+    admissible: bool
+    inside: bool
+    seconds: tuple[float, ...] = ()
+    float_seconds: tuple[float, ...] = ()
+
+    @cached_property
+    def time_share(self) -> Interval | None:
+        """Its time as a share of floating point's, with the 95 % interval; None where it was not timed."""
+        return ratio_interval(self.seconds, self.float_seconds) if self.seconds else None
+
+    @property
+    def is_faster_than_float(self) -> bool:
+        return self.time_share is not None and self.time_share[2] < 1
+
+    def is_slower_than(self, other: Point) -> bool:
+        """Tell whether it takes longer than another timed point, beyond chance."""
+        return ratio_interval(self.seconds, other.seconds)[0] > 1
+
+    def to_row(self, reason: str = "", refused: str = "") -> dict[str, Any]:
+        """Return what the gate's page shows; ``reason`` says why it was chosen, ``refused`` why the gate refused it."""
+        share, outcome = self.time_share, self.outcome
+        return {"float_blocks": self.float_blocks, "agreement": outcome.agreement, "drop_points": outcome.drop_points,
+                "agreement_interval": share_interval(outcome.kept.count("1"), outcome.samples),
+                "drop_interval": outcome.drop_interval, "confidence_points": outcome.confidence_points,
+                "admissible": self.admissible, "inside": self.inside, "chosen": bool(reason), "reason": reason,
+                "refused": refused,
+                "speed": share and 1 / share[1], "speed_interval": share and (1 / share[2], 1 / share[0])}
+
+
+OUT_OF_TIME = "time was over before points could be timed; of those within the budget, the one that promises most speed"
+ALL_8_BITS = "8 bits everywhere keep to the budget, and what is missing to the aim, if anything, is chance"
+FASTEST = "the fastest within the budget"
+BETTER = ("the fastest within the budget but for points whose agreement misses the aim, where another one agrees better "
+          "beyond chance")
+NOT_FASTER = "none within the budget is faster than floating point beyond chance; this one comes nearest"
+CLOSEST = "none is within the budget; this one agrees best"
+
+
+def choose_point(points: Sequence[Point]) -> tuple[Point, str]:
+    """Choose among judged points, and say why.
+
+    The fastest one within the budget is taken. A point whose agreement misses the aim has no claim where another one, still faster
+    than floating point, agrees better beyond chance. Of points whose times cannot be told apart, the one with fewest blocks in
+    floating point is taken.
+
+    Args:
+        points: at least one, those first that promise most speed. Those that were not timed are taken only where none was.
+    """
+    admissible = [point for point in points if point.admissible]
+    if not admissible:
+        return max(points, key=lambda point: (point.outcome.agreement, -len(point.float_blocks))), CLOSEST
+    timed = [point for point in admissible if point.seconds]
+    if not timed:
+        point = next((point for point in admissible if point.inside), admissible[0])
+        return point, ALL_8_BITS if point.inside and not point.float_blocks else OUT_OF_TIME
+    faster = [point for point in timed if point.is_faster_than_float]
+    if not faster:
+        return _fastest(timed), NOT_FASTER
+    worse = [point for point in faster if not point.inside and any(other.outcome.agrees_better(point.outcome) for other in faster)]
+    return _fastest([point for point in faster if point not in worse]), BETTER if worse else FASTEST
+
+
+def _fastest(points: Sequence[Point]) -> Point:
+    quickest = min(points, key=lambda point: (statistics.median(point.seconds), len(point.float_blocks)))
+    equal = [point for point in points if not point.is_slower_than(quickest)]
+    return min(equal, key=lambda point: len(point.float_blocks))

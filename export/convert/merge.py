@@ -1,0 +1,66 @@
+"""Adapters merged into the weights they adapt, and batch norms folded into their convolutions: plain layers to export."""
+
+from __future__ import annotations
+
+import copy
+from itertools import chain
+from typing import Any
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from vidrisk.runtimes.contract.errors import RuntimeFailure, require
+
+
+def has_adapter(module: nn.Module) -> bool:
+    """Whether any part of the module is a PEFT model or holds an unmerged LoRA layer."""
+    return any(hasattr(part, "merge_and_unload") or hasattr(part, "lora_A") for part in module.modules())
+
+
+def merged_from_trained(module: nn.Module) -> nn.Module:
+    """The module without adapters and without batch norms behind convolutions; the original stays as it is.
+
+    Weights that neither changes are the original's: what this takes in memory is what an adapter adapts, not the model.
+
+    Raises:
+        RuntimeFailure: merging makes weights that are not finite, or leaves adapter layers behind.
+    """
+    peft: Any = require("peft", "export")
+    result = nn.ModuleDict({"module": _copy_sharing_weights(module)})  # so that the module itself may be a PEFT model
+    for name, part in list(result.named_modules()):
+        if isinstance(part, peft.PeftModel):
+            parent = result.get_submodule(name.rpartition(".")[0])
+            try:
+                base = part.merge_and_unload(safe_merge=True)
+            except ValueError as error:
+                raise RuntimeFailure(f"the adapter cannot be merged: {error}",
+                                     fix="train again: its weights are broken") from error
+            setattr(parent, name.rpartition(".")[2], base)
+    if has_adapter(result):
+        raise RuntimeFailure("adapter layers are left after merging", fix="load the run with PEFT's own LoRA layers")
+    plain: nn.Module = result["module"].eval()
+    _fold_batch_norms(plain)
+    return plain
+
+
+def _copy_sharing_weights(module: nn.Module) -> nn.Module:
+    """A copy whose parameters and buffers are others over the same memory: one that is given new values leaves the original be.
+
+    ``safe_merge`` gives a layer new values; it does not write over the old ones.
+    """
+    shared: dict[int, Any] = {}
+    for tensor in chain(module.parameters(), module.buffers()):
+        if id(tensor) not in shared:
+            alias = tensor.detach()
+            is_trained = tensor.requires_grad and not tensor.is_inference()  # such a one can have no gradient
+            shared[id(tensor)] = nn.Parameter(alias, is_trained) if isinstance(tensor, nn.Parameter) else alias
+    return copy.deepcopy(module, shared)
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Where a sequence holds a convolution and then its batch norm, make them one convolution, in place."""
+    for sequence in [part for part in module.modules() if isinstance(part, nn.Sequential)]:
+        for index in range(len(sequence) - 1):
+            convolution, norm = sequence[index], sequence[index + 1]
+            if type(convolution) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d):
+                sequence[index], sequence[index + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()

@@ -1,0 +1,98 @@
+"""Read the labels of a foreign model: one per line, or a YAML or JSON file for several questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidrisk.runtimes.contract.errors import DataError, require
+
+KEYS = ("labels", "output", "order")
+
+
+@dataclass(frozen=True)
+class ForeignLabels:
+    """Labels per target name, in the order of the model's outputs.
+
+    Attributes:
+        outputs: the model's output of a target, where it is given.
+        orders: levels from the least to the most severe, where they are given.
+    """
+
+    labels: Mapping[str, tuple[str, ...]]
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_labels(path: Path, target: str) -> ForeignLabels:
+    """Read a labels file.
+
+        labels.txt                      one label per line
+        labels.json, labels.yaml        a list; or index → label; or target → either of them,
+                                        or target → {labels: …, output: name of the model's output, order: levels by severity}
+
+    Args:
+        target: name of the one target, where the file names none.
+
+    Raises:
+        DataError: it cannot be read, or holds no labels.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}", allowed="UTF-8 text") from error
+    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
+        return ForeignLabels({target: _checked([line.strip() for line in text.splitlines() if line.strip()], path.name)})
+    yaml: Any = require("yaml", "export")
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"{path.name} cannot be read: {str(error).splitlines()[0]}", allowed="YAML or JSON") from error
+    if isinstance(data, list) or (isinstance(data, dict) and _is_indexed(data)):
+        return ForeignLabels({target: labels_from_data(data, path.name)})
+    if not isinstance(data, dict) or not data:
+        raise DataError(f"{path.name} holds no labels", allowed="a list, or lists by target name")
+    labels, outputs, orders = {}, {}, {}
+    for name, value in data.items():
+        if isinstance(value, dict) and not _is_indexed(value):
+            unknown = sorted(set(map(str, value)) - set(KEYS))
+            if unknown or "labels" not in value:
+                raise DataError(f"{path.name}: {name} has {unknown[0] if unknown else 'no labels'!r}", allowed=", ".join(KEYS))
+            if "output" in value:
+                outputs[str(name)] = str(value["output"])
+            if "order" in value:
+                orders[str(name)] = labels_from_data(value["order"], path.name)
+            value = value["labels"]
+        labels[str(name)] = labels_from_data(value, path.name)
+    return ForeignLabels(labels, outputs, orders)
+
+
+def labels_from_data(data: Any, name: str) -> tuple[str, ...]:
+    """Labels from a list, or from index → label (``id2label`` of a Hugging Face configuration).
+
+    Raises:
+        DataError: neither, or an index is missing.
+    """
+    if isinstance(data, Mapping) and _is_indexed(data):
+        by_index = {int(key): str(value) for key, value in data.items()}
+        missing = sorted(set(range(len(by_index))) - set(by_index))
+        if missing:
+            raise DataError(f"{name} has no label for output {missing[0]}", allowed="indices from 0 on")
+        return _checked([by_index[index] for index in range(len(by_index))], name)
+    if not isinstance(data, list):
+        raise DataError(f"{name}: {data!r}", allowed="a list of labels")
+    return _checked([str(item) for item in data], name)
+
+
+def _is_indexed(data: Mapping[Any, Any]) -> bool:
+    return bool(data) and all(str(key).isdecimal() for key in data)
+
+
+def _checked(labels: Sequence[str], name: str) -> tuple[str, ...]:
+    twice = [label for label in labels if labels.count(label) > 1]
+    if len(labels) < 2 or twice:
+        raise DataError(f"{name} has {f'{twice[0]!r} twice' if twice else f'{len(labels)} labels'}",
+                        allowed="at least two labels, all different")
+    return tuple(labels)

@@ -1,0 +1,146 @@
+"""The pixels that a foreign model expects: channel order and arithmetic, and the candidates where nobody says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrisk.export.foreign.classifier import ImageInput
+from vidrisk.runtimes.contract.errors import SettingsError, SpecError, require
+from vidrisk.runtimes.contract.specs import PixelSpec
+
+Channels = Literal["rgb", "bgr", "grey"]
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and OpenCV convert
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What happens to a pixel: ``(value / 255 - mean) / std`` in RGB, then the channels in the model's order."""
+
+    name: str
+    mean: Triple
+    std: Triple
+    channels: Channels = "rgb"
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.channels.upper() if self.channels != 'grey' else 'grey'}"
+
+
+IMAGENET: tuple[Triple, Triple] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SCALES: dict[str, tuple[Triple, Triple]] = {
+    "imagenet": IMAGENET,
+    "0..1": ((0.0,) * 3, (1.0,) * 3),
+    "-1..1": ((0.5,) * 3, (0.5,) * 3),
+    "0..255": ((0.0,) * 3, (1 / 255,) * 3),
+}
+GEOMETRIES: dict[str, dict[str, Any]] = {
+    "squash": {"resize": "squash", "crop_fraction": 1.0},
+    "crop 0.875": {"resize": "crop", "crop_fraction": 0.875},
+}
+
+
+@dataclass(frozen=True)
+class ForeignPixels:
+    """A pixel contract for a foreign model: what the reader and the graph do (``spec``), and the order of the channels.
+
+    Attributes:
+        name: of the arithmetic, for people.
+    """
+
+    spec: PixelSpec
+    channels: Channels
+    name: str = "given"
+
+    def __str__(self) -> str:
+        geometry = self.spec.resize if self.spec.resize != "crop" else f"crop {self.spec.crop_fraction:g}"
+        order = self.channels if self.channels == "grey" else self.channels.upper()
+        return f"{self.name} {order}, {geometry}"
+
+    def prepared(self, frames: npt.NDArray[np.uint8], image: ImageInput) -> npt.NDArray[Any]:
+        """Frames ``uint8 (N, H, W, 3)`` as the model's own input takes them."""
+        if image.dtype == "uint8":
+            values: npt.NDArray[Any] = frames
+        else:
+            scale, shift = scale_and_shift(self.spec)
+            values = frames.astype(np.float32) * scale + shift
+        if self.channels == "bgr":
+            values = values[..., ::-1]
+        if self.channels == "grey":
+            values = (values.astype(np.float32) * np.array(GREY, np.float32)).sum(axis=-1, keepdims=True).astype(values.dtype)
+        return np.ascontiguousarray(values if image.layout == "nhwc" else values.transpose(0, 3, 1, 2))
+
+
+def scale_and_shift(spec: PixelSpec) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """``value * scale + shift`` is ``(value / 255 - mean) / std``, per channel."""
+    mean, std = np.array(spec.mean), np.array(spec.std)
+    return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+
+def candidate_pixels(image: ImageInput, geometry: str) -> list[ForeignPixels]:
+    """The pixel contracts that are in use for such an input, with one geometry."""
+    base = PixelSpec(image.height, image.width, **GEOMETRIES[geometry])
+    scales = {"0..255": SCALES["0..255"]} if image.dtype == "uint8" else SCALES
+    orders: tuple[Channels, ...] = ("grey",) if image.channels == 1 else ("rgb", "bgr")
+    found = []
+    for name, (mean, std) in scales.items():
+        if image.channels == 1 and name == "imagenet":  # a mean per channel says nothing of grey
+            continue
+        found += [ForeignPixels(replace(base, mean=mean, std=std), order, name) for order in orders]
+    return found
+
+
+def read_pixel_file(path: Path) -> dict[str, Any]:
+    """Read a pixel file: YAML or JSON with fields of ``PixelSpec``, ``channels``, and a ``scale`` instead of mean and std.
+
+    Raises:
+        SettingsError: it cannot be read, or has an unknown key.
+    """
+    yaml: Any = require("yaml", "export")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} cannot be read: {str(error).splitlines()[0]}", allowed="YAML or JSON") from error
+    allowed = (*(field.name for field in fields(PixelSpec)), "channels", "scale")
+    if not isinstance(data, Mapping) or not set(data) <= set(allowed):
+        wrong = sorted(set(map(str, data)) - set(allowed))[0] if isinstance(data, Mapping) else type(data).__name__
+        raise SettingsError(f"{path.name} has {wrong!r}", allowed=", ".join(allowed))
+    if "scale" in data and {"mean", "std"} & set(data):
+        raise SettingsError(f"{path.name} has a scale, and mean or std", fix="leave one of the two out")
+    return dict(data)
+
+
+def pixels_from_settings(settings: Mapping[str, Any], image: ImageInput) -> ForeignPixels:
+    """The pixel contract of a pixel file, for an input.
+
+    Raises:
+        SettingsError: mean and std, or a scale, are not given or not on the 0–1 scale; or what is given does not fit the input.
+    """
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    channels: Channels = given.pop("channels", "grey" if image.channels == 1 else "rgb")
+    name = str(given.pop("scale", "given"))
+    if channels not in get_args(Channels) or (channels == "grey") != (image.channels == 1):
+        raise SettingsError(f"channels {channels!r} for {image!r}", allowed="grey" if image.channels == 1 else "rgb, bgr")
+    if name != "given":
+        if name not in SCALES:
+            raise SettingsError(f"scale {name!r}", allowed=", ".join(SCALES))
+        given["mean"], given["std"] = SCALES[name]
+    if max(given.get("mean", (0,)), default=0) > 2:
+        raise SettingsError(f"mean {list(given['mean'])}", allowed="numbers on the 0-1 scale", fix="divide mean and std by 255")
+    try:
+        spec = PixelSpec(**{"height": image.height, "width": image.width, **given})
+    except (SpecError, TypeError) as error:
+        raise SettingsError(str(error)) from error
+    if (spec.height, spec.width) != (image.height, image.width):
+        raise SettingsError(f"a size of {spec.height}x{spec.width}", allowed=f"{image.height}x{image.width}")
+    return ForeignPixels(spec, channels, name)
+
+
+def says_arithmetic(settings: Mapping[str, Any]) -> bool:
+    """Whether a pixel file says what happens to a pixel, and not the size alone."""
+    return bool({"mean", "std", "scale"} & set(settings))

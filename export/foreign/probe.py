@@ -1,0 +1,231 @@
+"""Find out which pixels a foreign model was trained on, by asking labelled samples.
+
+Every candidate is a scale, a channel order and a geometry. A wrong one costs accuracy, or at least certainty: candidates are ranked
+by how likely the true labels are, each at its own best temperature, and compared sample by sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrisk.calibration.paired import mcnemar_p
+from vidrisk.calibration.temperature import fitted_temperature
+from vidrisk.export.foreign.classifier import ForeignClassifier, logits_of
+from vidrisk.export.foreign.pixels import GEOMETRIES, ForeignPixels, candidate_pixels
+from vidrisk.export.foreign.session import Session
+from vidrisk.runtimes.contract.errors import DataError
+from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
+from vidrisk.runtimes.shares import binomial_tail
+
+Frames = npt.NDArray[np.uint8]
+Truth = Mapping[str, npt.NDArray[np.int64]]
+FrameReader = Callable[[ForeignPixels], Frames]  # (N, H, W, 3) of the samples, as a pixel contract wants them
+BATCH = 16
+PROBE_SAMPLES = 128
+SURE_ERRORS = 2.0  # standard errors by which one candidate must be better than another
+SURE_P = 0.05
+CHANCE_P = 0.01
+CLEARLY_P = 1e-3
+GIVE_PIXELS = "say it in a pixel file: scale, or mean and std; channels; resize"
+SWAPPED = 0.8  # of the answers are right under other labels
+
+
+@dataclass(frozen=True)
+class KnownAnswer:
+    """One image whose label somebody knows: frames are read as each candidate wants them.
+
+    Attributes:
+        read: pixel contract → frames (1, H, W, 3).
+    """
+
+    name: str
+    target: str
+    label: str
+    read: FrameReader
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one candidate did.
+
+    Attributes:
+        top1: share of right answers, 0–1, the mean over targets.
+        surprise: mean negative log-likelihood of the true labels, per sample and target.
+        said: label indices per target.
+        wrong: what it says of known answers that come out otherwise.
+    """
+
+    pixels: ForeignPixels
+    top1: float
+    surprise: float
+    right: npt.NDArray[np.bool_]
+    surprises: npt.NDArray[np.float64]
+    said: Truth
+    wrong: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.pixels}: {self.top1:.1%}"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What asking has shown: the chosen contract, why, and how all candidates did, the best first."""
+
+    pixels: ForeignPixels
+    reason: str
+    rows: tuple[Row, ...]
+
+
+def probe_pixels(classifier: ForeignClassifier, read: FrameReader, truth: Truth, checks: Sequence[KnownAnswer] = (),
+                 given: ForeignPixels | None = None) -> Probe:
+    """Choose the pixel contract of a model, or check a given one.
+
+    Args:
+        read: frames of labelled samples; asked once per geometry.
+        truth: label indices per target, in the order of the classifier's labels.
+        checks: images whose labels are known.
+        given: what the user says; it must not be clearly worse than another candidate.
+
+    Raises:
+        DataError: no candidate is better than chance, two cannot be told apart, a known answer comes out otherwise, or a given
+            contract is clearly wrong.
+    """
+    session = Session(classifier.model)
+    candidates = {name: candidate_pixels(classifier.image, name) for name in GEOMETRIES}
+    if given is not None:
+        candidates = {"given": [given, *_same_geometry(classifier, given)]}
+    rows = []
+    for several in candidates.values():
+        frames = read(several[0])
+        rows += [_row(classifier, session, pixels, frames, truth, checks) for pixels in several]
+    mine = rows[0]
+    rows.sort(key=lambda row: row.surprise)
+    if given is not None:
+        return Probe(given, _check_given(mine, rows, truth), tuple(rows))
+    _check_chance(classifier, rows, truth)
+    allowed = [row for row in rows if not row.wrong]
+    if not allowed or (rows[0].wrong and is_better(rows[0], allowed[0])):
+        raise _wrong_answer(rows[0])
+    best = _simplest_geometry(allowed)
+    rivals = [row for row in allowed if _arithmetic(row) != _arithmetic(best)]
+    undecided = next((row for row in rivals if not is_better(best, row)), None)
+    if undecided is not None:
+        raise DataError(f"{len(best.right)} samples do not show the normalisation of {classifier.name}: {best}, {undecided}",
+                        fix=GIVE_PIXELS)
+    second = f", the next best {rivals[0]}" if rivals else ""
+    return Probe(best.pixels, f"chosen by {len(best.right)} samples: {best.top1:.1%} right{second}", tuple(rows))
+
+
+def is_better(one: Row, other: Row) -> bool:
+    """Whether samples tell two candidates apart: by right answers, or by how likely the true labels are."""
+    lost, gained = int((one.right & ~other.right).sum()), int((~one.right & other.right).sum())
+    if lost > gained and mcnemar_p(gained, lost) < SURE_P:
+        return True
+    difference = other.surprises - one.surprises
+    error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
+    return bool(difference.mean() > SURE_ERRORS * max(error, 1e-9))
+
+
+def _same_geometry(classifier: ForeignClassifier, given: ForeignPixels) -> list[ForeignPixels]:
+    """Candidates of other arithmetic that read frames alike."""
+    found = [replace(each, spec=replace(given.spec, mean=each.spec.mean, std=each.spec.std))
+             for each in candidate_pixels(classifier.image, "squash")]
+    return [each for each in found if (each.spec, each.channels) != (given.spec, given.channels)]
+
+
+def _row(classifier: ForeignClassifier, session: Session, pixels: ForeignPixels, frames: Frames, truth: Truth,
+         checks: Sequence[KnownAnswer]) -> Row:
+    logits = _logits(classifier, session, pixels, frames)
+    right, surprises = [], []
+    for target, indices in truth.items():
+        sure = probabilities_from_logits(logits[target], fitted_temperature(logits[target], indices))
+        likely = np.take_along_axis(sure, indices[:, None], axis=1)[:, 0].astype(np.float64)
+        right.append(logits[target].argmax(axis=1) == indices)
+        surprises.append(-np.log(np.maximum(np.nan_to_num(likely), 1e-12)))
+    wrong = tuple(said for check in checks if (said := _said(classifier, session, pixels, check)))
+    return Row(pixels, float(np.mean(right)), float(np.mean(surprises)), np.all(right, axis=0), np.mean(surprises, axis=0),
+               {target: logits[target].argmax(axis=1) for target in truth}, wrong)
+
+
+def _logits(classifier: ForeignClassifier, session: Session, pixels: ForeignPixels,
+            frames: Frames) -> dict[str, npt.NDArray[np.float32]]:
+    parts = [logits_of(classifier, session, pixels.prepared(frames[begin : begin + BATCH], classifier.image))
+             for begin in range(0, len(frames), BATCH)]
+    return {target: np.concatenate([part[target] for part in parts]) for target in parts[0]}
+
+
+def _said(classifier: ForeignClassifier, session: Session, pixels: ForeignPixels, check: KnownAnswer) -> str:
+    """What a model says of an image whose label is another; empty where it says the right one."""
+    logits = _logits(classifier, session, pixels, check.read(pixels))[check.target]
+    labels = classifier.answers[check.target].labels
+    said = labels[int(logits[0].argmax())]
+    sure = float(probabilities_from_logits(logits).max())
+    return "" if said == check.label else f"{check.name} is {check.label!r}, and the model says {said!r} ({sure:.0%})"
+
+
+def _check_given(mine: Row, rows: Sequence[Row], truth: Truth) -> str:
+    if mine.wrong:
+        raise _wrong_answer(mine, next((row for row in rows if not row.wrong), None))
+    best = max(rows, key=lambda row: row.top1)
+    lost, gained = int((best.right & ~mine.right).sum()), int((~best.right & mine.right).sum())
+    if lost > gained and mcnemar_p(gained, lost) < CLEARLY_P:
+        raise DataError(f"the given pixels look wrong: {mine} of {len(mine.right)} samples right, and {best}",
+                        fix="correct the pixel file, or leave scale, mean and std out to have them found")
+    if not _beats_chance(mine, truth):
+        raise _no_better_than_chance(mine)
+    return f"given; {mine.top1:.1%} of {len(mine.right)} samples right"
+
+
+def _wrong_answer(row: Row, better: Row | None = None) -> DataError:
+    other = f"; with {better.pixels} it is right" if better else ""
+    return DataError(f"{row.wrong[0]} with {row.pixels}{other}",
+                     fix="correct the pixel file, the order of the labels, or the known answer")
+
+
+def _simplest_geometry(rows: Sequence[Row]) -> Row:
+    """The best row, or the one of its arithmetic that cuts nothing off, where samples do not tell the two apart."""
+    best = rows[0]
+    whole = next((row for row in rows if _arithmetic(row) == _arithmetic(best) and row.pixels.spec.resize == "squash"), best)
+    return best if is_better(best, whole) else whole
+
+
+def _arithmetic(row: Row) -> tuple[object, ...]:
+    return row.pixels.spec.mean, row.pixels.spec.std, row.pixels.channels
+
+
+def _beats_chance(row: Row, truth: Truth) -> bool:
+    """Whether right answers are more than always giving the most frequent labels would be, but for chance."""
+    several = np.stack(list(truth.values()), axis=1)
+    most = np.unique(several, axis=0, return_counts=True)[1].max() / len(several)
+    return most < 1 and binomial_tail(len(row.right) - int(row.right.sum()), len(row.right), 1 - float(most)) < CHANCE_P
+
+
+def _no_better_than_chance(row: Row) -> DataError:
+    return DataError(f"the model is no better than chance on {len(row.right)} samples; the best pixels are {row}",
+                     fix="correct the order of the labels, give samples of every label, or say the normalisation in a pixel file")
+
+
+def _check_chance(classifier: ForeignClassifier, rows: Sequence[Row], truth: Truth) -> None:
+    if _beats_chance(rows[0], truth):
+        return
+    for target, indices in truth.items():
+        labels = classifier.answers[target].labels
+        counts = max((_confusion(row.said[target], indices, len(labels)) for row in rows), key=lambda c: int(c.max(axis=1).sum()))
+        order = counts.argmax(axis=1)
+        if len(set(order.tolist())) == len(order) and counts.max(axis=1).sum() > SWAPPED * counts.sum():
+            column = int(np.flatnonzero(order != np.arange(len(order)))[0])
+            raise DataError(f"column {column} of {target} is called {labels[column]!r} and answers {labels[order[column]]!r}",
+                            fix="bring the labels into the order of the model's outputs: "
+                                + ", ".join(labels[index] for index in order))
+    raise _no_better_than_chance(rows[0])
+
+
+def _confusion(said: npt.NDArray[np.int64], truth: npt.NDArray[np.int64], labels: int) -> npt.NDArray[np.int64]:
+    """How often each label was said (rows) of each true one (columns)."""
+    counts = np.zeros((labels, labels), np.int64)
+    np.add.at(counts, (said, truth), 1)
+    return counts

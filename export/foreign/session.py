@@ -1,0 +1,82 @@
+"""Run a float ONNX graph once, with one error for all that an engine may say."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from vidrisk.calibration.files import graph_source
+from vidrisk.runtimes.contract.errors import RuntimeFailure, require
+
+Array = npt.NDArray[Any]
+
+
+class Session:
+    """A graph in ONNX Runtime on the processor.
+
+    Raises:
+        RuntimeFailure: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        ort: Any = require("onnxruntime", "cpu")
+        options: Any = ort.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            with graph_source(model) as source:
+                self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
+            raise RuntimeFailure(f"ONNX Runtime cannot load the model: {error}") from error
+        self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
+        self.floats = {output.name for output in self._session.get_outputs() if output.type == "tensor(float)"}
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute all outputs.
+
+        Raises:
+            RuntimeFailure: ONNX Runtime fails.
+        """
+        try:
+            values: list[Array] = self._session.run(None, dict(feed))
+        except Exception as error:
+            raise RuntimeFailure(f"ONNX Runtime cannot run the model: {error}") from error
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def noise(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> Array:
+    """Return random input values: whole numbers from 0 to 255 as uint8, numbers about 0 otherwise."""
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype) == np.uint8:
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with what is constant computed, by ONNX Runtime; operators stay those of the standard.
+
+    Raises:
+        RuntimeFailure: ONNX Runtime refuses the graph.
+    """
+    ort: Any = require("onnxruntime", "cpu")
+    options: Any = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory(prefix="vidrisk-simplified-") as folder:
+        options.optimized_model_filepath = str(Path(folder) / "graph.onnx")
+        try:
+            with graph_source(model) as source:
+                ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            result = onnx.load(options.optimized_model_filepath)
+        except Exception as error:
+            raise RuntimeFailure(f"ONNX Runtime cannot simplify the model: {error}") from error
+    used = {node.domain for node in result.graph.node}
+    kept = [opset for opset in result.opset_import if opset.domain in used]
+    del result.opset_import[:]
+    result.opset_import.extend(kept)
+    return result

@@ -1,0 +1,122 @@
+"""Choose golden samples, and what every variant answers to them, to be sealed in the bundle.
+
+Chosen are samples of every class of every target, in turns: the one that the float model is surest of, then the one nearest to its
+decision boundary, and so on. Files have a bound, so the later ones may not fit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from vidrisk.calibration.files import graph_files
+from vidrisk.export.gate.judge import REFERENCE, Files
+from vidrisk.export.gate.keeper import Gatekeeper
+from vidrisk.export.gate.outputs import FloatArray, Ints, Outputs, Validation
+from vidrisk.export.plans import FOR_TENSORRT
+from vidrisk.runtimes.contract.bundle import VariantName, sha256_of
+from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
+from vidrisk.runtimes.golden import (
+    GOLDEN,
+    Description,
+    Expected,
+    Rows,
+    Spread,
+    logit_errors,
+    most_samples,
+    webp_from_frame,
+    write_golden,
+)
+from vidrisk.runtimes.registry import engine_version
+
+log = logging.getLogger(__name__)
+
+PHOTOS_BYTES, CLIPS_BYTES = 2_000_000, 8_000_000  # of pictures; one sample is kept whatever its size
+
+
+def golden_files(gate: Gatekeeper, variants: Mapping[VariantName, Files], logits: Mapping[str, FloatArray],
+                 folder: Path) -> list[Path]:
+    """Write golden samples of the validation samples, and return the file; nothing where one sample alone is too large.
+
+    Args:
+        variants: that are shipped; the report names their temperatures.
+        logits: of the float model, by target: the samples are chosen by them.
+
+    Raises:
+        RuntimeFailure: a runtime that has judged before fails now.
+    """
+    judge = gate.judge
+    validation, contract = judge.validation, judge.contract
+    most = most_samples(contract)
+    if not most:
+        log.warning("no golden samples: one alone has %d frames", contract.frames)
+        return []
+    gate.on_progress("sealing golden samples", 0, 1)
+    chosen = chosen_samples(logits, validation.truth)[:most]
+    pictures = _pictures(validation, chosen, PHOTOS_BYTES if contract.frames == 1 else CLIPS_BYTES)
+    few = replace(judge, validation=validation.at(np.array(chosen[:len(pictures)])))
+    reference = REFERENCE if REFERENCE in gate.runtimes else gate.runtimes[0]
+    described = {}
+    for done, (name, files) in enumerate(variants.items()):
+        gate.on_progress("sealing golden samples", done, len(variants))
+        runtimes = gate.runtimes_for("tensorrt" if name.endswith(FOR_TENSORRT) else "any")
+        outputs = {runtime: few.onnx(runtime, files) for runtime in runtimes}
+        described[name] = _expected(files, outputs, reference, gate.report.temperature[name])
+    told = Description(contract=contract.digest, runtime=reference, engine=engine_version(reference) or "", samples=len(pictures),
+                       variants=described)
+    write_golden(folder / GOLDEN, told, pictures)
+    return [folder / GOLDEN]
+
+
+def chosen_samples(logits: Mapping[str, FloatArray], truth: Mapping[str, Ints]) -> list[int]:
+    """All samples, in the order in which they are worth keeping: a class of a target after the other, the sure and the unsure."""
+    groups = []
+    for target, of_target in logits.items():
+        two = np.sort(of_target, axis=1)[:, -2:]
+        margins = two[:, 1] - two[:, 0]
+        for label in np.unique(truth[target]):
+            members = np.flatnonzero(truth[target] == label)
+            nearest = members[np.argsort(margins[members], kind="stable")]
+            half = len(nearest) // 2
+            turns = zip_longest(nearest[half:][::-1], nearest[:half])  # the surest, the nearest, the second surest …
+            groups.append([int(sample) for pair in turns for sample in pair if sample is not None])
+    return list(dict.fromkeys(sample for round in zip_longest(*groups) for sample in round if sample is not None))
+
+
+def _pictures(validation: Validation, chosen: Sequence[int], most_bytes: int) -> list[list[bytes]]:
+    """The frames of as many samples as fit, compressed."""
+    pictures: list[list[bytes]] = []
+    held = 0
+    for sample in chosen:
+        moments = [webp_from_frame(frame) for frame in validation.frames[sample]]
+        held += sum(map(len, moments))
+        if pictures and held > most_bytes:
+            break
+        pictures.append(moments)
+    return pictures
+
+
+def _expected(files: Files, outputs: Mapping[str, Outputs], reference: str, temperature: Mapping[str, float]) -> Expected:
+    probabilities = {runtime: {target: probabilities_from_logits(logits, temperature.get(target, 1.0))
+                               for target, logits in found.logits.items()} for runtime, found in outputs.items()}
+    spread = {}
+    for runtime, of_runtime in probabilities.items():
+        if runtime != reference:
+            apart = [np.abs(scores - probabilities[reference][target]) for target, scores in of_runtime.items()]
+            errors = [logit_errors(logits, outputs[reference].logits[target]) for target, logits in outputs[runtime].logits.items()]
+            spread[runtime] = Spread(largest=float(max(each.max() for each in apart)), logits=float(np.max(errors)),
+                                     mean=float(np.mean([each.mean() for each in apart])))
+    return Expected(
+        files={file.name: sha256_of(file) for path in files.values() for file in graph_files(path)}, temperature=dict(temperature),
+        logits={target: _rows(logits) for target, logits in outputs[reference].logits.items()},
+        probabilities={target: _rows(scores) for target, scores in probabilities[reference].items()}, spread=spread)
+
+
+def _rows(array: FloatArray) -> Rows:
+    """Numbers to six digits: more would say nothing, and take room."""
+    return tuple(tuple(float(f"{value:.6g}") for value in row) for row in array)

@@ -1,0 +1,246 @@
+"""The gate: every hop of an export is compared with the one before it, on the user's own samples.
+
+    training → adapter → merged → ONNX fp32 → FP16, INT8 or mixed, the ONNX hops once per runtime that works here
+
+What training recorded must be found again, a floating-point hop must reproduce its predecessor, and one to FP16 or INT8 may lose
+``max_drop`` points of top-1 accuracy and move probabilities by ``max_confidence_drop`` points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from vidrisk.calibration.half_check import worst_cosine
+from vidrisk.calibration.paired import drop_interval_points, least_provable_points, mcnemar_p
+from vidrisk.calibration.points import Outcome
+from vidrisk.export.gate.confidence import calibration_error, confidence_refusal, confidence_shift, match_temperatures
+from vidrisk.export.gate.outputs import FloatArray, Ints, Outputs, Validation
+from vidrisk.export.gate.report import Change, Cut, Flip, Hop
+from vidrisk.runtimes.contract.contract import Contract, Target
+from vidrisk.runtimes.contract.errors import DataError
+from vidrisk.runtimes.contract.printable import printable
+from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
+from vidrisk.runtimes.contract.stages import Stage
+from vidrisk.runtimes.runner import Array
+from vidrisk.runtimes.shares import binomial_tail, share_interval
+
+FloatType = Literal["fp32", "fp16"]
+# Of logits, on a hop that must change nothing, by the type that the weights of either side are held in. What differs is the order
+# of sums: single precision keeps seven digits, half precision three.
+LOGIT_TOLERANCE: dict[FloatType, float] = {"fp32": 1e-3, "fp16": 2e-2}
+FEW_SAMPLES = 100
+MAX_FLIPS = 200
+RECORDED_P = 1e-3  # an export is refused wrongly once in a thousand at most
+UNDECIDED_SAMPLES = 2.5  # that may turn by rounding between two machines
+COLLAPSED_SAMPLES = 5  # fewer that all turn to the one other class may be chance, and are a matter of accuracy
+NOT_FINITE = "outputs are not finite"
+MAX_NAMES = 3  # of samples, in a reason
+
+
+def recorded_hop(outputs: Outputs, validation: Validation, contract: Contract, recorded: Mapping[str, float], *,
+                 same_samples: bool = False) -> Hop:
+    """The first hop: the model must be as accurate here as training recorded, but for the choice of the samples.
+
+    Swapped labels, other pixels or a wrong head show here, where both sides of every later hop would share them. ``p_value`` is
+    that of a one-sided exact binomial test, the interval is of what these samples measure, and nothing is known per sample.
+
+    Args:
+        recorded: top-1 per target, 0–1, that training measured on its validation split.
+        same_samples: training measured on these very samples, so that chance explains nothing.
+
+    Raises:
+        DataError: a target without a recorded top-1 from 0 to 1.
+    """
+    samples, changes, reason = len(validation.names), [], ""
+    for target in contract.targets:
+        rate = recorded.get(target.name, math.nan)
+        if not 0 <= rate <= 1:
+            raise DataError(f"training recorded a top-1 of {rate} for {target.name!r}", allowed="0 to 1",
+                            fix="copy the run whole, or train it again")
+        predicted = _predicted(outputs.logits[target.name])
+        correct = int((predicted == validation.truth[target.name]).sum())
+        # Shrunk a little, so that one miss does not refute a recorded 100 %.
+        p_value = binomial_tail(correct, samples, (rate * samples + 1) / (samples + 2))
+        differs = abs(correct - rate * samples) > UNDECIDED_SAMPLES if same_samples else p_value < RECORDED_P
+        if differs and not reason:
+            reason = (f"top-1 of {target.name} is {100 * correct / samples:.1f} %, training recorded {100 * rate:.1f} %: "
+                      "label order, normalisation or channel order differ")
+        low, high = share_interval(correct, samples)
+        sure = probabilities_from_logits(outputs.logits[target.name])
+        changes.append(Change(target.name, rate, correct / samples, 100 * (rate - correct / samples),
+                              (100 * (rate - high), 100 * (rate - low)), p_value, {}, math.nan,
+                              calibration_error(sure, validation.truth[target.name])))
+    reason = _not_finite(validation, outputs) or reason
+    return Hop("training → adapter", "trained", "torch", passed=not reason, reason=reason, waived=False, agreement=math.nan,
+               drop_points=max(change.drop_points for change in changes), largest_logit_difference=math.nan,
+               ms_per_frame=outputs.ms_per_frame, changes=tuple(changes), flips=(), flipped=0,
+               samples=samples)
+
+
+def float_hop(name: str, variant: str, runtime: str, before: Outputs, after: Outputs, validation: Validation,
+              contract: Contract, stages: Sequence[Stage] = (), temperature: Mapping[str, float] | None = None,
+              held_in: FloatType = "fp32") -> Hop:
+    """A hop that must change nothing: logits within ``LOGIT_TOLERANCE`` of what the weights are ``held_in``.
+
+    So a prediction can only change where the two best logits were within twice the tolerance: undecided before.
+    """
+    temperature = temperature or {}
+    hop = _compared(name, variant, runtime, before, after, validation, contract, stages, temperature,
+                    match_temperatures(before.logits, after.logits, temperature))
+    broken = _not_finite(validation, before, after)
+    if broken:
+        return _refused(hop, broken)
+    allowed = LOGIT_TOLERANCE[held_in]
+    if hop.largest_logit_difference > allowed:
+        return _refused(hop, f"logits differ by {hop.largest_logit_difference:.2g}, at most {allowed:g} is allowed")
+    return hop
+
+
+def lossy_hop(name: str, variant: str, runtime: str, before: Outputs, after: Outputs, validation: Validation, contract: Contract,
+              stages: Sequence[Stage] = (), *, max_drop: float, max_confidence_drop: float = 100.0,
+              temperature: Mapping[str, float] | None = None, allow_drop: bool = False, min_cosine: float = -1.0,
+              matched: Mapping[str, float] | None = None) -> Hop:
+    """A hop that may cost at most ``max_drop`` points of top-1 accuracy in any target; more if ``allow_drop``, which it then says.
+
+    Where a prediction stays, its probability may move by ``max_confidence_drop`` points on average, over all samples and over each
+    class that has enough of them; and the calibration error may rise by half as much, beyond what the drop of accuracy explains.
+    Probabilities are those after ``temperature``, and those after ``matched``, the temperature that the variant ships with on every
+    runtime; without it, that which brings the new logits nearest to the old ones: a scale that they all share does no harm.
+    Every row of a stage's outputs must keep a cosine of ``min_cosine`` with what it was.
+
+    Outputs that are not finite, or the same answer to every sample, are refused in any case. The latter need not cost accuracy:
+    where nearly all samples are sound, a model that calls everything sound is hardly ever wrong.
+    """
+    temperature = temperature or {}
+    matched = matched or match_temperatures(before.logits, after.logits, temperature)
+    hop = _compared(name, variant, runtime, before, after, validation, contract, stages, temperature, matched)
+    broken = _not_finite(validation, before, after)
+    if broken:
+        return _refused(hop, broken)
+    for target in contract.targets:
+        only = _only_answer(before.logits[target.name], after.logits[target.name])
+        if only is not None:
+            return _refused(hop, f"{target.name} is {target.labels[only]!r} for every sample: the ranges fit no real input")
+    for cut in hop.cuts:
+        if cut.cosine < min_cosine:
+            return _refused(hop, f"the {cut.output} of stage {cut.stage} turn: cosine {cut.cosine:.4f}, at least {min_cosine:g} is "
+                                 "allowed")
+    reasons = [f"top-1 falls by {hop.drop_points:.2f} points, at most {max_drop:g} is allowed"] * (
+        hop.drop_points > max_drop + 1e-9)
+    reasons += [reason for target, change in zip(contract.targets, hop.changes, strict=True) if (reason := confidence_refusal(
+        change, before.logits[target.name], after.logits[target.name], validation.truth[target.name], max_confidence_drop,
+        temperature.get(target.name, 1.0), matched[target.name]))]
+    if not reasons:
+        return hop
+    reason = "; ".join(reasons)
+    return replace(hop, waived=True, reason=reason) if allow_drop else _refused(hop, reason)
+
+
+def outcome_of(before: Outputs, after: Outputs, validation: Validation, hop: Hop) -> Outcome:
+    """Return what a search compares, sample by sample. Outputs that a hop refuses at any price are wrong throughout."""
+    samples = len(validation.names)
+    if not hop.passed:
+        return Outcome("0" * samples, ("-" * samples,) * len(validation.truth), 100.0)
+    kept, gains = np.ones(samples, bool), []
+    for name, truth in validation.truth.items():
+        earlier, now = _predicted(before.logits[name]), _predicted(after.logits[name])
+        kept &= earlier == now
+        gains.append("".join(np.array(["-", "=", "+"])[1 + (now == truth).astype(int) - (earlier == truth)]))
+    return Outcome("".join(np.where(kept, "1", "0")), tuple(gains), max(change.confidence_points for change in hop.changes))
+
+
+def few_samples_note(samples: int, max_drop: float) -> str:
+    """Says when so many samples cannot show a drop as small as the budget; empty when they can."""
+    least = least_provable_points(samples)
+    if least <= max_drop:
+        return ""
+    few = f"{samples} samples are few: one of them is {100 / samples:.1f} points, and " if samples < FEW_SAMPLES else (
+        f"with {samples} samples, ")
+    shown = f"a drop under {least:.1f} points cannot" if least <= 100 else "no drop at all can"
+    return f"{few}{shown} be told from chance; the budget is {max_drop:g}"
+
+
+def _compared(name: str, variant: str, runtime: str, before: Outputs, after: Outputs, validation: Validation,
+              contract: Contract, stages: Sequence[Stage], temperature: Mapping[str, float],
+              matched: Mapping[str, float]) -> Hop:
+    changes = tuple(_change(target, before.logits[target.name], after.logits[target.name], validation.truth[target.name],
+                            temperature.get(target.name, 1.0), matched[target.name]) for target in contract.targets)
+    changed = {t.name: _predicted(before.logits[t.name]) != _predicted(after.logits[t.name]) for t in contract.targets}
+    flipped = np.any(list(changed.values()), axis=0)
+    flips = [_flip(int(index), target, before, after, validation) for index in np.flatnonzero(flipped)[:MAX_FLIPS]
+             for target in contract.targets if changed[target.name][index]][:MAX_FLIPS]
+    return Hop(name, variant, runtime, passed=True, reason="", waived=False, agreement=float(1 - flipped.mean()),
+               drop_points=max(change.drop_points for change in changes),
+               largest_logit_difference=max(_largest(before.logits[t.name], after.logits[t.name]) for t in contract.targets),
+               ms_per_frame=after.ms_per_frame, changes=changes, flips=tuple(flips), flipped=int(flipped.sum()),
+               cuts=tuple(_cut(stage.name, spec.name, before, after) for stage in stages[:-1] for spec in stage.outputs),
+               samples=len(validation.names))
+
+
+def _cut(stage: str, output: str, before: Outputs, after: Outputs) -> Cut:
+    one, other = before.cuts[output], after.cuts[output]
+    return Cut(stage, output, _largest(one, other), worst_cosine(one, other))
+
+
+def _change(target: Target, before: FloatArray, after: FloatArray, truth: Ints, temperature: float, matched: float) -> Change:
+    was_right, is_right = _predicted(before) == truth, _predicted(after) == truth
+    lost, gained, samples = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum()), len(truth)
+    per_class = {label: 100 * float(was_right[truth == i].mean() - is_right[truth == i].mean())
+                 for i, label in enumerate(target.labels) if (truth == i).any()}
+    sure_before, sure_after = probabilities_from_logits(before, temperature), probabilities_from_logits(after, matched)
+    moved, moved_class = confidence_shift(target, sure_before, sure_after)
+    return Change(target.name, float(was_right.mean()), float(is_right.mean()), 100 * (lost - gained) / samples,
+                  drop_interval_points(lost, gained, samples), mcnemar_p(lost, gained), per_class,
+                  calibration_error(sure_before, truth), calibration_error(sure_after, truth), moved, moved_class)
+
+
+def _flip(index: int, target: Target, before: Outputs, after: Outputs, validation: Validation) -> Flip:
+    def answer(logits: FloatArray) -> tuple[str, float]:
+        row = logits[index : index + 1]
+        predicted = int(_predicted(row)[0])
+        return ("", math.nan) if predicted < 0 else (target.labels[predicted], float(probabilities_from_logits(row).max()))
+
+    (label_before, sure_before), (label_after, sure_after) = (answer(outputs.logits[target.name]) for outputs in (before, after))
+    return Flip(index, validation.names[index], target.name, target.labels[int(validation.truth[target.name][index])],
+                label_before, label_after, sure_before, sure_after)
+
+
+def _predicted(logits: FloatArray) -> Ints:
+    """Label indices ``(N,)``; −1, which is never right, where a logit is not finite."""
+    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1).astype(np.int64)
+
+
+def _only_answer(before: FloatArray, after: FloatArray) -> int | None:
+    """The label that every sample got, unless nearly every one had it before."""
+    answers = np.unique(after.argmax(axis=1))
+    if len(answers) > 1 or (before.argmax(axis=1) != answers[0]).sum() < COLLAPSED_SAMPLES:
+        return None
+    return int(answers[0])
+
+
+def _not_finite(validation: Validation, *sides: Outputs) -> str:
+    """Names the samples for which a side computes what is not finite; empty where there are none."""
+    samples = len(validation.names)
+    broken = np.zeros(samples, bool)
+    for outputs in sides:
+        for each in (*outputs.cuts.values(), *outputs.logits.values()):
+            broken |= ~np.isfinite(each).reshape(samples, -1).all(axis=1)
+    if not broken.any():
+        return ""
+    names = ", ".join(printable(validation.names[i]) for i in np.flatnonzero(broken)[:MAX_NAMES])
+    return f"{NOT_FINITE} for {broken.sum()} of {samples} samples: {names}{', …' if broken.sum() > MAX_NAMES else ''}"
+
+
+def _largest(before: Array, after: Array) -> float:
+    with np.errstate(invalid="ignore"):  # infinite minus infinite
+        difference = np.abs(before.astype(np.float32, copy=False) - after.astype(np.float32, copy=False))
+    return float(difference.max()) if np.isfinite(difference).all() else math.inf
+
+
+def _refused(hop: Hop, reason: str) -> Hop:
+    return replace(hop, passed=False, reason=reason)

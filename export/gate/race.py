@@ -1,0 +1,84 @@
+"""The race of an export: every variant on every runtime in turns, and whether a quantised one is faster beyond chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vidrisk.calibration.files import graph_files
+from vidrisk.calibration.paired import ratio_interval
+from vidrisk.export.gate.judge import Files, StageJudge
+from vidrisk.export.gate.outputs import Outputs
+from vidrisk.export.gate.report import GateReport, Lap, Speed
+from vidrisk.runtimes.contract.bundle import VariantName
+from vidrisk.runtimes.registry import GPU_RUNTIMES
+
+ROUNDS, MOST_ROUNDS = 11, 44  # more follow as long as chance may have decided
+EQUAL = 0.03  # a speed known to lie within so much of floating point's is equal, and nothing more to learn
+FEW_ROUNDS = 3  # where speed judges nothing
+JUDGED = ("cpu", "any")  # targets
+
+Turns = Mapping[tuple[str, str], Sequence[float]]  # seconds per frame, by variant and runtime
+
+
+def race(judge: StageJudge, files: Mapping[VariantName, Files], stages: Sequence[str], known: Outputs, runtimes: Sequence[str],
+         target: str) -> tuple[list[Lap], list[Speed]]:
+    """Time every variant on every runtime in turns.
+
+    Args:
+        stages: that are timed.
+        known: what floating point computes.
+        target: speed judges only for ``cpu`` and, of what is made for processors, ``any``; elsewhere a glance is enough.
+
+    Returns:
+        Medians of all, and for each variant but fp32 how fast it is beside fp32, each on its fastest runtime; nothing of the latter
+        for another target.
+    """
+    sizes = {str(name): sum(file.stat().st_size for path in of_variant.values() for file in graph_files(path))
+             for name, of_variant in files.items()}
+    entrants: dict[tuple[str, str], tuple[str, Mapping[str, Path]]] = {
+        (name, runtime): (runtime, {stage: files[name][stage] for stage in stages}) for runtime in runtimes for name in files
+        if target != "any" or name in ("fp32", "int8", "mixed")}  # what is for TensorRT is not raced on a processor
+    if target in JUDGED:
+        turns = judge.seconds_per_frame(entrants, known, ROUNDS,
+                                        is_decided=lambda turns: all(map(_is_decided, speeds_from_turns(turns))), most=MOST_ROUNDS)
+    else:
+        turns = judge.seconds_per_frame(entrants, known, FEW_ROUNDS)
+    medians = {key: float(np.median(seconds)) for key, seconds in turns.items()}
+    laps = [Lap(name, runtime, seconds * 1e3, 1 / seconds, sizes[name]) for (name, runtime), seconds in medians.items()]
+    return laps, speeds_from_turns(turns) if target in JUDGED else []
+
+
+def speeds_from_turns(turns: Turns) -> list[Speed]:
+    """Compare every variant with fp32, each on the processor's runtime where its median is least; a GPU's does not count."""
+    def best(variant: str) -> str | None:
+        runtimes = [runtime for name, runtime in turns if name == variant and runtime not in GPU_RUNTIMES]
+        return min(runtimes, key=lambda runtime: float(np.median(turns[variant, runtime])), default=None)
+
+    of_float, speeds = best("fp32"), []
+    for variant in dict.fromkeys(name for name, _ in turns if name != "fp32"):
+        runtime = best(variant)
+        if runtime and of_float:
+            low, middle, high = ratio_interval(turns["fp32", of_float], turns[variant, runtime])
+            speeds.append(Speed(variant, runtime, of_float, middle, low, high, len(turns[variant, runtime])))
+    return speeds
+
+
+def _is_decided(speed: Speed) -> bool:
+    return speed.low > 1 or speed.high < 1 or (speed.low > 1 - EQUAL and speed.high < 1 + EQUAL)
+
+
+def speed_refusal(report: GateReport, variant: str) -> str:
+    """Why a variant is not worth its loss: it is not faster than floating point, beyond chance. Empty when it is, and where this
+    machine's speed judges nothing: for a bundle that is to run on a GPU or a Jetson."""
+    speed = next((speed for speed in report.speeds if speed.variant == variant), None)
+    if report.target not in JUDGED or speed is None or speed.is_faster:
+        return ""
+    return f"{variant} is not faster than floating point: {speed_in_words(speed)}"
+
+
+def speed_in_words(speed: Speed) -> str:
+    return (f"{speed.ratio:.2f} × its speed (95 % interval {speed.low:.2f} to {speed.high:.2f}, {speed.turns} paired turns; "
+            f"{speed.variant} on {speed.runtime}, fp32 on {speed.float_runtime})")

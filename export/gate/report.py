@@ -1,0 +1,249 @@
+"""What the gate has found: the content of ``gate.json`` and of ``gate.html``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vidrisk.calibration.conformal import Fit
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A sample whose prediction changed. Labels are texts; the label of outputs that are not finite is empty.
+
+    Attributes:
+        index: place among the validation samples.
+        confidence_before, confidence_after: probability of the predicted label, 0–1.
+    """
+
+    index: int
+    sample: str
+    target: str
+    truth: str
+    before: str
+    after: str
+    confidence_before: float
+    confidence_after: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a hop did to one target. A drop above 0 is a loss.
+
+    Attributes:
+        top1_before, top1_after: 0–1.
+        interval_points: 95 % interval of the drop in percentage points.
+        p_value: how likely chance alone explains the drop.
+        per_class: drop of recall in points, of the classes that have samples.
+        ece_before, ece_after: expected calibration error of the top-1 confidence, after temperature where there is one; NaN where
+            outputs are not finite or unknown.
+        confidence_points: mean shift of the top label's probability where a prediction stays, after temperature, 0–100: over all
+            samples, or over the class where it is largest; NaN as ``ece_after``.
+        confidence_class: that class; empty for all samples.
+    """
+
+    target: str
+    top1_before: float
+    top1_after: float
+    drop_points: float
+    interval_points: tuple[float, float]
+    p_value: float
+    per_class: dict[str, float]
+    ece_before: float
+    ece_after: float
+    confidence_points: float = math.nan
+    confidence_class: str = ""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a hop did to one output of a stage that both sides have.
+
+    Attributes:
+        largest_difference: of any element; infinite where outputs are not finite.
+        cosine: of the row (a frame, a group of frames or a window) that turns most; -1 where outputs are not finite.
+    """
+
+    stage: str
+    output: str
+    largest_difference: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Hop:
+    """The comparison of a model with what it was made from.
+
+    Attributes:
+        waived: it loses more than it may, and was let pass all the same; ``reason`` says what.
+        agreement: share of samples that keep their prediction in every target, 0–1; NaN where there is none to compare with.
+        drop_points: percentage points of top-1 lost in the worst target.
+        largest_logit_difference: infinite where outputs are not finite, NaN as ``agreement``.
+        ms_per_frame: time of all stages.
+        cuts: one per output of the stages but the last; none where there is nothing to compare with.
+        flips: the first 200, one per target that changed.
+        flipped: samples whose prediction changed in any target, of the ``samples`` that judged this hop.
+    """
+
+    name: str
+    variant: str
+    runtime: str
+    passed: bool
+    reason: str
+    waived: bool
+    agreement: float
+    drop_points: float
+    largest_logit_difference: float
+    ms_per_frame: float
+    changes: tuple[Change, ...]
+    flips: tuple[Flip, ...]
+    flipped: int
+    cuts: tuple[Cut, ...] = ()
+    samples: int = 0
+
+    @property
+    def worst_difference(self) -> float:
+        """The largest difference of any stage's output; NaN where there is none."""
+        return max((cut.largest_difference for cut in self.cuts), default=math.nan)
+
+    @property
+    def worst_cosine(self) -> float:
+        """The cosine of the output that turns most, of all stages; NaN where there is none."""
+        return min((cut.cosine for cut in self.cuts), default=math.nan)
+
+
+@dataclass(frozen=True)
+class Lap:
+    """How fast and how large a variant is on one runtime; ``bytes`` counts the files of all its stages."""
+
+    variant: str
+    runtime: str
+    ms_per_frame: float
+    frames_per_s: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a variant is beside floating point, each on the runtime where it is fastest.
+
+    Attributes:
+        ratio: frames per second, as a multiple of floating point's: the median of paired turns. ``low`` and ``high`` are the ends
+            of its 95 % interval.
+        turns: that were timed.
+    """
+
+    variant: str
+    runtime: str
+    float_runtime: str
+    ratio: float
+    low: float
+    high: float
+    turns: int
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether it is faster beyond chance."""
+        return self.low > 1
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which samples have chosen the precision of the blocks, and which have judged the result.
+
+    Attributes:
+        choosing, judging: how many; ``is_separate`` where no sample is in both.
+        reason: why this point was chosen.
+        set_aside: why points that promised more speed were not shipped, after the judging samples had refused them.
+        optimism_points: by how much the drop may look too small because the same samples chose and judge, by the bootstrap;
+            None where they are not the same, or nothing was there to choose from.
+    """
+
+    choosing: int
+    judging: int
+    is_separate: bool
+    reason: str = ""
+    set_aside: str = ""
+    optimism_points: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a variant was shipped. ``reason`` says why not, or what the gate would have refused had the exporter not insisted."""
+
+    variant: str
+    shipped: bool
+    reason: str = ""
+
+
+@dataclass
+class GateReport:
+    """Content of ``gate.json`` and ``gate.html``; it fills as the export goes.
+
+    Attributes:
+        note: says when the samples are too few.
+        target: ``cpu``, ``gpu`` or ``jetson``.
+        search: one row per block that the precision search measured.
+        points: the choices of blocks in floating point that it tried.
+        recipe: ways to quantise that were tried, with the signal-to-noise ratio of each.
+        temperature: by variant and target.
+        coverage: when an answer is uncertain, by variant and target.
+        calibration: what the ranges were measured on, and how.
+        float32: what stays in float32 of FP16 graphs: ``what``, ``nodes`` (how many) and ``reason``.
+        half: what the check of FP16 came to: ``frames``, ``cosine`` of the worst one, and that of every block.
+        parsed_by: TensorRT libraries that have read every graph; none where none is installed, or none is to run the bundle.
+        speeds: of the quantised variants.
+        stages: of the model: ``name``, ``per``, ``group``, ``macs`` of one run, and the ``share`` of a window's work that it does.
+        precision: by variant and stage.
+        selection: None where nothing was quantised.
+        verdicts: one per variant that was judged.
+        source: where the model came from, and what was found out about a foreign one.
+    """
+
+    max_drop: float
+    samples: int
+    note: str = ""
+    target: str = "cpu"
+    max_confidence_drop: float = 100.0
+    hops: list[Hop] = field(default_factory=list)
+    laps: list[Lap] = field(default_factory=list)
+    search: list[dict[str, Any]] = field(default_factory=list)
+    points: list[dict[str, Any]] = field(default_factory=list)
+    recipe: list[dict[str, Any]] = field(default_factory=list)
+    temperature: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    coverage: Mapping[str, Mapping[str, Fit]] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    float32: list[dict[str, Any]] = field(default_factory=list)
+    half: dict[str, Any] = field(default_factory=dict)
+    parsed_by: tuple[str, ...] = ()
+    speeds: list[Speed] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    precision: dict[str, dict[str, str]] = field(default_factory=dict)
+    selection: Selection | None = None
+    verdicts: list[Verdict] = field(default_factory=list)
+    source: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """Variants that the bundle holds; none when the gate refused."""
+        return tuple(verdict.variant for verdict in self.verdicts if verdict.shipped)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and containers, ready for JSON; what is not finite becomes None."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

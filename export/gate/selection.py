@@ -1,0 +1,82 @@
+"""Which samples choose, and which judge; and what it may flatter where they are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vidrisk.calibration.points import Budget, Outcome, Point, choose_point
+from vidrisk.export.gate.outputs import Ints, Validation
+
+AGREEMENT_AIM = 0.985  # of quantised predictions with floating-point ones: the search goes for it, the gate judges the drop
+SEPARATE_FROM = 200  # samples; fewer are needed whole, on either side
+CHOOSING = 3  # one in so many chooses
+RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows of the samples ``int64 (N,)`` that choose the precision of the blocks, and of those that judge what was chosen."""
+
+    choosing: Ints
+    judging: Ints
+
+    @property
+    def is_separate(self) -> bool:
+        """Whether no sample is in both."""
+        return not np.isin(self.choosing, self.judging).any()
+
+
+def agreement_aim(max_drop: float) -> float:
+    """Return the share of predictions, 0–1, that the search wants to keep: whoever allows a larger drop allows as many changes."""
+    return min(AGREEMENT_AIM, max(0.0, 1 - max_drop / 100))
+
+
+def separate_samples(validation: Validation) -> Parts:
+    """Let one sample in three choose and the others judge, of every class alike; below 200 samples, all of them do both."""
+    samples = len(validation.names)
+    every = np.arange(samples)
+    if samples < SEPARATE_FROM:
+        return Parts(every, every)
+    shuffled = np.random.default_rng(0).permutation(samples)
+    by_class = shuffled[np.lexsort([truth[shuffled] for truth in validation.truth.values()])]
+    return Parts(np.sort(by_class[::CHOOSING]), np.sort(np.delete(by_class, np.s_[::CHOOSING])))
+
+
+def estimate_optimism(points: Sequence[Point], budget: Budget) -> float | None:
+    """Estimate by how many points a drop looks too small on the samples that have chosen the point.
+
+    The choice is repeated on resamples of the samples, by the same rule; the mean difference between the drop on the samples that a
+    resample lacks and that on the resample itself is the optimism (Efron & Tibshirani 1993, chapter 17).
+
+    Returns:
+        The difference in points, at least 0; None where one point alone was judged, so that nothing was chosen.
+    """
+    samples = points[0].outcome.samples
+    if len(points) < 2 or samples < 2:
+        return None
+    rng, differences = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+        rows = rng.integers(0, samples, samples)
+        others = np.setdiff1d(np.arange(samples), rows)
+        if not len(others):
+            continue
+        drawn = [_judge_anew(point, _rows_of(point.outcome, rows), budget) for point in points]
+        chosen, _ = choose_point(drawn)
+        outside = _rows_of(points[drawn.index(chosen)].outcome, others)
+        differences.append(outside.drop_points - chosen.outcome.drop_points)
+    return max(0.0, float(np.mean(differences)))
+
+
+def _judge_anew(point: Point, outcome: Outcome, budget: Budget) -> Point:
+    admissible, inside = outcome.standing(budget)
+    return replace(point, outcome=outcome, admissible=admissible, inside=inside)
+
+
+def _rows_of(outcome: Outcome, rows: Ints) -> Outcome:
+    def drawn(text: str) -> str:
+        return "".join(np.array(list(text))[rows])
+
+    return Outcome(drawn(outcome.kept), tuple(map(drawn, outcome.gains)), outcome.confidence_points)

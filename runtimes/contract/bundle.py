@@ -1,0 +1,184 @@
+"""A bundle: one folder that a device needs, sealed by the sha256 of every file in it.
+
+    bundle.json             the manifest (``manifest``)
+    encoder.fp32.onnx       one graph per stage and variant; variants may share a file
+    encoder.int8.onnx
+    encoder.….onnx.data     weights of a graph that is too large for one file
+    head.fp32.onnx
+    constants.safetensors   inputs of stages that never change (``constants``)
+    gate.json, gate.html    what every hop of the export lost
+    golden.zip              samples, and what every variant has answered to them (``golden``)
+
+``Bundle.open`` refuses a changed or missing file, an unknown schema version, a name that could leave the folder, stages that do
+not meet, constants that do not fit, a graph that would read another file, and one that is no ONNX file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidrisk.runtimes.contract.constants import CONSTANTS, Arrays, read_constants
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import BundleError
+from vidrisk.runtimes.contract.manifest import (
+    EXPORT_AGAIN,
+    FILE_NAME,
+    SCHEMA_VERSION,
+    VARIANTS,
+    Engines,
+    FileName,
+    Manifest,
+    Precision,
+    Probability,
+    SealedFile,
+    Temperature,
+    Variant,
+    VariantName,
+    manifest_from_json,
+)
+from vidrisk.runtimes.contract.onnx_file import NotOnnxError, external_files
+from vidrisk.runtimes.contract.stages import Stage
+
+__all__ = [
+    "CONSTANTS", "FILE_NAME", "MANIFEST", "SCHEMA_VERSION", "VARIANTS", "Bundle", "Engines", "FileName", "Manifest", "Precision",
+    "Probability", "SealedFile", "Temperature", "Variant", "VariantName", "check_vacant", "sha256_of", "write_bundle",
+]
+
+MANIFEST = "bundle.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle directory. Make one with ``Bundle.open`` or ``write_bundle``."""
+
+    root: Path
+    manifest: Manifest
+    digest: str
+
+    @property
+    def contract(self) -> Contract:
+        return self.manifest.contract
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self.manifest.stages
+
+    @property
+    def passed(self) -> tuple[VariantName, ...]:
+        """Variants that passed the gate, in the order of ``VARIANTS``."""
+        return tuple(name for name in VARIANTS if name in self.manifest.variants and self.manifest.variants[name].passed)
+
+    def path(self, stage: str, variant: VariantName) -> Path:
+        """File of one stage in one variant.
+
+        Raises:
+            BundleError: the bundle has no such variant, or no such stage.
+        """
+        if variant not in self.manifest.variants:
+            raise BundleError(f"{self.root.name} has no variant {variant!r}", allowed=", ".join(self.manifest.variants))
+        return self.root / self.manifest.variants[variant].files[self.manifest.stage(stage).name]
+
+    def constants(self) -> Arrays:
+        """Values of the constant inputs of all stages, by the name of the input.
+
+        Raises:
+            BundleError: the file was changed since the bundle was opened.
+            MissingExtra: safetensors is not installed.
+        """
+        if self.manifest.constants is None:
+            return {}
+        return read_constants(self.root / self.manifest.constants, self.stages)
+
+    @classmethod
+    def open(cls, root: str | Path) -> Bundle:
+        """Read and verify a bundle.
+
+        Raises:
+            BundleError: no bundle there, damaged, incomplete, of a newer schema, or with a name that leaves the folder.
+        """
+        root = Path(root)
+        manifest, digest = _read_manifest(root)
+        for name, sealed in manifest.files.items():
+            path = root / name
+            if path.is_symlink() or not path.is_file():
+                raise BundleError(f"{root.name} lacks {name}", fix="copy the bundle again, whole")
+            if path.stat().st_size != sealed.bytes or sha256_of(path) != sealed.sha256:
+                raise BundleError(f"{name} in {root.name} was changed after export (sha256 differs)",
+                                  fix="copy the bundle again, or export it again")
+            if not name.endswith(".onnx"):
+                continue
+            try:
+                foreign = external_files(path) - set(manifest.files)
+            except NotOnnxError as error:
+                raise BundleError(f"{name} in {root.name} is no ONNX file: {error}", fix=EXPORT_AGAIN) from error
+            if foreign:
+                raise BundleError(f"{name} in {root.name} takes weights from {min(foreign)!r}, which the manifest does not seal",
+                                  allowed="files of the bundle", fix="export it again")
+        bundle = cls(root, manifest, digest)
+        bundle.constants()  # they are small, and what does not fit is said now
+        return bundle
+
+
+def _read_manifest(root: Path) -> tuple[Manifest, str]:
+    path = root / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{root} is no bundle: it has no {MANIFEST}", fix="vidrisk export RUN -o BUNDLE")
+    raw = path.read_bytes()
+    return manifest_from_json(raw, path), hashlib.sha256(raw).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_vacant(root: Path) -> None:
+    """Refuse to write a bundle over anything.
+
+    Raises:
+        BundleError: ``root`` exists.
+    """
+    if root.exists():
+        raise BundleError(f"{root} exists already", fix="choose another folder, or delete it first")
+
+
+def write_bundle(root: str | Path, manifest: Manifest, files: Mapping[str, Path]) -> Bundle:
+    """Write a bundle in one step: it appears at ``root`` whole and verified, or not at all.
+
+    Args:
+        root: folder to make; it must not exist yet.
+        manifest: everything but ``files``, whose hashes are filled in here.
+        files: name inside the bundle → file to copy there.
+
+    Raises:
+        BundleError: ``root`` exists, or a name is none that a bundle may hold.
+    """
+    root = Path(root)
+    check_vacant(root)
+    for name in files:  # before the first copy: a name such as /x or ../x would be written outside
+        if not re.fullmatch(FILE_NAME, name) or name.endswith("\n") or name == MANIFEST:
+            raise BundleError(f"file name {name!r} in a bundle", allowed=f"letters, digits, '.', '_' and '-', not {MANIFEST}")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        for name, source in files.items():
+            shutil.copyfile(source, staging / name)
+        sealed = {name: SealedFile(sha256=sha256_of(staging / name), bytes=(staging / name).stat().st_size)
+                  for name in files}
+        text = manifest.model_copy(update={"files": sealed}).model_dump_json(indent=2)
+        (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        Bundle.open(staging)
+        staging.chmod(0o755)
+        staging.rename(root)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Bundle.open(root)

@@ -1,0 +1,132 @@
+"""The sealed contract between training, calibration and inference: what goes in, what comes out, under which names.
+
+A run carries it, a bundle carries it, and whoever combines two things compares their digests first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vidrisk.runtimes.contract.errors import SpecError
+from vidrisk.runtimes.contract.specs import PixelSpec, TensorSpec, TimeSpec
+
+Task = Literal["action", "risk"]
+
+
+class Sealed(BaseModel):
+    """Base of everything that is written to disk: immutable, and no unknown key is tolerated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Target(Sealed):
+    """One question that the model answers with one softmax.
+
+    Attributes:
+        name: ``action``, ``defect`` or ``level``.
+        labels: class names; when ``ordered``, from the least to the most severe.
+        ordered: whether the labels are levels on one scale.
+        severity: 0–100 per label; the severity of an input is the expectation over the label probabilities.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    labels: tuple[str, ...]
+    ordered: bool = False
+    severity: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Target:
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise SpecError(f"target {self.name!r} has labels {list(self.labels)}", allowed="at least two, all different")
+        if self.severity is not None:
+            inside = all(0 <= s <= 100 for s in self.severity)
+            if len(self.severity) != len(self.labels) or not inside or list(self.severity) != sorted(self.severity):
+                raise SpecError(f"severity {list(self.severity)} of {self.name!r}",
+                                allowed=f"{len(self.labels)} numbers from 0 to 100, not falling")
+        return self
+
+
+class Guidance(Sealed):
+    """What the training data says about inputs of one defect class and level: its most frequent texts."""
+
+    defect: str | None = None
+    level: str | None = None
+    risk: str = ""
+    advice: str = ""
+    description: str = ""
+
+
+class Contract(Sealed):
+    """Everything that training, calibration and inference must agree on.
+
+    Attributes:
+        task: ``action`` (which of these happens) or ``risk`` (which defect, how bad).
+        pixel: geometry and normalisation of a frame.
+        time: moments of a clip; None for photos, which are clips of one moment.
+        targets: what the last stage answers, in order.
+        guidance: advice and descriptions to show beside a prediction.
+    """
+
+    task: Task
+    pixel: PixelSpec
+    time: TimeSpec | None = None
+    targets: tuple[Target, ...] = Field(min_length=1)
+    guidance: tuple[Guidance, ...] = ()
+
+    @property
+    def frames(self) -> int:
+        """Moments per input, T; 1 for photos."""
+        return self.time.frames if self.time else 1
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the canonical JSON of what differs from the defaults: equal exactly when the contracts are equal, and the
+        same in later versions, whose further keys have defaults.
+        """
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()
+
+    @property
+    def digest_of_schema_1(self) -> str:
+        """The digest as 0.1.0 computed it, over all keys: golden samples and ledgers of then hold it."""
+        old = _ContractOfSchema1(**{name: getattr(self, name) for name in type(self).model_fields})
+        return hashlib.sha256(old.model_dump_json().encode()).hexdigest()
+
+    def is_digest(self, digest: str) -> bool:
+        """Whether a digest that was written down is of this contract."""
+        return digest in (self.digest, self.digest_of_schema_1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, data: Any) -> Any:
+        """Leave out the one kind of encoder that there was: files of 0.1.0 name it."""
+        if isinstance(data, dict) and data.get("encoder") == "frame":
+            return {key: value for key, value in data.items() if key != "encoder"}
+        return data
+
+    @model_validator(mode="after")
+    def _different_targets(self) -> Contract:
+        names = [target.name for target in self.targets]
+        if len(set(names)) != len(names):
+            raise SpecError(f"targets {names}", allowed="different names")
+        return self
+
+    def target(self, name: str) -> Target | None:
+        return next((t for t in self.targets if t.name == name), None)
+
+    def answers(self) -> tuple[TensorSpec, ...]:
+        """Outputs of the last stage: logits per target."""
+        return tuple(TensorSpec(f"{t.name}_logits", "float32", ("batch", len(t.labels))) for t in self.targets)
+
+
+class _ContractOfSchema1(Sealed):
+    """The keys of a contract of schema 1, in their order then."""
+
+    task: Task
+    encoder: Literal["frame"] = "frame"
+    pixel: PixelSpec
+    time: TimeSpec | None
+    targets: tuple[Target, ...]
+    guidance: tuple[Guidance, ...]

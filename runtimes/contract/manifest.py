@@ -1,0 +1,187 @@
+"""``bundle.json``: stages, variants and sealed files of a bundle, as schema 2 writes them and schema 1 did.
+
+A newer minor version is read: its unknown keys are ignored, at every level. In a manifest of this version, or an older one, an
+unknown key is an error. Another major version is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationError
+
+from vidrisk.runtimes.contract.choices import VARIANTS, VariantName
+from vidrisk.runtimes.contract.contract import Contract, Sealed
+from vidrisk.runtimes.contract.errors import BundleError, VidriskError
+from vidrisk.runtimes.contract.stages import Stage, check_stages
+from vidrisk.runtimes.contract.versions import model_from_record
+
+__all__ = [
+    "EXPORT_AGAIN", "FILE_NAME", "PRECISIONS", "SCHEMA_MINOR", "SCHEMA_VERSION", "VARIANTS", "Engines", "FileName", "Manifest",
+    "Precision", "Probability", "SealedFile", "Temperature", "Variant", "VariantName", "manifest_from_json",
+]
+
+SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_MINOR = 0
+FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,119}$"
+FileName = Annotated[str, Field(pattern=FILE_NAME)]
+Precision = Literal["fp32", "fp16", "int8", "mixed"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Engines = Literal["any", "processor", "tensorrt"]
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]  # beyond, and from 0 down, probabilities say nothing or the reverse
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+EXPORT_AGAIN = "export the bundle again"
+
+
+class SealedFile(Sealed):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Variant(Sealed):
+    """One set of files for all stages: their precisions, whether they passed the gate, and what the gate measured.
+
+    A label whose probability is under ``threshold`` of its target, or under its own in ``label_threshold``, is excluded; what
+    that makes of an answer, ``uncertainty`` says. Bundles from before have no thresholds.
+
+    Attributes:
+        files: ONNX file by stage.
+        precision: by stage; ``mixed`` is INT8 with some layers in floating point.
+        engines: kind of engine that the files are made for.
+        waived: what the gate would have refused, had the exporter not insisted.
+        temperature: by target; logits are divided by it.
+        coverage: what was asked of the thresholds.
+        no_threshold: why a target has none.
+    """
+
+    files: dict[str, FileName]
+    precision: dict[str, Precision] = Field(default_factory=dict)
+    engines: Engines = "any"
+    passed: bool
+    waived: str = ""
+    gate: dict[str, float] = Field(default_factory=dict)
+    temperature: dict[str, Temperature] = Field(default_factory=dict)
+    threshold: dict[str, Probability] = Field(default_factory=dict)
+    label_threshold: dict[str, dict[str, Probability]] = Field(default_factory=dict)
+    coverage: float | None = Field(default=None, gt=0, lt=1)
+    no_threshold: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def lowest_precision(self) -> Precision:
+        """The precision of the stage that rounds most."""
+        return max(self.precision.values(), key=PRECISIONS.index)
+
+
+class Manifest(Sealed):
+    """Content of ``bundle.json``.
+
+    Attributes:
+        stages: of the model, in the order in which they run.
+        constants: file of the inputs that the bundle holds (``constants``); None where no stage has any.
+        golden: whether golden samples are among the files (``golden``); False where whoever exported has left them out, and None
+            in bundles from before there were any.
+    """
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_minor: int = Field(default=SCHEMA_MINOR, ge=0)
+    contract: Contract
+    stages: tuple[Stage, ...]
+    variants: dict[VariantName, Variant]
+    constants: FileName | None = None
+    files: dict[FileName, SealedFile]
+    made_with: dict[str, str] = Field(default_factory=dict)
+    created: str = ""
+    source: dict[str, str] = Field(default_factory=dict)
+    golden: bool | None = None
+
+    def stage(self, name: str) -> Stage:
+        """Find a stage by its name.
+
+        Raises:
+            BundleError: there is none.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise BundleError(f"the bundle has no stage {name!r}", allowed=", ".join(stage.name for stage in self.stages))
+
+
+def manifest_from_json(raw: bytes, path: Path) -> Manifest:
+    """Read and check a manifest of this schema, of an older one, or of a newer minor version.
+
+    Args:
+        path: of the file, for messages.
+
+    Raises:
+        BundleError: it is none, it contradicts itself, or another major version has made it.
+    """
+    try:
+        data: Any = json.loads(raw)
+        version = data["schema_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(f"{path} is not a manifest: {error}", fix="copy the bundle again, whole") from error
+    if type(version) is not int or version not in (1, SCHEMA_VERSION):  # true and 1.0 equal 1
+        raise BundleError(f"{path.parent.name} has schema version {version!r}", allowed=f"1, {SCHEMA_VERSION}",
+                          fix="use the vidrisk that made it, or a newer one, or export again")
+    try:
+        data = _of_schema_2(data) if version == 1 else data
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} is not a manifest of schema 1: {error!r}", fix=EXPORT_AGAIN) from error
+    try:
+        minor = data.get("schema_minor", 0)
+        manifest = model_from_record(Manifest, data, is_newer=type(minor) is int and minor > SCHEMA_MINOR)
+        check_stages(manifest.stages, manifest.contract)
+    except ValidationError as error:
+        raise BundleError(f"{path}: {_said(error)}", fix=EXPORT_AGAIN) from error
+    except VidriskError as error:
+        raise BundleError(f"{path}: {error}", fix=EXPORT_AGAIN) from error
+    for name, variant in manifest.variants.items():
+        _check_variant(f"{path}: variant {name}", variant, manifest)
+    needs_constants = any(stage.constants for stage in manifest.stages)
+    if needs_constants and manifest.constants not in manifest.files:
+        raise BundleError(f"{path}: its stages take constants, and no sealed file holds any", fix=EXPORT_AGAIN)
+    return manifest
+
+
+def _said(error: ValidationError) -> str:
+    first = error.errors()[0]
+    value = f", not {str(first['input'])[:80]!r}" if first["type"] == "literal_error" else ""
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}{value}"
+
+
+def _check_variant(where: str, variant: Variant, manifest: Manifest) -> None:
+    stages = [stage.name for stage in manifest.stages]
+    if set(variant.files) != set(stages) or not set(variant.files.values()) <= set(manifest.files):
+        raise BundleError(f"{where} names files that the manifest does not seal", fix=EXPORT_AGAIN)
+    if not all(file.endswith(".onnx") for file in variant.files.values()):  # what else they read is checked for these alone
+        raise BundleError(f"{where} names a graph that is no .onnx file", fix=EXPORT_AGAIN)
+    if set(variant.precision) != set(stages):
+        raise BundleError(f"{where} has precisions of the stages {_listed(variant.precision)}", allowed=_listed(stages),
+                          fix=EXPORT_AGAIN)
+    for target, own in variant.label_threshold.items():
+        known = manifest.contract.target(target)
+        if known is None or target not in variant.threshold or not set(own) <= set(known.labels):
+            raise BundleError(f"{where} has thresholds of labels that {target!r} does not have", fix=EXPORT_AGAIN)
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _of_schema_2(data: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of schema 1: an encoder per frame and a head per window, whose variants are called after the encoder's precision.
+
+    Raises:
+        KeyError, TypeError, AttributeError: it is none.
+    """
+    graphs = data["graphs"]
+    if set(graphs) != {"encoder", "head"}:
+        raise TypeError(f"graphs {_listed(graphs)}")
+    stages = [{"name": name, "per": per, **graphs[name]} for name, per in (("encoder", "frame"), ("head", "window"))]
+    variants = {name: {"precision": {"encoder": name, "head": "fp32"}, **variant} for name, variant in data["variants"].items()}
+    rest = {key: value for key, value in data.items() if key not in ("graphs", "schema_version")}
+    return {**rest, "schema_version": SCHEMA_VERSION, "stages": stages, "variants": variants}

@@ -1,0 +1,41 @@
+"""From logits to probabilities, and whether these can be believed. numpy only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ECE_BINS = 15
+
+
+def probabilities_from_logits(logits: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.NDArray[np.float32]:
+    """Softmax of ``logits / temperature``, row by row. A row whose logits are not all finite is NaN throughout.
+
+    Args:
+        logits: ``float32 (N, C)``.
+        temperature: above 0; higher is less sure of itself.
+    """
+    scaled = np.asarray(logits, np.float64) / temperature
+    finite = np.isfinite(scaled).all(axis=1)
+    if not finite.all():
+        scaled[~finite] = np.nan
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    result: npt.NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return result
+
+
+def expected_calibration_error(confidence: npt.NDArray[np.floating[Any]], correct: npt.NDArray[np.bool_],
+                               bins: int = ECE_BINS) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins ``(lower, upper]``, weighted by their samples.
+
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+
+    Args:
+        confidence: top-1 probabilities ``(N,)``.
+        correct: whether the top-1 class was right ``(N,)``.
+    """
+    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap = np.bincount(index, weights=confidence - correct, minlength=bins)
+    return float(np.abs(gap).sum() / len(confidence))

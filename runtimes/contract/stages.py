@@ -1,0 +1,167 @@
+"""Stages: a model is a list of graphs, each of which runs once per frame, per group of frames, or per window.
+
+    CLIP, DINO, EfficientNet     encoder/frame → head/window
+    VideoMAE, V-JEPA 2           encoder/window → head/window
+    a vision-language model      vision/group of 2 → text/window (prompt as a constant) → head/window
+
+An input of a stage is, by its name, the pixels (``frames``), a constant that the bundle holds, or an output of an earlier
+stage. What a stage computes once per frame arrives at one per window with an axis of T frames behind the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vidrisk.runtimes.contract.contract import Contract, Sealed
+from vidrisk.runtimes.contract.errors import SpecError
+from vidrisk.runtimes.contract.specs import TensorSpec
+
+Per = Literal["frame", "group", "window"]
+PIXELS = "frames"
+BATCH = "batch"
+
+
+class Stage(Sealed):
+    """One graph of a model: how often it runs, and its tensors.
+
+    Attributes:
+        name: of the stage, and of its files.
+        per: ``frame``, ``group`` (of ``group`` frames) or ``window``.
+        group: frames of a group, n; 1 unless ``per`` is ``group``.
+        inputs: ``frames`` for pixels, an output of an earlier stage, or a constant; all but constants begin with ``batch``.
+        outputs: all begin with ``batch``.
+        constants: names of the inputs whose values the bundle holds; their shapes are fixed.
+        macs: multiply-accumulates of one sample of the batch; None where they could not be counted.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    per: Per
+    group: int = Field(default=1, ge=1)
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    constants: tuple[str, ...] = ()
+    macs: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage:
+        if (self.per == "group") != (self.group > 1):
+            raise SpecError(f"stage {self.name!r} runs per {self.per} with groups of {self.group}",
+                            allowed="groups of 2 or more with per group, 1 otherwise")
+        names = [spec.name for spec in (*self.inputs, *self.outputs)]
+        if len(set(names)) != len(names):
+            raise SpecError(f"stage {self.name!r} has tensors {names}", allowed="different names")
+        unknown = set(self.constants) - {spec.name for spec in self.inputs}
+        if unknown:
+            raise SpecError(f"stage {self.name!r} has no input {min(unknown)!r} that a constant could fill",
+                            allowed=", ".join(spec.name for spec in self.inputs))
+        for spec in (*self.inputs, *self.outputs):
+            is_constant = spec.name in self.constants
+            if is_constant and not all(isinstance(axis, int) for axis in spec.shape):
+                raise SpecError(f"constant {spec} of stage {self.name!r}", allowed="a shape of numbers alone")
+            if not is_constant and spec.shape[:1] != (BATCH,):
+                raise SpecError(f"{spec} of stage {self.name!r}", allowed=f"a first axis {BATCH!r}")
+        return self
+
+    @property
+    def variable_inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs that are no constants."""
+        return tuple(spec for spec in self.inputs if spec.name not in self.constants)
+
+    def input(self, name: str) -> TensorSpec:
+        return next(spec for spec in self.inputs if spec.name == name)
+
+
+def shared_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The leading stages that run per frame or group: windows that show the same frames share what they compute."""
+    shared: list[Stage] = []
+    for stage in stages:
+        if stage.per == "window":
+            break
+        shared.append(stage)
+    return tuple(shared)
+
+
+def shape_at(source: TensorSpec, source_stage: Stage | None, stage: Stage, frames: int) -> tuple[int | str, ...]:
+    """Shape with which what a source computes arrives at a stage.
+
+    What is computed more often than the stage runs arrives with one more axis, behind the batch: n frames at a stage per group,
+    T frames or T / n groups at one per window (also when T is 1).
+
+    Args:
+        source_stage: that computes ``source``; None for pixels, which come once per frame.
+        frames: of a window, T.
+
+    Raises:
+        SpecError: the stage runs more often than its source, or in other groups.
+    """
+    per, group = (source_stage.per, source_stage.group) if source_stage else ("frame", 1)
+    if (per, group) == (stage.per, stage.group):
+        return source.shape
+    if per == "frame":
+        return (BATCH, stage.group if stage.per == "group" else frames, *source.shape[1:])
+    if per == "group" and stage.per == "window":
+        return (BATCH, frames // group, *source.shape[1:])
+    name = f"stage {source_stage.name!r}" if source_stage else "pixels"
+    raise SpecError(f"stage {stage.name!r} runs per {_described(stage)}, and {name} gives {source.name!r} per {per}",
+                    allowed="stages from frames to groups of one size to windows")
+
+
+def _described(stage: Stage) -> str:
+    return f"group of {stage.group}" if stage.per == "group" else stage.per
+
+
+def check_stages(stages: Sequence[Stage], contract: Contract) -> None:
+    """Check that stages meet: each takes what is there, the last one answers the contract's targets.
+
+    Raises:
+        SpecError: two stages of one name, an input that nothing gives or in another shape (names both stages), frames that are
+            no whole number of groups, or another answer than the contract's.
+    """
+    if not stages:
+        raise SpecError("a model without stages", allowed="at least one")
+    if len({stage.name for stage in stages}) != len(stages):
+        raise SpecError(f"stages {[stage.name for stage in stages]}", allowed="different names")
+    pixels = TensorSpec(PIXELS, "uint8", (BATCH, *contract.pixel.frame_shape))
+    given: dict[str, tuple[TensorSpec, Stage | None]] = {PIXELS: (pixels, None)}
+    for stage in stages:
+        if contract.frames % stage.group:
+            raise SpecError(f"stage {stage.name!r} runs per group of {stage.group}, and a window has {contract.frames} frames",
+                            allowed="a whole number of groups")
+        for spec in stage.variable_inputs:
+            if spec.name not in given:
+                raise SpecError(f"stage {stage.name!r} takes {spec.name!r}, which no earlier stage gives",
+                                allowed=", ".join(given))
+            source, source_stage = given[spec.name]
+            arriving = TensorSpec(spec.name, source.dtype, shape_at(source, source_stage, stage, contract.frames))
+            if arriving != spec:
+                name = f"stage {source_stage.name!r}" if source_stage else "the contract"
+                raise SpecError(f"stage {stage.name!r} takes {spec!r}, and {name} gives {arriving!r}",
+                                allowed="equal dtypes and shapes")
+        for spec in stage.outputs:
+            if spec.name in given:
+                raise SpecError(f"stage {stage.name!r} gives {spec.name!r}, which is there already", allowed="different names")
+            given[spec.name] = spec, stage
+    last = stages[-1]
+    if last.per != "window" or last.outputs != contract.answers():
+        raise SpecError(f"the last stage {last.name!r} gives {list(last.outputs)} per {last.per}",
+                        allowed=f"{list(contract.answers())} per window")
+
+
+def frame_encoder_stages(contract: Contract, width: int) -> tuple[Stage, Stage]:
+    """encoder/frame → head/window, for features of ``width``."""
+    frames = TensorSpec(PIXELS, "uint8", (BATCH, *contract.pixel.frame_shape))
+    features = TensorSpec("features", "float32", (BATCH, width))
+    clip = TensorSpec("features", "float32", (BATCH, contract.frames, width))
+    return (Stage(name="encoder", per="frame", inputs=(frames,), outputs=(features,)),
+            Stage(name="head", per="window", inputs=(clip,), outputs=contract.answers()))
+
+
+def window_encoder_stages(contract: Contract, width: int) -> tuple[Stage, Stage]:
+    """encoder/window → head/window, for features of ``width`` per window."""
+    clip = TensorSpec(PIXELS, "uint8", (BATCH, contract.frames, *contract.pixel.frame_shape))
+    features = TensorSpec("features", "float32", (BATCH, width))
+    return (Stage(name="encoder", per="window", inputs=(clip,), outputs=(features,)),
+            Stage(name="head", per="window", inputs=(features,), outputs=contract.answers()))

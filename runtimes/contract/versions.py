@@ -1,0 +1,167 @@
+"""Versions of the files that vidrisk writes, and the one rule by which all of them are read.
+
+Every record says which version of its file it belongs to: ``"version": "1.1"``, major and minor. A record without one is 1.0, as
+vidrisk 0.1.0 wrote it. (``bundle.json`` says the same as ``schema_version`` and ``schema_minor``.)
+
+    an older minor version   keys that it lacks have their defaults
+    this version             another key is an error: it is damage, or a slip of the pen
+    a newer minor version    keys that are not known here are ignored
+    another major version    refused, in one line
+
+So a new key needs a default and one more minor version; a key that goes, or means something else, one more major version.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vidrisk.runtimes.contract.errors import DataError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from pydantic import BaseModel
+
+VERSION = "version"
+FIRST = (1, 0)
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's words, of models and of dataclasses
+
+Model = TypeVar("Model", bound="BaseModel")
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """The version of one kind of file that this vidrisk writes.
+
+    Attributes:
+        file: its name, for errors.
+    """
+
+    file: str
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+    def stamp(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a record with its version, which comes last: who looks for the path finds it at the beginning."""
+        return {**record, VERSION: str(self)}
+
+    def is_newer(self, version: object) -> bool:
+        """Tell whether a record may hold keys that are not known here.
+
+        Args:
+            version: what the record says; None where it says nothing.
+
+        Raises:
+            DataError: another major version, or none that vidrisk writes.
+        """
+        major, minor = self._parse(version)
+        if major != self.major:
+            raise DataError(f"{self.file} has version {version}", allowed=f"{self.major}.x",
+                            fix="use a newer vidrisk" if major > self.major else "make it again")
+        return minor > self.minor
+
+    def read(self, record: object, known: Collection[str], needed: Collection[str]) -> dict[str, Any]:
+        """Return the known keys of a record.
+
+        Args:
+            known: keys of this version; those that are not ``needed`` have defaults.
+
+        Raises:
+            DataError: another major version, a needed key that is missing, or an unknown one in a version that is known.
+        """
+        if not isinstance(record, Mapping):
+            raise DataError(f"{self.file} holds a {type(record).__name__}", allowed="a mapping")
+        is_newer = self.is_newer(record.get(VERSION))
+        missing = [key for key in needed if key not in record]
+        other = [key for key in record if key not in known and key != VERSION]
+        if missing or (other and not is_newer):
+            what = f"lacks {missing[0]!r}" if missing else f"has {other[0]!r}"
+            raise DataError(f"{self.file} has other keys than this version writes: it {what}", allowed=", ".join(known))
+        return {key: value for key, value in record.items() if key in known}
+
+    def read_fields(self, record: object, kind: type[DataclassInstance]) -> dict[str, Any]:
+        """Return the keys of a record that are fields of a dataclass; those with defaults may be missing.
+
+        Raises:
+            DataError: as ``read``.
+        """
+        needed = [field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING]
+        return self.read(record, [field.name for field in fields(kind)], needed)
+
+    def read_model(self, record: object, model: type[Model]) -> Model:
+        """Return a record as a model, at any depth by the same rule.
+
+        Raises:
+            DataError: another major version.
+            ValidationError: it does not fit.
+        """
+        if not isinstance(record, Mapping):
+            return model.model_validate(record)
+        is_newer = self.is_newer(record.get(VERSION))
+        return model_from_record(model, {key: value for key, value in record.items() if key != VERSION}, is_newer=is_newer)
+
+    def _parse(self, version: object) -> tuple[int, int]:
+        if version is None:
+            return FIRST
+        found = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", version) if isinstance(version, str) else None
+        if not found:
+            raise DataError(f"{self.file} has version {version!r}", allowed=f"such as {self}", fix="make it again")
+        return int(found[1]), int(found[2])
+
+
+def model_from_record(model: type[Model], record: Mapping[str, Any], *, is_newer: bool) -> Model:
+    """Make a model of a record; of a newer version ignore unknown keys, at every level.
+
+    Raises:
+        ValidationError, VidriskError: as the model raises them.
+    """
+    from pydantic import ValidationError  # what reads lines does without
+
+    while True:
+        try:
+            return model.model_validate(record)
+        except ValidationError as error:
+            unknown = [place for each in error.errors() if (place := _place_of_unknown_key(each["type"], each["loc"]))]
+            if not is_newer or not unknown:
+                raise
+            record = copy.deepcopy(record)
+            for place in unknown:
+                _drop(record, place)
+
+
+def _place_of_unknown_key(kind: str, place: tuple[int | str, ...]) -> tuple[int | str, ...] | None:
+    """Place of a key that is not known, such as the name of a further variant; None where an error is about something else."""
+    if kind == "literal_error" and place[-1:] == ("[key]",):
+        return place[:-1]
+    return place if kind in UNKNOWN_KEY else None
+
+
+def _drop(record: Any, place: tuple[int | str, ...]) -> None:
+    """Take one key out of nested mappings and lists; nothing where what it lies in is gone already."""
+    *above, last = place
+    for key in above:
+        if isinstance(record, Mapping) and key not in record:
+            continue  # a tag of a union
+        record = record[key]
+    if isinstance(record, dict):
+        record.pop(last, None)
+
+
+PREDICTIONS = FileVersion("predictions.jsonl", 1, 1)
+SEGMENTS = FileVersion("segments.jsonl", 1, 1)
+SUMMARY = FileVersion("summary.json", 1, 1)
+LEDGER = FileVersion("ledger.sqlite", 1, 1)
+CONFIG = FileVersion("config.yaml", 1, 1)
+LABELS = FileVersion("labels.json", 1, 1)
+METRICS = FileVersion("metrics.json", 1, 1)
+SPLIT = FileVersion("split.parquet", 1, 1)
+CHECKPOINT = FileVersion("state.json", 1, 1)
+EVALUATION = FileVersion("an evaluation", 1, 1)
+VERIFICATION = FileVersion("a verification", 1, 1)
+BENCH = FileVersion("a bench", 1, 1)

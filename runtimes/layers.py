@@ -1,0 +1,114 @@
+"""In which precision the layers of a graph really run, in each engine's own account of what it executes.
+
+An engine may compute in another precision than the one that a graph was made for, and says nothing of it by itself. Counted is
+what multiplies: convolutions and matrix products, where time goes and rounding comes from. In an engine of TensorRT, which fuses
+much into one layer, counted is every layer that does more than move data.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
+# In the inspector's words: what moves data, and computes nothing.
+MOVING = re.compile(r"reformat|noop|constant|shape|shuffle|copy", re.IGNORECASE)
+
+_PRODUCTS = re.compile(r"conv(?!ert)|matmul|gemm|fullyconnected|innerproduct|einsum|attention", re.IGNORECASE)
+# How engines write a type → the precision of a layer that takes it. The first that is found in a text counts.
+_NAMES = ((re.compile(r"bf16|bfloat16", re.IGNORECASE), "bfloat16"), (re.compile(r"u?int8|\b[iu]8\b", re.IGNORECASE), INT8),
+          (re.compile(r"fp16|float16|half|\bf16\b", re.IGNORECASE), FLOAT16), (re.compile(r"fp8|float8", re.IGNORECASE), "float8"),
+          (re.compile(r"int4", re.IGNORECASE), "int4"), (re.compile(r"fp32|float|\bf32\b", re.IGNORECASE), FLOAT32))
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Layers by the precision that they run in, the most frequent first.
+
+    Attributes:
+        unproved: why the engine's account proves nothing; empty where it does.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    unproved: str = ""
+
+    def __add__(self, other: Layers) -> Layers:
+        """Those of two graphs together; what is unproved of one is unproved of both."""
+        counts = Counter(self.counts) + Counter(other.counts)
+        return Layers(dict(counts.most_common()), self.unproved or other.unproved)
+
+    def __str__(self) -> str:
+        said = ", ".join(f"{name} {count}" for name, count in self.counts.items())
+        return f"{said}; not proved: {self.unproved}" if said and self.unproved else said or f"not proved: {self.unproved}"
+
+
+def layers_from_counts(counts: Counter[str]) -> Layers:
+    """Sort what was counted; layers of an unknown precision (an empty name) prove nothing."""
+    unproved = "the engine does not say the types of all layers" if counts.pop("", 0) else ""
+    return Layers(dict(counts.most_common()), unproved)
+
+
+def layers_from_profile(events: Iterable[Mapping[str, Any]], provider: str) -> Layers:
+    """Count the kernels that ONNX Runtime has run, as its profiler lists them.
+
+    Args:
+        provider: that was meant; what another one computes is named by it.
+    """
+    counts: Counter[str] = Counter()
+    fused = False
+    for event in events:
+        told = event.get("args", {})
+        if event.get("cat") != "Node" or not str(event.get("name", "")).endswith("_kernel_time"):
+            continue
+        kind, where = str(told.get("op_name", "")), str(told.get("provider", ""))
+        fused |= kind.startswith("TRTKernel")
+        if not _PRODUCTS.search(kind):
+            continue
+        types = [name for one in told.get("input_type_shape", ()) for name in one]
+        # The dynamic ones quantise floats on the way; of the others, the first input is what is multiplied.
+        precision = INT8 if kind.startswith("DynamicQuantize") else _precision(types[0] if types else "")
+        counts[precision if where == provider or not precision else f"{precision} by {where}"] += 1
+    if fused:
+        return Layers(unproved="TensorRT inside ONNX Runtime does not say how its layers run")
+    return layers_from_counts(counts)
+
+
+def layers_from_openvino(operations: Iterable[Any]) -> Layers:
+    """Count the nodes of OpenVINO's execution graph (``CompiledModel.get_runtime_model().get_ops()``)."""
+    counts: Counter[str] = Counter()
+    for operation in operations:
+        told = operation.get_rt_info()
+        kind, precision = ("" if key not in told else str(getattr(told[key], "value", told[key]))
+                           for key in ("layerType", "runtimePrecision"))
+        if _PRODUCTS.search(kind):
+            counts[_precision(precision)] += 1
+    return layers_from_counts(counts)
+
+
+def layers_from_inspection(text: str) -> Layers:
+    """Count the layers that TensorRT's engine inspector lists as JSON, by the types of their inputs.
+
+    Raises:
+        ValueError: ``text`` is no JSON.
+    """
+    counts: Counter[str] = Counter()
+    for layer in computing_layers(json.loads(text)):
+        types = [str(tensor.get("Format/Datatype", "")) for tensor in layer.get("Inputs", ()) if isinstance(tensor, dict)]
+        found = [_precision(each) for each in types if "uint8" not in each.lower()]  # of a picture: weights and values have signs
+        if found:
+            counts[INT8 if INT8 in found else found[0]] += 1
+    return layers_from_counts(counts) if counts else Layers(unproved="the engine lists no layers that compute, or only their names")
+
+
+def computing_layers(inspected: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The layers of an inspected engine that do more than move data; none where it tells their names alone."""
+    layers = [layer for layer in inspected.get("Layers", ()) if isinstance(layer, dict)]
+    return [layer for layer in layers if not MOVING.search(str(layer.get("LayerType", "")))]
+
+
+def _precision(text: str) -> str:
+    return next((name for pattern, name in _NAMES if pattern.search(text)), "")

@@ -1,0 +1,41 @@
+"""What a number of samples says about a share of all: the binomial tail, and intervals from it. numpy only."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+Z_95 = 1.959963984540054
+HALVINGS = 50  # of the interval from 0 to 1
+
+
+def binomial_tail(successes: int, trials: int, rate: float) -> float:
+    """Probability of at most ``successes`` out of ``trials``, each with probability ``rate`` (0 < rate < 1)."""
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
+    k = np.arange(successes + 1)
+    ways = log_factorial[trials] - log_factorial[k] - log_factorial[trials - k]
+    return min(1.0, float(np.exp(ways + k * math.log(rate) + (trials - k) * math.log1p(-rate)).sum()))
+
+
+def share_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson 1927), 0–1."""
+    whole = trials + Z_95**2
+    middle = (successes + Z_95**2 / 2) / whole
+    half = Z_95 / whole * math.sqrt(successes * (trials - successes) / trials + Z_95**2 / 4)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def beta_interval(a: int, b: int, outside: float = 0.1) -> tuple[float, float]:
+    """Return the interval that Beta(a, b) leaves with probability ``outside``, half of it on either side.
+
+    For whole ``a`` and ``b`` from 1: at most x with the probability of ``a`` or more successes in ``a + b - 1`` trials at rate x.
+    """
+    def quantile(probability: float) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if 1 - binomial_tail(a - 1, a + b - 1, middle) < probability else (low, middle)
+        return (low + high) / 2
+
+    return quantile(outside / 2), quantile(1 - outside / 2)

@@ -1,0 +1,116 @@
+"""Which pixels a model takes, found out by asking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from strangers import LABELS, SCALES, SIDE, export, pictures, stranger
+from torch import nn
+
+from vidrisk.export.foreign.classifier import ForeignClassifier, read_classifier
+from vidrisk.export.foreign.pixels import ForeignPixels, pixels_from_settings, read_pixel_file
+from vidrisk.export.foreign.probe import KnownAnswer, Probe, probe_pixels
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
+
+FRAMES, TRUTH = pictures(96, seed=4)
+EXAMPLE = torch.zeros(2, 3, SIDE, SIDE)
+
+
+def probed(classifier: ForeignClassifier, truth: npt.NDArray[np.int64] = TRUTH, count: int = 96, **options: Any) -> Probe:
+    return probe_pixels(classifier, lambda pixels: FRAMES[:count], {"defect": truth[:count]}, **options)
+
+
+def classifier_of(folder: Path, scale: str, labels: tuple[str, ...] = LABELS) -> ForeignClassifier:
+    return read_classifier(export(stranger("cnn", scale), folder / "m.onnx", EXAMPLE), {"defect": labels})
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_finds_the_scale_and_the_order_of_channels(scale: str, tmp_path: Path) -> None:
+    probe = probed(classifier_of(tmp_path, scale))
+    name, _, order = scale.partition(" ")
+    assert (probe.pixels.name, probe.pixels.channels) == (name, order or "rgb")
+    assert probe.pixels.spec.resize == "squash", "nothing tells the two geometries apart here, so nothing is cut off"
+    assert "96 samples" in probe.reason
+
+
+def test_finds_the_geometry_where_it_matters(tmp_path: Path) -> None:
+    """Reads frames with a dark rim unless they are cropped: a model that never saw one is less sure of them."""
+
+    def read(pixels: ForeignPixels) -> npt.NDArray[np.uint8]:
+        if pixels.spec.resize == "crop":
+            return FRAMES
+        rimmed = FRAMES.copy()
+        rimmed[:, :6], rimmed[:, -6:] = 0, 0
+        return rimmed
+
+    probe = probe_pixels(classifier_of(tmp_path, "imagenet"), read, {"defect": TRUTH})
+    assert (probe.pixels.name, probe.pixels.spec.resize, probe.pixels.spec.crop_fraction) == ("imagenet", "crop", 0.875)
+
+
+def test_too_few_samples_show_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no better than chance|do not show the normalisation") as caught:
+        probed(classifier_of(tmp_path, "imagenet"), count=6)
+    assert "pixel file" in str(caught.value)
+
+
+def test_a_model_that_every_scale_suits_is_undecided(tmp_path: Path) -> None:
+    """One that standardises each image itself."""
+
+    class Standardising(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = stranger("cnn")
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            wide = images - images.mean(dim=(2, 3), keepdim=True)
+            return self.model(wide / wide.abs().mean(dim=(1, 2, 3), keepdim=True))
+
+    classifier = read_classifier(export(Standardising().eval(), tmp_path / "m.onnx", EXAMPLE), {"defect": LABELS})
+    with pytest.raises(DataError, match=r"do not show the normalisation of m.onnx|no better than chance"):
+        probed(classifier)
+
+
+def test_labels_in_another_order_are_named(tmp_path: Path) -> None:
+    wrong = ("rust", "crack", "sound")
+    truth = np.array([wrong.index(LABELS[index]) for index in TRUTH])
+    with pytest.raises(DataError, match=r"column 0 of defect is called 'rust' and answers 'crack'.*: crack, rust, sound"):
+        probed(classifier_of(tmp_path, "imagenet", wrong), truth)
+
+
+def known(index: int, label: str) -> KnownAnswer:
+    return KnownAnswer("wall.png", "defect", label, lambda pixels: FRAMES[index : index + 1])
+
+
+def test_a_known_answer_shows_wrong_pixels(tmp_path: Path) -> None:
+    classifier = classifier_of(tmp_path, "imagenet")
+    given = pixels_from_settings({"scale": "imagenet"}, classifier.image)
+    assert probed(classifier, given=given, checks=[known(0, "crack")]).pixels == given
+    with pytest.raises(DataError, match=r"wall\.png is 'rust', and the model says 'crack' \(\d+%\) with imagenet RGB, squash"):
+        probed(classifier, given=given, checks=[known(0, "rust")])
+    with pytest.raises(DataError, match=r"wall\.png is 'rust', and the model says"):
+        probed(classifier, checks=[known(0, "rust")])
+
+
+def test_given_pixels_that_are_clearly_wrong_are_refused(tmp_path: Path) -> None:
+    classifier = classifier_of(tmp_path, "imagenet")
+    with pytest.raises(DataError, match=r"the given pixels look wrong: 0\.\.255 RGB, squash: .* and imagenet RGB"):
+        probed(classifier, given=pixels_from_settings({"scale": "0..255"}, classifier.image))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("colour: rgb", "has 'colour'; allowed: height"), ("- 1", "has 'list'"), ("mean: [", "cannot be read"),
+     ("scale: imagenet\nmean: [0, 0, 0]", "a scale, and mean or std"), ("scale: 0..1\nchannels: grey", "channels 'grey'"),
+     ("mean: [123.7, 116.3, 103.5]\nstd: [58.4, 57.1, 57.4]", "numbers on the 0-1 scale"), ("scale: other", "scale 'other'"),
+     ("scale: 0..1\nresize: stretch", "resize 'stretch'"), ("scale: 0..1\nheight: 8", "a size of 8x32")],
+)
+def test_a_pixel_file_that_makes_no_sense(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "pixel.yaml").write_text(text)
+    image = classifier_of(tmp_path, "imagenet").image
+    with pytest.raises(SettingsError, match=reason):
+        pixels_from_settings(read_pixel_file(tmp_path / "pixel.yaml"), image)

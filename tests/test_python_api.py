@@ -1,0 +1,143 @@
+"""The public names: what they are, that they are typed, what they cost, and that their page of examples runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from colour_bundle import write_colour_bundle
+from PIL import Image
+from small_media import write_photo, write_video
+
+import vidrisk
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_public_names_are_these() -> None:
+    assert vidrisk.__all__ == ["Model", "Prediction", "VidriskError", "errors", "evaluate", "export", "infer", "load", "train"]
+    assert set(vidrisk.__all__) <= set(dir(vidrisk))
+    for name in vidrisk.__all__:
+        member = getattr(vidrisk, name)
+        assert (callable(member) or name == "errors") and member.__doc__
+    assert vidrisk.errors.VidriskError is vidrisk.VidriskError
+    with pytest.raises(AttributeError, match="no attribute 'predict'"):
+        vidrisk.predict  # noqa: B018
+
+
+def test_importing_brings_no_library() -> None:
+    code = "import sys, vidrisk; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"numpy", "torch", "pydantic", "onnxruntime", "av", "PIL", "typer", "rich"} & set(loaded)
+
+
+@pytest.mark.parametrize("first", ["", "import vidrisk.models.config, vidrisk.export.trained; ",
+                                   "from vidrisk.models.config import TrainConfig; from vidrisk.export import trained; "])
+def test_functions_and_packages_of_one_name_live_together(first: str, tmp_path: Path) -> None:
+    code = (f"import vidrisk; {first}\n"
+            "for act in (lambda: vidrisk.train('nothing', 'run'), lambda: vidrisk.export('nothing', 'b')):\n"
+            "    try:\n"
+            "        act()\n"
+            "    except vidrisk.VidriskError as error:\n"
+            "        print(error)\n"
+            "import vidrisk.models.config, vidrisk.export.trained\n"
+            "print(vidrisk.models.config.__name__, vidrisk.export.trained.__name__)")
+    end = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert end.returncode == 0, end.stderr
+    lines = end.stdout.splitlines()
+    assert "nothing" in lines[0] and "nothing" in lines[1] and lines[2] == "vidrisk.models.config vidrisk.export.trained"
+
+
+SNIPPET = """
+from pathlib import Path
+
+import numpy as np
+import vidrisk
+
+model = vidrisk.load("b", threads=2)
+reveal_type(model)
+with model as opened:
+    reveal_type(opened.predict("a.jpg"))
+    reveal_type(opened.predict([Path("a.jpg"), np.zeros((2, 2, 3), np.uint8)], window_s=1.0)[0].label)
+    for prediction in opened.stream(Path("d").iterdir()):
+        reveal_type(prediction)
+reveal_type(vidrisk.infer(model, ["a", Path("b")], "out", report=False).states)
+reveal_type(vidrisk.evaluate("b", "data").metrics)
+reveal_type(vidrisk.train("data", "run", task="risk"))
+reveal_type(vidrisk.export("run", "b", int8=True))
+try:
+    pass
+except vidrisk.errors.UnreadableError as error:
+    reveal_type(error.state)
+model.predict(7)
+vidrisk.load()
+"""
+REVEALED = ["vidrisk.inference.predictor.Model", "list[vidrisk.inference.predictions.Prediction]", "str",
+            "vidrisk.inference.predictions.Prediction", "Mapping[str, int]", "Mapping[str, vidrisk.metrics.classification.Metrics]",
+            "vidrisk.models.run.Run", "vidrisk.runtimes.contract.bundle.Bundle", "str"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+def test_a_users_code_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "snippet.py").write_text(SNIPPET)
+    cache = REPOSITORY / ".mypy_cache"
+    end = subprocess.run([sys.executable, "-m", "mypy", "--strict", "--config-file", str(REPOSITORY / "pyproject.toml"),
+                          "--cache-dir", str(cache), "--follow-imports", "silent", str(tmp_path / "snippet.py")],
+                         cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    revealed = re.findall(r'Revealed type is "(.*)"', end.stdout)
+    assert len(revealed) == len(REVEALED), end.stdout + end.stderr
+    for found, expected in zip(revealed, REVEALED, strict=True):
+        assert expected in found.replace("builtins.", "").replace("typing.", ""), found
+    assert re.findall(r"error: .*\[([\w-]+)\]", end.stdout) == ["arg-type", "call-arg"], end.stdout
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the page speaks of."""
+    write_colour_bundle(tmp_path / "fights.bundle")
+    (tmp_path / "cam7").mkdir()
+    Image.fromarray(np.full((40, 60, 3), (200, 20, 20), np.uint8)).save(tmp_path / "photo.jpg")
+    for folder in (tmp_path, tmp_path / "cam7"):
+        write_video(folder / "clip.mp4", ("red", "green"))
+    write_photo(tmp_path / "cam7" / "a.png", "blue")
+    (tmp_path / "cam7" / "bad.mp4").write_bytes(b"no video")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def run_examples(examples: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    names = types.ModuleType("example").__dict__
+    for example in examples:
+        exec(compile(example, "docs/python.md", "exec"), names)
+    return capsys.readouterr().out
+
+
+def test_the_examples_of_the_page_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(EXAMPLES) >= 7 and "model.close()" in EXAMPLES[-1]
+    said = run_examples([example for example in EXAMPLES if "import pandas" not in example], capsys)
+    assert said.startswith("red ") and "0.5–1.5 s" in said and "bad.mp4 corrupt" in said
+    assert "\nskipped " in said and "'ok': 2, 'corrupt': 1" in said and (place / "out" / "report.html").is_file()
+
+
+def test_predictions_become_a_pandas_frame(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pandas")
+    (with_pandas,) = (example for example in EXAMPLES if "import pandas" in example)
+    loop = next(example for example in EXAMPLES if "import Path" in example)
+    assert "blue" in run_examples([EXAMPLES[0], loop, with_pandas, EXAMPLES[-1]], capsys)
+
+
+def test_commands_and_their_functions_agree(tmp_path: Path) -> None:
+    with pytest.raises(vidrisk.errors.DataError, match="no clip or photo found"):
+        vidrisk.infer("b", tmp_path / "nothing", tmp_path / "out")
+    with pytest.raises(vidrisk.errors.BundleError):
+        vidrisk.load(tmp_path)

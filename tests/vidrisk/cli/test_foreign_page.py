@@ -1,0 +1,141 @@
+"""docs/foreign.md: its commands do what they say, on models that a stranger has trained and exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from strangers import LABELS, SCALES, SIDE, export, pictures, stranger
+
+from vidrisk.runtimes import Bundle
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+PAGE = (REPOSITORY / "docs" / "foreign.md").read_text(encoding="utf-8")
+CONSOLE = [line.removeprefix("$ ") for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
+           for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stranger's model, fixed to a batch of one, with data and labels."""
+    root = tmp_path_factory.mktemp("stranger")
+    for split, seed, count in (("calib", 11, 48), ("val", 12, 120), ("photos", 13, 6)):
+        for number, (picture, label) in enumerate(zip(*pictures(count, seed), strict=True)):
+            path = root / split / (LABELS[label] if split != "photos" else "") / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+    export(stranger("cnn"), root / "model.onnx", torch.zeros(1, 3, SIDE, SIDE), free=False)
+    (root / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    (root / "pixel.yaml").write_text("scale: imagenet\nresize: squash\n")
+    (root / "crack.png").write_bytes((root / "val" / "crack" / "0.png").read_bytes())
+    save_hub_classifier(root / "hub")
+    return root
+
+
+def save_hub_classifier(folder: Path) -> None:
+    """A small ViT as ``transformers`` saves one."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=SIDE, patch_size=8,
+        id2label=dict(enumerate(LABELS)), label2id={label: index for index, label in enumerate(LABELS)})
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    processor = {"do_resize": True, "size": {"height": SIDE, "width": SIDE}, "resample": 2, "do_rescale": True,
+                 "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+
+
+def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "VIDRISK_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1",
+                   "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", *shlex.split(command)]
+    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_does_what_it_says(folder: Path) -> None:
+    assert len(CONSOLE) == 5
+    for command in CONSOLE:
+        end = run(folder, command)
+        assert end.returncode == 0, f"{command}\n{end.stdout}\n{end.stderr}"
+        if command.endswith("--int8 -o model.bundle"):
+            said = " ".join(end.stdout.split())
+            assert "model.onnx takes imagenet RGB, squash: chosen by 120 samples" in said
+    source = Bundle.open(folder / "model.bundle").manifest.source
+    assert (source["pixels"], source["batch"]) == ("imagenet RGB, squash", "1, made free")
+    assert "imagenet RGB, squash" in (folder / "model.bundle" / "gate.html").read_text(encoding="utf-8")
+    assert "onnx fp32 → int8" in (folder / "model.bundle" / "gate.json").read_text(encoding="utf-8")
+    assert "given" in Bundle.open(folder / "checked.bundle").manifest.source["pixels because"]
+    assert len((folder / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 6
+    assert_equals_the_file(folder, Bundle.open(folder / "plain.bundle"))
+    assert_equals_the_checkpoint(folder, Bundle.open(folder / "hub.bundle"))
+    assert (folder / "vendor" / "expected" / "defect_logits.npy").is_file()
+
+
+def assert_equals_the_file(folder: Path, bundle: Bundle) -> None:
+    """fp32 through the bundle is what the file computes by itself."""
+    frames, _ = pictures(12, seed=20)
+    own = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    expected = np.concatenate([own.run(None, {"image": one[None].numpy()})[0] for one in SCALES["imagenet"](frames)])
+    (stage,) = bundle.stages
+    ours = onnxruntime.InferenceSession(str(bundle.path(stage.name, "fp32")))
+    np.testing.assert_allclose(ours.run(["defect_logits"], {"frames": frames[:, None]})[0], expected, atol=1e-5)
+
+
+def assert_equals_the_checkpoint(folder: Path, bundle: Bundle) -> None:
+    import transformers
+
+    frames, _ = pictures(4, seed=20)
+    model = transformers.ViTForImageClassification.from_pretrained(folder / "hub").eval()
+    with torch.inference_mode():
+        expected = model(SCALES["-1..1"](frames)).logits.numpy()
+    (stage,) = bundle.stages
+    ours = onnxruntime.InferenceSession(str(bundle.path(stage.name, "fp32")))
+    np.testing.assert_allclose(ours.run(["defect_logits"], {"frames": frames[:, None]})[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "reason"),
+    [
+        ("model.onnx --val val -o b", 2, "no labels for model.onnx"),
+        ("model.onnx --labels labels.txt -o b", 2, "no labelled data to judge model.onnx by"),
+        ("model.onnx --labels labels.txt --val val --int8 -o b", 1, "no calibration samples"),
+        ("model.onnx --labels labels.txt --val val --check crack.png -o b", 2, "allowed: IMAGE=LABEL"),
+        ("model.onnx --labels labels.txt --val val --check crack.png=dent -o b", 2, "crack.png is said to be 'dent'"),
+        ("model.onnx --labels labels.txt --val val --check crack.png=rust -o b", 1, "'rust', and the model says 'crack'"),
+        ("model.onnx --labels two.txt --val val -o b", 1, "defect has 2 labels, and no output of model.onnx has as many columns"),
+        ("model.onnx --labels swapped.txt --val val -o b", 1, "bring the labels into the order of the model's outputs"),
+        ("model.onnx --labels labels.txt --pixel wrong.yaml --val val -o b", 1, "the given pixels look wrong"),
+        ("hub --from-hf --labels labels.txt --val val -o b", 2, "--labels with --from-hf"),
+        ("val --from-hf --val val -o b", 1, "is no Hugging Face model"),
+        ("labels.txt --labels labels.txt --val val -o b", 1, "labels.txt is no ONNX file"),
+    ],
+)
+def test_bad_input_is_one_line(options: str, code: int, reason: str, folder: Path) -> None:
+    (folder / "two.txt").write_text("crack\nsound\n")
+    (folder / "swapped.txt").write_text("rust\ncrack\nsound\n")
+    (folder / "wrong.yaml").write_text("scale: 0..255\n")
+    end = run(folder, f"vidrisk export {options}")
+    lines = [line for line in end.stderr.splitlines() if line.strip() and "WARNING" not in line]
+    assert end.returncode == code, end.stderr
+    assert reason in " ".join(end.stderr.split()) and not (folder / "b").exists()
+    assert "Traceback" not in end.stderr and sum(line.startswith("error:") for line in lines) == 1
+
+
+def test_the_page_names_every_key_of_a_pixel_file() -> None:
+    from dataclasses import fields
+
+    from vidrisk.runtimes import PixelSpec
+
+    named = set(re.findall(r"`(\w+)`", PAGE))
+    assert {field.name for field in fields(PixelSpec)} | {"channels", "scale"} <= named

@@ -1,0 +1,66 @@
+"""One label per sample: lists and several labels in a cell are refused, names with commas are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vidrisk.data import Sample, load_table
+from vidrisk.data.labels import check_labels
+from vidrisk.runtimes.contract.errors import DataError
+
+
+def check(labels: Sequence[str]) -> None:
+    check_labels([(f"line {n}", label) for n, label in enumerate(labels, start=2)], "defect label", "label", "m.csv")
+
+
+@pytest.mark.parametrize("labels", [
+    ["a", "b", "a,b"], ["a", "b", "a, b"], ["a", "b", "a;b"], ["a", "b", "a|b"], ["a", "b", "a；b"],
+    ["裂纹", "脏污", "裂纹、脏污"], ["a", "b", "a\nb"],
+    ["a", "b", "c", "c,a,b"], ["a,b", "b,a"], ["a,b", "a,b,c"], ["a;b", "b;c"], ["x|y", "x|z"], ["a", "b", "a,b,"],
+    ['["a"]', "b"], ['["a", "b"]', "b"], ["['a', 'b']", "b"], ["[]", "b"], ['{"a": 1}', "b"], ["('a', 'b')", "b"],
+    ["[1, 0, 1]", "b"], ["[a, b]", "c"], ["{裂纹、脏污}", "c"], ["{a: 1}", "b"],
+])
+def test_several_labels_are_refused(labels: list[str]) -> None:
+    with pytest.raises(DataError, match=r"line \d.*allowed: one label per sample; fix: several labels per sample") as caught:
+        check(labels)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [
+    ["green, dark", "green, light", "red, dark"], ["kick, hard", "hug"], ["crack", "crack, deep"], ["裂纹,深", "正常"],
+    ["a;b", "c"], ["[red]sound", "crack"],
+    ["(old) crack", "crack"], ["a,b", "c,d"], ["holding potato, then cup", "holding cup"], ["a/b", "a", "b"],
+    ["1", "2"], ["12", "1"], ["{x", "y"],
+])
+def test_names_are_not(labels: list[str]) -> None:
+    check(labels)
+
+
+@pytest.mark.parametrize("label", ["#NAME?", "#REF!", "#DIV/0!"])
+def test_an_error_of_the_spreadsheet_is_no_label(label: str) -> None:
+    with pytest.raises(DataError, match=r"line 3: '#.*correct these cells"):
+        check(["a", label])
+
+
+def test_lists_of_jsonl_and_parquet(tmp_path: Path, photo: Callable[..., Path]) -> None:
+    for name in "ab":
+        photo(tmp_path / f"{name}.jpg")
+    rows = [{"path": "a.jpg", "label": ["x", "y"]}, {"path": "b.jpg", "label": "x"}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pq.write_table(pa.table({"path": ["a.jpg", "b.jpg"], "label": [["x", "y"], ["x"]]}), tmp_path / "m.parquet")
+    for name, where in (("m.jsonl", "line 1"), ("m.parquet", "row 1")):
+        with pytest.raises(DataError, match=f"with a list as action label .*{where}"):
+            load_table(tmp_path / name, "action")
+
+
+def test_white_space_around_labels_does_not_count() -> None:
+    for label in ("\u3000裂纹\u00a0", "裂纹\u200b ", "\ufeff裂纹\t"):
+        assert Sample(Path("/d/a.jpg"), "a.jpg", {"defect": label}).labels == {"defect": "裂纹"}
+    with pytest.raises(DataError, match=r"rows with an empty defect label \(1\): line 3"):
+        check(["a", "\u3000\u200b"])

@@ -1,0 +1,76 @@
+"""Encoders that see whole windows, from training to inference: VideoMAE and V-JEPA 2, the real architectures at small size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from backbones import WINDOW, WINDOW_TRANSFORMERS
+
+from vidrisk.data import load_table
+from vidrisk.export.trained import ExportOptions
+from vidrisk.inference.model import open_classifier
+from vidrisk.jobs.evaluate import evaluate
+from vidrisk.jobs.export import export_run
+from vidrisk.jobs.run_settings import InferSettings
+from vidrisk.models.config import config_from_options
+from vidrisk.models.run import Run
+from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.registry import file_runtimes
+from vidrisk.runtimes.tensorrt.build.builder import BuildOptions
+from vidrisk.runtimes.tensorrt.build.engines import build_engines
+from vidrisk.runtimes.tensorrt.cache import EngineStore
+from vidrisk.train.train import train_run
+
+SMALL = (f"frames={WINDOW}", "lora.rank=4", "lora.last_blocks=2", "optim.epochs=2", "optim.batch_size=6", "optim.head_lr=0.01",
+         "precision=fp32", "views=2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", WINDOW_TRANSFORMERS)
+def test_from_train_to_infer(
+    backbone_folder: Callable[[str], Path], clip_folder: Path, tmp_path: Path, family: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "torch")
+    table = load_table(clip_folder, "action")
+    run = train_run(table, config_from_options(None, SMALL, backbone=str(backbone_folder(family))), tmp_path / "run")
+    adapted = run.load_classifier().encoder
+    assert adapted.sees_windows
+    lora = [name for name, _ in adapted.named_parameters() if "lora_A" in name]
+    assert len(lora) == 2 * 6  # query, key, value, output and both of the MLP, in the last two blocks
+    options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=100, max_confidence_drop=100, allow_drop=True, search_s=0)
+    bundle, report = export_run(run.root, tmp_path / "b", options)
+    assert bundle.contract.digest == Run.open(run.root).contract.digest
+    encoder, head = bundle.stages
+    assert (encoder.per, head.per) == ("window", "window")
+    assert encoder.inputs[0].shape == ("batch", WINDOW, 64, 64, 3)
+    assert all(hop.passed and hop.largest_logit_difference < 1e-3 for hop in report.hops if hop.variant in ("merged", "fp32"))
+    name = bundle.passed[-1]
+    assert bundle.manifest.variants[name].precision == {"encoder": name, "head": "fp32"} and name in ("int8", "mixed")
+    assert any(library.startswith("tensorrt-rtx") for library in report.parsed_by)
+    with open_classifier(run.root) as classifier:
+        expected = evaluate(classifier, table, InferSettings(workers=1)).probabilities["action"]
+    judged = {hop.runtime for hop in report.hops if hop.variant == name}  # OpenVINO refuses FP16-typed INT8 without VNNI
+    for runtime in file_runtimes():
+        for variant, tolerance in (("fp32", 1e-4), *[(name, 0.3)] * (runtime in judged)):
+            with open_classifier(bundle.root, runtime=runtime, variant=variant, threads=1) as classifier:
+                found = evaluate(classifier, table, InferSettings(workers=1))
+            np.testing.assert_allclose(found.probabilities["action"], expected, atol=tolerance, err_msg=f"{runtime} {variant}")
+    ahead = BuildOptions(compute_capabilities=("8.6",))
+    built = build_engines(bundle, ahead, kind="tensorrt-rtx", variants=[name], store=EngineStore(tmp_path / "engines"))
+    assert len(built) == 2
+
+
+@pytest.mark.parametrize(("assignment", "said"), [
+    ("head.kind=segments", "head 'segments' behind an encoder that sees whole windows; allowed: auto, linear, mlp"),
+    ("frames=3", "windows of 3 frames for backbone .* allowed: clips, multiples of 2")])
+def test_what_a_window_encoder_cannot_do(
+    backbone_folder: Callable[[str], Path], clip_folder: Path, tmp_path: Path, assignment: str, said: str
+) -> None:
+    config: Any = config_from_options(None, (*SMALL, assignment), backbone=str(backbone_folder("videomae")))
+    with pytest.raises(SettingsError, match=said):
+        train_run(load_table(clip_folder, "action"), config, tmp_path / "run")

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidrisk.models.config import TrainConfig, config_from_options, write_config
+from vidrisk.runtimes.contract.errors import EXIT_USAGE, SettingsError
+
+
+def test_the_later_source_wins(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("backbone: from-file\nseed: 1\noptim: {epochs: 3, batch_size: 4}\n", encoding="utf-8")
+    config = config_from_options(path, ["optim.epochs=7", "seed=3"], backbone="from-option", seed=2, task=None)
+    assert (config.backbone, config.seed, config.optim.epochs, config.optim.batch_size) == ("from-option", 3, 7, 4)
+    assert config.task == "action" and config.optim.head_lr == TrainConfig().optim.head_lr
+
+
+def test_values_are_yaml() -> None:
+    config = config_from_options(
+        None,
+        [
+            "augment=[zoom, light]",
+            "lora.last_blocks=null",
+            "level_order=[轻微, 严重]",
+            "augment=[]",
+            "optim.lora_lr=1.0e-5",
+            "pixel.height=64",
+            "pixel.mean=[0.5, 0.5, 0.5]",
+        ],
+    )
+    assert config.augment == () and config.lora.last_blocks is None and config.level_order == ("轻微", "严重")
+    assert config.optim.lora_lr == 1e-5 and config.pixel == {"height": 64, "mean": [0.5, 0.5, 0.5]}
+
+
+def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
+    config = config_from_options(None, ["level_order=[低, 高]", "pixel.height=64", "optim.patience=2", "seed=5"])
+    write_config(config, tmp_path / "c.yaml")
+    assert config_from_options(tmp_path / "c.yaml") == config
+    assert set(yaml.safe_load((tmp_path / "c.yaml").read_text(encoding="utf-8"))) == {*TrainConfig.model_fields, "version"}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("optim.epochs=0", "optim.epochs"),
+        ("optim.nonsense=1", "optim.nonsense"),
+        ("nonsense=1", "nonsense"),
+        ("=1", "setting"),
+        ("optim=3", "optim"),
+        ("lora.rank=many", "lora.rank"),
+        ("augment=[spin]", "augment"),
+        ("seed=-1", "seed"),
+        ("jitter=2", "jitter"),
+        (f"seed={2**40}", "seed"),
+        ("head.dropout=1", "head.dropout"),
+        ("optim.epochs", "key=value"),
+        ("augment=[", "YAML"),
+        ("optim.warmup=.nan", "optim.warmup"),
+        ("optim.head_lr=.inf", "optim.head_lr"),
+        ("lora=null", "lora"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(assignment: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        config_from_options(None, [assignment])
+    assert "\n" not in str(caught.value) and caught.value.exit_code == EXIT_USAGE
+
+
+def test_an_unknown_key_is_answered_with_the_known_ones_beside_it() -> None:
+    with pytest.raises(SettingsError) as caught:
+        config_from_options(None, ["optim.learning_rate=1"])
+    assert (
+        caught.value.allowed is not None
+        and "head_lr" in caught.value.allowed
+        and "backbone" not in caught.value.allowed
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"- a\n- b\n", b"{", b"\xff\xfe\xff", b"optim: 3", b"1: 2", b"!!python/object:os.system {}"]
+)
+def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        config_from_options(tmp_path / "c.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot read"):
+        config_from_options(tmp_path / "none.yaml")
+
+
+@given(st.text(max_size=30))
+def test_no_assignment_is_anything_but_settings_or_one_line(text: str) -> None:
+    try:
+        assert isinstance(config_from_options(None, [text]), TrainConfig)
+    except SettingsError as error:
+        assert "\n" not in str(error)

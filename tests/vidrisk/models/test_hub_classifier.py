@@ -1,0 +1,115 @@
+"""Hugging Face classifiers: labels and pixels as their folders say, logits as transformers computes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from vidrisk.models.hub_classifier import load_hub_classifier, pixel_from_preprocessor
+from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, VidriskError
+from vidrisk.runtimes.contract.specs import PixelSpec
+
+LABELS = {0: "run", 1: "sit", 2: "fall"}
+PROCESSOR = {"size": {"height": 32, "width": 32}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3]}
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 32,
+         "patch_size": 16, "id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
+
+
+def saved(folder: Path, kind: str = "vit", **changes: Any) -> Any:
+    """A small classifier as ``save_pretrained`` writes it."""
+    torch.manual_seed(0)
+    if kind == "vit":
+        model: Any = transformers.ViTForImageClassification(transformers.ViTConfig(**SMALL))
+    else:
+        model = transformers.VideoMAEForVideoClassification(transformers.VideoMAEConfig(**SMALL, num_frames=4))
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return model.eval()
+
+
+def normalised(frames: np.ndarray[Any, Any]) -> torch.Tensor:
+    values = (frames / 255 - PROCESSOR["image_mean"]) / PROCESSOR["image_std"]
+    return torch.from_numpy(np.moveaxis(values, -1, -3).astype(np.float32))
+
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), dtype=np.uint8)
+
+
+def test_an_image_classifier_averages_over_the_frames_of_a_clip(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    found = load_hub_classifier(tmp_path, is_video=True)
+    assert (found.labels, found.frames, found.architecture) == (("run", "sit", "fall"), None, "ViTForImageClassification")
+    with torch.inference_mode():
+        expected = model(normalised(FRAMES).flatten(0, 1)).logits.reshape(2, 4, 3).mean(dim=1)[:, [2, 0, 1]]
+        logits = found.module(4, [2, 0, 1]).eval()(torch.from_numpy(FRAMES))
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+def test_a_video_classifier_sees_the_window(tmp_path: Path) -> None:
+    model = saved(tmp_path, "videomae")
+    found = load_hub_classifier(tmp_path, is_video=True)
+    assert found.frames == 4
+    with torch.inference_mode():
+        expected = model(normalised(FRAMES)).logits
+        logits = found.module(4, [0, 1, 2]).eval()(torch.from_numpy(FRAMES))
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    with pytest.raises(SettingsError, match="a classifier of videos, and the data are photos"):
+        load_hub_classifier(tmp_path, is_video=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "reason"),
+    [
+        ({"architectures": ["ViTModel"]}, SettingsError, "holds ViTModel"),
+        ({"auto_map": {"AutoConfig": "evil.py"}}, SettingsError, "brings code of its own"),
+        ({"problem_type": "multi_label_classification"}, SettingsError, "a probability of its own"),
+        ({"id2label": {"0": "run", "2": "sit", "1": "run"}}, DataError, "correct id2label"),
+    ],
+)
+def test_refuses_what_is_no_classifier(changes: dict[str, Any], error: type[VidriskError], reason: str, tmp_path: Path) -> None:
+    saved(tmp_path, **changes)
+    with pytest.raises(error, match=reason):
+        load_hub_classifier(tmp_path, is_video=False)
+
+
+def test_refuses_folders_that_lack_a_part(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"is no Hugging Face model: config\.json"):
+        load_hub_classifier(tmp_path, is_video=False)
+    saved(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(SettingsError, match="cannot be loaded"):
+        load_hub_classifier(tmp_path, is_video=False)
+    weights.rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(SettingsError, match="has no safetensors"):
+        load_hub_classifier(tmp_path, is_video=False)
+
+
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        (PROCESSOR, PixelSpec(32, 32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))),
+        ({"size": 224, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3},
+         PixelSpec(224, 224, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)),
+        ({"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224, "do_normalize": False},
+         PixelSpec(224, 224, resize="crop", crop_fraction=0.875, mean=(0.0,) * 3, std=(1.0,) * 3)),
+        ({"size": {"shortest_edge": 224}, "crop_pct": 0.9, "do_normalize": False},
+         PixelSpec(224, 224, resize="crop", crop_fraction=0.9, mean=(0.0,) * 3, std=(1.0,) * 3)),
+        ({"size": 32, "do_rescale": False, "do_normalize": False}, PixelSpec(32, 32, mean=(0.0,) * 3, std=(1 / 255,) * 3)),
+        ({"size": 32, "rescale_factor": 1 / 127.5, "offset": True, "do_normalize": False},
+         PixelSpec(32, 32, mean=(0.5,) * 3, std=(0.5,) * 3)),
+    ],
+)
+def test_pixels_are_those_of_the_image_processor(processor: dict[str, Any], expected: PixelSpec) -> None:
+    found = pixel_from_preprocessor(processor, {})
+    np.testing.assert_allclose((*found.mean, *found.std), (*expected.mean, *expected.std))
+    same = (found.height, found.width, found.resize, found.crop_fraction, found.interpolation)
+    assert same == (expected.height, expected.width, expected.resize, expected.crop_fraction, expected.interpolation)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidrisk.data import Sample, Table, load_table
+from vidrisk.models.config import TrainConfig, config_from_options
+from vidrisk.models.run import METRICS, Labels, Run, build_classifier, contract_from_config, resolved
+from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError
+
+
+@pytest.fixture
+def copy(tiny_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("last_blocks", ["2", "0"])
+def test_what_is_saved_answers_as_what_was_trained(
+    backbone_folder: Callable[[str], Path], tmp_path: Path, last_blocks: str
+) -> None:
+    config = resolved(
+        config_from_options(
+            None, [f"lora.last_blocks={last_blocks}", "frames=3", "lora.rank=4"], backbone=str(backbone_folder("vit"))
+        ),
+        clips=True,
+    )
+    labels = Labels(targets=(Target(name="action", labels=("a", "b", "c")),), clips=True)
+    trained = build_classifier(config, contract_from_config(config, labels), with_lora=True)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.1, generator=generator)
+        trained.head.standardise_by(torch.randn(9, trained.encoder.width, generator=generator))
+    run = Run(tmp_path / "run", config, labels)
+    run.save(trained)
+    read = Run.open(tmp_path / "run")
+    assert read.config.model_dump(mode="json") == config.model_dump(mode="json")
+    assert (read.labels, read.contract) == (labels, contract_from_config(config, labels))
+    frames = torch.randint(0, 256, (2, 3, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    with torch.inference_mode():
+        expected, found = trained.eval()(frames)[0], read.load_classifier()(frames)[0]
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_the_contract_is_resolved(tiny_run: Path) -> None:
+    run = Run.open(tiny_run)
+    assert (run.contract.pixel.height, run.contract.pixel.resize, run.contract.frames) == (64, "crop", 2)
+    assert set(run.config.pixel) >= {"height", "width", "resize", "mean", "std", "interpolation", "crop_fraction"}
+    assert resolved(TrainConfig(), clips=False).pixel["resize"] == "squash"
+    with pytest.raises(SettingsError, match=r"pixel\.hight"):
+        resolved(config_from_options(None, ["pixel.hight=64"]), clips=False)
+
+
+def test_the_split_is_read_back(tiny_run: Path, clip_folder: Path) -> None:
+    table = Run.open(tiny_run).read_split()
+    assert (
+        len(table) == 24 and len(table.of_split("val")) > 0 and all(sample.path.is_file() for sample in table.samples)
+    )
+    assert {sample.labels["action"] for sample in table.samples} == {path.name for path in clip_folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "labels.json", "head.safetensors"])
+def test_an_incomplete_run_names_what_it_lacks(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"lacks {name}"):
+        Run.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels.json", "{"),
+        ("labels.json", json.dumps({"targets": [{"name": "action", "labels": ["only"]}], "clips": True})),
+        ("labels.json", "{}"),
+        ("config.yaml", "nonsense: 1"),
+        ("config.yaml", "["),
+        ("config.yaml", "optim: {epochs: 0}"),
+    ],
+)
+def test_a_damaged_run_is_one_line_that_names_the_file(copy: Path, name: str, content: str) -> None:
+    (copy / name).write_text(content, encoding="utf-8")
+    with pytest.raises(BundleError, match=name) as caught:
+        Run.open(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_adapter(copy: Path) -> None:
+    shutil.rmtree(copy / "adapter")
+    with pytest.raises(BundleError, match="adapter"):
+        Run.open(copy).load_classifier()
+
+
+@pytest.mark.parametrize(
+    "name", ["head.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
+)
+def test_damaged_weights(copy: Path, name: str) -> None:
+    (copy / name).write_bytes((copy / name).read_bytes()[:40])
+    with pytest.raises(BundleError) as caught:
+        Run.open(copy).load_classifier()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_of_another_run(copy: Path) -> None:
+    labels = json.loads((copy / "labels.json").read_text(encoding="utf-8"))
+    labels["targets"][0]["labels"].append("one more")
+    (copy / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    with pytest.raises(BundleError, match="does not fit the run"):
+        Run.open(copy).load_classifier()
+
+
+def test_a_missing_or_damaged_split(copy: Path) -> None:
+    for content in (b"", b"PAR1 nonsense"):
+        (copy / "split.parquet").write_bytes(content)
+        with pytest.raises(BundleError, match=r"split\.parquet"):
+            Run.open(copy).read_split()
+    (copy / "split.parquet").unlink()
+    with pytest.raises(BundleError, match=r"split\.parquet"):
+        Run.open(copy).read_split()
+
+
+@pytest.mark.parametrize("odd", [False, True], ids=["UTF-8", "other bytes"])
+def test_the_split_keeps_names_of_any_bytes(copy: Path, tmp_path: Path, odd: bool) -> None:
+    names = ["裂缝 1.png", "b.png", *([os.fsdecode(b"c\xff.png")] if odd else [])]
+    samples = tuple(Sample(tmp_path / name, name, {"action": "red"}, split="train") for name in names)
+    run = Run.open(copy)
+    run.write_split(Table(tmp_path, "action", samples))
+    assert [(s.path, s.name, s.labels, s.split) for s in run.read_split().samples] == [
+        (s.path, s.name, dict(s.labels), s.split) for s in samples]
+    run.write_metrics({"unreadable": [{"path": name} for name in names]})
+    assert [sample["path"] for sample in json.loads((copy / METRICS).read_text(encoding="utf-8"))["unreadable"]] == names
+
+
+def test_a_class_folder_whose_name_is_no_utf8_is_one_line(tmp_path: Path) -> None:
+    for label in (b"\xff", b"b"):
+        folder = tmp_path / os.fsdecode(label)
+        folder.mkdir()
+        (folder / "a.png").touch()
+    with pytest.raises(DataError, match=r"label that is no UTF-8: \\xff; fix: rename the folder"):
+        load_table(tmp_path, "action")

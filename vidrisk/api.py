@@ -1,0 +1,155 @@
+"""The functions of ``import vidrisk``: each does what the command of its name does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidrisk.decode.pool import DecodePool
+from vidrisk.inference.model import open_classifier
+from vidrisk.inference.predictor import Model
+from vidrisk.jobs.run_folder import run_folder
+from vidrisk.jobs.run_settings import InferSettings
+from vidrisk.jobs.sources import find_inputs
+from vidrisk.jobs.summary import Summary
+from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.errors import require
+
+if TYPE_CHECKING:
+    from vidrisk.export.gate.report import GateReport
+    from vidrisk.export.trained import ExportOptions
+    from vidrisk.jobs.evaluate import Evaluation
+    from vidrisk.models.run import Run
+    from vidrisk.runtimes.contract.bundle import Bundle
+
+AnyPath = str | os.PathLike[str]
+
+
+def load(path: AnyPath, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None,
+         workers: int | None = None) -> Model:
+    """Open a bundle, or a run, for prediction.
+
+    Args:
+        path: a bundle, or a run directory (which needs torch).
+        runtime: the engine; ``auto`` takes the fastest measured here.
+        variant: the precision; ``auto`` takes the fastest that passed the gate.
+        threads: of the engine; None leaves it to the engine.
+        workers: decode processes at most; None takes one per core, 8 at most.
+
+    Raises:
+        BundleError: neither a bundle nor a run, or damaged.
+        SettingsError: a runtime that cannot read it.
+    """
+    return Model(open_classifier(Path(path), runtime=runtime, variant=variant, threads=threads), workers=workers)
+
+
+def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: str | None = None,
+          config: AnyPath | None = None, settings: Mapping[str, object] | None = None, resume: bool = False,
+          strict: bool = False) -> Run:
+    """Train LoRA and head jointly, and write a run.
+
+    Args:
+        data: a folder with one sub-folder per class, or a manifest.
+        out: new folder for the run.
+        task: ``action`` or ``risk``; None takes ``action``.
+        backbone: ``efficientnet-lite0``, a Hugging Face hub id, or a local folder.
+        config: a YAML file of settings.
+        settings: single settings by their dotted names, such as ``{"optim.epochs": 3}``.
+        resume: continue an unfinished run.
+        strict: refuse data of which the same clips lie in several splits.
+
+    Raises:
+        DataError: data that cannot be used.
+        SettingsError: a setting that makes no sense.
+        MissingExtra: torch is not installed.
+    """
+    require("torch", "train")
+    from vidrisk.data import load_table
+    from vidrisk.models.config import config_from_options
+    from vidrisk.train.train import train_run
+
+    assignments = [f"{name}={value}" for name, value in (settings or {}).items()]
+    chosen = config_from_options(None if config is None else Path(config), assignments, task=task, backbone=backbone)
+    return train_run(load_table(Path(data), chosen.task), chosen, Path(out), resume=resume, strict=strict)
+
+
+def export(run: AnyPath, out: AnyPath, options: ExportOptions | None = None, *, int8: bool = False, calib: AnyPath | None = None,
+           val: AnyPath | None = None) -> tuple[Bundle, GateReport]:
+    """Export a run as a bundle that passed the gate.
+
+    Args:
+        run: that ``train`` wrote.
+        out: new folder for the bundle.
+        options: what to make of it; None takes the defaults, with ``int8``.
+        int8: also make a quantized variant.
+        calib: labelled data to calibrate on instead of the run's training split.
+        val: labelled data for the gate instead of the run's validation split.
+
+    Raises:
+        GateRefused: a hop lost more than it may.
+        BundleError, DataError, MissingExtra: as it says.
+    """
+    for module in ("torch", "onnx", "onnxscript"):
+        require(module, "export")
+    from vidrisk.data import load_table
+    from vidrisk.export.trained import ExportOptions
+    from vidrisk.jobs.export import export_run
+    from vidrisk.models.run import Run
+
+    task = Run.open(Path(run)).config.task
+    tables = [None if path is None else load_table(Path(path), task) for path in (calib, val)]
+    return export_run(Path(run), Path(out), options or ExportOptions(int8=int8), calib=tables[0], val=tables[1])
+
+
+def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyPath, *, report: bool = True,
+          **settings: Any) -> Summary:
+    """Predict files and folders into an output folder: every input ends in its ledger.
+
+    Args:
+        model: a bundle, a run, or a model that is loaded.
+        inputs: files, folders and globs.
+        out: folder for the results.
+        report: also write ``report.html``.
+        settings: of ``InferSettings``, such as ``window_s``, ``resume`` or ``parquet``.
+
+    Raises:
+        DataError: nothing was found.
+        SettingsError: ``out`` cannot be used, or a setting makes no sense.
+        RuntimeFailure, Interrupted: ``out`` holds what was finished, and ``resume=True`` continues.
+    """
+    from vidrisk.report import build_report
+
+    named: Sequence[AnyPath] = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    found, chosen = find_inputs(named), InferSettings(**settings)
+    with DecodePool(chosen.workers) as pool:
+        with nullcontext(model.classifier) if isinstance(model, Model) else open_classifier(Path(model)) as classifier:
+            summary = run_folder(classifier, found, out, chosen, pool=pool, cards=len(found.paths) if report else 0)
+        if report:
+            build_report(out, pool)
+    return summary
+
+
+def evaluate(model: AnyPath | Model, data: AnyPath, *, split: str | None = None, **settings: Any) -> Evaluation:
+    """Score a model on labelled data.
+
+    Args:
+        model: a bundle, a run, or a model that is loaded.
+        data: a folder with one sub-folder per class, or a manifest.
+        split: score only ``train``, ``val`` or ``test`` of it.
+        settings: of ``InferSettings``.
+
+    Raises:
+        DataError: data that cannot be used, or of which no sample can be read.
+        SettingsError: a setting makes no sense.
+    """
+    from vidrisk.data import load_table
+    from vidrisk.jobs.evaluate import evaluate as evaluate_table
+
+    if not isinstance(model, Model):
+        with load(model) as opened:
+            return evaluate(opened, data, split=split, **settings)
+    table = load_table(Path(data), model.contract.task, min_labels=1)
+    return evaluate_table(model.classifier, table.of_split(split) if split else table, InferSettings(**settings))

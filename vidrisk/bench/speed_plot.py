@@ -1,0 +1,33 @@
+"""A bench as PNG: latency and throughput of every runtime and variant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidrisk.bench.measurements import Bench
+from vidrisk.metrics.plots import new_figure, save_figure
+
+
+def plot_bench(path: Path, bench: Bench) -> None:
+    """On the left latency at batch 1, median and 95th percentile; on the right throughput by batch."""
+    rows = [(f"{row.runtime} {row.variant}", row.frame, row.throughput) for row in bench.rows if row.frame and row.throughput]
+    figure = new_figure(11, max(3.5, 0.45 * len(rows) + 2))
+    left, right = figure.subplots(1, 2)
+    for place, (name, latency, throughput) in enumerate(rows):
+        colour = f"C{place}"
+        left.barh(place, latency.p50_ms, color=colour)
+        left.plot((latency.p50_ms, latency.p95_ms), (place, place), color="black", marker="|", markersize=9)
+        batches = list(throughput.frames_per_s)
+        right.plot(batches, throughput.frames_per_s.values(), color=colour, marker="o", markersize=4, label=name)
+        right.plot(throughput.best_batch, throughput.best_frames_per_s, color=colour, marker="*", markersize=12)
+    left.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    left.invert_yaxis()
+    left.set(xlabel="ms per frame at batch 1: median, and line to the 95th percentile", xlim=(0, None))
+    right.set_xscale("log", base=2)
+    right.xaxis.set_major_formatter("{x:.0f}")
+    right.set(xlabel="batch", ylabel="frames/s", ylim=(0, None))
+    right.legend()
+    figure.suptitle(f"{bench.bundle} on {bench.machine['processor']}", parse_math=False)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    save_figure(figure, path)

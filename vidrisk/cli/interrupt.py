@@ -1,0 +1,61 @@
+"""The second Ctrl-C ends the command at once, whatever it is in the middle of.
+
+The first one raises ``KeyboardInterrupt`` in the main thread, and what was finished is kept. An engine that never returns keeps
+that from happening, so the interrupts are counted in a thread, by Python's wakeup descriptor: it is written to by the C
+signal handler, which needs neither the main thread nor its return from an engine. Output folders survive it as they survive a kill.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from vidrisk.runtimes.contract.errors import EXIT_INTERRUPTED
+
+PATIENCE_S = 10.0
+HINT = b"stopping; Ctrl-C again ends at once\n"
+END = b"error: stopped at once by a second Ctrl-C\n"
+
+
+@contextmanager
+def ending_at_second_interrupt() -> Iterator[None]:
+    """Watch for interrupts while the block runs. Does nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=_count, args=(ours,), name="interrupts", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        theirs.close()
+        thread.join()
+        ours.close()
+
+
+def _count(signals: socket.socket) -> None:
+    interrupts = 0
+    while True:
+        if interrupts and not select.select([signals], [], [], PATIENCE_S)[0]:
+            _say(HINT)
+        numbers = signals.recv(64)
+        if not numbers:  # the block has ended
+            return
+        interrupts += numbers.count(signal.SIGINT)
+        if interrupts > 1:
+            _say(END)
+            os._exit(EXIT_INTERRUPTED)
+
+
+def _say(line: bytes) -> None:
+    with suppress(OSError):
+        os.write(2, line)  # not through Python's buffer, whose lock the main thread may hold

@@ -1,0 +1,16 @@
+"""Options of every command that reads a manifest."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Encoding = Annotated[str | None, typer.Option(
+    "--encoding", metavar="NAME", show_default="UTF-8, or Chinese text that is recognised",
+    help="Code page of a CSV or JSONL manifest, such as gb18030, big5, shift_jis, euc-kr or cp1252.")]
+Sheet = Annotated[str | None, typer.Option(
+    "--sheet", metavar="NAME", show_default="the one with a table",
+    help="Sheet of an Excel manifest; Data!3 also names the row of its header.")]
+Strict = Annotated[bool, typer.Option(
+    "--strict", help="Refuse data with one content in two splits or of two labels, and groups in two splits, instead of warning.")]

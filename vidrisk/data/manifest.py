@@ -1,0 +1,104 @@
+"""A manifest, which names files and labels, becomes a table. What cannot be used is an error that names the line."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vidrisk.data.columns import Columns, columns_from_header
+from vidrisk.data.io import Row, rows_from_manifest
+from vidrisk.data.labels import check_labels
+from vidrisk.data.places import Places
+from vidrisk.data.table import SPLIT_WORDS, Sample, Table, first_three
+from vidrisk.data.text import trimmed
+from vidrisk.frames import MEDIA_SUFFIXES, Interval, is_media, kind_of
+from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.errors import DataError, SpecError
+
+log = logging.getLogger(__name__)
+
+
+def table_from_manifest(path: Path, task: Task, *, encoding: str | None = None, sheet: str | None = None) -> Table:
+    """Read a manifest; see ``load_table`` for arguments and errors.
+
+    Args:
+        path: absolute, links followed.
+    """
+    manifest = rows_from_manifest(path, encoding=encoding, sheet=sheet)
+    rows = manifest.rows
+    if not rows:
+        raise DataError(f"{path.name} has no rows", allowed="a header and one row per file")
+    columns = columns_from_header(manifest.header, [row.cells for row in rows], task, path.name)
+    for target, column in columns.labels.items():
+        check_labels([(row.where, row.cells[column]) for row in rows], f"{target} label", column, path.name)
+    places = Places(path.parent)
+    samples = [_sample(path, row, columns, places) for row in rows]
+    _check_files(path, rows, samples)
+    if columns.interval:
+        _check_intervals(path, rows, samples)
+    return Table(path.parent, task, _without_duplicates(path, rows, samples), manifest.notes)
+
+
+def _sample(manifest: Path, row: Row, columns: Columns, places: Places) -> Sample:
+    written = row.cells[columns.path]
+    name = places.name_of(written)
+    if name is None:
+        what = f"the path {written[:80]!r} leaves the manifest's folder" if trimmed(written) else "the path is empty"
+        raise DataError(f"{manifest.name}, {row.where}: {what}", allowed=f"files under {manifest.parent}")
+    split = trimmed(row.cells[columns.split]) if columns.split else ""
+    if split and split.casefold() not in SPLIT_WORDS:
+        raise DataError(f"{manifest.name}, {row.where}: split {split!r}", allowed="train, val, test, or empty")
+    return Sample(
+        path=manifest.parent / name,
+        name=name,
+        labels={target: row.cells[column] for target, column in columns.labels.items()},
+        split=SPLIT_WORDS[split.casefold()] if split else None,
+        group=(row.cells[columns.group].strip() or None) if columns.group else None,
+        extra={column: row.cells[column] for column in columns.extra},
+        interval=_interval(manifest, row, columns),
+        **{field: row.cells[column].strip() for field, column in columns.texts.items()},
+    )
+
+
+def _interval(manifest: Path, row: Row, columns: Columns) -> Interval | None:
+    try:
+        return columns.interval.interval_of(row.cells) if columns.interval else None
+    except (DataError, SpecError) as error:
+        raise DataError(f"{manifest.name}, {row.where}: {error.what}", allowed=error.allowed, fix=error.fix) from error
+
+
+def _check_files(manifest: Path, rows: Sequence[Row], samples: Sequence[Sample]) -> None:
+    named = [(sample, f"{sample.name} ({row.where})") for sample, row in zip(samples, rows, strict=True)]
+    missing = [place for sample, place in named if not os.path.isfile(sample.path)]  # noqa: PTH113 (never raises)
+    if missing:
+        raise DataError(f"{manifest.name} names files that do not exist ({len(missing)}): {first_three(missing)}",
+                        fix=f"copy them under {manifest.parent}, or remove these rows")
+    foreign = [place for sample, place in named if not is_media(sample.path)]
+    if foreign:
+        raise DataError(f"{manifest.name} names files that are neither clips nor photos ({len(foreign)}): {first_three(foreign)}",
+                        allowed=", ".join(sorted(MEDIA_SUFFIXES)))
+
+
+def _check_intervals(manifest: Path, rows: Sequence[Row], samples: Sequence[Sample]) -> None:
+    photos = [f"{sample.name} ({row.where})" for sample, row in zip(samples, rows, strict=True)
+              if sample.interval and kind_of(sample.path) == "image"]
+    if photos:
+        raise DataError(f"{manifest.name} gives photos an interval of time ({len(photos)}): {first_three(photos)}",
+                        fix="leave start and end of photos empty, or rename these columns if they are something else")
+    whole = sum(sample.interval is None for sample in samples)
+    if 0 < whole < len(samples):
+        log.warning("%s: rows without start and end are whole files: %d of %d", manifest.name, whole, len(samples))
+
+
+def _without_duplicates(manifest: Path, rows: Sequence[Row], samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    first: dict[tuple[str, Interval | None], tuple[Row, Sample]] = {}
+    for row, sample in zip(rows, samples, strict=True):
+        earlier_row, earlier = first.setdefault((sample.name, sample.interval), (row, sample))
+        if (earlier.labels, earlier.split) != (sample.labels, sample.split):
+            raise DataError(f"{manifest.name} names {sample.title} twice with different labels or splits: "
+                            f"{earlier_row.where} and {row.where}", fix="keep one of the rows: a sample has one label")
+    if len(first) < len(samples):
+        log.warning("%s: repeated rows left out: %d", manifest.name, len(samples) - len(first))
+    return tuple(sample for _, sample in first.values())

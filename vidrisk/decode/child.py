@@ -1,0 +1,88 @@
+"""A process of ours at the other end of a line: started, asked whether it gets on, and ended. It works on one stranger's file at
+a time, so that whatever the file does to a decoder is done there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from vidrisk.decode.wire import Line
+
+# The starter's own module path, instead of the folder that a child happens to start in.
+START = "import sys; sys.path[:] = sys.argv[{end}:]; from {module} import main; main(*sys.argv[1:{end}])"
+HANG_UP_S = 1.0
+KILL_S = 5.0
+LAST_WORDS_BYTES = 4096
+
+
+class Child:
+    """Runs ``module.main(socket, *arguments)`` in a process of its own; all arguments are text. It is in UTF-8 mode, whatever the
+    locale: a path that it is sent as ``paths.stored_from_path`` makes it is one that it can open.
+
+    Args:
+        descriptors: that it inherits beside its socket.
+
+    Attributes:
+        line: to it.
+
+    Raises:
+        OSError: no process can be started.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], descriptors: Sequence[int] = ()) -> None:
+        with ExitStack() as on_failure:
+            ours, theirs = socket.socketpair()
+            on_failure.callback(ours.close)
+            with theirs:
+                self._errors = on_failure.enter_context(tempfile.TemporaryFile())
+                start = START.format(module=module, end=2 + len(arguments))
+                self._process = subprocess.Popen(
+                    [sys.executable, "-X", "utf8", "-c", start, str(theirs.fileno()), *arguments, *sys.path],
+                    pass_fds=(theirs.fileno(), *descriptors), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                    stderr=self._errors, start_new_session=True,  # Ctrl-C is for its starter alone
+                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
+                         "PYTHONIOENCODING": "utf-8"})
+            on_failure.pop_all()
+        self.line = Line(ours)
+
+    def bytes_read(self) -> int:
+        """Bytes that it has read so far; 0 where the system does not tell."""
+        try:
+            return int(Path(f"/proc/{self._process.pid}/io").read_text(encoding="ascii").split()[1])
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def end(self, *, has_hung_up: bool = False) -> tuple[str, str]:
+        """Kill it if it lives; how it ended, in words, and the last line on its standard error. One that has hung up is about
+        to end by itself.
+        """
+        self.line.close()
+        with suppress(subprocess.TimeoutExpired):
+            if has_hung_up:
+                self._process.wait(HANG_UP_S)
+        self._process.kill()
+        with self._errors:
+            try:
+                ending = _ending(self._process.wait(KILL_S))
+            except subprocess.TimeoutExpired:
+                ending = "it cannot be killed"
+            self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+            lines = self._errors.read().decode(errors="replace").splitlines()
+        return ending, next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

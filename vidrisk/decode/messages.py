@@ -1,0 +1,158 @@
+"""What a pool is asked for and what it answers. Stated once: workers make the items, the wire carries them, callers get them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrisk.decode.thumbnails import Thumbnail
+from vidrisk.frames import Decoder, Frame, FrameChoice, FrameWindow, Interval
+from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
+
+FINAL_STATES = ("ok", "partial", "corrupt", "timeout", "crashed", "too_large", "skipped")
+READ_STATES = ("ok", "partial")
+
+
+@dataclass(frozen=True)
+class Input:
+    """A photo or a video to be read.
+
+    Attributes:
+        id: by which its items are told from those of others; the caller's own.
+        interval: the part of a video to read; None for all of it.
+    """
+
+    id: int
+    path: str
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class ThumbnailInput:
+    """A photo or a video of which thumbnails are wanted: see ``thumbnails.thumbnails_at``."""
+
+    id: int
+    path: str
+    moments_s: tuple[float, ...]
+    max_bytes: int
+
+
+Request = Input | ThumbnailInput
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How the inputs of one call become frames.
+
+    Attributes:
+        pixel, time: the specs.
+        decoder, choice: see ``frames.read_frames``.
+        static_levels: see ``static.without_static``.
+        max_memory_mb: what a worker may allocate beyond what it starts with.
+        slots: frames that a worker may be ahead.
+        cache_salt: stands for the encoder and the specs in the keys of the feature cache; empty without it.
+        features: of a frame, D, where there is a cache.
+        thumbnail_bytes, frame_thumbnail_bytes: of a photo's thumbnail, and of one of each of a video's first frames, at most; 0
+            for none.
+    """
+
+    pixel: PixelSpec
+    time: TimeSpec | None
+    decoder: Decoder = "auto"
+    choice: FrameChoice = "all"
+    static_levels: float = 0.0
+    max_memory_mb: int = 2048
+    slots: int = 32
+    cache_salt: str = ""
+    features: int = 0
+    thumbnail_bytes: int = 0
+    frame_thumbnail_bytes: int = 0
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ReadSettings:
+        values = json.loads(text)
+        time = values.pop("time")
+        return cls(pixel=PixelSpec(**values.pop("pixel")), time=TimeSpec(**time) if time else None, **values)
+
+
+@dataclass(frozen=True)
+class ThumbnailSettings:
+    """How thumbnails are read.
+
+    Attributes:
+        max_memory_mb: what a worker may allocate beyond what it starts with.
+    """
+
+    max_memory_mb: int = 2048
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+Settings = ReadSettings | ThumbnailSettings
+
+
+def settings_from_json(text: str) -> Settings:
+    """The inverse of ``to_json`` of either kind."""
+    return ReadSettings.from_json(text) if "pixel" in json.loads(text) else ThumbnailSettings(**json.loads(text))
+
+
+@dataclass(frozen=True, eq=False)
+class KnownFrame:
+    """A frame whose features, float32 (D,), were kept."""
+
+    index: int
+    time_s: float
+    features: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Again:
+    """What came of this input does not count: it will be read again from its start."""
+
+
+@dataclass(frozen=True)
+class InputEnd:
+    """What became of an input.
+
+    Attributes:
+        state: one of ``FINAL_STATES``.
+        reason: why it is not ``ok``, or what there is to say all the same.
+        decode_s: time that it took.
+        key: under which its windows were kept.
+        content: sha256 of the file; empty where nothing was read.
+        bytes, mtime_ns: of the file when it was read; None where there was none.
+        is_starved: it wants more memory than it may have.
+        is_refused: it may not be opened.
+    """
+
+    state: str
+    reason: str = ""
+    decode_s: float = 0.0
+    key: str = ""
+    content: str = ""
+    bytes: int | None = None
+    mtime_ns: int | None = None
+    is_starved: bool = False
+    is_refused: bool = False
+
+
+Item = Frame | KnownFrame | FrameWindow | Thumbnail | Again | InputEnd
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """One item of an input. The pixels of a ``Frame`` are a view that the next read overwrites: copy them."""
+
+    input: Request
+    item: Item
+
+    @property
+    def id(self) -> int:
+        return self.input.id

@@ -1,0 +1,119 @@
+"""One input, from its path to its end, as a worker reads it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from vidrisk.decode.messages import READ_STATES, InputEnd, KnownFrame, ReadSettings
+from vidrisk.decode.static import without_static
+from vidrisk.decode.thumbnails import MAX_KEPT_FRAMES, Thumbnail, thumbnail_from_image, thumbnails_at
+from vidrisk.decode.window_cache import through_cache
+from vidrisk.files.cache import ArrayCache
+from vidrisk.frames import Damage, Frame, FrameWindow, Interval, read_frames
+from vidrisk.frames.media import name_of
+from vidrisk.runtimes.contract.bundle import sha256_of
+from vidrisk.runtimes.contract.errors import UnreadableError
+
+_log = logging.getLogger(__name__)
+
+
+def read_input(path: str, settings: ReadSettings, cache: ArrayCache | None,
+               interval: Interval | None = None) -> Iterator[Frame | KnownFrame | FrameWindow | Thumbnail | InputEnd]:
+    """Frames and windows of one input, then its end; where thumbnails are wanted, each before its frame.
+
+    Never raises: what goes wrong becomes the state and its reason. An input that fails after its first windows is ``partial``:
+    what could be read counts.
+    """
+    decode_s, keys = 0.0, [""]
+    damage: Damage | None = None
+    notes: dict[str, None] = {}  # each once, in order
+    last: FrameWindow | None = None
+    state, reason, is_starved, is_refused = "ok", "", False, False
+    thumbnails: list[Thumbnail] = []
+    started_s = time.perf_counter()
+    try:
+        _refuse_folder(path)
+        for item in _items(path, settings, cache, interval, thumbnails, keys.append):
+            if isinstance(item, FrameWindow):
+                last = item
+                damage = item.damage if damage is None else damage.with_later(item.damage or Damage())
+                if item.note:
+                    notes[item.note] = None
+            decode_s += time.perf_counter() - started_s
+            if isinstance(item, Frame):
+                yield from thumbnails[-1:]  # those before it are of frames that were left out
+                thumbnails.clear()
+            yield item
+            started_s = time.perf_counter()
+        if damage:
+            state, reason = "partial", str(damage)
+        reason = "; ".join(filter(None, (reason, *notes)))
+    except UnreadableError as error:
+        state, reason = error.state, str(error).removeprefix(f"{name_of(path)} ")
+        is_starved, is_refused = isinstance(error.__cause__, MemoryError), isinstance(error.__cause__, PermissionError)
+    except OSError as error:
+        state, reason = "skipped", error.strerror or repr(error)
+    except MemoryError:
+        state, reason, is_starved = "too_large", "it does not fit into memory", True
+    except Exception as error:  # one file's decoder must not end the run
+        _log.debug("reading %r crashed", path, exc_info=True)
+        state, reason = "crashed", " ".join(f"{type(error).__name__}: {error}".split())
+    if last and state not in READ_STATES:
+        state, reason = "partial", f"{reason}; read up to {last.end_s or 0:.2f} s"
+    content = content_of(path) if last else ""
+    yield InputEnd(state, reason, decode_s + time.perf_counter() - started_s, keys[-1], content,
+                   is_starved=is_starved, is_refused=is_refused)
+
+
+def read_thumbnails(path: str, moments_s: tuple[float, ...], max_bytes: int,
+                    on_frame: Callable[[], None]) -> Iterator[Thumbnail | InputEnd]:
+    """Thumbnails of one input, then its end."""
+    started_s = time.perf_counter()
+    try:
+        yield from thumbnails_at(path, moments_s, max_bytes, on_frame)
+    except MemoryError:
+        yield InputEnd("too_large", "it does not fit into memory", time.perf_counter() - started_s, is_starved=True)
+    else:
+        yield InputEnd("ok", "", time.perf_counter() - started_s)
+
+
+def content_of(path: str) -> str:
+    """Hex sha256 of a file that has been read; empty where it cannot be read any more."""
+    try:
+        return sha256_of(Path(path))
+    except OSError:
+        return ""
+
+
+def _items(path: str, settings: ReadSettings, cache: ArrayCache | None, interval: Interval | None, thumbnails: list[Thumbnail],
+           on_kept: Callable[[str], None]) -> Iterable[Frame | KnownFrame | FrameWindow]:
+    kept = 0
+
+    def keep(time_s: float | None, image: Image.Image) -> None:
+        nonlocal kept
+        kept += 1
+        if kept <= MAX_KEPT_FRAMES:
+            max_bytes = settings.thumbnail_bytes if time_s is None else settings.frame_thumbnail_bytes
+            thumbnails.append(thumbnail_from_image(image, time_s, max_bytes))
+
+    items: Iterable[Frame | FrameWindow] = read_frames(
+        path, settings.pixel, settings.time, interval, decoder=settings.decoder, choice=settings.choice,
+        on_image=keep if settings.thumbnail_bytes else None)
+    if settings.static_levels:
+        items = without_static(items, settings.static_levels)
+    if cache is None:
+        return items
+    return through_cache(cache, path, settings, items, interval, on_kept)
+
+
+def _refuse_folder(path: str) -> None:
+    """A folder among the inputs is one that could not be listed: say why."""
+    if os.path.isdir(path):  # noqa: PTH112 (never raises)
+        with os.scandir(path):
+            raise UnreadableError("a folder that could not be listed before", state="skipped")

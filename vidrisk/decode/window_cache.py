@@ -1,0 +1,75 @@
+"""Windows of whole inputs in the feature cache: what an encoder saw in a file once, it need not see again.
+
+An entry is found by the content of the file, the encoder and the specs. It has two halves, because two processes know them:
+the worker that reads the file keeps its windows, whoever encodes the frames keeps their features (``inference.feature_cache``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vidrisk.decode.messages import KnownFrame, ReadSettings
+from vidrisk.files.cache import ArrayCache, key_of
+from vidrisk.files.stamps import stamp_of
+from vidrisk.frames import Frame, FrameWindow, Interval
+from vidrisk.frames.media import check_file
+from vidrisk.runtimes.contract.bundle import sha256_of
+
+
+def through_cache(cache: ArrayCache, path: str, settings: ReadSettings,
+                  items: Iterable[Frame | FrameWindow], interval: Interval | None = None,
+                  on_kept: Callable[[str], None] = lambda key: None) -> Iterator[Frame | KnownFrame | FrameWindow]:
+    """The items of an input, from the cache where it is known there, and kept there where it is not.
+
+    Args:
+        items: of the input; asked for only when it is not known.
+        interval: the part of the file that they are of.
+        on_kept: told, at the end, under which key the windows of an input that was read whole were kept.
+
+    Raises:
+        UnreadableError, OSError: it cannot be read.
+    """
+    kind = check_file(Path(path))
+    before = stamp_of(Path(path).stat())
+    key = key_of("input", sha256_of(Path(path)), kind, settings.cache_salt, json.dumps(interval and interval.to_json()))
+    known = _known_input(cache, key, settings.features)
+    if known:
+        yield from _replayed(*known)
+        return
+    windows: list[FrameWindow] = []
+    for item in items:
+        if isinstance(item, FrameWindow):
+            windows.append(item)
+        yield item
+    is_same = stamp_of(Path(path).stat()) == before  # else they may be of another content than the key says
+    if windows and is_same and not any(window.damage or window.note for window in windows):
+        cache.put(key_of(key, "windows"), {
+            "interval_s": np.array([(w.start_s, w.end_s) for w in windows], np.float64),  # None becomes nan
+            "shown": np.array([w.indices for w in windows], np.int64)})
+        on_kept(key)
+
+
+def _known_input(cache: ArrayCache, key: str, width: int) -> tuple[list[KnownFrame], list[FrameWindow]] | None:
+    windows, frames = cache.get(key_of(key, "windows")), cache.get(key_of(key, "features"))
+    if windows is None or frames is None or frames["features"].shape[1:] != (width,) or (
+            not np.isin(windows["shown"], frames["indices"]).all()):
+        return None
+    return list(map(KnownFrame, frames["indices"].tolist(), frames["time_s"].tolist(), frames["features"])), [
+        FrameWindow(None if np.isnan(start_s) else start_s, None if np.isnan(end_s) else end_s, tuple(shown))
+        for (start_s, end_s), shown in zip(windows["interval_s"].tolist(), windows["shown"].tolist(), strict=True)]
+
+
+def _replayed(frames: Sequence[KnownFrame], windows: Sequence[FrameWindow]) -> Iterator[KnownFrame | FrameWindow]:
+    """Every window behind the last of its frames, as ``frames.read_frames`` orders them."""
+    remaining = iter(frames)
+    given = -1
+    for window in windows:
+        while given < window.indices[-1]:
+            frame = next(remaining)
+            given = frame.index
+            yield frame
+        yield window

@@ -1,0 +1,50 @@
+"""Bundles that were verified here, as this user: whether they answered as expected, and what has changed since."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vidrisk.doctor.check import Check
+from vidrisk.doctor.facts import Facts
+
+SECTION = "bundles"
+MOST_BUNDLES = 5
+
+
+def verified_checks(facts: Facts) -> Iterator[Check]:
+    probe = facts.probes.get("verified")
+    if probe is None or probe.problem:  # numpy or pydantic, which have lines of their own
+        return
+    by_bundle: dict[str, list[dict[str, Any]]] = {}
+    for result in probe.told["results"]:
+        by_bundle.setdefault(result["digest"], []).append(result)
+    names: set[str] = set()
+    for results in islice(by_bundle.values(), MOST_BUNDLES):
+        name = Path(results[0]["folder"]).name
+        yield _bundle(name if name not in names else f"{name} {results[0]['digest'][:8]}", results)
+        names.add(name)
+
+
+def _bundle(name: str, results: Sequence[dict[str, Any]]) -> Check:
+    """A line for all runtimes and variants of one bundle, the newest first."""
+    command = f"vidrisk verify {shlex.quote(results[0]['folder'])}"
+    other = [result for result in results if result["state"] != "same"]
+    wrong = [result for result in other if not result["changed"]]
+    if wrong:
+        return Check(SECTION, name, "broken", f"{_asked(wrong)} answered otherwise than at export, on {wrong[0]['when']}: "
+                                              f"{wrong[0]['said']}", command)
+    changed = {what: change for result in results for what, change in result["changed"].items()}
+    told, how = (other, "otherwise than") if other else (results, "as")
+    when = f"{_asked(told)} answered {how} at export, on {told[0]['when']}"
+    if changed:
+        said = ", ".join(f"{what} {before or 'none'} → {now or 'none'}" for what, (before, now) in sorted(changed.items()))
+        return Check(SECTION, name, "warning", f"{when}; changed since: {said}", command)
+    return Check(SECTION, name, "ok", when)
+
+
+def _asked(results: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(sorted(f"{result['runtime']} {result['variant']}" for result in results))

@@ -1,0 +1,1 @@
+"""Files as every part sees them: caches, paths, lines of JSON, folders that are walked."""

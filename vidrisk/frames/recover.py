@@ -1,0 +1,169 @@
+"""Photos of which a part is missing: what is there is decoded, and what is not is known.
+
+Pillow decodes cut files only under a switch of the whole process (``ImageFile.LOAD_TRUNCATED_IMAGES``), which says nothing of
+what is missing. Here a photo that fails is decoded twice, with something else each time in place of what is not there. Pixels
+that differ are those that the file does not hold.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageStat
+
+from vidrisk.frames.clip import Damage
+from vidrisk.frames.jpeg import EOI, SOS, JpegScans, scans_in_jpeg
+from vidrisk.frames.levels import Samples, bands
+
+# Of the pixels. A photo with more of them missing shows nothing that could be judged.
+MOST_MISSING = 0.9
+_RESTARTS = 8
+_BITS = bytes(random.Random(0).choices(range(255), k=2 * _RESTARTS * 512))
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A decoded photo in the layout of its file.
+
+    Attributes:
+        orientation: EXIF's number of what has to be done to see it upright.
+        mask: 255 where pixels are missing.
+        damage: None when every pixel is there.
+        note: what there is to say of it all the same.
+    """
+
+    image: Image.Image
+    samples: Samples = field(default_factory=Samples)
+    orientation: int = 1
+    mask: Image.Image | None = None
+    damage: Damage | None = None
+    note: str = ""
+
+    @classmethod
+    def with_missing(cls, image: Image.Image, mask: Image.Image, *, is_coarse: bool = False) -> Stored:
+        """Make a photo that lacks the pixels of a mask.
+
+        Raises:
+            ValueError: it lacks more than MOST_MISSING.
+        """
+        share = ImageStat.Stat(mask).mean[0] / 255
+        if share > MOST_MISSING:
+            raise ValueError(f"{share:.0%} of its pixels are missing")
+        return cls(image, mask=mask, damage=Damage(missing=share, is_coarse=is_coarse)) if share else cls(image)
+
+
+def load_or_recover(image: Image.Image, opened: Callable[[bytes | None], Image.Image], jpeg: bytes | None) -> Stored:
+    """Decode a photo, or those of its pixels that are there.
+
+    Args:
+        image: opened, not decoded.
+        opened: opens it again, or a JPEG in its place.
+        jpeg: the content, if it is a JPEG.
+
+    Raises:
+        Exception: Pillow's, when hardly anything can be decoded.
+    """
+    try:
+        image.load()
+        return Stored(image)
+    except MemoryError:
+        raise
+    except Exception:
+        image.close()
+        scans = scans_in_jpeg(jpeg) if jpeg else None
+        recovered = (_load_cut_jpeg(jpeg, scans, opened) if jpeg and scans and scans.scans and not scans.has_end
+                     else _load_partly(lambda: opened(jpeg)))
+        if recovered is None:
+            raise
+        return recovered
+
+
+def _load_cut_jpeg(data: bytes, scans: JpegScans, opened: Callable[[bytes], Image.Image]) -> Stored | None:
+    """Complete a JPEG in several ways, so that libjpeg comes to an end; from where they differ on, it is missing."""
+    data = data[:scans.size]
+    first = opened(data + EOI)
+    first.load()
+    rows = []
+    for rest in _completions(data):
+        with opened(data + rest + EOI) as other:
+            other.load()
+            rows += [top + box[1] for (_, top), mask in _differences(first, other) if (box := mask.getbbox())][:1]
+    row = min(rows, default=None)
+    if row is None and scans.has_all_scans:
+        return Stored(first)
+    if row is None or not scans.starts_picture:
+        return Stored(first, damage=Damage(is_coarse=True))
+    mask = Image.new("L", first.size)
+    mask.paste(255, (0, row, *first.size))
+    return _if_enough(first, mask, is_coarse=not scans.has_all_scans)
+
+
+def _completions(data: bytes) -> Iterator[bytes]:
+    """Make up what may stand for the rest of a JPEG, where libjpeg itself takes zeros.
+
+    Whatever the codes are, some of so many bits decode to something; they begin with ones and with ones and zeros, because a code
+    of ones alone may mean nothing. The restart markers follow in order, because bits before an expected one are passed over.
+    """
+    places = [data.rfind(bytes((0xFF, 0xD0 + number)), data.rfind(SOS)) for number in range(_RESTARTS)]
+    last = places.index(max(places)) if max(places) >= 0 else -1
+    for start in (b"\xfe", b"\x5a"):
+        yield start + b"".join(_BITS[512 * n:512 * n + 512] + bytes((0xFF, 0xD0 + (last + 1 + n) % _RESTARTS))
+                               for n in range(2 * _RESTARTS))
+
+
+def _load_partly(opened: Callable[[], Image.Image]) -> Stored | None:
+    """Decode over two grounds; pixels that show them are missing. For formats that Pillow decodes piece by piece."""
+    first, other = (_loaded_on(opened(), level) for level in (0, 255))
+    if first is None or other is None:
+        return None
+    mask = Image.new("L", first.size)
+    with other:
+        for box, difference in _differences(first, other):
+            mask.paste(difference, box)
+    return _if_enough(first, mask)
+
+
+def _if_enough(image: Image.Image, mask: Image.Image, *, is_coarse: bool = False) -> Stored | None:
+    try:
+        return Stored.with_missing(image, mask, is_coarse=is_coarse)
+    except ValueError:
+        image.close()
+        return None
+
+
+def _loaded_on(image: Image.Image, level: int) -> Image.Image | None:
+    """Decode an image as far as it goes over pixels of one level; None for a format that is decoded whole or not at all."""
+    decoder: Any = image
+    if not decoder.tile:
+        image.close()
+        return None
+    prepare, boxes = decoder.load_prepare, [tile[1] for tile in decoder.tile]
+
+    def prepare_level() -> None:
+        prepare()
+        for box in boxes:
+            decoder.im.paste(level if len(image.getbands()) == 1 else (level,) * len(image.getbands()), box)
+
+    decoder.load_prepare = prepare_level
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception:  # the one that brought us here
+        decoder.tile = []
+    if decoder._im is None:
+        image.close()
+        return None
+    decoder._size = decoder.im.size  # TIFF states the size after turning, and turns only what is complete
+    return image
+
+
+def _differences(first: Image.Image, other: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
+    """Compare two images band by band: (left, top) and a mask of what differs."""
+    for (box, band), (_, other_band) in zip(bands(first), bands(other), strict=True):
+        differs = np.asarray(band) != np.asarray(other_band)
+        yield box, Image.fromarray((differs.any(axis=2) if differs.ndim == 3 else differs).astype(np.uint8) * 255)

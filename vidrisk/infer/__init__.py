@@ -1,1 +1,0 @@
-"""Batched prediction over many inputs: source → decode → batch → encode → window → head → sink."""

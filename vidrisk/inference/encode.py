@@ -1,0 +1,227 @@
+"""Batch → encode → window: frames are encoded in full batches, then groups of frames; what windows need of them goes on.
+
+A frame is encoded once, however many windows show it, and so is a group of the same frames. What they gave stays until no window
+of its file needs it, so memory does not grow with the length of a video. While one batch of frames is encoded, the next one is
+filled. Where no stage runs per frame, a frame's pixels stay in its place.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrisk.decode.messages import Again, InputEnd, KnownFrame, Read
+from vidrisk.decode.meter import Meter
+from vidrisk.frames import Frame, FrameWindow
+from vidrisk.inference.groups import encode_groups, gather_windows
+from vidrisk.inference.model import Classifier
+from vidrisk.inference.windows import Encoded, EncodedAgain, EncodedEnd, EncodedWindow
+from vidrisk.runtimes.contract.stages import PIXELS
+from vidrisk.runtimes.runner import Array, Arrays
+
+__all__ = ["Encoded", "EncodedAgain", "EncodedEnd", "EncodedFrames", "EncodedWindow", "FeatureSink", "encode_frames"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedFrames:
+    """Frames of one input: places on its timeline int64 (n,), presentation times float64 (n,), features float32 (n, D)."""
+
+    indices: npt.NDArray[np.int64]
+    time_s: npt.NDArray[np.float64]
+    features: FloatArray
+
+
+class FeatureSink(Protocol):
+    """Keeps the features of frames as they are computed. They come in order of time within an input."""
+
+    def append(self, input_id: int, frames: EncodedFrames) -> None: ...
+
+    def discard(self, input_id: int) -> None:
+        """What came of this input does not count."""
+        ...
+
+    def finish(self, input_id: int, end: InputEnd) -> None:
+        """All frames and answers of an input have come, and its state is final. Nobody else has been told yet."""
+        ...
+
+
+class _Ring:
+    """What is known of one input's frames by their index, and what waits for them.
+
+    Attributes:
+        under_way: frames that are being encoded.
+        is_dropped: nobody wants them any more.
+    """
+
+    def __init__(self, input_id: int, names: tuple[str, ...]) -> None:
+        self.input_id = input_id
+        self.under_way = 0
+        self.is_dropped = False
+        self._names = names
+        self._frames: dict[int, tuple[Array, ...]] = {}
+        self._waiting: deque[FrameWindow | EncodedEnd] = deque()
+
+    def wait(self, item: FrameWindow | EncodedEnd) -> None:
+        self._waiting.append(item)
+
+    def put(self, indices: Sequence[int], computed: Mapping[str, Array]) -> None:
+        """Keep frames: an array per name, a row per frame."""
+        if not self.is_dropped:
+            self._frames.update(zip(indices, zip(*(computed[name] for name in self._names), strict=True), strict=True))
+
+    def completed(self) -> Iterator[Encoded]:
+        while self._waiting and not self.is_dropped:
+            item = self._waiting[0]
+            if isinstance(item, FrameWindow):
+                if item.indices[-1] not in self._frames:  # frames come in order: then the others are there too
+                    return
+                of_names = zip(*(self._frames[index] for index in item.indices), strict=True)
+                yield EncodedWindow(self.input_id, (item.start_s, item.end_s), item.indices,
+                                    dict(zip(self._names, of_names, strict=True)))
+                for index in [index for index in self._frames if index < item.indices[0]]:
+                    del self._frames[index]
+            else:
+                if self.under_way:  # frames that no window needs, of an input that broke off
+                    return
+                yield item
+            self._waiting.popleft()
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Frames of any files, and to which place of which ring what is computed of each belongs."""
+
+    pixels: npt.NDArray[np.uint8]
+    owners: list[tuple[_Ring, int, float]]
+
+
+def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: int, meter: Meter,
+                  sinks: Sequence[FeatureSink] = ()) -> Iterator[list[Encoded]]:
+    """Run all stages that windows share, on full batches of frames and groups, whichever files these come from.
+
+    Yields what became complete, in order within an input: windows once all that they need is computed, the end of an input
+    after its last window. Whoever has the answers tells the sinks of the end.
+
+    Args:
+        sinks: only for a model with a feature per frame (``Plan.feature``).
+    """
+    plan = classifier.plan
+    batches = _Frames(classifier, batch_frames, meter, sinks).encoded(reads)
+    for level in range(len(plan.groups)):
+        batches = encode_groups(batches, classifier, level, batch_frames, meter)
+    return gather_windows(batches, max(1, batch_frames // classifier.contract.frames)) if plan.batches_windows else batches
+
+
+class _Frames:
+    """The frames of a run on their way through the stages that run per frame."""
+
+    def __init__(self, classifier: Classifier, batch_frames: int, meter: Meter, sinks: Sequence[FeatureSink]) -> None:
+        self._classifier, self._batch_frames, self._meter, self._sinks = classifier, batch_frames, meter, tuple(sinks)
+        self._names, self._feature = classifier.plan.frame_gives, classifier.plan.feature
+        self._rings: dict[int, _Ring] = {}
+        self._running: tuple[_Batch, Future[Arrays]] | None = None
+
+    def encoded(self, reads: Iterable[Read]) -> Iterator[list[Encoded]]:
+        shape = (self._batch_frames, *self._classifier.contract.pixel.frame_shape)
+        has_stages = bool(self._classifier.plan.frame)
+        filling, spare = (_Batch(np.empty(shape if has_stages else 0, np.uint8), []) for _ in range(2))
+        with ThreadPoolExecutor(1, "encode") as thread:
+            for read in reads:
+                item = read.item
+                if isinstance(item, Frame) and has_stages:
+                    ring = self._ring(read.id)
+                    filling.pixels[len(filling.owners)] = item.pixels
+                    filling.owners.append((ring, item.index, item.time_s))
+                    ring.under_way += 1
+                    self._meter.batched = len(filling.owners)
+                    if len(filling.owners) == self._batch_frames:
+                        done = self._finished()
+                        self._running = filling, thread.submit(self._encode, filling)
+                        filling, spare = spare, filling
+                        yield done
+                elif isinstance(item, Frame):
+                    self._ring(read.id).put([item.index], {PIXELS: item.pixels.copy()[None]})
+                elif isinstance(item, KnownFrame):
+                    self._put_known(read.id, item)
+                elif isinstance(item, Again):
+                    self._drop(read.id)
+                    yield [EncodedAgain(read.id)]
+                elif isinstance(item, InputEnd | FrameWindow):
+                    yield list(self._waiting(read, item))
+            yield self._finished()
+            if filling.owners:
+                self._running = filling, thread.submit(self._encode, filling)
+                yield self._finished()
+
+    def _ring(self, input_id: int) -> _Ring:
+        return self._rings.setdefault(input_id, _Ring(input_id, self._names))
+
+    def _encode(self, batch: _Batch) -> Arrays:
+        with self._meter.measure("encode"):
+            return self._classifier.encode(batch.pixels[:len(batch.owners)])
+
+    def _finished(self) -> list[Encoded]:
+        """What the batch that is being encoded completes, once it is."""
+        if self._running is None:
+            return []
+        batch, future = self._running
+        with self._meter.measure("waiting for encode"):
+            computed = future.result()
+        touched = self._hand_over(batch, computed)
+        batch.owners = []
+        return [item for ring in touched for item in ring.completed()]
+
+    def _hand_over(self, batch: _Batch, computed: Arrays) -> list[_Ring]:
+        """What was computed to the rings of its frames; the rings that got some."""
+        touched: dict[int, _Ring] = {}
+        start = 0
+        known = {**computed, PIXELS: batch.pixels}
+        for _, of_ring in groupby(batch.owners, key=lambda owner: id(owner[0])):
+            owners = list(of_ring)
+            ring = owners[0][0]
+            stop = start + len(owners)
+            ring.under_way -= len(owners)
+            # Copied: a view would hold the whole batch for as long as one of its frames.
+            own = {name: known[name][start:stop].copy() for name in self._names}
+            self._put(ring, [index for _, index, _ in owners], [time_s for _, _, time_s in owners], own)
+            touched[id(ring)] = ring
+            start = stop
+        return list(touched.values())
+
+    def _put(self, ring: _Ring, indices: list[int], time_s: list[float], computed: Mapping[str, Array]) -> None:
+        ring.put(indices, computed)
+        if self._sinks and self._feature and not ring.is_dropped:
+            features = computed[self._feature.name].reshape(len(indices), -1).astype(np.float32, copy=False)
+            for sink in self._sinks:
+                sink.append(ring.input_id, EncodedFrames(np.array(indices), np.array(time_s), features))
+
+    def _put_known(self, input_id: int, frame: KnownFrame) -> None:
+        """Features from the cache, in the shape that the stages behind them want."""
+        assert self._feature is not None  # else nothing was kept
+        features = frame.features.reshape(1, *map(int, self._feature.shape[1:])).astype(self._feature.dtype, copy=False)
+        self._put(self._ring(input_id), [frame.index], [frame.time_s], {self._feature.name: features})
+
+    def _drop(self, input_id: int) -> None:
+        if input_id in self._rings:
+            self._rings.pop(input_id).is_dropped = True
+        for sink in self._sinks:
+            sink.discard(input_id)
+
+    def _waiting(self, read: Read, item: FrameWindow | InputEnd) -> Iterator[Encoded]:
+        if isinstance(item, InputEnd):
+            self._meter.add("decode", item.decode_s)
+            ring = self._rings.pop(read.id, None) or _Ring(read.id, self._names)  # none where no frame came of it
+            ring.wait(EncodedEnd(read.input, item))
+        else:
+            ring = self._rings[read.id]
+            ring.wait(item)
+        return ring.completed()

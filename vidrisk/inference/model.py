@@ -1,0 +1,303 @@
+"""A trained model, ready to be asked: stages and their runners, temperature and provenance, from a bundle or a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+from vidrisk.inference.plan import plan_from_stages
+from vidrisk.runtimes import Bundle, Contract, Runner, choose, open_runner
+from vidrisk.runtimes.chain import chained, run_stages
+from vidrisk.runtimes.contract.bundle import MANIFEST, VariantName
+from vidrisk.runtimes.contract.errors import EngineMissing, SettingsError, require
+from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
+from vidrisk.runtimes.contract.stages import PIXELS, Stage
+from vidrisk.runtimes.layers import Layers
+from vidrisk.runtimes.registry import ENGINE_KINDS, engine_version, possible_runtimes
+from vidrisk.runtimes.runner import Array, Arrays
+from vidrisk.runtimes.uncertainty import Uncertainty, uncertainty_from_variant
+
+log = logging.getLogger(__name__)
+
+FloatArray = npt.NDArray[np.float32]
+NO_THRESHOLD = "a run holds no threshold; its export fits them"
+
+
+class Classifier:
+    """Stages of a model behind the contract that they were made for. Use it as a context manager, or ``close`` it. Safe from
+    several threads, which take turns.
+
+    Attributes:
+        contract: what goes in and what comes out.
+        stages, runners: of the model, in the order in which they run.
+        plan: which of them run per frame, per group and per window.
+        runtime, variant: the engine and the precision that answer.
+        provenance: where the model came from: name, digest, versions.
+        encoder_identity: differs between models that compute different features of a frame.
+        threads: of the engine, as asked for; None leaves them to it.
+        engine_files: sha256 of the engines that were built for it here; empty where it needs none.
+        uncertainty: when its answers are uncertain.
+    """
+
+    def __init__(self, stages: Sequence[Stage], runners: Sequence[Runner], contract: Contract, *, variant: str,
+                 provenance: Mapping[str, str], encoder_identity: str = "", temperature: Mapping[str, float] | None = None,
+                 uncertainty: Uncertainty | None = None, threads: int | None = None) -> None:
+        self.contract = contract
+        self.stages, self.runners = tuple(stages), tuple(runners)
+        self.plan = plan_from_stages(self.stages)
+        self.runtime = self.runners[0].runtime
+        self.variant = variant
+        self.provenance = dict(provenance)
+        self.encoder_identity = encoder_identity or self.provenance["digest"]
+        self.threads = threads
+        self.engine_files = " ".join(filter(None, (runner.engine_file for runner in self.runners)))
+        self._runner_of = dict(zip((stage.name for stage in self.stages), self.runners, strict=True))
+        self._whole: Runner | None = None
+        self._lock = threading.Lock()  # not every engine answers two threads at once
+        self._temperature = dict(temperature or {})
+        self.uncertainty = uncertainty or Uncertainty(reasons=dict.fromkeys((t.name for t in contract.targets), NO_THRESHOLD))
+
+    @property
+    def width(self) -> int | None:
+        """Numbers that are known of a frame once it was encoded, D; None where it is not one tensor per frame."""
+        feature = self.plan.feature
+        return math.prod(int(axis) for axis in feature.shape[1:]) if feature else None
+
+    def encode(self, frames: npt.NDArray[np.uint8]) -> Arrays:
+        """Run the stages that run per frame.
+
+        Args:
+            frames: ``uint8 (N, H, W, 3)``.
+
+        Returns:
+            What later stages take of each frame, N rows by name, without the pixels.
+        """
+        computed = self._run(self.plan.frame, frames, {})
+        return {name: computed[name] for name in self.plan.frame_gives if name in computed}
+
+    def encode_groups(self, level: int, flat: Mapping[str, Array]) -> Arrays:
+        """Run the stages of one level of groups.
+
+        Args:
+            flat: what they take, by name, of G groups of n frames: a row per frame.
+
+        Returns:
+            What later stages take of each group, G rows by name.
+        """
+        groups = self.plan.groups[level]
+        computed = self._run(groups.stages, flat.get(PIXELS), flat)
+        return {name: computed[name] for name in groups.gives}
+
+    def answer(self, flat: Mapping[str, Array], windows: int) -> dict[str, FloatArray]:
+        """Run the stages that run per window.
+
+        Args:
+            flat: what they take, by name: a row per frame or group, of one window behind the other.
+
+        Returns:
+            Logits ``float32 (windows, C)`` per target; NaN throughout where something that a window takes is not finite.
+        """
+        computed = self._run(self.plan.window, flat.get(PIXELS), flat)
+        logits = self._of_targets(computed)
+        for array in flat.values():
+            if array.dtype.kind == "f":
+                lost = ~np.isfinite(array.reshape(windows, -1)).all(axis=1)
+                for scores in logits.values():
+                    scores[lost] = np.nan  # a maximum, for one, may hide them
+        return logits
+
+    def probabilities_from_logits(self, logits: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Probabilities per target, after its temperature; NaN throughout in rows that are not finite."""
+        return {target: probabilities_from_logits(of_target, self._temperature.get(target, 1.0))
+                for target, of_target in logits.items()}
+
+    def features(self, frames: npt.NDArray[np.uint8]) -> FloatArray:
+        """``uint8 (N, H, W, 3)`` → ``float32 (N, D)``, of a model with a feature per frame.
+
+        Raises:
+            SettingsError: it has none.
+        """
+        return self.encode(frames)[self._feature_name()].reshape(len(frames), -1).astype(np.float32, copy=False)
+
+    def probabilities(self, features: FloatArray) -> dict[str, FloatArray]:
+        """``float32 (B, T, D)`` → probabilities ``float32 (B, C)`` per target, after its temperature.
+
+        Rows of features or logits that are not finite are NaN throughout: the model has no answer there.
+        """
+        return self.probabilities_from_logits(self.logits(features))
+
+    def logits(self, features: FloatArray) -> dict[str, FloatArray]:
+        """``float32 (B, T, D)`` → logits ``float32 (B, C)`` per target; NaN throughout where a row of features is not finite.
+
+        Raises:
+            SettingsError: as ``features``.
+        """
+        name = self._feature_name()
+        return self.logits_from_parts({name: features.reshape(-1, *features.shape[2:])}, len(features))
+
+    def logits_from_frames(self, clips: npt.NDArray[np.uint8], batch_frames: int) -> dict[str, FloatArray]:
+        """Logits of whole windows, computed as a run does: frames in batches, then groups, then windows.
+
+        Args:
+            clips: ``uint8 (B, T, H, W, 3)``.
+        """
+        flat = clips.reshape(-1, *clips.shape[2:])
+        known: Arrays = {PIXELS: flat} if PIXELS in self.plan.frame_gives else {}
+        if self.plan.frame:
+            known |= _joined([self.encode(flat[start:start + batch_frames]) for start in range(0, len(flat), batch_frames)])
+        if self.plan.batches_windows:
+            most = max(1, batch_frames // self.contract.frames)
+            parts = [self.logits_from_parts(_rows(known, start, most, len(clips)), min(most, len(clips) - start))
+                     for start in range(0, len(clips), most)]
+            return {target: np.concatenate([part[target] for part in parts]) for target in parts[0]}
+        return self.logits_from_parts(known, len(clips))
+
+    def logits_from_parts(self, flat: Mapping[str, Array], windows: int) -> dict[str, FloatArray]:
+        """Logits from what is known of frames, a row per frame: the stages per group and per window."""
+        known = dict(flat)
+        for level, groups in enumerate(self.plan.groups):
+            known |= self.encode_groups(level, {name: flat[name] for name in groups.takes})
+        return self.answer({name: known[name] for name in self.plan.window_takes}, windows)
+
+    def layers(self) -> Layers:
+        """Layers of all stages by the precision that they run in; ask when something has been classified."""
+        return sum((runner.layers() for runner in self.runners), Layers())
+
+    def classify(self, clips: npt.NDArray[np.uint8]) -> dict[str, FloatArray]:
+        """``uint8 (B, T, H, W, 3)`` → probabilities, in one call of each stage; engines of TensorRT leave on the GPU what they
+        hand on.
+        """
+        with self._lock:
+            if self._whole is None:
+                self._whole = chained(self.stages, self.runners, self.contract.frames)
+            return self.probabilities_from_logits(self._of_targets(self._whole.infer({PIXELS: clips})))
+
+    def _run(self, stages: Sequence[Stage], pixels: Array | None, flat: Mapping[str, Array]) -> Arrays:
+        with self._lock:
+            return run_stages(stages, [self._runner_of[stage.name] for stage in stages], pixels, flat)
+
+    def _feature_name(self) -> str:
+        feature = self.plan.feature
+        if feature is None:
+            raise SettingsError(f"{self.provenance.get('model', 'the model')} knows no feature of a frame alone",
+                                allowed="a model whose first stage runs per frame")
+        return feature.name
+
+    def _of_targets(self, outputs: Arrays) -> dict[str, FloatArray]:
+        return {target.name: np.array(outputs[f"{target.name}_logits"], np.float32) for target in self.contract.targets}
+
+    def close(self) -> None:
+        for runner in (self._whole, *self.runners):
+            if runner is not None:
+                runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None,
+                    on_progress: OnProgress = ignore_progress) -> Classifier:
+    """Open a bundle with the runtime and variant asked for, or a run directory with torch.
+
+    Args:
+        path: a bundle, or a run directory (then ``runtime`` is ``auto`` or ``torch``, and ``variant`` is ``auto`` or ``fp32``).
+        runtime: ``auto`` takes the fastest one, measured once on this machine.
+        variant: ``auto`` takes the fastest one that passed the gate.
+        threads: of the engine; None leaves it to the engine.
+        on_progress: told of engines that have to be built first: what, steps done, steps in all.
+
+    Raises:
+        BundleError: neither a bundle nor a run, or damaged.
+        SettingsError: torch asked of a bundle, or another runtime of a run.
+    """
+    path = Path(path)
+    if (path / "config.yaml").is_file() and not (path / MANIFEST).is_file():
+        if runtime not in ("auto", "torch") or variant not in ("auto", "fp32"):
+            raise SettingsError(f"{path.name} is a run, which torch alone can read", allowed="--runtime torch, --variant fp32",
+                                fix=f"vidrisk export {path.name} -o BUNDLE")
+        return _classifier_from_run(path)
+    return classifier_from_bundle(Bundle.open(path), runtime=runtime, variant=variant, threads=threads, on_progress=on_progress)
+
+
+def classifier_from_bundle(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None,
+                           on_progress: OnProgress = ignore_progress) -> Classifier:
+    """The same for a bundle that is open."""
+    path = bundle.root
+    if runtime == "torch":
+        raise SettingsError(f"{path.name} is a bundle, which torch cannot read", allowed=f"auto, {', '.join(possible_runtimes())}",
+                            fix="give the run directory instead")
+    opened = partial(_opened_with_engine, on_progress=on_progress)
+    choice = choose(bundle, runtime=runtime, variant=variant, threads=threads, opened=opened)
+    with ExitStack() as stack:
+        runners = [stack.enter_context(opened(bundle, stage.name, runtime=choice.runtime, variant=choice.variant, threads=threads))
+                   for stage in bundle.stages]
+        stack.pop_all()
+    chosen = bundle.manifest.variants[choice.variant]
+    if chosen.waived:
+        log.warning("%s %s was shipped although its gate would have refused it: %s", path.name, choice.variant, chosen.waived)
+    provenance = {"model": path.resolve().name, "digest": bundle.digest, "created": bundle.manifest.created,
+                  **({"waived": chosen.waived} if chosen.waived else {}),
+                  **{f"made with {name}": version for name, version in bundle.manifest.made_with.items()}}
+    weights = " ".join(bundle.manifest.files[file].sha256 for file in _files_of_features(bundle, choice.variant))
+    return Classifier(bundle.stages, runners, bundle.contract, variant=choice.variant, provenance=provenance,
+                      encoder_identity=f"{weights} {choice.runtime} {engine_version(choice.runtime)}",
+                      temperature=chosen.temperature, threads=threads,
+                      uncertainty=uncertainty_from_variant(chosen, bundle.contract.targets))
+
+
+def _files_of_features(bundle: Bundle, variant: VariantName) -> list[str]:
+    """The files that shape the features of a frame: graphs, weights that lie beside large ones, constants."""
+    stages = plan_from_stages(bundle.stages).frame
+    graphs = [bundle.manifest.variants[variant].files[stage.name] for stage in stages]
+    files = [file for graph in graphs for file in (graph, f"{graph}.data") if file in bundle.manifest.files]
+    constants = bundle.manifest.constants
+    return [*files, constants] if constants and any(stage.constants for stage in stages) else files
+
+
+def _joined(parts: list[Arrays]) -> Arrays:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _rows(flat: Mapping[str, Array], start: int, windows: int, of: int) -> Arrays:
+    """Rows of some windows, of so many in all."""
+    return {name: array[start * (len(array) // of):(start + windows) * (len(array) // of)] for name, array in flat.items()}
+
+
+def _opened_with_engine(bundle: Bundle, graph: str, *, runtime: str, variant: VariantName, threads: int | None,
+                        on_progress: OnProgress) -> Runner:
+    """``open_runner``, after building the engine that is missing."""
+    try:
+        return open_runner(bundle, graph, runtime=runtime, variant=variant, threads=threads)
+    except EngineMissing:
+        from vidrisk.runtimes.tensorrt.build.engines import ensured_engines  # only where something has to be built
+
+        ensured_engines(bundle, ENGINE_KINDS[runtime], [variant], on_progress)
+        return open_runner(bundle, graph, runtime=runtime, variant=variant, threads=threads)
+
+
+def _classifier_from_run(path: Path) -> Classifier:
+    require("torch", "train")
+    from vidrisk.models.run import Run
+    from vidrisk.runtimes.torch import TorchRunner
+
+    run = Run.open(path)
+    model, contract = run.load_classifier(), run.contract
+    pairs = model.stages(contract).values()
+    stages = [stage for stage, _ in pairs]
+    runners = [TorchRunner(module, stage.inputs, stage.outputs) for stage, module in pairs]
+    provenance = {"model": path.resolve().name, "digest": run.digest, "backbone": run.config.backbone}
+    return Classifier(stages, runners, contract, variant="fp32", provenance=provenance)

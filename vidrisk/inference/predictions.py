@@ -1,0 +1,118 @@
+"""One prediction: what the model says about one clip, or about one window of a longer one. One line of JSON each."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrisk.files.cache import key_of
+from vidrisk.files.lines import DIGITS, line_from_record, record_from_line
+from vidrisk.inference.risk import guidance_for, severity_from_probabilities
+from vidrisk.runtimes.contract import versions
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.uncertainty import Uncertainty, is_uncertain
+
+PREDICTIONS = versions.PREDICTIONS.file
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Attributes:
+    path: absolute path of the input.
+    start_s, end_s: the half-open interval that was looked at; None for a photo.
+    label, score: most probable label of the first target, and its probability.
+    uncertain: any target's answer is, see ``runtimes.uncertainty``; None where the model has no threshold.
+    severity: expected severity, 0–100; None where the contract has none.
+    level, defect: most probable labels of the targets of these names.
+    targets: per target the probability of every label.
+    risk, advice, description: what the training data says about such inputs.
+    state: ``ok``, or ``partial`` when a part of the input could not be read.
+    candidates: per target that has thresholds the labels that cannot be excluded, most probable first. Lines of before lack it.
+    id: of what was looked at by which model: from the content of the file, the window and the contract, not from the path. Lines
+        of before lack it.
+    reason: why the state is not ``ok``, or what there is to say all the same.
+    """
+
+    path: str
+    start_s: float | None
+    end_s: float | None
+    label: str
+    score: float
+    uncertain: bool | None
+    severity: float | None
+    level: str | None
+    defect: str | None
+    targets: Mapping[str, Mapping[str, float]]
+    risk: str = ""
+    advice: str = ""
+    description: str = ""
+    state: str = "ok"
+    candidates: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    id: str = ""
+    reason: str = ""
+
+    def to_json(self) -> bytes:
+        """One line of UTF-8: see ``lines.line_from_record``."""
+        return line_from_record(self, versions.PREDICTIONS)
+
+
+def prediction_from_probabilities(contract: Contract, path: str, interval_s: tuple[float | None, float | None],
+                                  probabilities: Mapping[str, npt.NDArray[np.float32]],
+                                  uncertainty: Uncertainty | None = None, state: str = "ok", *, reason: str = "",
+                                  content: str = "") -> Prediction:
+    """Read one row of the head's output.
+
+    Args:
+        contract: names the targets and their labels.
+        path: the input.
+        interval_s: start and end of the clip or window.
+        probabilities: per target ``(labels,)``, summing to 1.
+        uncertainty: of the model.
+        state, reason: of the input.
+        content: sha256 of the input; empty where it is not known, and then there is no id.
+    """
+    targets = {t.name: dict(zip(t.labels, map(float, probabilities[t.name]), strict=True)) for t in contract.targets}
+    best = {name: max(scores, key=scores.__getitem__) for name, scores in targets.items()}
+    first = contract.targets[0].name
+    score = targets[first][best[first]]
+    candidates = uncertainty.candidates(contract.targets, probabilities) if uncertainty else {}
+    guidance = guidance_for(contract.guidance, defect=best.get("defect"), level=best.get("level"))
+    return Prediction(
+        path=path, start_s=interval_s[0], end_s=interval_s[1], label=best[first], score=score,
+        uncertain=is_uncertain(candidates, best), severity=severity_from_probabilities(contract.targets, probabilities),
+        level=best.get("level"), defect=best.get("defect"), targets=targets,
+        risk=guidance.risk, advice=guidance.advice, description=guidance.description, state=state,
+        candidates=candidates, id=id_from_content(content, interval_s, contract) if content else "", reason=reason)
+
+
+def id_from_content(content: str, interval_s: tuple[float | None, float | None], contract: Contract) -> str:
+    """Return 32 hex digits that name what was looked at, and what the model was asked: equal wherever the file lies."""
+    window = [None if moment is None else round(moment, DIGITS) for moment in interval_s]
+    return key_of("prediction", content, json.dumps(window), contract.digest)[:32]
+
+
+def prediction_from_json(line: str | bytes) -> Prediction:
+    """The inverse of ``Prediction.to_json``, up to the rounding.
+
+    Raises:
+        DataError: not a line that ``to_json`` wrote.
+    """
+    prediction = record_from_line(Prediction, line, versions.PREDICTIONS)
+    # Without candidates there was no threshold; before there were any, such lines said false.
+    return prediction if prediction.candidates else replace(prediction, uncertain=None)
+
+
+def read_predictions(out: str | os.PathLike[str]) -> Iterator[Prediction]:
+    """Stream the predictions of an output folder.
+
+    Raises:
+        DataError: a line is not one of ours.
+    """
+    with (Path(out) / PREDICTIONS).open("rb") as file:
+        yield from map(prediction_from_json, file)

@@ -1,0 +1,126 @@
+"""Evaluation: a bundle or a run over labelled data, through the very pipeline that ``infer`` runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrisk.data import Table
+from vidrisk.data.targets import truth_from_table
+from vidrisk.decode.messages import Input
+from vidrisk.decode.pool import DecodePool
+from vidrisk.decode.session import Limits
+from vidrisk.files.lines import json_from_value
+from vidrisk.inference.model import Classifier
+from vidrisk.inference.stream import stream_answers
+from vidrisk.jobs.run_settings import InferSettings
+from vidrisk.metrics.certainty import Certainty, certainty_report
+from vidrisk.metrics.classification import Metrics, classification_report, worst_errors
+from vidrisk.runtimes.contract import versions
+from vidrisk.runtimes.contract.errors import DataError, is_installed
+
+log = logging.getLogger(__name__)
+
+WORST = 20
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics per target, the errors made with most confidence, and the samples that could not be read.
+
+    Attributes:
+        certainty: per target, what its certain answers are worth.
+        probabilities: ``(N, C)`` per target, of the readable samples in the table's order.
+        data_notes: what was assumed when the table was read.
+    """
+
+    metrics: Mapping[str, Metrics]
+    probabilities: Mapping[str, npt.NDArray[np.float64]]
+    worst: Mapping[str, list[dict[str, Any]]]
+    unreadable: list[dict[str, str]]
+    runtime: str
+    variant: str
+    provenance: Mapping[str, str]
+    settings: Mapping[str, Any]
+    certainty: Mapping[str, Certainty]
+    data_notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        content = {"runtime": self.runtime, "variant": self.variant, "provenance": dict(self.provenance),
+                   "settings": dict(self.settings),
+                   "metrics": {target: metrics.to_dict() for target, metrics in self.metrics.items()},
+                   "certainty": {target: certainty.to_dict() for target, certainty in self.certainty.items()},
+                   "worst_errors": self.worst, "unreadable": self.unreadable, "data_notes": list(self.data_notes)}
+        return json_from_value(versions.EVALUATION.stamp(content), indent=2)
+
+
+def evaluate(classifier: Classifier, table: Table, settings: InferSettings | None = None,
+             on_progress: Callable[[str, int, int], None] = lambda what, done, total: None, *,
+             pool: DecodePool | None = None) -> Evaluation:
+    """Score a classifier on a table. Clips of several windows count once, by the mean of their probabilities.
+
+    Args:
+        pool: that decodes; None makes one, of ``settings.workers``.
+
+    Raises:
+        DataError: labels that the model does not know, no sample, or none that can be read.
+    """
+    if not len(table):
+        raise DataError(f"{table.root.name} has no sample to score", fix="give data with samples, or name another split")
+    settings = settings or InferSettings()
+    contract = classifier.contract
+    truth = truth_from_table(table, contract.targets)
+    inputs = (Input(index, str(sample.path), sample.interval) for index, sample in enumerate(table.samples))
+    answers: dict[int, dict[str, npt.NDArray[np.float64]]] = {}
+    failed: dict[int, dict[str, str]] = {}
+    notes: dict[int, str] = {}
+    with nullcontext(pool) if pool else DecodePool(settings.workers) as opened, closing(stream_answers(
+            inputs, classifier, opened, settings.for_reading(classifier), batch_frames=settings.batch_frames,
+            limits=Limits(settings.file_timeout_s))) as results:
+        for done, answer in enumerate(results):
+            on_progress("evaluating", done, len(table))
+            index, predictions, end = answer.input.id, list(answer.predictions), answer.end
+            if predictions:
+                if end.reason:
+                    notes[index] = end.reason
+                answers[index] = {target.name: np.mean([[p.targets[target.name][label] for label in target.labels]
+                                                        for p in predictions], axis=0) for target in contract.targets}
+            else:
+                failed[index] = {**table.samples[index].identity, "state": end.state, "reason": end.reason}
+    if not answers:
+        raise DataError(f"none of {len(table)} samples can be read; the first: {failed[min(failed)]['reason']}")
+    if notes:
+        first = min(notes)
+        log.warning("%d of %d samples are read with a reservation; the first: %s: %s", len(notes), len(table),
+                    table.samples[first].title, notes[first])
+    kept = np.array(sorted(answers))
+    metrics, certainty, worst, probabilities = {}, {}, {}, {}
+    for target in contract.targets:
+        chosen = truth[target.name][kept]
+        probabilities[target.name] = scores = np.stack([answers[index][target.name] for index in kept])
+        metrics[target.name] = classification_report(chosen, scores, target.labels, ordered=target.ordered)
+        certainty[target.name] = certainty_report(chosen, scores, target, classifier.uncertainty)
+        worst[target.name] = [{**table.samples[kept[i]].identity, "true": target.labels[chosen[i]],
+                               "predicted": target.labels[scores[i].argmax()], "score": round(float(scores[i].max()), 6)}
+                              for i in worst_errors(chosen, scores, WORST)]
+    return Evaluation(metrics, probabilities, worst, [failed[index] for index in sorted(failed)], classifier.runtime,
+                      classifier.variant, classifier.provenance, asdict(settings), certainty, table.notes)
+
+
+def write_evaluation(evaluation: Evaluation, path: Path) -> None:
+    """Write the JSON, and beside it a confusion matrix and a risk–coverage curve per target where matplotlib is installed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(evaluation.to_json() + "\n", encoding="utf-8")
+    if is_installed("matplotlib"):
+        from vidrisk.metrics.plots import plot_confusion, plot_risk
+
+        for target, metrics in evaluation.metrics.items():
+            plot_confusion(path.with_name(f"{path.stem}-confusion-{target}.png"), metrics)
+            plot_risk(path.with_name(f"{path.stem}-risk-{target}.png"), evaluation.certainty[target])

@@ -1,0 +1,267 @@
+"""From a run directory to a bundle: reads the run's samples, then hands modules and frames to ``vidrisk.export``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from vidrisk.data import Table
+from vidrisk.data.choice import Shown, balanced_order, drawn
+from vidrisk.data.table import Sample
+from vidrisk.data.targets import truth_from_table
+from vidrisk.export.export import export_bundle
+from vidrisk.export.gate.outputs import Validation
+from vidrisk.export.gate.report import GateReport
+from vidrisk.export.quantize.feeds import MIN_CALIBRATION
+from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
+from vidrisk.files.cache import array_cache
+from vidrisk.frames.cached import CachedClips
+from vidrisk.models.classifier import ClipClassifier
+from vidrisk.models.exporter import dummy_frames
+from vidrisk.models.run import METRICS, Run
+from vidrisk.runtimes.contract import versions
+from vidrisk.runtimes.contract.bundle import Bundle, check_vacant
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import DataError, UnreadableError
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
+
+log = logging.getLogger(__name__)
+
+VALIDATION_SAMPLES = 512
+MAX_VALIDATION_BYTES = 2 * 2**30
+FRAMES_PER_CLIP = 4  # of a calibration clip: its other frames look much the same
+
+
+def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Table | None = None, val: Table | None = None,
+               calib_samples: int = 128, seed: int = 0,
+               on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
+    """Export a run.
+
+    Args:
+        calib: labelled samples to calibrate on instead of the run's training split; what the gate judges by is left out.
+        val: labelled samples for the gate instead of the run's validation split.
+        calib_samples: samples to calibrate on, balanced over classes and sources.
+        seed: of the choice of samples.
+
+    Raises:
+        BundleError: ``out`` exists, or the run is damaged.
+        DataError: no validation samples, fewer than 16 calibration samples that can be read, calibration samples of a test split,
+            or validation samples of the training split.
+        GateRefused: a hop lost more than it may.
+    """
+    check_vacant(out)  # before minutes of reading
+    run = Run.open(run_path)
+    contract = run.contract
+    clips = CachedClips(contract, array_cache())
+    splits = run.read_split()
+    judged = splits.of_split("val") if val is None else _given_validation(val, splits)
+    if not len(judged):
+        raise DataError(f"{run_path} has no validation samples to judge the export by", fix="give labelled data with --val")
+    validation = _validation(_drawn_judges(judged, contract, seed), clips, on_progress)
+    frames = None
+    if options.int8:
+        source = _calibration_source(splits.of_split("train") if calib is None else calib, judged, splits)
+        frames = ReadFrames(readable_samples(balanced_order(source, seed), calib_samples, clips, on_progress), clips)
+    recorded, recorded_on, unreadable = _recorded(run)
+    model = run.load_classifier()
+    options = replace(options, source={"run": run_path.resolve().name, "backbone": run.config.backbone, "digest": run.digest})
+    learnt = None
+    if options.qat_steps:
+        table = _without_judges(splits.of_split("train"), judged)
+        learnt = ReadClips(tuple(s for s in table.samples if s.title not in unreadable), clips)
+    trained = Trained(trained_stages(model, contract), contract, recorded=recorded if val is None else {}, recorded_on=recorded_on,
+                      clips=learnt)
+    return export_bundle(trained, out, validation, frames, options, on_progress)
+
+
+def export_trained(trained: Trained, out: Path, options: ExportOptions, val: Table, calib: Table | None, calib_samples: int,
+                   seed: int, on_progress: OnProgress) -> tuple[Bundle, GateReport]:
+    """Export stages that come with no run, judged and calibrated on data that was given.
+
+    Raises:
+        DataError: no validation samples, calibration samples of a test split, or fewer than 16 that can be read.
+        GateRefused: a hop lost more than it may.
+    """
+    clips = CachedClips(trained.contract, array_cache())
+    judged = _drawn_judges(_own_split(val, "val"), trained.contract, seed)
+    validation = _validation(judged, clips, on_progress)
+    frames = None
+    if options.int8 and calib is not None:
+        source = _calibration_source(_own_split(calib, "train"), judged, None)
+        frames = ReadFrames(readable_samples(balanced_order(source, seed), calib_samples, clips, on_progress), clips)
+    return export_bundle(trained, out, validation, frames, options, on_progress)
+
+
+def _own_split(table: Table, split: str) -> Table:
+    """That split of data that is split; all of data that is not."""
+    return table.of_split(split) if any(sample.split for sample in table.samples) else table
+
+
+def _drawn_judges(table: Table, contract: Contract, seed: int) -> Table:
+    """Validation samples: as many as memory is spent on."""
+    most = max(1, MAX_VALIDATION_BYTES // (contract.frames * math.prod(contract.pixel.frame_shape)))
+    return drawn(table, min(VALIDATION_SAMPLES, most), seed)
+
+
+def trained_stages(model: ClipClassifier, contract: Contract) -> tuple[TrainedStage, ...]:
+    """The stages of a model that vidrisk has trained, as an export takes them."""
+    encoder = model.encoder
+    config = getattr(encoder.backbone, "config", None)
+
+    def frames(batch: int) -> tuple[Tensor, ...]:
+        return (dummy_frames(encoder.family, (batch, *encoder.input_shape[:-1]), config),)
+
+    return tuple(TrainedStage(stage, module, example=frames if module is encoder else None)
+                 for stage, module in model.stages(contract).values())
+
+
+@dataclass(frozen=True)
+class ReadClips:
+    """Clips ``uint8 (T, H, W, 3)`` of samples that training could read, read when asked for: ``export.quantize.qat.Clips``."""
+
+    samples: tuple[Sample, ...]
+    clips: CachedClips
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[np.uint8]:
+        sample = self.samples[index]
+        return self.clips.frames(sample.path, self.clips.contract.frames, sample.interval)
+
+
+@dataclass(frozen=True)
+class ReadFrames:
+    """Frames of photos and clips, read one sample at a time when asked for: ``export.quantize.feeds.CalibrationFrames``."""
+
+    samples: tuple[Sample, ...]
+    clips: CachedClips
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha256(self.clips.contract.digest.encode())
+        for sample in self.samples:
+            digest.update(f"{self.clips.digest(sample.path)} {sample.interval}".encode())
+        object.__setattr__(self, "digest", digest.hexdigest())
+
+    @property
+    def count(self) -> int:
+        return len(self.samples) * min(FRAMES_PER_CLIP, self.clips.contract.frames)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        for sample in self.samples:
+            yield from self.clips.frames(sample.path, FRAMES_PER_CLIP, sample.interval)
+
+    def windows(self) -> Iterator[npt.NDArray[np.uint8]]:
+        for sample in self.samples:
+            yield self.clips.frames(sample.path, self.clips.contract.frames, sample.interval)
+
+
+def _given_validation(table: Table, splits: Table) -> Table:
+    """What to judge by out of data that was given: its own val split where it has one.
+
+    Raises:
+        DataError: samples that the run was trained on are among it.
+    """
+    table = _own_split(table, "val")
+    trained = Shown(splits.of_split("train"))
+    known = sum(sample in trained for sample in table.samples)
+    if known:
+        raise DataError(f"{known} of {len(table)} validation samples are in the run's training split",
+                        fix="leave --val out to take the run's validation split, or give other data")
+    return table
+
+
+def _calibration_source(table: Table, judged: Table, splits: Table | None) -> Table:
+    """What may be calibrated on.
+
+    Raises:
+        DataError: samples of the run's test split are among it, or samples that are a test split's by their own account.
+    """
+    tested = Shown(table.with_samples(()) if splits is None else splits.of_split("test"))
+    wrong = sum(sample in tested or sample.split == "test" for sample in table.samples)
+    if wrong:
+        raise DataError(f"{wrong} of {len(table)} calibration samples are in a test split",
+                        fix="leave --calib out to take the training split, or give other data")
+    return _without_judges(table, judged)
+
+
+def _without_judges(table: Table, judged: Table) -> Table:
+    """What judges a model must not have shaped it."""
+    judges = Shown(judged)
+    kept = table.with_samples(sample for sample in table.samples if sample not in judges)
+    if len(kept) < len(table):
+        log.warning("%d of %d samples are what the gate judges by, and left out", len(table) - len(kept), len(table))
+    return kept
+
+
+def readable_samples(samples: list[Sample], count: int, clips: CachedClips, on_progress: OnProgress) -> tuple[Sample, ...]:
+    """The first ``count`` samples that can be read; those that cannot are replaced by the next ones, and said."""
+    kept: list[Sample] = []
+    reasons: list[str] = []
+    for sample in samples:
+        if len(kept) == count:
+            break
+        on_progress("reading calibration", len(kept), count)
+        try:
+            clips.frames(sample.path, FRAMES_PER_CLIP, sample.interval)
+        except UnreadableError as error:
+            reasons.append(str(error))
+        else:
+            kept.append(sample)
+    _say(reasons, "calibration", len(samples), fix="give data with --calib", left=len(kept))
+    if len(kept) < MIN_CALIBRATION:
+        raise DataError(f"{len(kept)} calibration samples", allowed=f"at least {MIN_CALIBRATION}",
+                        fix="give more with --calib or --calib-samples")
+    return tuple(kept)
+
+
+def _validation(table: Table, clips: CachedClips, on_progress: OnProgress) -> Validation:
+    contract = clips.contract
+    kept: list[Sample] = []
+    reasons: list[str] = []
+    frames = np.empty((len(table), contract.frames, *contract.pixel.frame_shape), np.uint8)
+    for done, sample in enumerate(table.samples):
+        on_progress("reading validation", done, len(table))
+        try:
+            frames[len(kept)] = clips.frames(sample.path, contract.frames, sample.interval)
+        except UnreadableError as error:
+            reasons.append(str(error))
+            continue
+        kept.append(sample)
+    _say(reasons, "validation", len(table), fix="the run's data must still be in its place", left=len(kept))
+    truth = truth_from_table(table.with_samples(kept), contract.targets)
+    return Validation(frames[: len(kept)], truth, [sample.title for sample in kept])
+
+
+def _say(reasons: list[str], what: str, total: int, *, fix: str, left: int) -> None:
+    if not left:
+        raise DataError(f"reading {what}: none of {total} samples can be read" + (f"; the first: {reasons[0]}" if reasons else ""),
+                        fix=fix)
+    if reasons:
+        log.warning("reading %s: %d samples cannot be read and are left out; the first: %s", what, len(reasons), reasons[0])
+
+
+def _recorded(run: Run) -> tuple[dict[str, float], int, set[str]]:
+    """What training wrote down: top-1 per target on the validation split, on how many samples, and the titles of the samples
+    that it could not read.
+    """
+    if not (run.root / METRICS).is_file():
+        return {}, 0, set()
+    try:
+        metrics = json.loads((run.root / METRICS).read_text(encoding="utf-8"))
+        versions.METRICS.is_newer(metrics.get(versions.VERSION))
+        top1 = {target: float(scores["top1"]) for target, scores in metrics.get("val", {}).items()}
+        return top1, int(metrics["samples"].get("val", 0)), {
+            " ".join(filter(None, (sample["path"], sample.get("interval")))) for sample in metrics["unreadable"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{run.root / METRICS} cannot be read: {error}", fix="copy the run whole, or train it again") from error

@@ -1,0 +1,132 @@
+"""The output folder: which one may be written into, and what the disk answers."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from vidrisk.runtimes.contract.errors import DataError, SettingsError, VidriskError
+
+LEDGER = "ledger.sqlite"
+APPLICATION_ID = 0x76726B31  # "vrk1" at byte 68 of SQLite's header tells our file from anybody else's
+
+_OWN_FILES = {LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", f"{LEDGER}-journal"}
+_MEND = "make room or grant the permission, then run again with --resume"
+
+
+def refuse_other_folders(out: Path, *, resume: bool) -> None:
+    """Check that ``out`` is absent, empty, or with ``resume`` an earlier run. Nothing is written.
+
+    Raises:
+        SettingsError: it is something else.
+    """
+    try:
+        names = {entry.name for entry in out.iterdir()} if os.path.lexists(out) else set()
+    except OSError as error:
+        raise SettingsError(f"{out} is no folder to write into: {error.strerror}",
+                            fix="choose another folder") from error
+    if is_ledger(out / LEDGER):
+        if not resume:
+            raise SettingsError(f"{out} holds a run already", fix="--resume continues it, or choose another folder")
+    elif names - _OWN_FILES or not _is_unborn(out / LEDGER):
+        raise SettingsError(f"{out} is not empty and holds no run of vidrisk", fix="choose another folder")
+
+
+def is_ledger(path: Path) -> bool:
+    """Whether the file is a ledger of ours, found out without opening it as a database."""
+    try:
+        if not path.is_file():  # opening a pipe would wait
+            return False
+        with path.open("rb") as file:
+            return int.from_bytes(file.read(72)[68:], "big") == APPLICATION_ID
+    except OSError:
+        return False
+
+
+def _is_unborn(path: Path) -> bool:
+    """Whether there is no database yet, or one whose first transaction was cut short by a kill."""
+    return not path.exists() or path.stat().st_size == 0 or path.with_name(f"{LEDGER}-journal").exists()
+
+
+def refuse_other_runs(out: Path, meta: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Check that the run in ``out`` was made with what ``wanted`` says.
+
+    Raises:
+        SettingsError: it was not; says in what it differs.
+    """
+    for name, value in wanted.items():
+        if meta.get(name) != value:
+            has, asked = _short(meta.get(name, "unset")), _short(value)
+            raise SettingsError(f"the run in {out} has {name} {has}, this one {asked}",
+                                fix="resume with what it was started with, or choose another folder")
+
+
+def refuse_damaged_meta(out: Path, meta: Mapping[str, str], limits: Iterable[str]) -> None:
+    """Check what a ledger says about itself, as far as it is computed with; ``refuse_other_runs`` compares the rest.
+
+    Raises:
+        VidriskError: something is missing, or is no number.
+    """
+    forms = {"length": r"\d{1,18}", "rewriting": "[01]", "started_at": ".+",
+             **{f"limit {state}": r"\d{1,18}(\.\d{1,18})?" for state in limits if f"limit {state}" in meta}}
+    for name, form in forms.items():
+        if not re.fullmatch(form, meta.get(name, ""), re.ASCII):
+            raise VidriskError(f"the ledger in {out} is damaged: its {name} is {meta.get(name)!r}", fix="choose another folder")
+
+
+def refuse_folders_without(path: Path) -> None:
+    """Check that a run has left this file, before something is made of it.
+
+    Raises:
+        DataError: it has not.
+    """
+    if not path.is_file():
+        raise DataError(f"{path.parent} holds no {path.name} of a run", fix="vidrisk infer BUNDLE PATH… -o OUT")
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 20 else f"{value[:12]}…"
+
+
+@contextmanager
+def writing_to(out: Path) -> Iterator[None]:
+    """Translate what the disk and SQLite say.
+
+    Raises:
+        SettingsError: another run has the folder.
+        VidriskError: it cannot be written, or the ledger in it is damaged.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise SettingsError(f"another run is writing to {out}",
+                                fix="wait for it, or choose another folder") from error
+        raise VidriskError(f"cannot write to {out}: {error}", fix=_MEND) from error
+    except sqlite3.DatabaseError as error:
+        raise VidriskError(f"the ledger in {out} is damaged: {error}", fix="choose another folder") from error
+    except OSError as error:
+        raise VidriskError(f"cannot write to {out}: {error.strerror or error}", fix=_MEND) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all: yields the path beside it to write to, which then takes its place. A run that is
+    killed meanwhile leaves it for the next one to overwrite.
+
+    Raises:
+        VidriskError: as ``writing_to``; what was at ``path`` stays.
+    """
+    new = path.with_name(f"{path.name}.new")
+    with writing_to(path.parent):
+        try:
+            yield new
+            with new.open("rb+") as file:  # else a power cut may leave the name without the content
+                os.fsync(file.fileno())
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)

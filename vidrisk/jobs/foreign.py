@@ -1,0 +1,219 @@
+"""From a model that somebody else trained to a bundle: reads labels, pixels and samples, then hands over to ``vidrisk.export``."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidrisk.calibration.files import save_graph
+from vidrisk.data import Table
+from vidrisk.data.choice import drawn
+from vidrisk.data.table import Sample
+from vidrisk.data.targets import ordered_levels, truth_from_table
+from vidrisk.export.foreign.classifier import ForeignClassifier, read_classifier
+from vidrisk.export.foreign.labels import ForeignLabels, read_labels
+from vidrisk.export.foreign.pixels import ForeignPixels, pixels_from_settings, read_pixel_file, says_arithmetic
+from vidrisk.export.foreign.probe import PROBE_SAMPLES, Frames, KnownAnswer, Probe, probe_pixels
+from vidrisk.export.foreign.wrap import classifier_stage, wrapped_classifier
+from vidrisk.export.gate.report import GateReport
+from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
+from vidrisk.files.cache import array_cache
+from vidrisk.frames.cached import CachedClips
+from vidrisk.frames.media import kind_of
+from vidrisk.jobs.export import export_trained
+from vidrisk.models.hub_classifier import load_hub_classifier
+from vidrisk.runtimes.contract.bundle import Bundle, check_vacant, sha256_of
+from vidrisk.runtimes.contract.contract import Contract, Target, Task
+from vidrisk.runtimes.contract.errors import DataError, SettingsError, UnreadableError
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
+from vidrisk.runtimes.contract.specs import TimeSpec
+
+log = logging.getLogger(__name__)
+
+HALF_OPSET = 19  # of Q/DQ nodes whose scales are FP16
+CLIP_FRAMES = 8
+ONE_TARGET: dict[Task, str] = {"action": "action", "risk": "defect"}
+
+
+@dataclass(frozen=True)
+class ForeignModel:
+    """A model that somebody else trained, and what its owner says of it.
+
+    Attributes:
+        path: an ONNX file, or a folder with a Hugging Face image or video classifier.
+        labels: a labels file (``export.foreign.labels``); a Hugging Face folder has its own.
+        pixel: a pixel file (``export.foreign.pixels``); without it, or with a size alone, labelled samples are asked.
+        checks: images and their known labels.
+    """
+
+    path: Path
+    task: Task = "risk"
+    labels: Path | None = None
+    pixel: Path | None = None
+    checks: Sequence[tuple[Path, str]] = field(default_factory=tuple)
+
+
+def export_foreign(model: ForeignModel, out: Path, options: ExportOptions, *, val: Table, calib: Table | None = None,
+                   calib_samples: int = 128, seed: int = 0,
+                   on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
+    """Export a foreign model.
+
+    Args:
+        val: labelled samples that find the pixels out, and judge the export.
+        calib: labelled samples to calibrate on; what judges is left out.
+
+    Raises:
+        DataError: no classifier, labels that do not fit, pixels that cannot be found out or are wrong, or too few samples.
+        SettingsError: a labels file or pixel file that makes no sense.
+        GateRefused: a hop lost more than it may.
+    """
+    check_vacant(out)
+    if options.int8 and calib is None:
+        raise DataError("no calibration samples", fix="INT8 needs some: a foreign model has no training split here")
+    with tempfile.TemporaryDirectory(prefix="vidrisk-foreign-") as scratch:
+        if model.path.is_dir():
+            trained, source = _from_hub(model, val)
+        else:
+            trained, source = _from_onnx(model, val, options, Path(scratch), seed, on_progress)
+        log.info("%s: %s", model.path.name, "; ".join(f"{key}: {value}" for key, value in source.items()))
+        return export_trained(trained, out, replace(options, source=source), val, calib, calib_samples, seed, on_progress)
+
+
+def _from_onnx(model: ForeignModel, val: Table, options: ExportOptions, scratch: Path, seed: int,
+               on_progress: OnProgress) -> tuple[Trained, dict[str, str]]:
+    if model.labels is None:
+        raise SettingsError(f"no labels for {model.path.name}",
+                            fix="give a labels file: one label per line, in the order of the model's outputs")
+    on_progress("looking at the model", 0, 1)
+    labels = read_labels(model.labels, _target_name(val, model.task))
+    settings = read_pixel_file(model.pixel) if model.pixel else {}
+    classifier = read_classifier(model.path, labels.labels, size=_size(settings), outputs=labels.outputs,
+                                 least_opset=HALF_OPSET if options.needs_half else 13)
+    targets, time = _targets(labels, model.task), _time(val)
+    given = pixels_from_settings(settings, classifier.image) if says_arithmetic(settings) else None
+    shown = tuple(Target(name=name, labels=each) for name, each in labels.labels.items())
+    asked = _Asked(model, drawn(val, PROBE_SAMPLES, seed), shown, time)
+    probe = _probed(asked, classifier, given, on_progress)
+    contract = Contract(task=model.task, pixel=probe.pixels.spec, time=time, targets=targets)
+    path = scratch / "classifier.onnx"
+    save_graph(wrapped_classifier(classifier, probe.pixels, contract), path)
+    batch = "free" if classifier.was_fixed is None else f"{classifier.was_fixed}, made free"
+    source = {"model": model.path.name, "digest": sha256_of(model.path), "input": repr(classifier.image), "batch": batch,
+              "answers": ", ".join(map(str, classifier.answers.values())), "pixels": str(probe.pixels),
+              "pixels because": probe.reason}
+    return Trained((TrainedStage(classifier_stage(contract), path),), contract), source
+
+
+def _from_hub(model: ForeignModel, val: Table) -> tuple[Trained, dict[str, str]]:
+    hub = load_hub_classifier(model.path, is_video=_time(val) is not None)
+    name = _target_name(val, model.task)
+    time = TimeSpec(hub.frames) if hub.frames else _time(val)
+    labels = ForeignLabels({name: hub.labels})
+    contract = Contract(task=model.task, pixel=hub.pixel, time=time, targets=_targets(labels, model.task))
+    order = [hub.labels.index(label) for label in contract.targets[0].labels]
+    stage = classifier_stage(contract)
+    source = {"model": model.path.resolve().name, "architecture": hub.architecture, "digest": hub.digest,
+              "pixels": "preprocessor_config.json"}
+    return Trained((TrainedStage(stage, hub.module(contract.frames, order)),), contract), source
+
+
+def _target_name(val: Table, task: Task) -> str:
+    return val.target_names[0] if len(val.target_names) == 1 else ONE_TARGET[task]
+
+
+def _time(val: Table) -> TimeSpec | None:
+    """Photos have none; of a clip, the answers to eight moments are averaged."""
+    return None if all(kind_of(sample.path) == "image" for sample in val.samples[:64]) else TimeSpec(CLIP_FRAMES)
+
+
+def _size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
+    given = [settings.get("height"), settings.get("width")]
+    if given == [None, None]:
+        return None
+    if not all(isinstance(each, int) for each in given):
+        raise SettingsError(f"height {given[0]!r} and width {given[1]!r} in the pixel file",
+                            allowed="two numbers of pixels, or neither")
+    return int(given[0] or 0), int(given[1] or 0)
+
+
+def _targets(labels: ForeignLabels, task: Task) -> tuple[Target, ...]:
+    """The contract's targets: levels by severity, all others in the model's order."""
+    targets = []
+    for name, names in labels.labels.items():
+        if task != "risk" or name != "level":
+            targets.append(Target(name=name, labels=names))
+            continue
+        order = labels.orders.get(name) or ordered_levels(names)
+        if sorted(order) != sorted(names):
+            raise DataError(f"the order of {name} is {', '.join(order)}", allowed=f"each of {', '.join(names)} once")
+        severity = tuple(round(100 * index / (len(order) - 1), 4) for index in range(len(order)))
+        targets.append(Target(name=name, labels=order, ordered=True, severity=severity))
+    return tuple(targets)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The samples that are asked, and how to read them.
+
+    Attributes:
+        targets: with labels in the model's order.
+    """
+
+    model: ForeignModel
+    table: Table
+    targets: tuple[Target, ...]
+    time: TimeSpec | None
+
+    def clips(self, pixels: ForeignPixels) -> CachedClips:
+        contract = Contract(task=self.model.task, pixel=pixels.spec, time=self.time, targets=self.targets)
+        return CachedClips(contract, array_cache())
+
+
+def _probed(asked: _Asked, classifier: ForeignClassifier, given: ForeignPixels | None, on_progress: OnProgress) -> Probe:
+    """Ask the samples that can be read; of a clip, its first moment."""
+    first = given or pixels_from_settings({"scale": "0..255"}, classifier.image)
+    readable = _readable_of(asked.clips(first), asked.table)
+    if not len(readable):
+        raise DataError(f"none of {len(asked.table)} validation samples can be read", fix="the data must be in its place")
+
+    def read(pixels: ForeignPixels) -> Frames:
+        clips, frames = asked.clips(pixels), []
+        for done, sample in enumerate(readable.samples):
+            on_progress("asking which pixels the model takes", done, len(readable))
+            frames.append(clips.frames(sample.path, 1, sample.interval)[0])
+        return np.stack(frames)
+
+    checks = [_known(asked, path, label) for path, label in asked.model.checks]
+    return probe_pixels(classifier, read, truth_from_table(readable, asked.targets), checks, given)
+
+
+def _readable_of(clips: CachedClips, table: Table) -> Table:
+    def is_readable(sample: Sample) -> bool:
+        try:
+            clips.frames(sample.path, 1, sample.interval)
+        except UnreadableError:
+            return False
+        return True
+
+    return table.with_samples(sample for sample in table.samples if is_readable(sample))
+
+
+def _known(asked: _Asked, path: Path, label: str) -> KnownAnswer:
+    fitting = [target.name for target in asked.targets if label in target.labels]
+    if len(fitting) != 1:
+        known = "; ".join(f"{target.name}: {', '.join(target.labels)}" for target in asked.targets)
+        raise SettingsError(f"{path.name} is said to be {label!r}, which {len(fitting) or 'no'} targets have", allowed=known)
+
+    def read(pixels: ForeignPixels) -> Frames:
+        try:
+            return asked.clips(pixels).frames(path, 1)
+        except UnreadableError as error:
+            raise DataError(str(error), fix="give another image with a known answer") from error
+
+    return KnownAnswer(path.name, fitting[0], label, read)

@@ -1,0 +1,69 @@
+"""``predictions.parquet``: the lines of ``predictions.jsonl`` as one flat table, for pandas, Polars and DuckDB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predictions
+from vidrisk.jobs.folder import refuse_folders_without, replacing
+from vidrisk.runtimes.contract.errors import DataError, require
+
+PARQUET = "predictions.parquet"
+ROWS_PER_GROUP = 16_384
+
+_COLUMNS = {"path": "string", "start_s": "float64", "end_s": "float64", "label": "string", "score": "float32",
+            "uncertain": "bool", "severity": "float32", "level": "string", "defect": "string", "risk": "string",
+            "advice": "string", "description": "string", "state": "string", "id": "string", "reason": "string"}
+
+_Labels = list[tuple[str, str]]  # target and label
+
+
+def write_parquet(out: Path) -> Path:
+    """Write ``OUT/predictions.parquet`` beside the predictions of a finished run, whole or not at all. Memory does not grow
+    with their number.
+
+    A row per prediction, in the same order, with the columns of ``Prediction``; None is null. The probability of every label
+    is a float32 column of its own, ``probability/<target>/<label>``: a nested column would reach pandas as one Python
+    dictionary per row, and nobody could filter, sort or average by it as it stands. The labels that cannot be excluded are a list
+    of strings, ``candidates/<target>``, null where the target has no threshold. Bytes of a path that are no UTF-8 are
+    written as escapes (``\\udcff``), because Parquet's text is UTF-8.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
+        DataError: the folder holds no predictions; a line of them is not one of ours, or has other labels than the first.
+        VidriskError: the folder cannot be written.
+    """
+    arrow, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
+    refuse_folders_without(out / PREDICTIONS)
+    labels = _labels_of(next(read_predictions(out), None))
+    names = [f"probability/{target}/{label}" for target, label in labels]
+    lists = [f"candidates/{target}" for target in dict.fromkeys(target for target, _ in labels)]
+    schema = arrow.schema(_COLUMNS | dict.fromkeys(lists, arrow.list_(arrow.string())) | dict.fromkeys(names, "float32"))
+    predictions = read_predictions(out)
+    with replacing(out / PARQUET) as path, path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
+        while rows := _rows_of(islice(predictions, ROWS_PER_GROUP), labels):
+            writer.write(arrow.table(dict(zip(schema.names, rows, strict=True)), schema))
+    return out / PARQUET
+
+
+def _labels_of(prediction: Prediction | None) -> _Labels:
+    return [(target, label) for target, scores in prediction.targets.items() for label in scores] if prediction else []
+
+
+def _rows_of(predictions: Iterable[Prediction], labels: _Labels) -> list[Any]:
+    """The columns of one row group, in order; empty when no prediction is left."""
+    fixed: list[tuple[Any, ...]] = []
+    probabilities = []
+    for prediction in predictions:
+        if _labels_of(prediction) != labels:
+            raise DataError(f"the lines of {PREDICTIONS} have different labels", fix="run it again into another folder")
+        path = prediction.path.encode("utf-8", "backslashreplace").decode("utf-8")
+        fixed.append((path, *(getattr(prediction, name) for name in list(_COLUMNS)[1:]),
+                      *(prediction.candidates.get(target) for target in prediction.targets)))
+        probabilities.append(np.array([prediction.targets[target][label] for target, label in labels], np.float32))
+    return [*zip(*fixed, strict=True), *np.stack(probabilities, axis=1)] if fixed else []

@@ -1,0 +1,146 @@
+"""A run over an output folder: every input is predicted once, and ends in the ledger, whatever happens to it.
+
+Nothing that happens to one file ends the run; an engine that fails, a full disk and Ctrl-C do, and leave a folder that ``resume``
+continues.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from vidrisk.decode.messages import Input, ReadSettings
+from vidrisk.decode.meter import Meter
+from vidrisk.decode.pool import DecodePool, usable_cores
+from vidrisk.decode.session import Limits
+from vidrisk.frames.media import name_of
+from vidrisk.inference.head import Answer
+from vidrisk.inference.model import Classifier
+from vidrisk.inference.predictions import Prediction
+from vidrisk.inference.stream import stream_answers
+from vidrisk.jobs.kept_thumbnails import KeptThumbnails
+from vidrisk.jobs.ledger import Ledger, Row
+from vidrisk.jobs.parquet import write_parquet
+from vidrisk.jobs.progress import Progress, advanced, pace_from_meter, progress_from_rows
+from vidrisk.jobs.run_settings import InferSettings
+from vidrisk.jobs.saved_features import SavedFeatures
+from vidrisk.jobs.segments import write_segments
+from vidrisk.jobs.sources import Inputs
+from vidrisk.jobs.summary import Summary, summarize, write_summary
+from vidrisk.runtimes.contract.errors import Interrupted, RuntimeFailure, require
+
+_log = logging.getLogger(__name__)
+
+TELL_EVERY_S = 1.0
+
+
+def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[str], settings: InferSettings | None = None,
+               on_progress: Callable[[Progress], None] | None = None, *, pool: DecodePool | None = None,
+               cards: int = 0) -> Summary:
+    """Predict every input into ``out``: ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``, where there are windows
+    ``segments.jsonl``, and what the settings ask for beside.
+
+    Args:
+        pool: that decodes; None makes one for this run, of ``settings.workers``.
+        cards: that a report of the folder will have: thumbnails for as many are kept while the files are decoded anyway. 0 keeps
+            none.
+
+    Raises:
+        SettingsError: ``out`` cannot be used, or the run in it was made otherwise.
+        MissingExtra: decord or Parquet is asked for and not installed.
+        RuntimeFailure: the engine failed, or decode processes cannot be started.
+        Interrupted: Ctrl-C.
+        VidriskError: the disk is full or cannot be written.
+        In each case ``out`` holds everything that was finished, and ``resume`` continues.
+    """
+    settings = settings or InferSettings()
+    for module, extra, is_wanted in (("decord", "decord", settings.decoder == "decord"), ("pyarrow", "parquet", settings.parquet)):
+        if is_wanted:  # said now, and not after hours
+            require(module, extra)
+    out, meter = Path(out), Meter()
+    read_settings = settings.for_reading(classifier)
+    started_s = time.perf_counter()
+    limits = {"timeout": settings.file_timeout_s, "too_large": settings.max_memory_mb}
+    with Ledger(out, _identity(classifier, read_settings, settings), resume=settings.resume, limits=limits,
+                older={"contract": classifier.contract.digest_of_schema_1}) as ledger:
+        ledger.add(inputs.paths)
+        rows = ledger.rows()
+        progress = before = progress_from_rows(rows)
+        pending = {row.id: row for row in rows if row.state == "pending"}
+        told_s = started_s
+
+        def tell(*, after_s: float = 0.0) -> None:
+            nonlocal told_s
+            if on_progress and time.perf_counter() - told_s >= after_s:
+                told_s = time.perf_counter()
+                on_progress(replace(progress, pace=pace_from_meter(progress, before, told_s - started_s, meter)))
+
+        try:
+            with ExitStack() as stack:
+                kept = stack.enter_context(KeptThumbnails(out, cards)) if cards else None
+                saved = stack.enter_context(closing(SavedFeatures(out))) if settings.save_features else None
+                answers = stream_answers(
+                    [Input(row.id, row.path) for row in pending.values()], classifier,
+                    pool or stack.enter_context(DecodePool(settings.workers)), kept.asked(read_settings) if kept else read_settings,
+                    batch_frames=settings.batch_frames, limits=Limits(settings.file_timeout_s), meter=meter,
+                    sinks=[saved] if saved else [], on_batch=lambda: tell(after_s=TELL_EVERY_S),
+                    tap=kept.over if kept else iter)
+                said: set[str] = set()
+                for answer in stack.enter_context(closing(answers)):
+                    row = _final_row(pending[answer.input.id], answer)
+                    _say_remedy(row, said)
+                    with meter.measure("write"):
+                        ledger.finish(row, b"".join(p.to_json() for p in _counted(answer.predictions, meter)))
+                    progress = replace(advanced(progress, row), uncertain=meter.uncertain)
+                    tell()
+            with meter.measure("write"):
+                ledger.commit()
+            if progress.files < progress.files_total:
+                raise RuntimeFailure(f"{progress.files_total - progress.files} inputs were not read to their end",
+                                     fix=f"run it again with resume, which continues in {out}")
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped after {progress.files} of {progress.files_total} inputs",
+                              fix=f"run it again with resume, which continues in {out}") from None
+        if read_settings.time and read_settings.time.window_s:
+            write_segments(out, settings.hysteresis)
+        if settings.parquet:
+            write_parquet(out)
+        summary = summarize(
+            classifier, ledger, other_files=inputs.other_files, meter=meter, wall_s=time.perf_counter() - started_s,
+            files=progress.files - before.files, clips=progress.clips - before.clips,
+            time_spec=read_settings.time, settings=asdict(settings) | {"threads": classifier.threads or usable_cores()})
+    write_summary(summary, out)
+    return summary
+
+
+def _final_row(row: Row, answer: Answer) -> Row:
+    end = answer.end
+    return replace(row, state=end.state, reason=end.reason, bytes=end.bytes, mtime_ns=end.mtime_ns, predictions=answer.count)
+
+
+def _counted(predictions: Iterator[Prediction], meter: Meter) -> Iterator[Prediction]:
+    for prediction in predictions:
+        meter.uncertain += bool(prediction.uncertain)
+        yield prediction
+
+
+def _say_remedy(row: Row, said: set[str]) -> None:
+    """Tell once of each thing that an installation lacks: it costs all files of a kind, which the ledger alone would hold."""
+    remedy = row.reason.partition("fix: ")[2]
+    if row.state == "skipped" and "pip install" in remedy and remedy not in said:
+        said.add(remedy)
+        _log.warning("%s %s", name_of(row.path), row.reason)
+
+
+def _identity(classifier: Classifier, reading: ReadSettings, settings: InferSettings) -> dict[str, str]:
+    """What must be equal for two runs to write into one folder."""
+    return {"bundle": classifier.provenance["digest"], "contract": classifier.contract.digest,
+            "runtime": classifier.runtime, "variant": classifier.variant, "decoder": reading.decoder,
+            "window_s": str(reading.time and reading.time.window_s), "stride_s": str(reading.time and reading.time.stride_s),
+            "frames": reading.choice, "static_levels": str(float(reading.static_levels)),
+            "save_features": str(settings.save_features)}

@@ -1,0 +1,69 @@
+"""How to run a model over a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vidrisk.decode.messages import ReadSettings
+from vidrisk.decode.pool import default_workers
+from vidrisk.frames import Decoder, FrameChoice
+from vidrisk.inference.model import Classifier
+from vidrisk.inference.stream import BATCH_FRAMES, MAX_MEMORY_MB, read_settings_for
+from vidrisk.jobs.segments import Hysteresis
+from vidrisk.runtimes.contract.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class InferSettings:
+    """How to run.
+
+    Attributes:
+        window_s, stride_s: override the bundle's windows, in seconds; None keeps them.
+        workers: decode processes.
+        batch_frames: frames that the encoder sees at once.
+        decoder: ``auto``, ``pyav`` or ``decord``.
+        frames: ``all``, or ``keyframes`` to show at every moment the last keyframe before it.
+        static_levels: frames whose luma nowhere differs by as much, of 255, from the last one encoded share its features;
+            0 encodes every frame.
+        file_timeout_s: a decoder that says nothing for so long is killed.
+        max_memory_mb: what a decode process may allocate.
+        resume: continue the run in the output folder.
+        parquet: also write ``predictions.parquet``.
+        save_features: also keep the features of every frame.
+        feature_cache: keep features under the content of the file, the encoder and the specs, and use what is kept there.
+        hysteresis: how windows are merged into segments.
+    """
+
+    window_s: float | None = None
+    stride_s: float | None = None
+    workers: int = field(default_factory=default_workers)
+    batch_frames: int = BATCH_FRAMES
+    decoder: Decoder = "auto"
+    frames: FrameChoice = "all"
+    static_levels: float = 0.0
+    file_timeout_s: float = 60.0
+    max_memory_mb: int = MAX_MEMORY_MB
+    resume: bool = False
+    parquet: bool = False
+    save_features: bool = False
+    feature_cache: bool = False
+    hysteresis: Hysteresis = field(default_factory=Hysteresis)
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("workers", 1, 64), ("batch_frames", 1, 4096), ("static_levels", 0, 255),
+                                  ("file_timeout_s", 0.1, 86_400), ("max_memory_mb", 64, 1_048_576)):
+            if not least <= getattr(self, name) <= most:
+                raise SettingsError(f"{name} is {getattr(self, name)}", allowed=f"{least} to {most}")
+
+    def for_reading(self, classifier: Classifier) -> ReadSettings:
+        """What the decode processes are told.
+
+        Raises:
+            SettingsError: as ``stream.time_from_contract``; features of frames are to be saved and the model has none.
+        """
+        if classifier.width is None and self.save_features:
+            raise SettingsError("features of frames cannot be saved: this model knows none of a frame alone",
+                                allowed="a model whose first stage runs per frame", fix="leave save_features out")
+        return read_settings_for(classifier, window_s=self.window_s, stride_s=self.stride_s, decoder=self.decoder,
+                                 frames=self.frames, static_levels=self.static_levels, max_memory_mb=self.max_memory_mb,
+                                 batch_frames=self.batch_frames, feature_cache=self.feature_cache)

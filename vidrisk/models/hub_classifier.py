@@ -1,0 +1,180 @@
+"""Hugging Face classifiers of images and videos that were fine-tuned elsewhere: safetensors, a local folder, no code from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidrisk.runtimes.contract.bundle import sha256_of
+from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, SpecError, require
+from vidrisk.runtimes.contract.specs import Interpolation, PixelSpec
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+BICUBIC = 3  # in Pillow's numbering, which these files use
+FRAME_KEYS = ("num_frames", "frames_per_clip")
+
+
+@dataclass(frozen=True)
+class HubClassifier:
+    """A classifier, its labels, and the pixels that it takes.
+
+    Attributes:
+        frames: of a window; None for a classifier of images.
+        digest: sha256 over the weights.
+    """
+
+    model: nn.Module
+    labels: tuple[str, ...]
+    pixel: PixelSpec
+    frames: int | None
+    architecture: str
+    digest: str
+
+    def module(self, frames: int, order: Sequence[int]) -> nn.Module:
+        """A module from ``frames: uint8 (batch, T, H, W, 3)`` to logits, columns in ``order``."""
+        return _WindowClassifier(self, frames, order)
+
+
+class _WindowClassifier(nn.Module):
+    """A classifier behind the contract's pixels. One of images sees each of the T frames, and its logits are averaged."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, classifier: HubClassifier, frames: int, order: Sequence[int]) -> None:
+        super().__init__()
+        self.model, self.frames, self.is_video = classifier.model, frames, classifier.frames is not None
+        self.order = list(order) if list(order) != sorted(order) else None
+        self.input = getattr(classifier.model, "main_input_name", "pixel_values")
+        mean, std = torch.tensor(classifier.pixel.mean), torch.tensor(classifier.pixel.std)
+        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        # Cast, then permute: TensorRT takes a uint8 input into a Cast only.
+        pixels = frames.to(torch.float32).flatten(0, 1).permute(0, 3, 1, 2) * self.scale + self.shift
+        if self.is_video:
+            pixels = pixels.reshape(-1, self.frames, *pixels.shape[1:])
+        logits: Tensor = self.model(**{self.input: pixels}).logits
+        if not self.is_video and self.frames > 1:
+            logits = logits.reshape(-1, self.frames, logits.shape[-1]).mean(dim=1)
+        return logits if self.order is None else logits[:, self.order]
+
+
+def load_hub_classifier(folder: Path, *, is_video: bool) -> HubClassifier:
+    """Load a classifier from a folder that ``save_pretrained`` has written.
+
+    Args:
+        is_video: what there is to classify: videos are taken by classifiers of either kind, photos by those of images.
+
+    Raises:
+        BundleError: no such folder, or a damaged one.
+        DataError: labels or pixels that make no sense.
+        SettingsError: no classifier, one of videos for photos, or weights that are no safetensors.
+    """
+    config = _read_json(folder / CONFIG)
+    architecture = next(iter(config.get("architectures") or ()), "no architecture")
+    takes_videos = architecture.endswith("ForVideoClassification")
+    if not takes_videos and not architecture.endswith("ForImageClassification"):
+        raise SettingsError(f"{folder} holds {architecture}", allowed="an image or video classifier of transformers")
+    if "auto_map" in config:
+        raise SettingsError(f"{folder} brings code of its own", allowed="architectures of transformers itself")
+    if takes_videos and not is_video:
+        raise SettingsError(f"{folder} holds a classifier of videos, and the data are photos", fix="give videos")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise SettingsError(f"{folder} has no safetensors", fix="save it with save_pretrained(folder, safe_serialization=True)")
+    if config.get("problem_type") == "multi_label_classification":
+        raise SettingsError(f"{folder} gives every label a probability of its own", allowed="labels of which one is true")
+    labels = _labels(config)
+    model = _loaded(folder, "AutoModelForVideoClassification" if takes_videos else "AutoModelForImageClassification")
+    frames = next((int(config[key]) for key in FRAME_KEYS if key in config), 16) if takes_videos else None
+    digest = hashlib.sha256("".join(sha256_of(path) for path in weights).encode()).hexdigest()
+    pixel = pixel_from_preprocessor(_read_json(folder / PREPROCESSOR), config)
+    return HubClassifier(model, labels, pixel, frames, architecture, digest)
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    named = {int(index): str(label) for index, label in (config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}).items()}
+    labels = tuple(named.get(index, "") for index in range(len(named)))
+    if "" in labels or len(set(labels)) < max(2, len(labels)):
+        raise DataError(f"{CONFIG} has labels {list(named.values())[:10]}", allowed="at least two, all different, from index 0 on",
+                        fix="correct id2label")
+    return labels
+
+
+def pixel_from_preprocessor(processor: Mapping[str, Any], config: Mapping[str, Any]) -> PixelSpec:
+    """What a Hugging Face image processor does, as a pixel contract.
+
+    Raises:
+        DataError: it does what a contract cannot say.
+    """
+    size = processor.get("size", config.get("image_size", 224))
+    height, width = _sides(size)
+    resize, fraction = "squash", 1.0
+    if processor.get("do_center_crop") or "shortest_edge" in (size if isinstance(size, Mapping) else ()):
+        resized = (height, width)
+        height, width = _sides(processor.get("crop_size", size))
+        resize, fraction = "crop", min(1.0, height / resized[0])
+    if "crop_pct" in processor and processor.get("crop_pct"):
+        resize, fraction = "crop", float(processor["crop_pct"])
+    mean, std = [0.0] * 3, [1.0] * 3
+    if processor.get("do_normalize", True):
+        mean, std = (_three(processor.get(key, default)) for key, default in (("image_mean", 0.5), ("image_std", 0.5)))
+    factor = float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 1.0
+    ratio = 255 * factor  # of its scale to ours
+    offset = 1.0 if processor.get("offset") else 0.0  # ViViT: minus one, to -1..1, before it is normalised
+    interpolation: Interpolation = "bicubic" if processor.get("resample", 2) == BICUBIC else "bilinear"
+    try:
+        return PixelSpec(height, width, resize=resize, crop_fraction=fraction, interpolation=interpolation,  # type: ignore[arg-type]
+                         mean=tuple((m + offset) / ratio for m in mean), std=tuple(s / ratio for s in std))  # type: ignore[arg-type]
+    except SpecError as error:
+        raise DataError(f"{PREPROCESSOR}: {error}") from error
+
+
+def _three(value: Any) -> list[float]:
+    return [float(value)] * 3 if isinstance(value, int | float) else [float(each) for each in value]
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    if isinstance(size, Mapping):
+        if "shortest_edge" in size:
+            return int(size["shortest_edge"]), int(size["shortest_edge"])
+        if {"height", "width"} <= set(size):
+            return int(size["height"]), int(size["width"])
+        raise DataError(f"{PREPROCESSOR} has size {dict(size)}", allowed="height and width, or shortest_edge")
+    return (int(size), int(size)) if isinstance(size, int | float) else (int(size[0]), int(size[1]))
+
+
+def _loaded(folder: Path, auto: str) -> nn.Module:
+    transformers: Any = require("transformers", "train")
+    try:
+        model, loaded = getattr(transformers, auto).from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, attn_implementation="sdpa",
+            output_loading_info=True)
+    except Exception as error:  # transformers and safetensors raise many types
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise SettingsError(f"{folder} cannot be loaded: {reason}", fix="save it again with save_pretrained") from error
+    if loaded["missing_keys"]:
+        raise SettingsError(f"{folder} lacks {len(loaded['missing_keys'])} weights, such as {sorted(loaded['missing_keys'])[0]}",
+                            fix="save the fine-tuned classifier whole")
+    result: nn.Module = model.eval()
+    return result.requires_grad_(False)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path.parent} is no Hugging Face model: {path.name} cannot be read ({error})",
+                          fix="give a folder that save_pretrained has written, the image processor's, too") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path} holds no object", fix="save the model again with save_pretrained")
+    return data

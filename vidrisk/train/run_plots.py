@@ -1,0 +1,24 @@
+"""Plots of a run: loss and metric per epoch, a confusion matrix per split and target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vidrisk.metrics.classification import Metrics
+from vidrisk.metrics.plots import plot_confusion, plot_lines
+from vidrisk.train.history import Epoch
+
+
+def plot_run(folder: Path, history: Sequence[Epoch], reports: Mapping[str, Mapping[str, Metrics]], metric: str) -> None:
+    """Write ``loss.png``, ``metric.png`` and ``confusion-<split>-<target>.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    epochs = [e.epoch for e in history]
+    val_loss = [e.val_loss for e in history if e.val_loss is not None]
+    losses = {"train": [e.train_loss for e in history], **({"val": val_loss} if val_loss else {})}
+    plot_lines(folder / "loss.png", epochs, losses, "loss")
+    if val_loss:
+        plot_lines(folder / "metric.png", epochs, {"val": [e.metric for e in history if e.metric is not None]}, metric)
+    for split, by_target in reports.items():
+        for target, report in by_target.items():
+            plot_confusion(folder / f"confusion-{split}-{target}.png", report)

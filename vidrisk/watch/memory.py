@@ -1,0 +1,175 @@
+"""The file ``inbox.sqlite``: opened, brought up to date, and made again from the ledgers where it was lost or damaged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from vidrisk.jobs.database import transaction
+from vidrisk.jobs.folder import LEDGER, is_ledger, writing_to
+from vidrisk.jobs.ledger import read_ledger
+from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.watch.damage import damage_of, read_through
+
+log = logging.getLogger(__name__)
+
+TAKEN = "inbox.sqlite"
+APPLICATION_ID = 0x76726931  # "vri1"
+FOLDER_NAME = re.compile(r"(\d{4}-\d\d-\d\d)(?:\.\d+)?")
+OWN_NAME = re.compile(rf"{FOLDER_NAME.pattern}|{re.escape(TAKEN)}(?:\.damaged-\d+)?(?:-journal)?|lost\+found")
+
+_SCHEMA = (
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    """CREATE TABLE days (
+        id INTEGER PRIMARY KEY, -- in the order in which they began, whatever the clock said
+        folder TEXT NOT NULL UNIQUE,
+        date TEXT NOT NULL,
+        identity TEXT NOT NULL, -- of the bundle and the settings; '' where nobody knows
+        reported INTEGER NOT NULL DEFAULT 1,
+        state TEXT NOT NULL DEFAULT 'kept')""",
+    """CREATE TABLE files (
+        path BLOB PRIMARY KEY, -- absolute, as the system names it
+        bytes INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        day INTEGER NOT NULL REFERENCES days (id),
+        done INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
+    "CREATE INDEX files_day ON files (day)",
+    "CREATE INDEX files_undone ON files (day) WHERE NOT done",
+)
+
+
+def open_memory(out: Path) -> sqlite3.Connection:
+    """Open the memory of an output folder, alone; one that cannot be used is renamed and made again from the ledgers.
+
+    Raises:
+        SettingsError: somebody else watches into ``out``.
+        VidriskError: it cannot be written.
+    """
+    path = out / TAKEN
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            _set_aside(path)
+        database = _connect(path)
+        try:
+            if not _may_be_used(database, path):
+                database.close()
+                _set_aside(path)
+                database = _connect(path)
+            with transaction(database):
+                _bring_up_to_date(database, out)
+        except BaseException:
+            database.close()
+            raise
+    return database
+
+
+def is_sound(database: sqlite3.Connection, out: Path) -> bool:
+    """Whether an open memory can be used: one that another watch has, or a disk that is full, does not make it unsound."""
+    try:
+        return _may_be_used(database, out / TAKEN)
+    except sqlite3.OperationalError:
+        return True
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, timeout=0.2)
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")  # the lock lasts as long as the connection, whoever is killed how
+    return database
+
+
+def _may_be_used(database: sqlite3.Connection, path: Path) -> bool:
+    """Raises:
+    sqlite3.OperationalError: it is locked, or the disk does not let it be read.
+    """
+    try:
+        with transaction(database):
+            ((said,),) = database.execute("PRAGMA integrity_check(1)")
+            names = {name for name, in database.execute("SELECT name FROM sqlite_master")}
+            ((number,),) = database.execute("PRAGMA application_id")
+            if names and "files" in names:
+                database.execute("SELECT path, bytes, mtime_ns, day, done FROM files LIMIT 1").fetchall()
+                database.execute("SELECT id, folder, date, identity, reported FROM days").fetchall()
+    except sqlite3.OperationalError as error:
+        if "no such" in str(error) or "decode" in str(error):
+            return False
+        try:
+            read_through(path)
+        except OSError:  # the disk is the reason
+            return False
+        raise
+    except sqlite3.DatabaseError:
+        return False
+    return said == "ok" and (not names or (number == APPLICATION_ID and {"days", "files"} <= names))
+
+
+def _set_aside(path: Path) -> None:
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")):
+        number += 1
+    with suppress(FileNotFoundError):  # left there, it would be taken for the new one's
+        path.with_name(f"{path.name}-journal").rename(aside.with_name(f"{aside.name}-journal"))
+    path.rename(aside)
+    log.warning("%s is damaged: it is kept as %s, and made again from the ledgers", path, aside.name)
+
+
+def _bring_up_to_date(database: sqlite3.Connection, out: Path) -> None:
+    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchone():
+        for statement in _SCHEMA:
+            database.execute(statement)
+        _remember_ledgers(database, out)
+    elif "state" not in {name for _, name, *_ in database.execute("PRAGMA table_info(days)")}:  # made by an earlier version
+        database.execute("ALTER TABLE days ADD COLUMN state TEXT NOT NULL DEFAULT 'kept'")
+
+
+def _remember_ledgers(database: sqlite3.Connection, out: Path) -> None:
+    for path in sorted(out.iterdir()):
+        name = FOLDER_NAME.fullmatch(path.name)
+        if not name:
+            continue
+        damage = damage_of(path)
+        if damage:
+            log.warning("%s is damaged: %s; it is left as it is, and its files are predicted into another folder", path, damage.why)
+        if damage or is_ledger(path / LEDGER):
+            added = database.execute("INSERT INTO days (folder, date, identity, state) VALUES (?, ?, '', ?)",
+                                     (path.name, name[1], "damaged" if damage else "kept"))
+        if not damage and is_ledger(path / LEDGER):
+            database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, 1)", (
+                (os.fsencode(row.path), row.bytes, row.mtime_ns, added.lastrowid)
+                for row in read_ledger(path) if row.bytes is not None and row.mtime_ns is not None))
+
+
+def refuse_other_folders(out: Path) -> None:
+    """Check that ``out`` is absent, empty or from watching, so that nobody's files come to harm.
+
+    Raises:
+        SettingsError: it holds what is not ours.
+    """
+    try:
+        names = sorted(entry.name for entry in out.iterdir()) if os.path.lexists(out) else []
+    except OSError as error:
+        raise SettingsError(f"{out} is no folder to write into: {error.strerror}", fix="choose another folder") from error
+    other = [name for name in names if not OWN_NAME.fullmatch(name)]
+    if other and not _is_ours(out, names):
+        raise SettingsError(f"{out} holds {other[0]!r}, which is not from watching", allowed="an empty folder, or one of before",
+                            fix="choose another folder")
+
+
+def _is_ours(out: Path, names: list[str]) -> bool:
+    return _has_application_id(out / TAKEN) or any(
+        FOLDER_NAME.fullmatch(name) and is_ledger(out / name / LEDGER) for name in names)
+
+
+def _has_application_id(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return int.from_bytes(file.read(72)[68:], "big") == APPLICATION_ID
+    except OSError:
+        return False

@@ -1,0 +1,310 @@
+"""The passes of a watch: finish what is undone, look, predict what is complete, report, tidy.
+
+Every pass may be killed at any moment and the next one goes on. A pass is a row of duties. What keeps one of them from being done
+(a full disk, a share that has gone, an error that nobody foresaw) is said once and tried again until it works, and the others are
+done. What damages a day or the memory costs that alone: it is set aside. Only an engine that fails ends the watch, so
+that whoever has started it starts it anew.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from vidrisk import __version__
+from vidrisk.decode.pool import DecodePool
+from vidrisk.files.cache import key_of
+from vidrisk.files.stamps import stamp_of
+from vidrisk.inference.model import Classifier
+from vidrisk.jobs.folder import LEDGER, is_ledger, writing_to
+from vidrisk.jobs.kept_thumbnails import MAX_CARDS
+from vidrisk.jobs.ledger import Row, drop_pending, read_ledger
+from vidrisk.jobs.progress import Progress
+from vidrisk.jobs.run_folder import run_folder
+from vidrisk.jobs.run_settings import InferSettings
+from vidrisk.jobs.sources import Inputs
+from vidrisk.report import build_report
+from vidrisk.runtimes.contract.errors import Interrupted, RuntimeFailure, SettingsError, VidriskError
+from vidrisk.watch import notify
+from vidrisk.watch.damage import damage_of
+from vidrisk.watch.inbox import LeftInInbox, Settling, Stamp, files_in, is_still
+from vidrisk.watch.settings import WatchSettings
+from vidrisk.watch.taken import Day, MemoryDamaged, Taken
+from vidrisk.watch.tidy import expire, move_done
+from vidrisk.watch.troubles import Troubles, words_of
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH_FILES = 500  # so that a new day, a report and a signal need not wait for a flood to pass
+MAX_PART_OF_LOOKING = 0.1  # of the time, that a large inbox may take
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Files that were predicted together: where the results are, how many files ended in which state, and how many of their
+    predictions are uncertain; None where the model cannot tell."""
+
+    folder: Path
+    states: Mapping[str, int]
+    uncertain: int | None = None
+
+    def __str__(self) -> str:
+        states = ", ".join(f"{count:,} {state}" for state, count in self.states.items())
+        doubt = "" if self.uncertain is None else f"; {self.uncertain:,} predictions uncertain"
+        return f"{self.folder.name}: {sum(self.states.values()):,} files ({states}){doubt}"
+
+
+def local_date() -> str:
+    """Today, where this machine says that it is."""
+    return datetime.now().astimezone().date().isoformat()
+
+
+def watch_inbox(classifier: Classifier, inbox: Path, out: Path, settings: WatchSettings, infer: InferSettings,
+                on_batch: Callable[[Batch], None] = lambda batch: None, today: Callable[[], str] = local_date) -> None:
+    """Predict what comes into ``inbox``, into one folder per day below ``out``, until a signal; with ``once`` what is there now.
+
+    Args:
+        on_batch: told of every batch when its results are written.
+        today: the date that a file which is complete now belongs to.
+
+    Raises:
+        SettingsError: ``out`` cannot be used, a setting makes no sense, or files would be moved to where they are looked for.
+        RuntimeFailure: the engine failed, or decode processes cannot be started.
+        Interrupted, KeyboardInterrupt: a signal; the next watch goes on where this one stopped.
+        Exception: with ``once``, also what a watch that goes on tries again; everything else was done before.
+    """
+    if settings.move_done and settings.move_done.resolve().is_relative_to(inbox.resolve()):
+        raise SettingsError(f"{settings.move_done} lies in the inbox {inbox}", fix="choose another folder for --move-done")
+    if settings.move_done and settings.move_done.resolve().is_relative_to(out.resolve()):
+        raise SettingsError(f"{settings.move_done} lies in {out}, where old days are deleted",
+                            fix="choose another folder for --move-done")
+    infer.for_reading(classifier)  # what is wrong with the settings is said now
+    with Taken(out) as taken, DecodePool(infer.workers) as pool:
+        watch = _Watch(classifier, inbox, out, settings, replace(infer, resume=True), taken, pool, on_batch, today)
+        notify.ready()
+        notify.status("watching")
+        if settings.once:
+            watch.make_one_pass()
+        else:
+            watch.run()
+
+
+class _Watch:
+    def __init__(self, classifier: Classifier, inbox: Path, out: Path, settings: WatchSettings, infer: InferSettings, taken: Taken,
+                 pool: DecodePool, on_batch: Callable[[Batch], None], today: Callable[[], str]) -> None:
+        self._classifier, self._inbox, self._out = classifier, inbox, out
+        self._settings, self._infer, self._taken, self._pool = settings, infer, taken, pool
+        self._on_batch, self._today = on_batch, today
+        made_with = {"version": __version__, "runtime": classifier.runtime, "variant": classifier.variant, **asdict(infer)}
+        self._identity = key_of(classifier.provenance["digest"], classifier.contract.digest, json.dumps(made_with, sort_keys=True))
+        self._settling, self._left = Settling(settings.settle_s), LeftInInbox()
+        self._retry_at_s: dict[str, float] = {}  # files that could not be read
+        self._reported_at_s = self._mended_at_s = -math.inf
+        self._looked_s = 0.0
+        self._troubles = Troubles(settings.retry_s)
+        self._checked_date = ""
+        self._staying: set[str] = set()
+        self._is_more = False
+
+    def run(self) -> None:
+        while True:
+            notify.alive()
+            if not self._pass():
+                with notify.staying_alive():
+                    time.sleep(max(self._settings.poll_s, self._looked_s / MAX_PART_OF_LOOKING))
+
+    def make_one_pass(self) -> None:
+        found = self._look()
+        complete = self._settling.complete(found, time.monotonic())
+        if any(path not in complete and not self._taken.has(path, stamp_of(info)) for path, info in found.items()):
+            time.sleep(self._settings.settle_s)  # something new may be complete then
+        while self._pass(is_last=True):
+            pass
+        error = self._troubles.first()
+        if error:
+            raise error
+
+    def _pass(self, *, is_last: bool = False) -> bool:
+        """Do every duty; whether more is waiting already."""
+        self._is_more = False
+        try:
+            self._do_duties(is_last)
+        except MemoryDamaged:
+            self._troubles.attempt("memory", self._mend_memory, None)
+        self._troubles.say()
+        return self._is_more
+
+    def _mend_memory(self) -> None:
+        if time.monotonic() - self._mended_at_s < self._settings.retry_s:
+            raise VidriskError(f"{self._out} does not keep what is written to it", fix="look at the disk")
+        self._mended_at_s, self._is_more = time.monotonic(), True
+        self._taken.mend()
+
+    def _do_duties(self, is_last: bool) -> None:
+        today, attempt = self._today(), self._troubles.attempt
+        if today != self._checked_date:
+            with notify.staying_alive():
+                for day in self._taken.days():
+                    attempt(f"check {day.folder}", partial(self._set_aside_if_damaged, day), False)
+            self._checked_date = today
+        found = self._look()
+        attempt("take", lambda: self._take_new(found), None)
+        for day in self._taken.undone_days():
+            attempt(day.folder, partial(self._finish, day), None)
+        self._report(is_last=is_last and not self._is_more)
+        with notify.staying_alive():
+            if self._settings.keep_dates:
+                keep_dates = self._settings.keep_dates
+                attempt("expire", lambda: expire(self._taken, self._out, keep_dates, found), None)
+            if self._settings.move_done:
+                target = self._settings.move_done
+                attempt("move", lambda: move_done(self._taken, self._today(), self._inbox, found, target, self._staying), None)
+
+    def _look(self) -> dict[str, os.stat_result]:
+        nothing: dict[str, os.stat_result] = {}
+        return self._troubles.attempt("look", self._files, nothing)
+
+    def _files(self) -> dict[str, os.stat_result]:
+        started_s = time.monotonic()
+        try:
+            return files_in(self._inbox, self._left)
+        except OSError as error:
+            raise VidriskError(f"the inbox {self._inbox} cannot be looked into: {error.strerror or error}",
+                               fix="mount it, make it or grant the permission") from error
+        finally:
+            self._looked_s = time.monotonic() - started_s
+
+    def _take_new(self, found: Mapping[str, os.stat_result]) -> None:
+        """Note new files as undone ones of today."""
+        new = dict(islice(self._new(found, time.monotonic()), MAX_BATCH_FILES))
+        self._retry_at_s = {path: at_s for path, at_s in self._retry_at_s.items() if path in found}
+        if new:
+            self._taken.take(new, self._taken.day(self._today(), self._identity))
+        self._is_more |= len(new) == MAX_BATCH_FILES
+
+    def _new(self, found: Mapping[str, os.stat_result], now_s: float) -> Iterator[tuple[str, Stamp]]:
+        for path, stamp in self._settling.complete(found, now_s).items():
+            if not self._taken.has(path, stamp) and now_s >= self._retry_at_s.get(path, now_s) and is_still(path, stamp):
+                yield path, stamp
+
+    def _finish(self, day: Day) -> None:
+        """Predict what is undone of a day: new files, and what an earlier watch was killed at or the disk had no room for."""
+        if self._set_aside_if_damaged(day):
+            return  # its files are those of another day now, and wait for the next pass
+        if day.identity != self._identity:  # another bundle began it, and cannot end it
+            self._settle(day)
+            today = self._taken.day(self._today(), self._identity)
+            self._taken.hand_over(day, today)
+            day = today
+        paths = self._taken.undone(day)  # none where its ledger knew what became of them
+        alone = [path for path in paths if self._troubles.have(path)]
+        self._predict(day, [path for path in paths if path not in alone])
+        for path in alone:
+            self._predict(day, [path])
+
+    def _predict(self, day: Day, paths: list[str]) -> None:
+        """Predict files of a day together; where that fails and nobody knows why, in halves, down to the file that it is."""
+        if len(paths) == 1:
+            self._troubles.attempt(paths[0], lambda: self._run(day, paths), None)
+        elif paths:
+            try:
+                self._run(day, paths)
+            except (VidriskError, BrokenPipeError):  # the latter of whoever is told of batches
+                raise
+            except Exception as error:
+                log.debug("%s", words_of(error), exc_info=True)
+                half = len(paths) // 2
+                self._predict(day, paths[:half])
+                self._predict(day, paths[half:])
+
+    def _run(self, day: Day, paths: list[str]) -> None:
+        notify.status(f"{len(paths)} files → {day.folder}")
+        uncertain = 0
+
+        def follow(progress: Progress) -> None:
+            nonlocal uncertain
+            notify.alive()
+            uncertain = progress.uncertain
+
+        try:
+            run_folder(self._classifier, Inputs(tuple(paths)), self._out / day.folder, self._infer, on_progress=follow,
+                       pool=self._pool, cards=0 if self._settings.report_every_s is None else MAX_CARDS)
+        except Interrupted:
+            raise
+        except Exception as error:
+            if self._set_aside_if_damaged(day, parses=True):
+                return
+            if not isinstance(error, VidriskError):
+                drop_pending(self._out / day.folder)  # else the next run would fail at them again
+                if len(paths) == 1:
+                    raise VidriskError(f"{paths[0]!r} cannot be predicted: {words_of(error)}") from error
+            raise
+        batch = Batch(self._out / day.folder, self._settle(day), uncertain if self._classifier.uncertainty.thresholds else None)
+        notify.status(f"watching; {batch}")
+        self._on_batch(batch)
+
+    def _set_aside_if_damaged(self, day: Day, *, parses: bool = False) -> bool:
+        with writing_to(self._out):
+            damage = damage_of(self._out / day.folder, parses=parses)
+        if damage:
+            self._taken.set_aside(day, forgets_done=damage.is_lost)
+            self._is_more = True
+            log.warning("%s is damaged: %s; it is left as it is, and its %s are predicted into another folder",
+                        self._out / day.folder, damage.why, "files" if damage.is_lost else "undone files")
+        return damage is not None
+
+    def _settle(self, day: Day) -> Mapping[str, int]:
+        """Note what the day's ledger says of its undone files. Those that could not be opened are forgotten, to be taken again:
+        the share may have gone, or a permission be missing. Where they can be opened now, that happens once.
+        """
+        undone = set(self._taken.undone(day))
+        folder = self._out / day.folder
+        rows = read_ledger(folder) if is_ledger(folder / LEDGER) else []
+        rows = [row for row in rows if row.path in undone and row.state != "pending"]
+        again = [row for row in rows if row.state == "skipped" and self._may_be_read_later(row)]
+        self._taken.finish([row for row in rows if row not in again], forget=[row.path for row in again])
+        return Counter(row.state for row in rows)
+
+    def _may_be_read_later(self, row: Row) -> bool:
+        had_its_chance = self._settings.once or self._retry_at_s.pop(row.path, None) is not None
+        if had_its_chance and os.access(row.path, os.R_OK):
+            return False
+        self._retry_at_s[row.path] = time.monotonic() + self._settings.retry_s
+        return True
+
+    def _report(self, *, is_last: bool) -> None:
+        """Write the pages that are due: of a day that is over at once, of today now and then."""
+        every_s, reported_at_s = self._settings.report_every_s, self._reported_at_s
+        for day in self._taken.days():
+            if day.reported or self._taken.undone(day):
+                continue
+            is_due = is_last or day.date != self._today() or time.monotonic() - reported_at_s >= (every_s or 0.0)
+            if is_due:
+                self._troubles.attempt(f"report {day.folder}", partial(self._write_page, day), None)
+
+    def _write_page(self, day: Day) -> None:
+        if self._settings.report_every_s is not None:
+            self._reported_at_s = time.monotonic()
+            try:
+                with notify.staying_alive():
+                    build_report(self._out / day.folder, self._pool)
+            except RuntimeFailure:
+                raise
+            except Exception as error:
+                if self._set_aside_if_damaged(day, parses=True):
+                    return
+                if type(error) is VidriskError or isinstance(error, OSError):  # what the disk says has no name of its own
+                    raise
+                # another bundle took its files over before it had results, somebody tidied up in there, or nobody knows
+                log.warning("no report of %s: %s", day.folder, words_of(error))
+        self._taken.set_reported(day)
