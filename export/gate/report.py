@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidrisk.calibration.conformal import Fit
+from vidrisk.runtimes.contract import versions
 
 
 @dataclass(frozen=True)
@@ -235,8 +236,7 @@ class GateReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and containers, ready for JSON; what is not finite becomes None."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        return versions.GATE.stamp(_plain(asdict(self)))
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from vidrisk.jobs.database import transaction
 from vidrisk.jobs.folder import LEDGER, is_ledger, writing_to
 from vidrisk.jobs.ledger import read_ledger
+from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.watch.damage import damage_of, read_through
 
@@ -48,6 +49,7 @@ def open_memory(out: Path) -> sqlite3.Connection:
 
     Raises:
         SettingsError: somebody else watches into ``out``.
+        DataError: another major version wrote it.
         VidriskError: it cannot be written.
     """
     path = out / TAKEN
@@ -86,9 +88,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _may_be_used(database: sqlite3.Connection, path: Path) -> bool:
     """Raises:
     sqlite3.OperationalError: it is locked, or the disk does not let it be read.
+    DataError: another major version wrote it.
     """
     try:
         with transaction(database):
+            _is_newer(database)
             ((said,),) = database.execute("PRAGMA integrity_check(1)")
             names = {name for name, in database.execute("SELECT name FROM sqlite_master")}
             ((number,),) = database.execute("PRAGMA application_id")
@@ -125,6 +129,18 @@ def _bring_up_to_date(database: sqlite3.Connection, out: Path) -> None:
         _remember_ledgers(database, out)
     elif "state" not in {name for _, name, *_ in database.execute("PRAGMA table_info(days)")}:  # made by an earlier version
         database.execute("ALTER TABLE days ADD COLUMN state TEXT NOT NULL DEFAULT 'kept'")
+    if not _is_newer(database):
+        database.execute(f"PRAGMA user_version = {versions.INBOX.major << 16 | versions.INBOX.minor}")
+
+
+def _is_newer(database: sqlite3.Connection) -> bool:
+    """Tell whether a newer minor version wrote the file. It is its ``user_version``: major and minor, 16 bits each; 0 before 1.1.
+
+    Raises:
+        DataError: another major version.
+    """
+    ((number,),) = database.execute("PRAGMA user_version")
+    return versions.INBOX.is_newer(f"{number >> 16}.{number & 0xFFFF}" if number else None)
 
 
 def _remember_ledgers(database: sqlite3.Connection, out: Path) -> None:

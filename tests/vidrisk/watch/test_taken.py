@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vidrisk.jobs.ledger import Ledger, Row
-from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
 from vidrisk.watch.memory import TAKEN
 from vidrisk.watch.taken import MemoryDamaged, Taken
 
@@ -210,10 +210,39 @@ def test_a_memory_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
         taken.take({A: (1, 10)}, taken.day("2026-11-21", "x"))
     with sqlite3.connect(tmp_path / TAKEN) as database:
         database.execute("ALTER TABLE days DROP COLUMN state")
+        database.execute("PRAGMA user_version = 0")
     database.close()
     with Taken(tmp_path) as taken:
         assert [day.folder for day in taken.undone_days()] == ["2026-11-21"] and taken.has(A, (1, 10))
     assert {path.name for path in tmp_path.iterdir()} == {TAKEN}
+
+
+@pytest.mark.parametrize(("major", "minor"), [(1, 1), (1, 9)], ids=["this version", "a newer minor one"])
+def test_a_memory_keeps_the_version_that_it_has(tmp_path: Path, major: int, minor: int) -> None:
+    with Taken(tmp_path) as taken:
+        taken.take({A: (1, 10)}, taken.day("2026-11-21", "x"))
+    set_version(tmp_path, major << 16 | minor)
+    with Taken(tmp_path) as taken:
+        assert taken.has(A, (1, 10))
+    with sqlite3.connect(tmp_path / TAKEN) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (major << 16 | minor,)
+    database.close()
+
+
+def test_a_memory_of_another_major_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with Taken(tmp_path):
+        pass
+    set_version(tmp_path, 2 << 16)
+    before = (tmp_path / TAKEN).read_bytes()
+    with pytest.raises(DataError, match=r"inbox.sqlite has version 2.0; allowed: 1.x; fix: use a newer"):
+        Taken(tmp_path)
+    assert (tmp_path / TAKEN).read_bytes() == before and [path.name for path in tmp_path.iterdir()] == [TAKEN]
+
+
+def set_version(out: Path, number: int) -> None:
+    with sqlite3.connect(out / TAKEN) as database:
+        database.execute(f"PRAGMA user_version = {number}")
+    database.close()
 
 
 def test_a_kill_while_it_is_made_leaves_what_can_be_made_again(tmp_path: Path) -> None:
