@@ -24,9 +24,9 @@ from machine import described
 from vidrisk.calibration.journal import Journal
 from vidrisk.calibration.points import Budget, Outcome
 from vidrisk.calibration.search import search_precision
-from vidrisk.export.export import MOST_REFUSALS
 from vidrisk.export.gate.outputs import Validation
 from vidrisk.export.gate.selection import agreement_aim, separate_samples
+from vidrisk.export.quantize.variant import MOST_REFUSALS
 
 RESULT = Path(__file__).parent / "results" / "gate_simulation.json"
 SIZES = (16, 32, 64, 128, 199, 200, 256, 512, 1024)

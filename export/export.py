@@ -19,7 +19,6 @@ from pathlib import Path
 from torch import nn
 
 from vidrisk.calibration.files import SHARED, graph_files, load_graph, save_graph
-from vidrisk.calibration.points import Budget
 from vidrisk.export.convert.formats import openvino_files, program_files
 from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.convert.macs import macs_from_onnx
@@ -27,17 +26,17 @@ from vidrisk.export.convert.merge import has_adapter, merged_from_trained
 from vidrisk.export.gate.coverage import fit_coverage
 from vidrisk.export.gate.golden import golden_files
 from vidrisk.export.gate.hops import FloatType, recorded_hop
-from vidrisk.export.gate.judge import Files, SearchJudge, StageJudge, weighty_stages
+from vidrisk.export.gate.judge import Files, StageJudge, weighty_stages
 from vidrisk.export.gate.keeper import Gatekeeper
 from vidrisk.export.gate.outputs import Outputs, Validation
-from vidrisk.export.gate.report import GateReport, Selection, Verdict
-from vidrisk.export.gate.selection import agreement_aim, estimate_optimism
+from vidrisk.export.gate.report import GateReport, Verdict
 from vidrisk.export.pack import bundle_from_variants, waived_of
-from vidrisk.export.plans import FOR_TENSORRT, Plan, is_quantized, plans_of
-from vidrisk.export.quantize.feeds import CalibrationFrames, StageFeeds, ValidationFrames
+from vidrisk.export.plans import FOR_TENSORRT, is_quantized, plans_of
+from vidrisk.export.quantize.feeds import CalibrationFrames, StageFeeds, ValidationFrames, feeds_of_stages
 from vidrisk.export.quantize.half import CHECK_FRAMES, check_stages_in_half, judge_for_gpu, variant_in_half
-from vidrisk.export.quantize.int8 import Quantised, coverage_refusal, layer_ranges, quantize_stage
+from vidrisk.export.quantize.int8 import coverage_refusal, layer_ranges
 from vidrisk.export.quantize.qat import QatOptions, finished_by_qat
+from vidrisk.export.quantize.variant import VariantQuantizer
 from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
 from vidrisk.runtimes.chain import frames_of
 from vidrisk.runtimes.contract.bundle import Bundle, Precision, VariantName, check_vacant
@@ -48,8 +47,6 @@ from vidrisk.runtimes.folders import cache_folder
 from vidrisk.runtimes.registry import file_runtimes
 
 log = logging.getLogger(__name__)
-
-MOST_REFUSALS = 2  # of points by the samples that judge, before the export is refused: each further try is one more chance for luck
 
 
 def export_bundle(trained: Trained, out: Path, validation: Validation, calibration: CalibrationFrames | None,
@@ -134,10 +131,13 @@ class _Export:
             source, computed = fp32, floats
             if self.options.qat_steps:
                 source, computed = self._finished(merged, fp32)
+            quantizer = VariantQuantizer(self.gate, self.options, self._quantized_stages, self.calibration, self.work, self._cache,
+                                         self.on_progress)
             for plan in plans_of(self.options.target):
                 judged = {runtime: floats[runtime] for runtime in self.gate.runtimes_for(plan.engines)}
-                name, files[name], outputs[name] = self._quantized(plan, source, computed, judged)
-                self.engines[name] = plan.engines
+                made = quantizer.quantize(plan, source, computed, judged)
+                name, files[made.name], outputs[made.name] = made.name, made.files, made.outputs
+                self.precision[name], self.engines[name] = {**self.precision["fp32"], **made.precision}, plan.engines
                 if plan.has_half:
                     hop = f"onnx fp32 → {name}, rest in fp16"
                     files[name], outputs[name] = variant_in_half(self.gate, hop, name, files[name], judged, halves)
@@ -262,99 +262,13 @@ class _Export:
     def _feeds(self, files: Files, stages: Collection[str]) -> dict[str, StageFeeds]:
         """What stages see of the calibration samples, or of validation samples where there are none."""
         samples = ValidationFrames(self.validation, CHECK_FRAMES) if self.calibration is None else self.calibration
-        return {name: StageFeeds(self.contract, self.judge.stages, self.judge.stage(name), files, self.judge.constants, samples)
-                for name in stages}
-
-    def _quantized(self, plan: Plan, source: Files, computed: Mapping[str, Outputs],
-                   floats: Mapping[str, Outputs]) -> tuple[VariantName, Files, Outputs]:
-        """The quantised variant, admitted on every runtime, and its outputs on the one that was searched on.
-
-        Args:
-            source: the float files to quantise; ``computed`` is what they compute, by runtime.
-            floats: what the result is compared with.
-        """
-        refused: dict[str, dict[tuple[str, ...], str]] = {name: {} for name in self._quantized_stages}
-        while True:
-            # What the choosing samples cannot show, the judging ones may; from then on figures count as they are.
-            tries = sum(map(len, refused.values()))
-            budget = Budget(self.options.max_drop, agreement_aim(self.options.max_drop), self.options.search_s,
-                            self.options.max_confidence_drop, is_strict=bool(tries))
-            found, files = self._search(plan, source, floats, budget, refused)
-            name = plan.name(is_mixed=any(each.search.best.float_blocks for each in found.values()))
-            for stage, each in found.items():
-                files[stage] = self.work / f"{stage}.{name}.onnx"
-                save_graph(each.model, files[stage])
-            after = self.gate.outputs(f"onnx fp32 → {name}", files, floats)
-            last = [*found.values()][-1]
-            self.gate.match(name, after[last.runtime])
-            hops = [self.gate.lossy(f"onnx fp32 → {name}", name, r, floats[r], outputs) for r, outputs in after.items()]
-            reason = next((hop.reason for hop in hops if hop.reason), "")
-            culprit = min(found, key=lambda stage: found[stage].sqnr_db)
-            best = found[culprit].search.best.float_blocks
-            if not reason or best in refused[culprit] or tries == MOST_REFUSALS:
-                break
-            refused[culprit][best] = reason
-        self._describe(plan, found, budget, refused)
-        for stage, each in found.items():
-            if each.migrated is not None:
-                path = self.work / f"{stage}.migrated.onnx"
-                save_graph(each.migrated, path)
-                same = self.judge.onnx(each.runtime, {**source, stage: path})
-                self.gate.admit([self.gate.exact("onnx fp32 → migrated", "migrated", each.runtime, computed[each.runtime], same)])
-        self.gate.admit(hops)
-        self.precision[name] = {**self.precision["fp32"], **{
-            stage: "mixed" if each.search.best.float_blocks else "int8" for stage, each in found.items()}}
-        return name, files, after[last.runtime]
-
-    def _search(self, plan: Plan, source: Files, floats: Mapping[str, Outputs], budget: Budget,
-                refused: Mapping[str, Mapping[tuple[str, ...], str]]) -> tuple[dict[str, Quantised], Files]:
-        """Quantise one stage after the other; what was found, by stage, and the files."""
-        choosing = self.gate.parts.choosing
-        stages = replace(self.judge, validation=self.judge.validation.at(choosing))
-        references = {runtime: outputs.at(choosing) for runtime, outputs in floats.items()}
-        files, found = dict(source), dict[str, Quantised]()
-        for name, feeds in self._feeds(source, self._quantized_stages).items():
-            given = {runtime: stages.onnx(runtime, files) for runtime in references} if found else references
-            judges = {runtime: SearchJudge(stages, runtime, name, dict(files), reference, given[runtime], self.gate.temperature)
-                      for runtime, reference in references.items()}
-            found[name] = quantize_stage(source[name], feeds, plan.profile, judges, budget, self._cache, self.on_progress,
-                                         refused[name])
-            files[name] = self.work / f"{name}.searched.onnx"
-            save_graph(found[name].model, files[name])
-        return found, files
+        return feeds_of_stages(self.judge, files, stages, samples)
 
     def _covers(self, calibration: CalibrationFrames) -> None:
         """Refuse calibration frames that are nothing like the validation frames."""
         reason = coverage_refusal(calibration, self.validation)
         if reason:
             self.gate.refuse("int8", "onnx fp32 → int8 (calibration)", reason, "calibrate on samples such as the model will see")
-
-    def _describe(self, plan: Plan, found: Mapping[str, Quantised], budget: Budget,
-                  refused: Mapping[str, Mapping[tuple[str, ...], str]]) -> None:
-        assert self.calibration is not None
-        report, parts = self.gate.report, self.gate.parts
-        report.calibration |= {"frames": self.calibration.count, f"profile{plan.suffix}": plan.profile.name}
-        reasons, set_aside, optimism, best = [], [], [], []
-        for stage, each in found.items():
-            search, prefix = each.search, plan.suffix.removeprefix("-") + " " if plan.suffix else ""
-            prefix += f"{stage}: " if len(found) > 1 else ""
-            report.calibration[f"{prefix}recipe"] = next(str(trial.recipe) for trial in each.trials if trial.chosen)
-            report.recipe += [{"name": f"{prefix}{trial.recipe}", "sqnr_db": trial.sqnr_db, "chosen": trial.chosen}
-                              for trial in each.trials]
-            report.search += [{**vars(row), "block": f"{prefix}{row.block}"} for row in search.rows]
-            for point in search.points:
-                chosen = search.reason if point == search.best else ""
-                report.points.append({**point.to_row(chosen, refused[stage].get(point.float_blocks, "")), "stage": stage})
-            reasons.append(f"{prefix}{search.reason}")
-            set_aside += [f"{prefix}{len(blocks)} blocks in floating point: {reason}" for blocks, reason in refused[stage].items()]
-            estimate = None if parts.is_separate else estimate_optimism(search.points, budget)
-            optimism += [] if estimate is None else [estimate]
-            outcome = search.best.outcome
-            best.append(f"{prefix}{len(search.best.float_blocks)} blocks in floating point, {outcome.agreement:.1%} agreement, "
-                        f"{outcome.drop_points:.2f} points of drop on the {len(parts.choosing)} samples that chose it")
-        report.selection = Selection(len(parts.choosing), len(parts.judging), parts.is_separate, "; ".join(reasons),
-                                     "; ".join(set_aside), max(optimism, default=None))
-        self.gate.best = "; ".join(best)
 
     def _shipped(self, files: Mapping[VariantName, Files], slow: Collection[VariantName]) -> Mapping[VariantName, Files]:
         """The variants that the bundle will hold: what was asked for, and floating point where nothing of it is worth its loss."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.calibration.files import graph_files
-from vidrisk.export.gate.judge import REFERENCE
+from vidrisk.export.gate.judge import REFERENCE, StageJudge
 from vidrisk.export.gate.outputs import Validation
 from vidrisk.runtimes.chain import feed_of, run_stages
 from vidrisk.runtimes.contract.bundle import sha256_of
@@ -149,6 +149,12 @@ class ValidationFrames:
     def windows(self) -> Iterator[Frames]:
         every = self.validation.frames
         return iter(_spread(every, max(1, self.frames // every.shape[1])))
+
+
+def feeds_of_stages(judge: StageJudge, files: Mapping[str, Path], stages: Iterable[str],
+                    samples: CalibrationFrames) -> dict[str, StageFeeds]:
+    """Return what stages of a model see of samples, by stage."""
+    return {name: StageFeeds(judge.contract, judge.stages, judge.stage(name), files, judge.constants, samples) for name in stages}
 
 
 def _spread(every: Frames, count: int) -> Iterable[Frames]:

@@ -42,7 +42,7 @@ SAME_DB = 80.0  # signal to noise of two float graphs that are the same function
 
 
 @dataclass(frozen=True)
-class Quantised:
+class Quantized:
     """What the search has found: the graph, and how it came about.
 
     Attributes:
@@ -63,7 +63,7 @@ class Quantised:
 
 
 def quantize_stage(path: Path, feeds: StageFeeds, profile: Profile, judges: Mapping[str, SearchJudge], budget: Budget, cache: Path,
-                   on_progress: OnProgress, refused: Collection[tuple[str, ...]] = ()) -> Quantised:
+                   on_progress: OnProgress, refused: Collection[tuple[str, ...]] = ()) -> Quantized:
     """Find the fastest quantised graph of a stage inside the budget, as ``calibration.search`` does.
 
     Args:
@@ -96,7 +96,7 @@ def quantize_stage(path: Path, feeds: StageFeeds, profile: Profile, judges: Mapp
                               refused)
     kept = [node for block in search.best.float_blocks for node in blocks[block]]
     equal = quantiser.migrated.model if recipe.migrated else None
-    return Quantised(quantiser.quantised(recipe, kept), equal, judge.runtime, tuple(trials), search)
+    return Quantized(quantiser.quantised(recipe, kept), equal, judge.runtime, tuple(trials), search)
 
 
 def _median_seconds(model: onnx.ModelProto, judges: Mapping[str, SearchJudge]) -> dict[str, float]:
