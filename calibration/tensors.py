@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,9 @@ def shared_file(values: npt.NDArray[np.uint8], folder: Path) -> Path:
     path = folder / f"{hashlib.sha256(values.data).hexdigest()[:40]}.bin"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        staged = path.with_suffix(f".{os.getpid()}.tmp")
-        with staged.open("wb") as file:
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
             file.write(values.data)
-        staged.rename(path)
+        Path(file.name).rename(path)
     return path
 
 

@@ -31,7 +31,7 @@ from vidrisk.export.gate.keeper import Gatekeeper
 from vidrisk.export.gate.outputs import Outputs, Validation
 from vidrisk.export.gate.report import GateReport, Verdict
 from vidrisk.export.pack import bundle_from_variants, waived_of
-from vidrisk.export.plans import FOR_TENSORRT, is_quantized, plans_of
+from vidrisk.export.plans import is_quantized, plans_of
 from vidrisk.export.quantize.feeds import CalibrationFrames, StageFeeds, ValidationFrames, feeds_of_stages
 from vidrisk.export.quantize.half import CHECK_FRAMES, check_stages_in_half, judge_for_gpu, variant_in_half
 from vidrisk.export.quantize.int8 import coverage_refusal, layer_ranges
@@ -144,7 +144,7 @@ class _Export:
                     self.precision[name] |= {stage: "fp16" for stage in halves if self.precision[name][stage] == "fp32"}
         if self.options.target != "cpu":
             judge_for_gpu(self.gate, {name: made for name, made in files.items() if self.engines.get(name) != "processor"}, floats)
-        slow = self.gate.race(files)
+        slow = self.gate.race(files, self.engines)
         report = self.gate.report
         report.temperature = {name: report.temperature[name] for name in files}  # not of what was set aside
         report.coverage = fit_coverage(outputs, report.temperature, self.validation, self.contract, self.options.coverage)
@@ -152,11 +152,12 @@ class _Export:
         shipped = self._shipped(files, slow)
         beside: list[Path] = []
         if "openvino" in self.options.also:
-            beside += openvino_files(self.gate, {name: made for name, made in shipped.items() if not name.endswith(FOR_TENSORRT)})
+            here = {name: made for name, made in shipped.items() if self.engines.get(name) != "tensorrt"}
+            beside += openvino_files(self.gate, here)
         if "torch" in self.options.also:
             beside += program_files(self.gate, merged, exact, self.work)
         if self.options.golden:
-            beside += golden_files(self.gate, shipped, outputs["fp32"].logits, self.work)
+            beside += golden_files(self.gate, shipped, self.engines, outputs["fp32"].logits, self.work)
         return self._packed(out, shipped, beside)
 
     def _merged(self) -> tuple[tuple[TrainedStage, ...], Outputs]:
@@ -271,10 +272,12 @@ class _Export:
             self.gate.refuse("int8", "onnx fp32 → int8 (calibration)", reason, "calibrate on samples such as the model will see")
 
     def _shipped(self, files: Mapping[VariantName, Files], slow: Collection[VariantName]) -> Mapping[VariantName, Files]:
-        """The variants that the bundle will hold: what was asked for, and floating point where nothing of it is worth its loss."""
-        wanted = {name: made for name, made in files.items() if name not in slow and (
-            self.options.only in (None, "int8" if is_quantized(name) else name))}
-        return wanted or {"fp32": files["fp32"]}
+        """The variants that the bundle will hold: what was asked for, and floating point where any of it is not worth its loss: a
+        kind of engine may have lost the only variant that it can run.
+        """
+        asked = {name: made for name, made in files.items() if self.options.only in (None, "int8" if is_quantized(name) else name)}
+        wanted = {name: made for name, made in asked.items() if name not in slow}
+        return wanted if len(wanted) == len(asked) else {"fp32": files["fp32"], **wanted}
 
     def _packed(self, out: Path, files: Mapping[VariantName, Files], further: Sequence[Path]) -> Bundle:
         self.on_progress("writing the bundle", 0, 1)

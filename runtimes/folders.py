@@ -131,13 +131,13 @@ def write_private(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; what was at ``path`` stays.
     """
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    handle, partial = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent)  # for this user alone
     try:
-        with create_private(partial) as file:
+        with os.fdopen(handle, "wb") as file:
             yield file
-        partial.replace(path)
+        Path(partial).replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        Path(partial).unlink(missing_ok=True)
 
 
 def _check_owner(path: Path, info: os.stat_result) -> None:

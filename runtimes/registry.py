@@ -8,14 +8,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from vidrisk.runtimes.contract.errors import VidriskError, is_installed
-from vidrisk.runtimes.contract.manifest import Variant, VariantName
+from vidrisk.runtimes.contract.bundle import Bundle
+from vidrisk.runtimes.contract.errors import BundleError, SettingsError, VidriskError, is_installed
+from vidrisk.runtimes.contract.manifest import Engines, Variant, VariantName
 from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.gpu import visible_gpu
 from vidrisk.runtimes.openvino import OpenVinoRunner
@@ -73,11 +74,11 @@ def file_runtimes() -> tuple[str, ...]:
     return tuple(name for name in exact_runtimes() if name not in ENGINE_KINDS)
 
 
-def fits(variant: Variant, runtime: str) -> bool:
-    """Whether a variant is made for the kind of engine that a runtime is."""
-    if variant.engines == "processor":
+def fits(engines: Engines, runtime: str) -> bool:
+    """Whether what is made for a kind of engine is made for a runtime."""
+    if engines == "processor":
         return runtime not in GPU_RUNTIMES
-    return variant.engines == "any" or runtime in ENGINE_KINDS
+    return engines == "any" or runtime in ENGINE_KINDS
 
 
 def variant_for(variants: Mapping[VariantName, Variant], name: str, runtime: str) -> VariantName | None:
@@ -85,9 +86,47 @@ def variant_for(variants: Mapping[VariantName, Variant], name: str, runtime: str
     variant of that name fits.
     """
     for known, variant in variants.items():
-        if known in (name, f"{name}-tensorrt") and fits(variant, runtime):
+        if known in (name, f"{name}-tensorrt") and fits(variant.engines, runtime):
             return known
     return None
+
+
+def check_runtime(runtime: str) -> None:
+    """Refuse what is no runtime of bundles.
+
+    Raises:
+        SettingsError: it cannot run a bundle.
+    """
+    if runtime not in BUNDLE_RUNTIMES:
+        raise SettingsError(f"runtime {runtime!r} cannot run a bundle", allowed=", ".join(BUNDLE_RUNTIMES))
+
+
+def pairs_for(bundle: Bundle, runtimes: Iterable[str], variants: str | Sequence[VariantName]) -> list[tuple[str, VariantName]]:
+    """Pair runtimes with the variants of a bundle that are made for them.
+
+    Args:
+        variants: several, or one by a name as ``variant_for`` takes it.
+
+    Raises:
+        SettingsError: a runtime that cannot run a bundle.
+        BundleError: no variant of that name, or none that is made for any of the runtimes.
+    """
+    known, runtimes = bundle.manifest.variants, tuple(runtimes)
+    for runtime in runtimes:
+        check_runtime(runtime)
+    if isinstance(variants, str) and variants not in known:
+        raise BundleError(f"{bundle.root.name} has no variant {variants!r}", allowed=", ".join(known))
+    if not variants:
+        raise BundleError(f"{bundle.root.name} has no variant that passed the gate", allowed=", ".join(known))
+    if isinstance(variants, str):
+        pairs = [(runtime, taken) for runtime in runtimes if (taken := variant_for(known, variants, runtime))]
+    else:
+        pairs = [(runtime, name) for runtime in runtimes for name in variants if fits(known[name].engines, runtime)]
+    if not pairs:
+        asked = variants if isinstance(variants, str) else ", ".join(variants)
+        raise BundleError(f"{bundle.root.name} has {asked}, and nothing of it is made for {', '.join(runtimes)}",
+                          allowed=", ".join(f"{name} for {of.engines} engines" for name, of in known.items()))
+    return pairs
 
 
 def _is_installed(runtime: str) -> bool:

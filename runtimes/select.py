@@ -20,11 +20,11 @@ import numpy as np
 
 from vidrisk.runtimes.chain import chained, frames_of
 from vidrisk.runtimes.contract.bundle import Bundle, VariantName
-from vidrisk.runtimes.contract.errors import BundleError, MissingExtra, RuntimeFailure, SettingsError
+from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure
 from vidrisk.runtimes.contract.stages import Stage
 from vidrisk.runtimes.folders import cache_folder, is_private_folder, make_private_folder, open_private, write_private
 from vidrisk.runtimes.gpu import visible_gpu
-from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, GPU_RUNTIMES, engine_version, exact_runtimes, fits, variant_for
+from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, GPU_RUNTIMES, check_runtime, engine_version, exact_runtimes, pairs_for
 from vidrisk.runtimes.runner import Arrays, Runner
 from vidrisk.runtimes.timing import seconds_in_turns
 
@@ -54,16 +54,11 @@ def open_runner(bundle: Bundle, stage: str, *, runtime: str, variant: VariantNam
         MissingExtra: its package is not installed.
         BundleError, RuntimeFailure: no such stage or variant, or the engine refuses the file.
     """
-    _check_runtime(runtime)
+    check_runtime(runtime)
     described = bundle.manifest.stage(stage)
     every = bundle.constants() if described.constants else {}
     return BUNDLE_RUNTIMES[runtime](bundle.path(stage, variant), described.inputs, described.outputs, threads=threads,
                                     constants={name: every[name] for name in described.constants})
-
-
-def _check_runtime(runtime: str) -> None:
-    if runtime not in BUNDLE_RUNTIMES:
-        raise SettingsError(f"runtime {runtime!r} cannot run a bundle", allowed=f"auto, {', '.join(BUNDLE_RUNTIMES)}")
 
 
 def choose(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None,
@@ -80,8 +75,6 @@ def choose(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", thre
         MissingExtra: no runtime is installed.
         BundleError: no variant passed the gate, or the one asked for does not exist.
     """
-    if runtime != "auto":
-        _check_runtime(runtime)
     runtimes = exact_runtimes() if runtime == "auto" else (runtime,)
     if not runtimes:
         raise MissingExtra("onnxruntime", "cpu")
@@ -101,22 +94,11 @@ def _candidates(bundle: Bundle, runtimes: Sequence[str], variant: str) -> list[C
     """Runtimes with the variants that are made for them.
 
     Raises:
-        BundleError: there are none.
+        BundleError, SettingsError: as ``pairs_for``.
     """
-    known = bundle.manifest.variants
-    if variant == "auto":
-        if not bundle.passed:
-            raise BundleError(f"{bundle.root.name} has no passed variant", allowed="none")
-        found = [Choice(r, v) for r in runtimes for v in _worthwhile([v for v in bundle.passed if fits(known[v], r)], r)]
-    else:
-        if variant not in known:
-            raise BundleError(f"{bundle.root.name} has no {variant}", allowed=", ".join(known))
-        found = [Choice(r, taken) for r in runtimes if (taken := variant_for(known, variant, r))]
-    if not found:
-        asked = ", ".join(bundle.passed) if variant == "auto" else variant
-        raise BundleError(f"{bundle.root.name} has {asked}, and nothing of it is made for {', '.join(runtimes)}",
-                          allowed=", ".join(f"{name} for {of.engines} engines" for name, of in known.items()))
-    return found
+    pairs = pairs_for(bundle, runtimes, bundle.passed if variant == "auto" else variant)
+    of_runtime = {runtime: [v for r, v in pairs if r == runtime] for runtime, _ in pairs}
+    return [Choice(r, v) for r, v in pairs if variant != "auto" or v in _worthwhile(of_runtime[r], r)]
 
 
 def _worthwhile(variants: Sequence[VariantName], runtime: str) -> tuple[VariantName, ...]:

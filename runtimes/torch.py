@@ -44,4 +44,6 @@ class TorchRunner(Runner):
         except RuntimeError as error:
             raise RuntimeFailure(f"torch failed: {error}") from error
         arrays = result if isinstance(result, tuple) else (result,)
-        return {spec.name: tensor.float().cpu().numpy() for spec, tensor in zip(self.outputs, arrays, strict=True)}
+        # Floats become what the spec says: a module in bfloat16, which numpy does not have, answers in float32.
+        return {spec.name: (tensor.to(getattr(torch, spec.dtype)) if tensor.is_floating_point() else tensor).cpu().numpy()
+                for spec, tensor in zip(self.outputs, arrays, strict=True)}

@@ -18,8 +18,8 @@ from vidrisk.calibration.files import graph_files
 from vidrisk.export.gate.judge import REFERENCE, Files
 from vidrisk.export.gate.keeper import Gatekeeper
 from vidrisk.export.gate.outputs import FloatArray, Ints, Outputs, Validation
-from vidrisk.export.plans import FOR_TENSORRT
 from vidrisk.runtimes.contract.bundle import VariantName, sha256_of
+from vidrisk.runtimes.contract.manifest import Engines
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.golden import (
     GOLDEN,
@@ -39,12 +39,13 @@ log = logging.getLogger(__name__)
 PHOTOS_BYTES, CLIPS_BYTES = 2_000_000, 8_000_000  # of pictures; one sample is kept whatever its size
 
 
-def golden_files(gate: Gatekeeper, variants: Mapping[VariantName, Files], logits: Mapping[str, FloatArray],
-                 folder: Path) -> list[Path]:
+def golden_files(gate: Gatekeeper, variants: Mapping[VariantName, Files], engines: Mapping[VariantName, Engines],
+                 logits: Mapping[str, FloatArray], folder: Path) -> list[Path]:
     """Write golden samples of the validation samples, and return the file; nothing where one sample alone is too large.
 
     Args:
         variants: that are shipped; the report names their temperatures.
+        engines: kind of engine that a variant is for, where it is not for any.
         logits: of the float model, by target: the samples are chosen by them.
 
     Raises:
@@ -64,7 +65,7 @@ def golden_files(gate: Gatekeeper, variants: Mapping[VariantName, Files], logits
     described = {}
     for done, (name, files) in enumerate(variants.items()):
         gate.on_progress("sealing golden samples", done, len(variants))
-        runtimes = gate.runtimes_for("tensorrt" if name.endswith(FOR_TENSORRT) else "any")
+        runtimes = gate.runtimes_for(engines.get(name, "any"))
         outputs = {runtime: few.onnx(runtime, files) for runtime in runtimes}
         described[name] = _expected(files, outputs, reference, gate.report.temperature[name])
     told = Description(contract=contract.digest, runtime=reference, engine=engine_version(reference) or "", samples=len(pictures),

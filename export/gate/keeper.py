@@ -16,7 +16,7 @@ from vidrisk.export.gate.page import gate_page
 from vidrisk.export.gate.race import race, speed_refusal
 from vidrisk.export.gate.report import GateReport, Hop, Verdict
 from vidrisk.export.gate.selection import Parts, separate_samples
-from vidrisk.export.plans import FOR_TENSORRT, is_quantized
+from vidrisk.export.plans import is_quantized
 from vidrisk.export.trained import ExportOptions
 from vidrisk.runtimes.contract.bundle import VariantName
 from vidrisk.runtimes.contract.errors import GateRefused, MissingExtra, RuntimeFailure
@@ -30,10 +30,9 @@ log = logging.getLogger(__name__)
 # What can be done about a refusal, by the variant of the hop.
 FAULT = "this is a fault of the export, not of the data: please report it with the versions in use"
 FIXES = {"trained": "compare labels.json and config.yaml with what was trained",
-         "fp16": "ship another variant, or allow the drop",
-         **dict.fromkeys(("int8", "mixed"),
-                         "calibrate on more or other samples, fine-tune with the rounding (qat_steps), raise the budget that it "
-                         "exceeds, or allow the drop")}
+         "fp16": "ship another variant, or allow the drop"}
+QUANTIZED_FIX = ("calibrate on more or other samples, fine-tune with the rounding (qat_steps), raise the budget that it exceeds, "
+                 "or allow the drop")
 
 
 def _judges(runtime: str, target: str) -> bool:
@@ -136,7 +135,7 @@ class Gatekeeper:
         self.report.hops.extend(hops)
         for hop in hops:
             if not hop.passed:
-                fix = FIXES.get(hop.variant.removesuffix(FOR_TENSORRT), FAULT)
+                fix = QUANTIZED_FIX if is_quantized(hop.variant) else FIXES.get(hop.variant, FAULT)
                 self.refuse(hop.variant, f"{hop.name} ({hop.runtime})", hop.reason, fix)
 
     def refuse(self, variant: str, where: str, reason: str, fix: str) -> NoReturn:
@@ -147,7 +146,7 @@ class Gatekeeper:
         self.report.verdicts.append(Verdict(variant, shipped=False, reason=f"{reason}{best}"))
         raise GateRefused(f"the gate refused {where}, no bundle was written: {reason}{best}", fix=fix, report=self.report)
 
-    def race(self, files: Mapping[VariantName, Files]) -> list[VariantName]:
+    def race(self, files: Mapping[VariantName, Files], engines: Mapping[VariantName, Engines]) -> list[VariantName]:
         """Time every variant on every runtime side by side, and return the quantised ones that are not worth their loss: they are
         not faster than floating point, and nobody insists on them.
 
@@ -155,8 +154,8 @@ class Gatekeeper:
             GateRefused: there is one, and the options are strict.
         """
         self.on_progress("timing", 0, 1)
-        self.report.laps, self.report.speeds = race(self.judge, files, self.weighty, self._exact, self.runtimes,
-                                                           self.options.target)
+        self.report.laps, self.report.speeds = race(self.judge, files, engines, self.weighty, self._exact, self.runtimes,
+                                                    self.options.target)
         slow: list[VariantName] = []
         for name in files:
             reason = speed_refusal(self.report, name)

@@ -13,7 +13,8 @@ from vidrisk.export.gate.judge import Files, StageJudge
 from vidrisk.export.gate.outputs import Outputs
 from vidrisk.export.gate.report import GateReport, Lap, Speed
 from vidrisk.runtimes.contract.bundle import VariantName
-from vidrisk.runtimes.registry import GPU_RUNTIMES
+from vidrisk.runtimes.contract.manifest import Engines
+from vidrisk.runtimes.registry import GPU_RUNTIMES, fits
 
 ROUNDS, MOST_ROUNDS = 11, 44  # more follow as long as chance may have decided
 EQUAL = 0.03  # a speed known to lie within so much of floating point's is equal, and nothing more to learn
@@ -23,11 +24,12 @@ JUDGED = ("cpu", "any")  # targets
 Turns = Mapping[tuple[str, str], Sequence[float]]  # seconds per frame, by variant and runtime
 
 
-def race(judge: StageJudge, files: Mapping[VariantName, Files], stages: Sequence[str], known: Outputs, runtimes: Sequence[str],
-         target: str) -> tuple[list[Lap], list[Speed]]:
+def race(judge: StageJudge, files: Mapping[VariantName, Files], engines: Mapping[VariantName, Engines], stages: Sequence[str],
+         known: Outputs, runtimes: Sequence[str], target: str) -> tuple[list[Lap], list[Speed]]:
     """Time every variant on every runtime in turns.
 
     Args:
+        engines: kind of engine that a variant is for, where it is not for any.
         stages: that are timed.
         known: what floating point computes.
         target: speed judges only for ``cpu`` and, of what is made for processors, ``any``; elsewhere a glance is enough.
@@ -40,7 +42,7 @@ def race(judge: StageJudge, files: Mapping[VariantName, Files], stages: Sequence
              for name, of_variant in files.items()}
     entrants: dict[tuple[str, str], tuple[str, Mapping[str, Path]]] = {
         (name, runtime): (runtime, {stage: files[name][stage] for stage in stages}) for runtime in runtimes for name in files
-        if target != "any" or name in ("fp32", "int8", "mixed")}  # what is for TensorRT is not raced on a processor
+        if fits(engines.get(name, "any"), runtime)}
     if target in JUDGED:
         turns = judge.seconds_per_frame(entrants, known, ROUNDS,
                                         is_decided=lambda turns: all(map(_is_decided, speeds_from_turns(turns))), most=MOST_ROUNDS)

@@ -20,7 +20,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidrisk.runtimes.contract.constants import CONSTANTS, Arrays, read_constants
@@ -170,15 +170,23 @@ def write_bundle(root: str | Path, manifest: Manifest, files: Mapping[str, Path]
     root.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
-        for name, source in files.items():
-            shutil.copyfile(source, staging / name)
-        sealed = {name: SealedFile(sha256=sha256_of(staging / name), bytes=(staging / name).stat().st_size)
-                  for name in files}
+        sealed = {name: _copied(source, staging / name) for name, source in files.items()}
         text = manifest.model_copy(update={"files": sealed}).model_dump_json(indent=2)
         (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        Bundle.open(staging)
+        bundle = Bundle.open(staging)  # reads all of it once more
         staging.chmod(0o755)
         staging.rename(root)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Bundle.open(root)
+    return replace(bundle, root=root)
+
+
+def _copied(source: Path, to: Path) -> SealedFile:
+    """Copy a file, and seal what was read."""
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb") as read, to.open("xb") as written:
+        while block := read.read(1 << 20):
+            digest.update(block)
+            written.write(block)
+            size += len(block)
+    return SealedFile(sha256=digest.hexdigest(), bytes=size)

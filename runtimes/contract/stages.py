@@ -126,6 +126,9 @@ def check_stages(stages: Sequence[Stage], contract: Contract) -> None:
         raise SpecError(f"stages {[stage.name for stage in stages]}", allowed="different names")
     pixels = TensorSpec(PIXELS, "uint8", (BATCH, *contract.pixel.frame_shape))
     given: dict[str, tuple[TensorSpec, Stage | None]] = {PIXELS: (pixels, None)}
+    constants = {name: stage for stage in reversed(stages) for name in stage.constants}
+    if PIXELS in constants:
+        raise SpecError(f"stage {constants[PIXELS].name!r} has a constant {PIXELS!r}, which the pixels are", allowed="another name")
     for stage in stages:
         if contract.frames % stage.group:
             raise SpecError(f"stage {stage.name!r} runs per group of {stage.group}, and a window has {contract.frames} frames",
@@ -143,6 +146,9 @@ def check_stages(stages: Sequence[Stage], contract: Contract) -> None:
         for spec in stage.outputs:
             if spec.name in given:
                 raise SpecError(f"stage {stage.name!r} gives {spec.name!r}, which is there already", allowed="different names")
+            if spec.name in constants:
+                raise SpecError(f"stage {stage.name!r} gives {spec.name!r}, which is a constant of stage "
+                                f"{constants[spec.name].name!r}", allowed="different names")
             given[spec.name] = spec, stage
     last = stages[-1]
     if last.per != "window" or last.outputs != contract.answers():

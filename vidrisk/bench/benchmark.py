@@ -17,9 +17,9 @@ from vidrisk.inference.model import Classifier, open_classifier
 from vidrisk.inference.plan import plan_from_stages
 from vidrisk.runtimes.chain import frames_of
 from vidrisk.runtimes.contract.bundle import Bundle, Precision, VariantName
-from vidrisk.runtimes.contract.errors import BundleError, MissingExtra, RuntimeFailure, SettingsError
+from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
-from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, ENGINE_KINDS, GPU_RUNTIMES, fits, possible_runtimes
+from vidrisk.runtimes.registry import ENGINE_KINDS, GPU_RUNTIMES, pairs_for, possible_runtimes
 from vidrisk.runtimes.tensorrt.build.engines import ensured_engines
 
 PEAK_OF = {"fp32": "fp32", "int8": "int8", "mixed": "int8"}  # precision → the peak that it is held against
@@ -70,18 +70,9 @@ def run_bench(path: Path, data: Path | None = None, *, runtime: str | None = Non
 
 
 def _candidates(bundle: Bundle, runtime: str | None, variant: str | None) -> list[Candidate]:
-    if runtime not in (None, *BUNDLE_RUNTIMES):
-        raise SettingsError(f"runtime {runtime!r} cannot run a bundle", allowed=", ".join(BUNDLE_RUNTIMES))
-    variants = bundle.manifest.variants
-    if variant not in (None, *variants):
-        raise BundleError(f"{bundle.root.name} has no variant {variant!r}", allowed=", ".join(variants))
     runtimes = possible_runtimes() if runtime is None else (runtime,)
-    found = [Candidate(r, v) for r in runtimes for v, of in variants.items() if variant in (None, v) and fits(of, r)]
-    if not found:
-        raise BundleError(
-            f"{bundle.root.name} has {variant or ', '.join(variants)}, and nothing of it is made for {', '.join(runtimes)}",
-            allowed=", ".join(f"{v} for {of.engines} engines" for v, of in variants.items()))
-    return found
+    variants = tuple(bundle.manifest.variants) if variant is None else variant
+    return [Candidate(*pair) for pair in pairs_for(bundle, runtimes, variants)]
 
 
 def _alone(bundle: Bundle, candidates: list[Candidate], threads: int | None,

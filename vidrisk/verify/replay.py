@@ -8,10 +8,10 @@ from pathlib import Path
 
 from vidrisk.inference.model import Classifier, classifier_from_bundle
 from vidrisk.runtimes.contract.bundle import Bundle, VariantName
-from vidrisk.runtimes.contract.errors import BundleError, Interrupted, MissingExtra, RuntimeFailure, SettingsError, VidriskError
+from vidrisk.runtimes.contract.errors import Interrupted, MissingExtra, RuntimeFailure, SettingsError, VidriskError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.golden import Golden, read_golden
-from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, engine_version, exact_runtimes, fits
+from vidrisk.runtimes.registry import engine_version, exact_runtimes, pairs_for
 from vidrisk.verify.faults import faults_of
 from vidrisk.verify.judge import ASKED, answers_of, compare_answers, tolerance_of
 from vidrisk.verify.result import Row, Verification
@@ -35,22 +35,16 @@ def verify_bundle(path: Path, *, runtime: str | None = None, variant: str | None
         Interrupted: Ctrl-C while an engine is built.
     """
     bundle = Bundle.open(path)
-    names = _variants(bundle, variant)
-    if runtime not in (None, *BUNDLE_RUNTIMES):
-        raise SettingsError(f"runtime {runtime!r} cannot run a bundle", allowed=", ".join(BUNDLE_RUNTIMES))
     runtimes = exact_runtimes() if runtime is None else (runtime,)
+    if not runtimes:
+        raise MissingExtra("onnxruntime", "cpu")
+    pairs = pairs_for(bundle, runtimes, bundle.passed if variant is None else variant)
     golden = read_golden(bundle)
     if golden is None:
         return without_golden(bundle)
-    if not runtimes:
-        raise MissingExtra("onnxruntime", "cpu")
-    asked = [(each, name) for each in runtimes for name in names if fits(bundle.manifest.variants[name], each)]
-    if not asked:
-        raise BundleError(f"{bundle.root.name} has {', '.join(names)}, and nothing of it is made for {', '.join(runtimes)}",
-                          allowed=", ".join(f"{name} for {of.engines} engines" for name, of in bundle.manifest.variants.items()))
     rows = []
-    for done, (each, name) in enumerate(asked):
-        on_progress(f"asking {each} {name}", done, len(asked))
+    for done, (each, name) in enumerate(pairs):
+        on_progress(f"asking {each} {name}", done, len(pairs))
         rows.append(_row(bundle, golden, each, name, on_progress))
     if all(row.problem for row in rows):
         raise RuntimeFailure(f"nothing runs {bundle.root.name} here: {'; '.join(f'{row}: {row.problem}' for row in rows)}",
@@ -67,7 +61,7 @@ def verify_classifier(bundle: Bundle, classifier: Classifier) -> Verification:
     golden = read_golden(bundle)
     if golden is None:
         return without_golden(bundle)
-    variant = _variants(bundle, classifier.variant)[0]
+    ((_, variant),) = pairs_for(bundle, [classifier.runtime], classifier.variant)
     return verification_of(bundle, golden, [row_of(bundle, golden, classifier, variant)])
 
 
@@ -80,14 +74,6 @@ def verification_of(bundle: Bundle, golden: Golden, rows: list[Row]) -> Verifica
     told = golden.told
     return Verification(bundle.root.resolve(), bundle.digest, told.samples, f"{told.runtime} {told.engine}", tuple(rows),
                         faults_of(bundle, golden, rows))
-
-
-def _variants(bundle: Bundle, variant: str | None) -> tuple[VariantName, ...]:
-    names = bundle.passed if variant is None else tuple(name for name in bundle.manifest.variants if name == variant)
-    if not names:
-        raise BundleError(f"{bundle.root.name} has no {'variant that passed' if variant is None else f'variant {variant!r}'}",
-                          allowed=", ".join(bundle.manifest.variants))
-    return names
 
 
 def _row(bundle: Bundle, golden: Golden, runtime: str, variant: VariantName, on_progress: OnProgress) -> Row:
