@@ -78,9 +78,9 @@ class Runner(ABC):
         axes: dict[str, int] = {}
         for spec in self.inputs:
             spec.check(feed[spec.name], axes)
-        if 0 in axes.values():  # not every engine takes nothing
-            return {spec.name: np.empty([axes[axis] if isinstance(axis, str) else axis for axis in spec.shape], spec.dtype)
-                    for spec in self.outputs}
+        shapes = {spec.name: [axes.get(axis, 1) if isinstance(axis, str) else axis for axis in spec.shape] for spec in self.outputs}
+        if all(0 in shape for shape in shapes.values()):  # not every engine takes no rows
+            return {spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in self.outputs}
         result = self._infer({**feed, **self.constants} if self.constants else feed)
         for spec in self.outputs:
             if spec.name not in result:

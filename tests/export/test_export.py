@@ -464,6 +464,16 @@ def test_one_bundle_holds_int8_for_processors_and_for_tensorrt(
     assert "for processors and NVIDIA GPUs" in (out / "gate.html").read_text(encoding="utf-8")
 
 
+def test_processors_keep_floating_point_where_their_int8_is_left_out(
+    small: Any, clips: Make, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    not_faster(monkeypatch)
+    trained, validation = small
+    options = ExportOptions(int8=True, target="any", only="int8", max_drop=50, max_confidence_drop=100)
+    bundle, report = export_bundle(trained, out, validation, Frames(clips(16, 1, 32)[:, 0]), options)
+    assert bundle.passed == ("fp32", "int8-tensorrt") and set(report.shipped) == set(bundle.passed)
+
+
 def test_every_variant_for_a_gpu_answers_as_fp32_does(for_gpu: Any) -> None:
     bundle, _, validation = for_gpu
     flat = validation.frames.reshape(-1, *validation.frames.shape[2:])

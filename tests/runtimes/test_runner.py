@@ -189,3 +189,27 @@ def test_torch_failures_are_ours_and_modules_are_evaluated() -> None:
     assert {a.dtype for a in result.values()} == {np.dtype("float32")}
     with pytest.raises(RuntimeFailure, match=r"^torch failed: shapes do not fit$"):
         runner.infer({"x": ones(2, 3)})
+
+
+def test_no_rows_give_none_on_every_engine(open_encoder: Callable[[], Runner]) -> None:
+    with open_encoder() as runner:
+        assert runner.infer({"frames": frames(0)})["features"].shape == (0, 6)
+        assert runner.infer({"frames": frames(2)})["features"].shape == (2, 6)
+
+
+def test_no_moments_are_not_no_rows() -> None:
+    with FakeRunner(INPUTS, OUTPUTS, summed) as runner:
+        assert runner.infer({"a": ones(3, 2), "b": ones(3, 0)})["sum"].tolist() == [2, 2, 2]
+
+
+class Several(nn.Module):
+    def forward(self, a: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return a.argmax(dim=1), a.half(), a.bfloat16()
+
+
+def test_torch_answers_in_the_types_of_its_outputs() -> None:
+    outputs = (TensorSpec("ids", "int64", ("batch",)), TensorSpec("half", "float16", ("batch", 2)),
+               TensorSpec("brain", "float32", ("batch", 2)))
+    with TorchRunner(Several(), INPUTS[:1], outputs) as runner:
+        found = runner.infer({"a": ones(3, 2)})
+    assert [found[spec.name].dtype.name for spec in outputs] == ["int64", "float16", "float32"]

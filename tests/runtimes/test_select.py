@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ import pytest
 from vidrisk.runtimes import Bundle, Choice, Runner, choose, open_runner
 from vidrisk.runtimes.contract.errors import BundleError, EngineMissing, MissingExtra, RuntimeFailure, SettingsError
 from vidrisk.runtimes.folders import cache_folder
-from vidrisk.runtimes.registry import file_runtimes, installed_runtimes
+from vidrisk.runtimes.registry import file_runtimes, installed_runtimes, pairs_for
 from vidrisk.runtimes.runner import Array, Arrays
 
 MakeBundle = Callable[..., Bundle]
@@ -113,6 +114,21 @@ def test_auto_considers_only_what_passed(make_bundle: MakeBundle, caplog: pytest
         choose(make_bundle("refused", refused=("fp32", "int8")))
 
 
+def test_int8_is_the_one_for_the_engine_that_is_asked(make_bundle: MakeBundle) -> None:
+    bundle = make_bundle(variants=("fp32", "int8", "int8-tensorrt"))
+    of = {"fp32": "any", "int8": "processor", "int8-tensorrt": "tensorrt"}
+    variants = {name: variant.model_copy(update={"engines": of[name]}) for name, variant in bundle.manifest.variants.items()}
+    bundle = replace(bundle, manifest=bundle.manifest.model_copy(update={"variants": variants}))
+    both = ["openvino", "tensorrt"]
+    assert pairs_for(bundle, both, "int8") == [("openvino", "int8"), ("tensorrt", "int8-tensorrt")]
+    assert pairs_for(bundle, both, "int8-tensorrt") == [("tensorrt", "int8-tensorrt")]
+    assert pairs_for(bundle, both, bundle.passed) == [
+        ("openvino", "fp32"), ("openvino", "int8"), ("tensorrt", "fp32"), ("tensorrt", "int8-tensorrt")]
+    assert choose(bundle, runtime="tensorrt", variant="int8") == Choice("tensorrt", "int8-tensorrt")
+    with pytest.raises(BundleError, match="has int8-tensorrt, and nothing of it is made for openvino; allowed: fp32 for any"):
+        pairs_for(bundle, ["openvino"], "int8-tensorrt")
+
+
 class Timed(Runner):
     """Takes as long as a table says."""
 
@@ -165,7 +181,7 @@ def test_one_candidate_is_not_measured(make_bundle: MakeBundle, cache: Path) -> 
 @pytest.mark.parametrize("variants", [("fp32",), ("fp32", "int8")])
 def test_unknown_runtimes_and_variants(make_bundle: MakeBundle, variants: tuple[str, ...]) -> None:
     bundle = make_bundle(variants=variants)
-    with pytest.raises(SettingsError, match=r"runtime 'tensorflow'.*; allowed: auto, onnxruntime, openvino"):
+    with pytest.raises(SettingsError, match=r"runtime 'tensorflow'.*; allowed: onnxruntime, openvino"):
         choose(bundle, runtime="tensorflow")
     with pytest.raises(BundleError, match=f"has no mixed; allowed: {', '.join(variants)}"):
         choose(bundle, variant="mixed")

@@ -131,6 +131,11 @@ def test_what_a_newer_minor_version_lacks_is_refused(make_bundle: Callable[..., 
         Bundle.open(changed(make_bundle(), change))
 
 
+def take_constant(stage: dict[str, Any], name: str) -> None:
+    stage["inputs"].append({"name": name, "dtype": "float32", "shape": [3]})
+    stage["constants"] = [name]
+
+
 @pytest.mark.parametrize(("change", "said"), [
     (lambda stages: stages[0].update(per="clip"), "stages.0.per: .*not 'clip'"),
     (lambda stages: stages[1]["inputs"][0]["shape"].__setitem__(2, 7), "stage 'head' takes .*7.*, and stage 'encoder' gives"),
@@ -141,6 +146,8 @@ def test_what_a_newer_minor_version_lacks_is_refused(make_bundle: Callable[..., 
     (lambda stages: stages.clear(), "a model without stages"),
     (lambda stages: stages[0].update(constants=["frames"]), "constant TensorSpec"),
     (lambda stages: stages[0].update(name="../x"), "stages.0.name"),
+    (lambda stages: take_constant(stages[1], "frames"), "stage 'head' has a constant 'frames', which the pixels are"),
+    (lambda stages: take_constant(stages[0], "action_logits"), "stage 'head' gives 'action_logits', which is a constant"),
 ])
 def test_stages_that_do_not_meet_are_one_line(make_bundle: Callable[..., Bundle], change: Callable[[list[Any]], None],
                                               said: str) -> None:
