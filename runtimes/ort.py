@@ -71,7 +71,7 @@ class OnnxRuntimeRunner(Runner):
         self._session = self._opened()
         if wanted[0] not in self._session.get_providers():
             raise RuntimeFailure(f"ONNX Runtime's {wanted[0]} does not load here: a library of CUDA, cuDNN or TensorRT is missing, "
-                                 "or of another version", fix="install what onnxruntime-gpu names, or use another --runtime")
+                                 "or of another version", fix="install what onnxruntime-gpu names, or use another runtime")
 
     def _opened(self, profile: str = "") -> Any:
         """A session; with ``profile``, the beginning of a file's name, one that lists the kernels that it runs."""

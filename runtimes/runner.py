@@ -28,7 +28,7 @@ class Runner(ABC):
     Attributes:
         inputs, outputs: tensors that ``infer`` takes and returns.
         constants: values of the graph's further inputs, by name.
-        runtime: name of the engine, as in ``--runtime``.
+        runtime: name of the engine, as ``BUNDLE_RUNTIMES`` has it, or ``torch``.
         engine_file: sha256 of the engine that was built for it here; empty where it needs none.
         reuses_outputs: when True, arrays returned by ``infer`` are overwritten by the next call: copy what you keep.
     """

@@ -166,4 +166,4 @@ def _counted(feeds: StageFeeds, on_progress: OnProgress) -> Iterator[dict[str, A
     if seen < MIN_CALIBRATION:
         what = "frames" if feeds.is_per_frame else "windows"
         raise DataError(f"{seen} calibration {what}", allowed=f"at least {MIN_CALIBRATION}",
-                        fix="give more with --calib or --calib-samples")
+                        fix="give more calibration samples")

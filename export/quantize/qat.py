@@ -113,7 +113,7 @@ def quantised_layers(encoder: nn.Module, ranges: Collection[str], keep_float: Co
               and not any(path == kept or path.startswith(f"{kept}.") for kept in keep_float)}
     if not layers:
         raise SettingsError(f"no layer of {type(encoder).__name__} is left to quantise",
-                            fix="keep fewer in floating point, or do without --qat-steps")
+                            fix="keep fewer in floating point, or do without qat_steps")
     return layers
 
 
@@ -179,7 +179,7 @@ def _fit(teacher: nn.ModuleList, student: nn.ModuleList, clips: Clips, options: 
         norm = nn.utils.clip_grad_norm_([*low_rank, *head.parameters()], CLIP_NORM)
         if not torch.isfinite(loss + norm):
             raise SettingsError(f"step {step + 1} of the quantisation-aware finish has a loss that is not finite",
-                                fix="lower its learning rate, or do without --qat-steps")
+                                fix="lower its learning rate, or do without qat_steps")
         optimizer.step()
         schedule.step()
         log.debug("quantisation-aware finish, step %d: loss %.4f", step + 1, float(loss.detach()))

@@ -124,7 +124,7 @@ class Api:
         """
         if not self.compute_capabilities:
             raise SettingsError(f"{self.kind} builds for the GPU that it runs on, not for {', '.join(capabilities)}",
-                                fix="use --engine tensorrt-rtx, or build on the device")
+                                fix="use tensorrt-rtx, or build on the device")
         unknown = [capability for capability in capabilities if capability not in self.compute_capabilities]
         if unknown:
             raise SettingsError(f"{self.kind} {self.version} cannot build for compute capability {', '.join(unknown)}",

@@ -9,7 +9,7 @@ from typing import Any
 from vidrisk.runtimes.contract.errors import RuntimeFailure, require
 from vidrisk.runtimes.memory import available_bytes
 
-NO_GPU_FIX = "check the NVIDIA driver with `vidrisk doctor`; without a GPU, infer, eval and bench take --runtime auto"
+NO_GPU_FIX = "check the NVIDIA driver with `vidrisk doctor`; without a GPU, infer, eval and bench take the runtime auto"
 
 
 @dataclass(frozen=True)

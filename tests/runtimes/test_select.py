@@ -183,7 +183,7 @@ def test_unknown_runtimes_and_variants(make_bundle: MakeBundle, variants: tuple[
     bundle = make_bundle(variants=variants)
     with pytest.raises(SettingsError, match=r"runtime 'tensorflow'.*; allowed: onnxruntime, openvino"):
         choose(bundle, runtime="tensorflow")
-    with pytest.raises(BundleError, match=f"has no mixed; allowed: {', '.join(variants)}"):
+    with pytest.raises(BundleError, match=f"has no variant 'mixed'; allowed: {', '.join(variants)}"):
         choose(bundle, variant="mixed")
     with pytest.raises(SettingsError, match="cannot run a bundle"):
         open_runner(bundle, "encoder", runtime="torch", variant="fp32")

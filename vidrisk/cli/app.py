@@ -20,6 +20,7 @@ from vidrisk.cli.evaluate import evaluate
 from vidrisk.cli.export import export
 from vidrisk.cli.infer import infer
 from vidrisk.cli.interrupt import ending_at_second_interrupt
+from vidrisk.cli.remedies import line_from_error
 from vidrisk.cli.streams import lost_output, restart_in_utf8, settle_streams
 from vidrisk.cli.train import train
 from vidrisk.cli.verify import verify
@@ -85,7 +86,7 @@ def _run(arguments: list[str]) -> None:
             say_error("stopped by Ctrl-C")
         raise
     except VidriskError as error:
-        _fail(str(error), error.exit_code)
+        _fail(line_from_error(error), error.exit_code)
     except OSError as error:
         _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", EXIT_ERROR)
 

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from vidrisk.runtimes.contract.errors import VidriskError
 
 FLAGS = {"the window or the stride": "--window or --stride", "run it again with resume, which": "the same command with --resume",
-         "use fewer workers": "fewer --workers"}
+         "use fewer workers": "fewer --workers", "use another runtime": "use another --runtime",
+         "use tensorrt-rtx": "use --engine tensorrt-rtx", "the target any": "--target any",
+         "name compute capabilities, such as 8.6,8.9,": "--compute-capability 8.6,8.9", "a smaller batch": "a smaller --batch",
+         "export for TensorRT": "export with --trt", "another variant": "another --variant", "do without the DLA": "leave --dla out",
+         "the runtime auto": "--runtime auto", "qat_steps": "--qat-steps",
+         "give more calibration samples": "give more with --calib or --calib-samples"}
 
 
-@contextmanager
-def as_flags() -> Iterator[None]:
-    """Name flags in the errors of the block.
-
-    Raises:
-        VidriskError: as it was raised, with the remedy in words of the command line.
-    """
-    try:
-        yield
-    except VidriskError as error:
-        fix = error.fix
-        for words, flags in FLAGS.items():
-            fix = fix and fix.replace(words, flags)
-        if fix != error.fix:
-            VidriskError.__init__(error, error.what, allowed=error.allowed, fix=fix)
-        raise
+def line_from_error(error: VidriskError) -> str:
+    """Return an error as the line that a user reads, its remedy in words of the command line."""
+    fix = error.fix
+    for words, flags in FLAGS.items():
+        fix = fix and fix.replace(words, flags)
+    return str(VidriskError(error.what, allowed=error.allowed, fix=fix))

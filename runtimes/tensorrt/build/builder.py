@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 0.1
 LEAST_WORKSPACE_BYTES = 64 << 20
-MEMORY_FIX = "close what else uses the GPU, choose a smaller --batch or a variant of fewer bits"
+MEMORY_FIX = "close what else uses the GPU, choose a smaller batch or a variant of fewer bits"
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         if self.portable and (self.dla or self.compute_capabilities):
-            other = "--dla" if self.dla else f"--compute-capability {','.join(self.compute_capabilities)}"
-            raise SettingsError(f"--portable and {other} together", allowed="one of them")
+            other = "the DLA" if self.dla else f"compute capabilities {','.join(self.compute_capabilities)}"
+            raise SettingsError(f"a portable engine and {other} together", allowed="one of them")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def built_engine(path: Path, inputs: Sequence[TensorSpec], api: Api, device: Dev
     if refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise GraphRefused(f"{api.kind} cannot take {path.name}: {refused[0]}{more}",
-                           fix="export with --trt, which checks that; or choose another --variant")
+                           fix="export for TensorRT, which checks that; or choose another variant")
     batches = options.batches
     while True:
         if device is not None:
@@ -182,7 +182,7 @@ def _config(parsed: _Parsed, path: Path, inputs: Sequence[TensorSpec], device: D
     if options.dla:
         if not builder.num_DLA_cores:
             raise SettingsError(f"{device.name if device else 'this machine'} has no DLA that {api.kind} {api.version} can use",
-                                fix="leave --dla out")
+                                fix="do without the DLA")
         api.use_dla(config)
     return config
 

@@ -159,7 +159,7 @@ def _for_kind(bundle: Bundle, kind: Kind, variants: Sequence[VariantName] | None
     found = list(dict.fromkeys(name for name in taken if name is not None and (variants is not None or known[name].passed)))
     if not found:
         raise BundleError(f"{bundle.root.name} has {', '.join(asked) or 'no passed variant'}, and nothing of it is made for {kind}",
-                          fix="export it with --target any, or for a GPU")
+                          fix="export it for the target any, or for a GPU")
     return found
 
 
@@ -184,7 +184,7 @@ def _device(api: Api, options: BuildOptions) -> Device | None:
     except RuntimeFailure as error:
         if not api.compute_capabilities:
             raise
-        raise RuntimeFailure(error.what, fix="--compute-capability 8.6,8.9 builds for GPUs that are elsewhere") from error
+        raise RuntimeFailure(error.what, fix="name compute capabilities, such as 8.6,8.9, to build for GPUs that are elsewhere") from error
 
 
 def _key(work: _Work, source: _Source) -> EngineKey:

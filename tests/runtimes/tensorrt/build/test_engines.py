@@ -175,7 +175,7 @@ def test_a_bundle_becomes_engines_once(make_bundle: Callable[..., Bundle], store
 
 @pytest.mark.parametrize(("options", "says"), [
     (BuildOptions(compute_capabilities=("8.7",)), "cannot build for compute capability 8.7"),
-    (replace(AHEAD, dla=True), "this machine has no DLA that tensorrt-rtx .* can use; fix: leave --dla out"),
+    (replace(AHEAD, dla=True), "this machine has no DLA that tensorrt-rtx .* can use; fix: do without the DLA"),
 ])  # fmt: skip
 def test_what_cannot_be_built_for(make_bundle: Callable[..., Bundle], store: EngineStore, options: BuildOptions, says: str) -> None:
     with pytest.raises(SettingsError, match=says):
@@ -185,7 +185,7 @@ def test_what_cannot_be_built_for(make_bundle: Callable[..., Bundle], store: Eng
 
 def test_options_that_contradict_one_another() -> None:
     for wrong in (BuildOptions(dla=True), AHEAD):
-        with pytest.raises(SettingsError, match=r"--portable and --(dla|compute-capability 8\.6,8\.9) together"):
+        with pytest.raises(SettingsError, match=r"a portable engine and (the DLA|compute capabilities 8\.6,8\.9) together"):
             replace(wrong, portable=True)
 
 
@@ -220,7 +220,7 @@ def test_what_the_parser_refuses_is_named(graphs: dict[str, Path], make_bundle: 
     assert line == ("DequantizeLinear conv_bias_dequantize of module backbone.blocks.0.expand: input has type Int32 but must have "
                     "type FP8, FP4, Int4, Int8, or UInt8")
     with pytest.raises(RuntimeFailure, match=r"cannot take encoder\.int8\.onnx: DequantizeLinear conv_bias_dequantize of module "
-                                             r"backbone\.blocks\.0\.expand: .*; fix: export with --trt"):
+                                             r"backbone\.blocks\.0\.expand: .*; fix: export for TensorRT"):
         build_engines(make_bundle(int8="cpu"), AHEAD, kind="tensorrt-rtx", store=store, variants=["int8"])
     assert list(store.folder.iterdir()) == []
 
