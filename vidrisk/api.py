@@ -71,8 +71,7 @@ def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: st
     from vidrisk.models.config import config_from_options
     from vidrisk.train.train import train_run
 
-    assignments = [f"{name}={value}" for name, value in (settings or {}).items()]
-    chosen = config_from_options(None if config is None else Path(config), assignments, task=task, backbone=backbone)
+    chosen = config_from_options(None if config is None else Path(config), settings=settings, task=task, backbone=backbone)
     return train_run(load_table(Path(data), chosen.task), chosen, Path(out), resume=resume, strict=strict)
 
 

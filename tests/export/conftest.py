@@ -18,7 +18,6 @@ from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.convert.merge import merged_from_trained
 from vidrisk.export.gate.outputs import Validation
 from vidrisk.export.trained import Trained, TrainedStage
-from vidrisk.models.exporter import dummy_frames
 from vidrisk.models.heads import Head
 from vidrisk.runtimes import Contract, PixelSpec, Target, TimeSpec
 from vidrisk.runtimes.contract.stages import Stage, frame_encoder_stages, window_encoder_stages
@@ -48,7 +47,7 @@ def contract_of(side: int, frames: int = FRAMES) -> Contract:
 def exported_encoder(
     adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Exported]:
-    """Family → its merged encoder and the ONNX file of it, by the family's own dummy inputs."""
+    """Family → its merged encoder and the ONNX file of it, traced with noise."""
     folder = tmp_path_factory.mktemp("encoders")
 
     @functools.cache
@@ -56,8 +55,7 @@ def exported_encoder(
         module = merged_from_trained(adapted_encoder(family))
         describe = window_encoder_stages if module.sees_windows else frame_encoder_stages
         stage, _ = describe(contract_of(64, WINDOW if module.sees_windows else FRAMES), module.width)
-        frames = dummy_frames(module.family, (2, *module.input_shape[:-1]), getattr(module.backbone, "config", None))
-        export_onnx(module, [frames], stage.inputs, stage.outputs, folder / f"{family}.onnx")
+        export_onnx(module, TrainedStage(stage, module).inputs(2), stage.inputs, stage.outputs, folder / f"{family}.onnx")
         return Exported(module, stage, folder / f"{family}.onnx")
 
     return make

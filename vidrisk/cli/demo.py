@@ -17,7 +17,7 @@ def demo(
     from vidrisk.cli.demo_view import print_demo
     from vidrisk.runtimes.contract.errors import require
 
-    for module, extra in (("elpv_dataset", "demo"), ("torch", "train"), ("optimum", "export")):
+    for module, extra in (("elpv_dataset", "demo"), ("torch", "train"), ("onnxscript", "export")):
         require(module, extra)
     from vidrisk.demo import run_demo
 

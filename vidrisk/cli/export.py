@@ -84,7 +84,7 @@ def export(
     from vidrisk.cli.views import print_gate
     from vidrisk.runtimes.contract.errors import GateRefused, SettingsError, require
 
-    for module in ("torch", "onnx", "onnxscript", "optimum"):
+    for module in ("torch", "onnx", "onnxscript"):
         require(module, "export")
     if openvino:
         require("openvino", "cpu")

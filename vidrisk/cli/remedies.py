@@ -7,8 +7,10 @@ from vidrisk.runtimes.contract.errors import VidriskError
 FLAGS = {"the window or the stride": "--window or --stride", "run it again with resume, which": "the same command with --resume",
          "use fewer workers": "fewer --workers", "use another runtime": "use another --runtime",
          "use tensorrt-rtx": "use --engine tensorrt-rtx", "the target any": "--target any",
-         "name compute capabilities, such as 8.6,8.9,": "--compute-capability 8.6,8.9", "a smaller batch": "a smaller --batch",
-         "export for TensorRT": "export with --trt", "another variant": "another --variant", "do without the DLA": "leave --dla out",
+         "name compute capabilities, such as 8.6, of other GPUs": "--compute-capability 8.6,8.9 builds for GPUs that are elsewhere",
+         "a smaller batch": "a smaller --batch",
+         "export for TensorRT": "export with --trt", "another variant": "another --variant",
+         "do without the DLA": "leave --dla out",
          "the runtime auto": "--runtime auto", "qat_steps": "--qat-steps",
          "give more calibration samples": "give more with --calib or --calib-samples"}
 

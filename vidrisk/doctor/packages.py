@@ -19,7 +19,6 @@ EXTRAS = {
     "transformers": ("transformers", "train", "Hugging Face backbones"),
     "matplotlib": ("matplotlib", "train", "plots"),
     "onnx": ("onnx", "export", "export"),
-    "optimum": ("optimum.exporters.base", "export", "export"),
     "elpv-dataset": ("elpv_dataset", "demo", "the data of vidrisk demo"),
 }
 # Distributions that write the same files: the one that was installed last has overwritten the other.

@@ -295,9 +295,8 @@ def _classifier_from_run(path: Path) -> Classifier:
     from vidrisk.runtimes.torch import TorchRunner
 
     run = Run.open(path)
-    model, contract = run.load_classifier(), run.contract
-    pairs = model.stages(contract).values()
-    stages = [stage for stage, _ in pairs]
-    runners = [TorchRunner(module, stage.inputs, stage.outputs) for stage, module in pairs]
+    contract = run.contract
+    stages = run.load_classifier().stages(contract)
+    runners = [TorchRunner(each.module, each.stage.inputs, each.stage.outputs, each.constants) for each in stages]
     provenance = {"model": path.resolve().name, "digest": run.digest, "backbone": run.config.backbone}
-    return Classifier(stages, runners, contract, variant="fp32", provenance=provenance)
+    return Classifier([each.stage for each in stages], runners, contract, variant="fp32", provenance=provenance)

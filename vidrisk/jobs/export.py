@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from vidrisk.data import Table
 from vidrisk.data.choice import Shown, balanced_order, drawn
@@ -25,9 +24,8 @@ from vidrisk.export.quantize.feeds import MIN_CALIBRATION
 from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
 from vidrisk.files.cache import array_cache
 from vidrisk.frames.cached import CachedClips
-from vidrisk.models.classifier import ClipClassifier
-from vidrisk.models.exporter import dummy_frames
 from vidrisk.models.run import METRICS, Run
+from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.bundle import Bundle, check_vacant
 from vidrisk.runtimes.contract.contract import Contract
@@ -112,16 +110,9 @@ def _drawn_judges(table: Table, contract: Contract, seed: int) -> Table:
     return drawn(table, min(VALIDATION_SAMPLES, most), seed)
 
 
-def trained_stages(model: ClipClassifier, contract: Contract) -> tuple[TrainedStage, ...]:
-    """The stages of a model that vidrisk has trained, as an export takes them."""
-    encoder = model.encoder
-    config = getattr(encoder.backbone, "config", None)
-
-    def frames(batch: int) -> tuple[Tensor, ...]:
-        return (dummy_frames(encoder.family, (batch, *encoder.input_shape[:-1]), config),)
-
-    return tuple(TrainedStage(stage, module, example=frames if module is encoder else None)
-                 for stage, module in model.stages(contract).values())
+def trained_stages(model: TrainableModel, contract: Contract) -> tuple[TrainedStage, ...]:
+    """Return the stages of a model that vidrisk has trained, as an export takes them."""
+    return tuple(TrainedStage(each.stage, each.module, each.constants, each.example) for each in model.stages(contract))
 
 
 @dataclass(frozen=True)

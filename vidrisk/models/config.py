@@ -73,7 +73,7 @@ class TrainConfig(Sealed):
     lora: LoraSettings = LoraSettings()
     head: HeadSettings = HeadSettings()
     optim: OptimSettings = OptimSettings()
-    augment: tuple[Augmentation, ...] = ("flip",)
+    augment: tuple[Augmentation, ...] | None = Field(None, description="none, and flip for photos of defects, unless given")
     seed: int = Field(0, ge=0, le=2**31)
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor computes in it")
     gradient_checkpointing: bool = False
@@ -84,12 +84,14 @@ class TrainConfig(Sealed):
     decoder: Literal["auto", "pyav", "decord"] = "auto"
 
 
-def config_from_options(path: Path | None = None, assignments: Sequence[str] = (), **options: Any) -> TrainConfig:
-    """Defaults, then the YAML file, then named options, then ``key=value`` assignments; the later one wins.
+def config_from_options(path: Path | None = None, assignments: Sequence[str] = (), settings: Mapping[str, object] | None = None,
+                        **options: Any) -> TrainConfig:
+    """Defaults, then the YAML file, then named options, then settings and ``key=value`` assignments; the later one wins.
 
     Args:
         path: a YAML file, or None.
         assignments: such as ``optim.epochs=3``; values are read as YAML, so lists and null work.
+        settings: values by dotted names, such as ``{"optim.epochs": 3}``.
         options: top-level fields; None means not given.
 
     Raises:
@@ -107,6 +109,8 @@ def config_from_options(path: Path | None = None, assignments: Sequence[str] = (
                 values.pop("pixel", None)  # size, mean and deviation were the other backbone's
                 values.pop("pool", None)
         values.update({key: value for key, value in options.items() if value is not None})
+        for name, value in (settings or {}).items():
+            _assign(values, name.split("."), value)
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             if not equals:

@@ -26,19 +26,19 @@ from pydantic import ValidationError
 from vidrisk.data import Sample, Table
 from vidrisk.files.paths import is_unicode
 from vidrisk.frames import Interval
-from vidrisk.models.classifier import ClipClassifier
+from vidrisk.models.classifier import ADAPTER, HEAD, ClipClassifier
 from vidrisk.models.config import TrainConfig, config_from_options, write_config
 from vidrisk.models.encoders import build_encoder, default_pixel, pixel_spec
+from vidrisk.models.families import Source, family_of
 from vidrisk.models.heads import Head, HeadKind
-from vidrisk.models.lora import add_lora, load_adapter, save_adapter
-from vidrisk.models.weights import load_tensors, save_tensors
+from vidrisk.models.lora import add_lora
+from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.contract import Contract, Guidance, Sealed, Target
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, SpecError, require
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
-CONFIG, LABELS, ADAPTER, HEAD, SPLIT, METRICS = (
-    "config.yaml", "labels.json", "adapter", "head.safetensors", "split.parquet", "metrics.json")
+CONFIG, LABELS, SPLIT, METRICS = "config.yaml", "labels.json", "split.parquet", "metrics.json"
 
 
 class Labels(Sealed):
@@ -91,7 +91,7 @@ class Run:
         digest.update(adapter.read_bytes() if adapter.is_file() else b"")
         return digest.hexdigest()
 
-    def load_classifier(self) -> ClipClassifier:
+    def load_classifier(self) -> TrainableModel:
         """The trained model on the CPU, adapter unmerged, in evaluation mode. Its backbone must be on this machine: the run may be
         a stranger's, and chooses nothing that is fetched.
 
@@ -99,27 +99,16 @@ class Run:
             BundleError: weights are missing or do not fit the configuration.
         """
         model = build_classifier(self.config, self.contract, with_lora=False, local_only=True)
-        if (self.root / ADAPTER).is_dir():
-            load_adapter(model.encoder, self.root / ADAPTER)
-        elif self.config.lora.last_blocks != 0:
-            raise BundleError(f"{self.root} lacks its {ADAPTER} folder", fix="copy the run whole, or train it again")
-        weights = load_tensors(self.root / HEAD)
-        try:
-            model.head.load_state_dict(weights)
-        except RuntimeError as error:
-            raise BundleError(f"{self.root / HEAD} does not fit the run: {str(error).splitlines()[0]}",
-                              fix="copy the run whole, or train it again") from error
+        model.load(self.root)
         return model.eval()
 
-    def save(self, model: ClipClassifier) -> None:
+    def save(self, model: TrainableModel) -> None:
         """Write configuration, labels and trained weights."""
         self.root.mkdir(parents=True, exist_ok=True)
         write_config(self.config, self.root / CONFIG)
         labels = versions.LABELS.stamp(self.labels.model_dump(mode="json"))
         (self.root / LABELS).write_text(json.dumps(labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        if self.config.lora.last_blocks != 0:
-            save_adapter(model.encoder, self.root / ADAPTER)
-        save_tensors(model.head.state_dict(), self.root / HEAD)
+        model.save(self.root)
 
     def write_split(self, table: Table) -> None:
         """Record who was in which split: absolute path, name, interval, labels, split. Paths and names are bytes where one is no
@@ -191,12 +180,18 @@ def contract_from_config(config: TrainConfig, labels: Labels) -> Contract:
                     time=TimeSpec(config.frames) if labels.clips else None, guidance=labels.guidance)
 
 
-def build_classifier(config: TrainConfig, contract: Contract, *, with_lora: bool, local_only: bool = False) -> ClipClassifier:
-    """A model with pretrained encoder and fresh head; ``with_lora`` adds fresh adapters and freezes the rest.
+def build_classifier(config: TrainConfig, contract: Contract, *, with_lora: bool, local_only: bool = False) -> TrainableModel:
+    """Build a pretrained model with a fresh head; ``with_lora`` adds fresh adapters and freezes the rest.
 
     Args:
         local_only: see ``build_encoder``.
     """
+    build = family_of(Source(config.backbone, local_only)).build or build_clip_classifier
+    return build(config, contract, with_lora=with_lora, local_only=local_only)
+
+
+def build_clip_classifier(config: TrainConfig, contract: Contract, *, with_lora: bool, local_only: bool = False) -> ClipClassifier:
+    """Build an encoder and a head: what a family without a ``build`` of its own is."""
     encoder = build_encoder(config.backbone, pixel=dataclasses.asdict(contract.pixel), pool=config.pool, frames=contract.frames,
                             local_only=local_only)
     encoder.requires_grad_(False)

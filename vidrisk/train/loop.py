@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 from vidrisk.metrics.classification import Metrics, classification_report
-from vidrisk.models.classifier import ClipClassifier
-from vidrisk.models.config import OptimSettings, TrainConfig
+from vidrisk.models.config import TrainConfig
+from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import SettingsError, require
 from vidrisk.runtimes.contract.progress import OnProgress
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 STANDARDISE_SAMPLES = 1024
 
 
-def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: ClipDataset, val: ClipDataset | None, *,
+def fit(model: TrainableModel, contract: Contract, config: TrainConfig, train: ClipDataset, val: ClipDataset | None, *,
         checkpoint: Checkpoint, on_epoch: Callable[[Epoch], None], on_progress: OnProgress) -> list[Epoch]:
     """Train in place; at the end the model holds the weights of the best epoch, of the last one without validation samples.
 
@@ -54,14 +54,14 @@ def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: C
     accelerator = accelerate.Accelerator(mixed_precision="bf16" if uses_bf16(config.precision) else "no",
                                          gradient_accumulation_steps=optim.accumulate)
     if config.gradient_checkpointing:
-        _checkpoint_gradients(model)
+        model.checkpoint_gradients()
     accelerate.utils.set_seed(config.seed)
     with accelerator.autocast():
         fitted = _views_or_clips(model, train, config, config.views, on_progress)
     judged = val and _views_or_clips(model, val, config, min(config.views, 1), on_progress)
     if not checkpoint.exists():
         _standardise(model, fitted, config, on_progress)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, optim))
+    optimizer = torch.optim.AdamW(model.parameter_groups(optim))
     steps = math.ceil(math.ceil(len(train) / optim.batch_size) / optim.accumulate) * optim.epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps, optim.warmup))
     weights = _class_weights(train.truth.to(accelerator.device), contract, optim.class_weights)
@@ -69,7 +69,7 @@ def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: C
     shuffler = torch.Generator()
     loader = DataLoader(fitted, batch_size=optim.batch_size, shuffle=True, num_workers=config.workers, generator=shuffler)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    plain: ClipClassifier = accelerator.unwrap_model(model)
+    plain: TrainableModel = accelerator.unwrap_model(model)
 
     for epoch in range(len(history), optim.epochs):
         if _is_stale(history, optim.patience):
@@ -102,8 +102,8 @@ def fit(model: ClipClassifier, contract: Contract, config: TrainConfig, train: C
         if judged:
             val_loss, reports = evaluate(plain, contract, judged, config, on_progress)
             metric = float(np.mean([getattr(report, optim.metric) for report in reports.values()]))
-        lora_lr, head_lr = (group["lr"] for group in optimizer.param_groups)
-        history.append(Epoch(epoch + 1, total / count, val_loss, metric, lora_lr, head_lr))
+        rates = [group["lr"] for group in optimizer.param_groups]
+        history.append(Epoch(epoch + 1, total / count, val_loss, metric, rates[0], rates[-1]))
         checkpoint.save(plain, optimizer, schedule, history, is_best=best_epoch(history) == epoch + 1)
         on_epoch(history[-1])
     checkpoint.load_best(accelerator.unwrap_model(model, keep_fp32_wrapper=False))
@@ -119,7 +119,7 @@ def uses_bf16(precision: str) -> bool:
     return precision == "bf16"
 
 
-def _views_or_clips(model: ClipClassifier, data: ClipDataset, config: TrainConfig, views: int,
+def _views_or_clips(model: TrainableModel, data: ClipDataset, config: TrainConfig, views: int,
                     on_progress: OnProgress) -> ViewDataset | ClipDataset:
     """The dataset in the form that costs least per epoch."""
     made = views_from_clips(model, data, views=views, kinds=config.augment or (), jitter=data.jitter,
@@ -132,7 +132,7 @@ def _views_or_clips(model: ClipClassifier, data: ClipDataset, config: TrainConfi
 
 
 @torch.inference_mode()
-def evaluate(model: ClipClassifier, contract: Contract, data: ClipDataset | ViewDataset, config: TrainConfig,
+def evaluate(model: TrainableModel, contract: Contract, data: ClipDataset | ViewDataset, config: TrainConfig,
              on_progress: OnProgress) -> tuple[float, dict[str, Metrics]]:
     """Mean loss and a report per target name, on the contract's own moments, without augmentation, in float32."""
     model.eval()
@@ -143,7 +143,7 @@ def evaluate(model: ClipClassifier, contract: Contract, data: ClipDataset | View
         on_progress("validating", done, len(data))
         done += len(inputs)
         # Part by part: accelerate wraps forward, and only that, into the training precision.
-        for collected, output in zip(logits, model.head(model.features(inputs.to(device))), strict=True):
+        for collected, output in zip(logits, model.logits(model.features(inputs.to(device))), strict=True):
             collected.append(output.float().cpu())
     whole = tuple(torch.cat(parts) for parts in logits)
     loss = float(_loss(whole, data.truth, [None] * len(whole), 0.0))
@@ -171,13 +171,6 @@ def _loss(logits: tuple[Tensor, ...], truth: Tensor, weights: list[Tensor | None
     return torch.stack(losses).mean()
 
 
-def _parameter_groups(model: ClipClassifier, optim: OptimSettings) -> list[dict[str, Any]]:
-    """LoRA with its own rate and no decay (it decays towards the pretrained weights by itself), then the head."""
-    lora = [p for p in model.encoder.parameters() if p.requires_grad]
-    return [{"params": lora, "lr": optim.lora_lr, "weight_decay": 0.0},
-            {"params": list(model.head.parameters()), "lr": optim.head_lr, "weight_decay": optim.weight_decay}]
-
-
 def _warm_cosine(step: int, steps: int, warmup: float) -> float:
     rising = max(1, round(steps * warmup))
     if step < rising:
@@ -198,14 +191,14 @@ def _class_weights(truth: Tensor, contract: Contract, rule: str) -> list[Tensor 
 
 
 @torch.inference_mode()
-def _standardise(model: ClipClassifier, train: ClipDataset | ViewDataset, config: TrainConfig, on_progress: OnProgress) -> None:
+def _standardise(model: TrainableModel, train: ClipDataset | ViewDataset, config: TrainConfig, on_progress: OnProgress) -> None:
     """Measure the training features once, so that the head starts on features of mean 0 and deviation 1."""
     model.eval()
     features: list[Tensor] = []
     for inputs in _batches(train, config, STANDARDISE_SAMPLES):
         on_progress("standardising", sum(map(len, features)), min(len(train), STANDARDISE_SAMPLES))
-        features.append(model.features(inputs).float().reshape(-1, model.encoder.width))
-    model.head.standardise_by(torch.cat(features))
+        features.append(model.features(inputs).float().flatten(0, -2))
+    model.standardise_by(torch.cat(features))
 
 
 def best_epoch(history: list[Epoch]) -> int:
@@ -216,12 +209,3 @@ def best_epoch(history: list[Epoch]) -> int:
 def _is_stale(history: list[Epoch], patience: int | None) -> bool:
     metrics = [epoch.metric for epoch in history if epoch.metric is not None]
     return patience is not None and bool(metrics) and len(metrics) - 1 - metrics.index(max(metrics)) >= patience
-
-
-def _checkpoint_gradients(model: ClipClassifier) -> None:
-    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # the new name and the old, both transformers 5
-    enable = next((getattr(model.encoder.backbone, name) for name in names if hasattr(model.encoder.backbone, name)), None)
-    if enable is None:
-        log.warning("%s has no gradient checkpointing: going on without", model.encoder.family.name)
-    else:
-        enable()

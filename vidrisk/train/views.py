@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vidrisk.models.classifier import ClipClassifier
+from vidrisk.models.trainable import TrainableModel
 from vidrisk.train.augment import augmented
 from vidrisk.train.dataset import ClipDataset, moments_of
 
@@ -53,14 +53,14 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 @torch.inference_mode()
-def views_from_clips(model: ClipClassifier, data: ClipDataset, *, views: int, kinds: tuple[str, ...], jitter: int, seed: int,
+def views_from_clips(model: TrainableModel, data: ClipDataset, *, views: int, kinds: tuple[str, ...], jitter: int, seed: int,
                      room_mb: float, on_progress: Callable[[int, int], None]) -> ViewDataset | None:
-    """Carry ``views`` views of every sample through the frozen part of the encoder.
+    """Carry ``views`` views of every sample through the frozen part of a model.
 
     Returns:
-        None when the encoder has no frozen part that can be run alone, or when the views would not fit ``room_mb``.
+        None when the model has no frozen part that can be run alone, or when the views would not fit ``room_mb``.
     """
-    if not views or not (model.encoder.is_frozen or model.encoder.frozen_blocks):
+    if not views or not model.has_frozen_part:
         return None
     model.eval()
     one = model.lower(moments_of(data[0][0][None], jitter, None))

@@ -184,7 +184,7 @@ def _device(api: Api, options: BuildOptions) -> Device | None:
     except RuntimeFailure as error:
         if not api.compute_capabilities:
             raise
-        raise RuntimeFailure(error.what, fix="name compute capabilities, such as 8.6,8.9, to build for GPUs that are elsewhere") from error
+        raise RuntimeFailure(error.what, fix="name compute capabilities, such as 8.6, of other GPUs") from error
 
 
 def _key(work: _Work, source: _Source) -> EngineKey:

@@ -29,7 +29,6 @@ WORKSTATION = (
     "accelerate",
     "pyarrow",
     "matplotlib",
-    "optimum",
     "safetensors",
     "yaml",
     "pandas",

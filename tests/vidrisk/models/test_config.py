@@ -36,6 +36,13 @@ def test_values_are_yaml() -> None:
     assert config.optim.lora_lr == 1e-5 and config.pixel == {"height": 64, "mean": [0.5, 0.5, 0.5]}
 
 
+def test_settings_are_values_and_not_text() -> None:
+    settings = {"lora.last_blocks": None, "augment": ("flip",), "level_order": ("低", "高"), "group_by": "a: b", "optim.epochs": 3}
+    config = config_from_options(None, ["optim.epochs=4"], settings)
+    assert (config.lora.last_blocks, config.augment, config.level_order) == (None, ("flip",), ("低", "高"))
+    assert (config.group_by, config.optim.epochs) == ("a: b", 4)
+
+
 def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
     config = config_from_options(None, ["level_order=[低, 高]", "pixel.height=64", "optim.patience=2", "seed=5"])
     write_config(config, tmp_path / "c.yaml")

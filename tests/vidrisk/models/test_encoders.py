@@ -206,6 +206,14 @@ def test_a_text_model_is_no_image_encoder(tmp_path: Path) -> None:
     refused(tmp_path, "does not encode")
 
 
+def test_a_model_that_answers_in_text_is_not_taken_for_its_vision_tower(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    transformers.LlavaConfig(vision_config=transformers.CLIPVisionConfig(**sizes), text_config=transformers.LlamaConfig(**sizes),
+                             architectures=["LlavaForConditionalGeneration"]).save_pretrained(tmp_path)
+    with pytest.raises(SettingsError, match="is a llava model, which answers in text; allowed: image and video encoders; fix: sav"):
+        build_encoder(str(tmp_path))
+
+
 def test_batch_norms_stay_in_evaluation() -> None:
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
     encoder = Encoder(backbone, PixelSpec(8, 8), pool="avg", family=KNOWN["efficientnet-lite0"]).train()

@@ -60,6 +60,14 @@ def test_the_contract_is_resolved(tiny_run: Path) -> None:
         resolved(config_from_options(None, ["pixel.hight=64"]), clips=False)
 
 
+def test_clips_are_mirrored_only_when_asked_for() -> None:
+    """A mirrored swipe to the left is a swipe to the right."""
+    assert resolved(TrainConfig(task="action"), clips=True).augment == ()
+    assert resolved(TrainConfig(task="risk"), clips=False).augment == ("flip",)
+    assert resolved(TrainConfig(task="action", augment=("flip",)), clips=True).augment == ("flip",)
+    assert resolved(TrainConfig(task="risk", augment=()), clips=False).augment == ()
+
+
 def test_the_split_is_read_back(tiny_run: Path, clip_folder: Path) -> None:
     table = Run.open(tiny_run).read_split()
     assert (

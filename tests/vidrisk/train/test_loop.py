@@ -17,7 +17,7 @@ from vidrisk.models.run import Labels, build_classifier, contract_from_config, r
 from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.specs import PixelSpec
 from vidrisk.train.history import Epoch
-from vidrisk.train.loop import _class_weights, _is_stale, _parameter_groups, _warm_cosine, best_epoch
+from vidrisk.train.loop import _class_weights, _is_stale, _warm_cosine, best_epoch
 from vidrisk.train.train import train_run
 
 ConfigOf = Callable[..., TrainConfig]
@@ -39,7 +39,7 @@ def test_lora_and_head_have_their_own_rates(config_of: ConfigOf) -> None:
     config = resolved(config_of(), clips=False)
     labels = Labels(targets=(Target(name="action", labels=("a", "b")),), clips=False)
     model = build_classifier(config, contract_from_config(config, labels), with_lora=True)
-    lora, head = _parameter_groups(model, OptimSettings(lora_lr=1e-4, head_lr=1e-2, weight_decay=0.5))
+    lora, head = model.parameter_groups(OptimSettings(lora_lr=1e-4, head_lr=1e-2, weight_decay=0.5))
     assert (lora["lr"], lora["weight_decay"], head["lr"], head["weight_decay"]) == (1e-4, 0.0, 1e-2, 0.5)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert lora["params"] and all("lora_" in names[id(p)] for p in lora["params"])

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 
 from vidrisk.models.families.family import Family, Source
-from vidrisk.models.families.hub import hub_config, hub_family
+from vidrisk.models.families.hub import hub_config, hub_family, vision_config
 
 __all__ = ["FAMILIES", "Family", "Source", "family_of"]
 
@@ -29,5 +29,7 @@ def family_of(source: Source) -> Family:
     named = FAMILIES.get(source.backbone)
     if named is not None and named.is_embedded:
         return named
-    kind: str = hub_config(source).model_type
-    return FAMILIES.get(kind) or hub_family(kind, "AutoModel", "mean", is_known=False)
+    whole = hub_config(source)
+    tower = vision_config(whole, source)
+    known = FAMILIES.get(whole.model_type) or FAMILIES.get(tower.model_type)
+    return known or hub_family(tower.model_type, "AutoModel", "mean", is_known=False)

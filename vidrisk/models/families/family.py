@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vidrisk.models import Pool
 from vidrisk.models.families.projections import projection_names
+from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec
 
@@ -53,6 +54,8 @@ class Family:
         divisible: blocks at the bottom, at the most, that can be run apart from the others (``lower`` and ``upper``); 0: none.
         aliases: further model_types that are read in the same way.
         is_embedded: its weights come with a package, and its name is a backbone's.
+        build: configuration, contract, ``with_lora`` and ``local_only`` → the whole model (``models.trainable``), of an
+            architecture that is no encoder with a head behind it.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Family:
     divisible: int = 0
     aliases: tuple[str, ...] = ()
     is_embedded: bool = False
+    build: Callable[..., TrainableModel] | None = None
 
     def check_pool(self, pool: Pool, backbone: str) -> Pool:
         """Return the pool to use: the family's own for ``auto``.

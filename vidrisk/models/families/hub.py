@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 POOLS: tuple[Pool, ...] = ("auto", "cls", "mean", "pooler")
 PREPROCESSOR = "preprocessor_config.json"
+GENERATING = ("ForConditionalGeneration", "ForCausalLM")  # ends of class names
 NEEDED = "it needs a config.json and model.safetensors of an image encoder"
 Options = Callable[[PixelSpec, int], Mapping[str, Any]]
 
@@ -45,7 +46,7 @@ def hub_family(name: str, model_class: str, pool: Pool, *, aliases: tuple[str, .
 
 
 def hub_config(source: Source) -> Any:
-    """Read a backbone's configuration; of two towers, the vision tower's.
+    """Read a backbone's configuration.
 
     Raises:
         SettingsError: there is none.
@@ -62,12 +63,26 @@ def hub_config(source: Source) -> Any:
         raise SettingsError(f"unknown backbone {backbone!r}: {_first_line(error)}",
                             allowed="efficientnet-lite0, a Hugging Face hub id or a local folder",
                             fix="check the spelling and the network, or give a folder saved with save_pretrained") from error
-    return getattr(config, "vision_config", config)
+    return config
+
+
+def vision_config(config: Any, source: Source) -> Any:
+    """Return the vision tower's part of a configuration; all of it where there is no other tower.
+
+    Raises:
+        SettingsError: the model generates text, and its tower alone would be another model.
+    """
+    tower = getattr(config, "vision_config", None)
+    generates = any(str(name).endswith(GENERATING) for name in getattr(config, "architectures", None) or ())
+    if tower is not None and generates:
+        raise SettingsError(f"backbone {source.backbone!r} is a {config.model_type} model, which answers in text",
+                            allowed="image and video encoders", fix="save its vision tower alone, and give that folder")
+    return config if tower is None else tower
 
 
 def hub_pixel(source: Source, *, size: str = "image_size", preprocessor: str = PREPROCESSOR) -> PixelSpec:
     """What a backbone was trained with; ImageNet's mean and deviation where nothing says."""
-    side = getattr(hub_config(source), size, 224)
+    side = getattr(vision_config(hub_config(source), source), size, 224)
     height, width = (side, side) if isinstance(side, int) else tuple(side)
     spec = PixelSpec(height, width)
     processing: Any = require("transformers.image_processing_base", "train")

@@ -195,7 +195,7 @@ def test_no_gpu_and_nothing_said_of_another(make_bundle: Callable[..., Bundle], 
 
     monkeypatch.setattr(engines, "current_device", none_here)
     bundle = make_bundle(fp32="fp32")
-    with pytest.raises(RuntimeFailure, match=r"no NVIDIA GPU here; fix: --compute-capability 8\.6,8\.9 builds for GPUs"):
+    with pytest.raises(RuntimeFailure, match=r"no NVIDIA GPU here; fix: name compute capabilities"):
         build_engines(bundle, BuildOptions(), kind="tensorrt-rtx")
     with pytest.raises(RuntimeFailure, match="no NVIDIA GPU here; fix: get one"):
         ensured_engines(bundle, "tensorrt-rtx", ["fp32"])
@@ -386,7 +386,7 @@ def test_out_of_gpu_memory_halves_the_batch(graphs: dict[str, Path], rtx: Api, f
 
 def test_out_of_gpu_memory_to_the_end(graphs: dict[str, Path], rtx: Api, failing: Callable[[int, str], None]) -> None:
     failing(99, "Error Code 2: OutOfMemory (no further information)")
-    with pytest.raises(RuntimeFailure, match=r"for batches of 2: Error Code 2: OutOfMemory.*; fix: .*--batch"):
+    with pytest.raises(RuntimeFailure, match=r"for batches of 2: Error Code 2: OutOfMemory.*; fix: .*a smaller batch"):
         built_engine(graphs["fp32"], INPUTS, rtx, None, replace(AHEAD, batches=Batches(2, 2, 8)))
 
 
@@ -606,7 +606,7 @@ def test_it_runs_where_torch_and_onnx_are_not(make_bundle: Callable[..., Bundle]
                                               python: Callable[..., subprocess.Popen[str]]) -> None:
     make_bundle(int8="int8")
     process = python("""
-        blocked = "torch", "onnx", "onnxscript", "onnxruntime", "transformers", "optimum", "peft", "openvino"
+        blocked = "torch", "onnx", "onnxscript", "onnxruntime", "transformers", "peft", "openvino"
         assert not set(blocked) & set(sys.modules)
         sys.modules.update(dict.fromkeys(blocked))
         print([(report.stage, report.int8_layers) for report in build()])
