@@ -315,7 +315,7 @@ def plans(draw: st.DrawFn) -> tuple[int, list[tuple[str, list[int]]]]:
 
 
 @given(plan=plans(), opsets=st.lists(st.sampled_from([13, 17, 18, 20]), min_size=5, max_size=5))
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_whatever_stages_take_their_graphs_are_chained_by_the_files(plan: Any, opsets: list[int], tmp_path_factory: Any) -> None:
     frames, stages_plan = plan
     contract = Contract(task="risk", pixel=PixelSpec(4, 4), time=TimeSpec(frames) if frames > 1 else None, targets=(TARGET,))
