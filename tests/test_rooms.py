@@ -35,6 +35,7 @@ FOLDERS = {
     "export.convert": {"gate"},
     "export.quantize": {"gate", "convert"},
     "export.foreign": {"gate", "convert"},
+    "export.vendor": {"foreign"},
     "vidrisk.files": set(),
     "vidrisk.metrics": set(),
     "vidrisk.frames": {"files"},

@@ -35,7 +35,7 @@ def export(
         show_default="risk", help="What --calib and --val are labelled for, when MODEL is no run.")] = None,
     vendor: Annotated[Path | None, typer.Option(
         metavar="FOLDER", show_default=False, help="Also write what the toolchains of Hailo, Rockchip, Qualcomm and Core ML take: "
-                                                   "a plain ONNX file, calibration frames, expected outputs.")] = None,
+                                                   "plain ONNX files, calibration frames, expected outputs.")] = None,
     encoding: Encoding = None,
     sheet: Sheet = None,
     calib_samples: Annotated[int, typer.Option(min=16, metavar="N", help="Samples to calibrate on.")] = 128,
@@ -118,6 +118,10 @@ def export(
         return load_table(path, read_as) if path.is_dir() else load_table(path, read_as, encoding=encoding, sheet=sheet)
 
     if vendor:
+        if only not in (None, "fp32"):
+            raise SettingsError(f"--vendor with --only {only}", allowed="--only fp32", fix="leave one of the two out")
+        if vendor.resolve() == out.resolve():
+            raise SettingsError("--vendor and -o name one folder", fix="choose another folder for one of the two")
         check_vacant(vendor)
     try:
         with progress_bar() as advance:
@@ -129,12 +133,13 @@ def export(
             else:
                 bundle, report = export_run(model, out, options, calib=calibration, val=validation, calib_samples=calib_samples,
                                             on_progress=advance)
-        if vendor:
-            write_vendor(bundle, calibration or validation, model, vendor, calib_samples)
     except GateRefused as refusal:
         print_gate(refusal.report, as_json=json)
         raise
     print_gate(report, as_json=json, bundle=bundle)
+    if vendor:
+        shown = validation if calibration is None and is_foreign else calibration  # a run has a training split
+        write_vendor(bundle, shown, model, vendor, calib_samples)
 
 
 def _check_foreign(is_foreign: bool, model: Path, *, from_hf: bool, given: Mapping[str, object], val: Path | None,

@@ -116,6 +116,8 @@ def assert_equals_the_checkpoint(folder: Path, bundle: Bundle) -> None:
         ("model.onnx --labels two.txt --val val -o b", 1, "defect has 2 labels, and no output of model.onnx has as many columns"),
         ("model.onnx --labels swapped.txt --val val -o b", 1, "bring the labels into the order of the model's outputs"),
         ("model.onnx --labels labels.txt --pixel wrong.yaml --val val -o b", 1, "the given pixels look wrong"),
+        ("model.onnx --labels labels.txt --val val --int8 --only int8 --vendor v -o b", 2, "--vendor with --only int8"),
+        ("model.onnx --labels labels.txt --val val --vendor b -o b", 2, "--vendor and -o name one folder"),
         ("hub --from-hf --labels labels.txt --val val -o b", 2, "--labels with --from-hf"),
         ("val --from-hf --val val -o b", 1, "is no Hugging Face model"),
         ("labels.txt --labels labels.txt --val val -o b", 1, "labels.txt is no ONNX file"),

@@ -1,0 +1,1 @@
+"""Write a model for the toolchains of other vendors."""
