@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from torch import nn
 from vidrisk.calibration.conformal import check_coverage
 from vidrisk.calibration.profiles import Profile
 from vidrisk.export.plans import TargetName, plans_of
-from vidrisk.export.quantize.qat import Clips
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import SettingsError, SpecError
 from vidrisk.runtimes.contract.specs import TensorSpec
@@ -24,6 +23,14 @@ from vidrisk.runtimes.runner import Array
 
 Format = Literal["openvino", "torch"]
 MAX_CONFIDENCE_DROP = 5.0
+
+
+class Clips(Protocol):
+    """Item i is a clip ``uint8 (T, H, W, 3)``: an array of them, or a sequence that reads them when asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ import logging
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from torch.nn.utils import parametrize
 from vidrisk.calibration.profiles import Profile
 from vidrisk.calibration.qdq import quantisation_of
 from vidrisk.calibration.weights import plain_weight_scales
+from vidrisk.export.trained import Clips
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
@@ -36,14 +36,6 @@ log = logging.getLogger(__name__)
 HEAD_RATE = 0.1  # of the learning rate: the head has converged, it only follows the features
 FEATURE_WEIGHT = 10.0  # most of the variance of features is between the D of them, only the rest between clips
 CLIP_NORM = 1.0
-
-
-class Clips(Protocol):
-    """Item i is a clip ``uint8 (T, H, W, 3)``: an array of them, or a sequence that reads them when asked."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> npt.NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True)

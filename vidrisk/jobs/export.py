@@ -117,7 +117,7 @@ def trained_stages(model: TrainableModel, contract: Contract) -> tuple[TrainedSt
 
 @dataclass(frozen=True)
 class ReadClips:
-    """Clips ``uint8 (T, H, W, 3)`` of samples that training could read, read when asked for: ``export.quantize.qat.Clips``."""
+    """Clips ``uint8 (T, H, W, 3)`` of samples that training could read, read when asked for: ``export.trained.Clips``."""
 
     samples: tuple[Sample, ...]
     clips: CachedClips
