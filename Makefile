@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GPU_VENV ?= .venv-gpu
 GPU_BIN := $(GPU_VENV)/bin
+# In the order of tests/conftest.py: the longest files first.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test check coverage gpu format clean
 
@@ -23,11 +25,11 @@ demo: $(STAMP)  ## the main job on real photos, ending in a report to open
 	$(BIN)/vidrisk demo -o demo
 
 test: $(STAMP) check  ## everything: lint, types, imports, docs, all tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest $(PARALLEL)
 
 # Not in `test`: torch's exporter is all Python, and its lines would be counted along.
 coverage: $(STAMP)  ## all tests, and the share of lines and branches that they run
-	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report=
 	$(BIN)/coverage report --format=total | sed 's/^/coverage: /; s/$$/ %/'
 
 check: $(STAMP)  ## ruff, mypy --strict, the one-way import rule, docs against the code

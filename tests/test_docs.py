@@ -38,7 +38,7 @@ def test_the_readme_shows_commands() -> None:
     assert all(line.startswith("vidrisk ") for line in CONSOLE)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=8)
 def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     for label, rgb in MOTIONS.items():
         for number in range(9):
