@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vidrisk.calibration.profiles import PROFILES, Profile
+from vidrisk.runtimes.contract.choices import ExportTarget
 from vidrisk.runtimes.contract.manifest import Engines, VariantName
 from vidrisk.runtimes.processor import saturates_int8
 
-TargetName = Literal["cpu", "gpu", "jetson", "any"]
 FOR_TENSORRT: Literal["-tensorrt"] = "-tensorrt"  # ends the names of variants that lie beside those for processors
 
 
@@ -35,7 +35,7 @@ class Plan:
         return "mixed" if is_mixed else "int8"
 
 
-def plans_of(target: TargetName) -> tuple[Plan, ...]:
+def plans_of(target: ExportTarget) -> tuple[Plan, ...]:
     """What is made on a processor without exact sums of 8 bits is to run on one like it."""
     processor = Plan(PROFILES["cpu7" if saturates_int8() else "cpu"], "processor")
     if target == "cpu":

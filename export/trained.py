@@ -14,7 +14,8 @@ from torch import nn
 
 from vidrisk.calibration.conformal import check_coverage
 from vidrisk.calibration.profiles import Profile
-from vidrisk.export.plans import TargetName, plans_of
+from vidrisk.export.plans import plans_of
+from vidrisk.runtimes.contract.choices import ExportTarget, OnlyVariant
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import SettingsError, SpecError
 from vidrisk.runtimes.contract.specs import TensorSpec
@@ -143,8 +144,8 @@ class ExportOptions:
     int8: bool = False
     max_drop: float = 1.0
     allow_drop: bool = False
-    target: TargetName = "cpu"
-    only: Literal["fp32", "fp16", "int8"] | None = None
+    target: ExportTarget = "cpu"
+    only: OnlyVariant | None = None
     qat_steps: int = 0
     search_s: float = 180.0
     source: dict[str, str] = field(default_factory=dict)

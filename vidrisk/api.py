@@ -15,7 +15,7 @@ from vidrisk.jobs.run_folder import run_folder
 from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.sources import find_inputs
 from vidrisk.jobs.summary import Summary
-from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.errors import require
 
 if TYPE_CHECKING:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+Task = Literal["action", "risk"]
+ExportTarget = Literal["cpu", "gpu", "jetson", "any"]  # what a bundle is to run on
 EngineName = Literal["tensorrt", "tensorrt-rtx"]  # runtimes that need an engine built first
 RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt"]
-RuntimeChoice = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt",
-                        "torch"]
+RuntimeChoice = Literal["auto", RuntimeName, "torch"]
 VariantName = Literal["fp32", "fp16", "int8", "mixed", "int8-tensorrt", "mixed-tensorrt"]
-VariantChoice = Literal["auto", "fp32", "fp16", "int8", "mixed", "int8-tensorrt", "mixed-tensorrt"]
+VariantChoice = Literal["auto", VariantName]
+OnlyVariant = Literal["fp32", "fp16", "int8"]  # that an export ships alone; int8 is whichever quantized one was made
 VARIANTS: tuple[VariantName, ...] = get_args(VariantName)

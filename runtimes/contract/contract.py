@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.errors import SpecError
 from vidrisk.runtimes.contract.specs import PixelSpec, TensorSpec, TimeSpec
-
-Task = Literal["action", "risk"]
 
 
 class Sealed(BaseModel):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidrisk.cli.tables import Encoding, Sheet, Strict
+from vidrisk.runtimes.contract.choices import Task
 
 if TYPE_CHECKING:
     from vidrisk.data import Table
@@ -17,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at lab
 
 Data = Annotated[Path, typer.Argument(
     metavar="DATA", help="A folder with one sub-folder per class, or a CSV, Excel, JSONL or Parquet manifest.")]
-TaskOption = Annotated[Literal["action", "risk"], typer.Option(
+TaskOption = Annotated[Task, typer.Option(
     "--task", help="action: which action a clip shows. risk: which defect, how bad.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from vidrisk.cli.tables import Encoding, Sheet
+from vidrisk.runtimes.contract.choices import ExportTarget, OnlyVariant, Task
 
 
 def export(
@@ -31,7 +32,7 @@ def export(
     check: Annotated[list[str] | None, typer.Option(
         metavar="IMAGE=LABEL", help="An image whose label an ONNX model must give; may be repeated.")] = None,
     from_hf: Annotated[bool, typer.Option("--from-hf", help="MODEL is a folder with a Hugging Face classifier.")] = False,
-    task: Annotated[Literal["action", "risk"] | None, typer.Option(
+    task: Annotated[Task | None, typer.Option(
         show_default="risk", help="What --calib and --val are labelled for, when MODEL is no run.")] = None,
     vendor: Annotated[Path | None, typer.Option(
         metavar="FOLDER", show_default=False, help="Also write what the toolchains of Hailo, Rockchip, Qualcomm and Core ML take: "
@@ -50,7 +51,7 @@ def export(
         "--strict", help="Refuse the export when INT8 is not faster, instead of shipping floating point alone.")] = False,
     trt: Annotated[bool, typer.Option(
         "--trt", help="Also make an FP16 variant, and all for TensorRT: target gpu, jetson or any.")] = False,
-    target: Annotated[Literal["cpu", "gpu", "jetson", "any"] | None, typer.Option(
+    target: Annotated[ExportTarget | None, typer.Option(
         show_default="cpu; gpu with --trt", help="What the bundle is to run on: INT8 kernels of processors and of TensorRT differ, "
                                                    "and any makes both.",
     )] = None,
@@ -59,7 +60,7 @@ def export(
         "--torch", help="Also put torch's ExportedProgram of the merged model into the bundle.")] = False,
     qat_steps: Annotated[int, typer.Option(
         min=0, metavar="N", help="Fine-tune so many steps with INT8's rounding, first.")] = 0,
-    only: Annotated[Literal["fp32", "fp16", "int8"] | None, typer.Option(
+    only: Annotated[OnlyVariant | None, typer.Option(
         show_default="every variant", help="Ship this variant alone; int8 includes mixed precision.")] = None,
     no_golden: Annotated[bool, typer.Option(
         "--no-golden", help="Seal no validation pictures in the bundle; `vidrisk verify` has nothing to ask then.")] = False,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from vidrisk.cli.tables import Encoding, Sheet, Strict
+from vidrisk.runtimes.contract.choices import Task
 
 
 def train(
@@ -16,7 +17,7 @@ def train(
         help="A folder with one sub-folder per class, or a CSV, Excel, JSONL or Parquet manifest.")],
     out: Annotated[Path, typer.Option(
         "-o", "--output", metavar="RUN", show_default=False, help="New folder for the run.")],
-    task: Annotated[Literal["action", "risk"] | None, typer.Option(
+    task: Annotated[Task | None, typer.Option(
         show_default="action", help="action: which action a clip shows. risk: which defect, how bad.")] = None,
     backbone: Annotated[str | None, typer.Option(
         metavar="ID", show_default="efficientnet-lite0",

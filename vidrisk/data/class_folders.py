@@ -23,7 +23,7 @@ from vidrisk.files.walk import Entry, Listing, Omitted, folder_id, list_folder, 
 from vidrisk.frames import is_media
 from vidrisk.frames.left_out import LeftOut, shortened
 from vidrisk.frames.media import name_of
-from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vidrisk.data.intervals import IntervalColumns, interval_columns
-from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.errors import DataError
 
 log = logging.getLogger(__name__)

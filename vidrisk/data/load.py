@@ -10,7 +10,7 @@ from vidrisk.data.io import SUFFIXES
 from vidrisk.data.manifest import table_from_manifest
 from vidrisk.data.table import Table
 from vidrisk.files.paths import is_unicode
-from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 

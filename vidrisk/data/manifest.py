@@ -14,7 +14,7 @@ from vidrisk.data.places import Places
 from vidrisk.data.table import SPLIT_WORDS, Sample, Table, first_three
 from vidrisk.data.text import trimmed
 from vidrisk.frames import MEDIA_SUFFIXES, Interval, is_media, kind_of
-from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.errors import DataError, SpecError
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from vidrisk.data.text import label_from_text
 from vidrisk.frames import Interval
-from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.errors import SettingsError
 
 SplitName = Literal["train", "val", "test"]

@@ -29,7 +29,8 @@ from vidrisk.frames.media import kind_of
 from vidrisk.jobs.export import export_trained
 from vidrisk.models.hub_classifier import load_hub_classifier
 from vidrisk.runtimes.contract.bundle import Bundle, check_vacant, sha256_of
-from vidrisk.runtimes.contract.contract import Contract, Target, Task
+from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, UnreadableError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.specs import TimeSpec

@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 
 from vidrisk.models import Pool
 from vidrisk.runtimes.contract import versions
-from vidrisk.runtimes.contract.contract import Sealed, Task
+from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.contract import Sealed
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
 
 Augmentation = Literal["flip", "updown", "dihedral", "zoom", "light"]

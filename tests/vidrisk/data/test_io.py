@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vidrisk.data import Sample, Table, load_table, write_table
 from vidrisk.data.io import MISSING
 from vidrisk.data.text import label_from_text, trimmed
-from vidrisk.runtimes.contract.contract import Task
+from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.errors import DataError, MissingExtra
 
 printable = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
