@@ -13,7 +13,7 @@ import onnx
 from onnx import helper
 
 from vidrisk.calibration.files import copied
-from vidrisk.export.foreign.answers import Answer, find_answers
+from vidrisk.export.foreign.answers import Answer, Gives, find_answers
 from vidrisk.export.foreign.batch import with_free_batch
 from vidrisk.export.foreign.read import MIN_OPSET, dims_of, graph_inputs, prune, read_model
 from vidrisk.export.foreign.session import Session
@@ -76,13 +76,15 @@ class ForeignClassifier:
 
 
 def read_classifier(path: Path, labels: Mapping[str, Sequence[str]], *, size: tuple[int, int] | None = None,
-                    outputs: Mapping[str, str] | None = None, least_opset: int = MIN_OPSET) -> ForeignClassifier:
+                    outputs: Mapping[str, str] | None = None, gives: Mapping[str, Gives] | None = None,
+                    least_opset: int = MIN_OPSET) -> ForeignClassifier:
     """Read an ONNX classifier of images.
 
     Args:
         labels: per target name, in the order of the model's outputs.
         size: height and width in pixels, for a model that takes any.
         outputs: per target name, the model's output, where the sizes do not say it.
+        gives: per target name, whether that is logits or probabilities, where the graph does not say it.
 
     Raises:
         DataError: no classifier of images, or one whose outputs do not match the labels.
@@ -96,7 +98,7 @@ def read_classifier(path: Path, labels: Mapping[str, Sequence[str]], *, size: tu
     batch = first if isinstance(first, int) else 1
     sized = with_size(model, image)
     free = with_free_batch(sized, image.shape(batch), path.name)
-    answers = find_answers(free, image.name, image.shape(2), image.dtype, labels, outputs or {}, path.name)
+    answers = find_answers(free, image.name, image.shape(2), image.dtype, labels, outputs or {}, gives or {}, path.name)
     _keep_answers(free, answers)
     return ForeignClassifier(free, image, answers, path.name, first if isinstance(first, int) else None)
 

@@ -94,7 +94,7 @@ def _from_onnx(model: ForeignModel, val: Table, options: ExportOptions, scratch:
     labels = read_labels(model.labels, _target_name(val, model.task))
     settings = read_pixel_file(model.pixel) if model.pixel else {}
     classifier = read_classifier(model.path, labels.labels, size=_size(settings), outputs=labels.outputs,
-                                 least_opset=HALF_OPSET if options.needs_half else 13)
+                                 gives=labels.gives, least_opset=HALF_OPSET if options.needs_half else 13)
     targets, time = _targets(labels, model.task), _time(val)
     given = pixels_from_settings(settings, classifier.image) if says_arithmetic(settings) else None
     shown = tuple(Target(name=name, labels=each) for name, each in labels.labels.items())

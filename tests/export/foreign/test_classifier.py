@@ -196,6 +196,39 @@ def test_one_column_is_the_second_of_two_labels(end: Callable[[torch.Tensor], to
     np.testing.assert_allclose(torch.from_numpy(found).softmax(dim=1)[:, 1:], expected, atol=1e-5)
 
 
+def test_one_column_of_raw_logits_is_no_probability_although_it_lies_there(tmp_path: Path) -> None:
+    """Trained with BCEWithLogitsLoss: what is above 0 is the second label."""
+    path = export(Ending(stranger("cnn"), lambda x: 0.5 + 0.01 * x[:, :1]), tmp_path / "m.onnx", images(2))
+    classifier = read_classifier(path, {"defect": ("other", "crack")})
+    assert classifier.answers["defect"].scale == "binary logits"
+    (expected,) = own_outputs(path, SCALES["imagenet"](FRAMES))
+    assert expected.min() > 0 and expected.max() < 1
+    found = through_contract(classifier, defect=("other", "crack"))["defect_logits"]
+    np.testing.assert_allclose(found, np.concatenate([0 * expected, expected], axis=1), atol=1e-5)
+
+
+def test_untrained_models_of_one_column_give_logits(tmp_path: Path) -> None:
+    for seed in range(6):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)).eval()
+        path = export(model, tmp_path / "m.onnx", images(2))
+        assert read_classifier(path, {"defect": ("other", "crack")}).answers["defect"].scale == "binary logits"
+
+
+def test_the_labels_file_says_what_no_operator_does(tmp_path: Path) -> None:
+    end = lambda x: x[:, :1].abs() / (x[:, :1].abs() + 1)  # noqa: E731
+    path = export(Ending(stranger("cnn"), end), tmp_path / "m.onnx", images(2))
+    two = {"defect": ("other", "crack")}
+    assert read_classifier(path, two).answers["defect"].scale == "binary logits"
+    classifier = read_classifier(path, two, gives={"defect": "probabilities"})
+    (expected,) = own_outputs(path, SCALES["imagenet"](FRAMES))
+    found = through_contract(classifier, **two)["defect_logits"]
+    np.testing.assert_allclose(torch.from_numpy(found).softmax(dim=1)[:, 1:], expected, atol=1e-5)
+    with pytest.raises(DataError, match=r"'scores' of m\.onnx is said to give probabilities, and gives -?\d.* to "):
+        raw = export(Ending(stranger("cnn"), lambda x: x[:, :1]), tmp_path / "m.onnx", images(2))
+        read_classifier(raw, two, gives={"defect": "probabilities"})
+
+
 def test_several_heads_are_told_apart_by_their_sizes_or_names(tmp_path: Path) -> None:
     model = Ending(stranger("cnn"), lambda x: (x, x[:, :2] * 2, x.flip(1)))
     path = export(model, tmp_path / "m.onnx", images(2), outputs=("what", "how", "again"))

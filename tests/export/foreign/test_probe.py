@@ -82,6 +82,31 @@ def test_labels_in_another_order_are_named(tmp_path: Path) -> None:
         probed(classifier_of(tmp_path, "imagenet", wrong), truth)
 
 
+@pytest.mark.parametrize("settings", [None, {"scale": "imagenet"}])
+def test_a_probability_that_is_read_as_a_logit_is_named(settings: dict[str, Any] | None, tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        """Gives a probability by operators that prove none."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = stranger("cnn")
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            scores = self.model(images)
+            odds = (scores[:, :1] - scores[:, 1:].amax(dim=1, keepdim=True)).exp()
+            return (odds / (odds + 1)).pow(1.0001)
+
+    two = ("other", "crack")
+    path = export(Odd().eval(), tmp_path / "m.onnx", EXAMPLE)
+    truth = np.where(TRUTH == 0, 1, 0)
+    classifier = read_classifier(path, {"defect": two})
+    given = settings and pixels_from_settings(settings, classifier.image)
+    with pytest.raises(DataError, match=r"gives 0 to 1 for all 96 samples: .* always 'crack'.*under defect: gives: probabilities"):
+        probed(classifier, truth, given=given)
+    told = read_classifier(path, {"defect": two}, gives={"defect": "probabilities"})
+    assert probed(told, truth, given=given).pixels.name == "imagenet"
+
+
 def known(index: int, label: str) -> KnownAnswer:
     return KnownAnswer("wall.png", "defect", label, lambda pixels: FRAMES[index : index + 1])
 
