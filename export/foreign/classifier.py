@@ -62,7 +62,8 @@ class ForeignClassifier:
         image: its input.
         answers: per target name, where its logits are found.
         name: of the file.
-        was_fixed: the file's own batch; None where it was free.
+        was_fixed: the number of images that the file was made for; None where it takes any. A free batch axis is no proof: a number
+            may be traced behind it.
     """
 
     model: onnx.ModelProto
@@ -97,10 +98,10 @@ def read_classifier(path: Path, labels: Mapping[str, Sequence[str]], *, size: tu
     first = dims_of(value)[0]
     batch = first if isinstance(first, int) else 1
     sized = with_size(model, image)
-    free = with_free_batch(sized, image.shape(batch), path.name)
+    free, was_fixed = with_free_batch(sized, image.shape(batch), path.name)
     answers = find_answers(free, image.name, image.shape(2), image.dtype, labels, outputs or {}, gives or {}, path.name)
     _keep_answers(free, answers)
-    return ForeignClassifier(free, image, answers, path.name, first if isinstance(first, int) else None)
+    return ForeignClassifier(free, image, answers, path.name, was_fixed)
 
 
 def find_image_input(model: onnx.ModelProto, name: str, size: tuple[int, int] | None) -> ImageInput:

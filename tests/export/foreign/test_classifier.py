@@ -83,7 +83,9 @@ def test_a_free_axis_with_a_number_traced_behind_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
     path = export(Traced().eval(), tmp_path / "m.onnx", images(2))
     (expected,) = own_outputs(path, SCALES["imagenet"](FRAMES), 2)
-    np.testing.assert_allclose(through_contract(read_classifier(path, NAMES))["defect_logits"], expected, atol=1e-5)
+    classifier = read_classifier(path, NAMES)
+    assert classifier.was_fixed == 2
+    np.testing.assert_allclose(through_contract(classifier)["defect_logits"], expected, atol=1e-5)
 
 
 def test_nodes_and_weights_keep_their_names(tmp_path: Path) -> None:
@@ -367,3 +369,42 @@ def test_refuses_a_batch_that_cannot_be_freed(tmp_path: Path) -> None:
     path = saved(tmp_path / "m.onnx", nodes, [floats("scores", 1, 3)], [floats("image", 1, 3, 8, 8)])
     with pytest.raises(DataError, match="computes batches of 1 image only: output scores of two images is not that of each alone"):
         read_classifier(path, NAMES)
+
+
+class Mixing(nn.Module):
+    """A small classifier of pixels on a scale, behind something that joins or bends them."""
+
+    def __init__(self, scale: float, bend: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+        self.scale, self.bend = scale, bend
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.body(self.bend(images / self.scale))
+
+
+JOINS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "less their mean": lambda x: x - x.mean(dim=0, keepdim=True), "by the largest": lambda x: x / (x.abs().max() + 1e-3),
+    "a trace of the mean": lambda x: x + 0.03 * x.mean(dim=0, keepdim=True), "of the first": lambda x: x + 0.1 * x[:1],
+    "of the last": lambda x: x + 0.1 * x[-1:],
+}
+
+
+@pytest.mark.parametrize("free", [True, False])
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+@pytest.mark.parametrize("join", JOINS)
+def test_a_graph_that_joins_the_images_of_a_batch_is_refused(join: str, scale: float, free: bool, tmp_path: Path) -> None:
+    example = torch.zeros(2 if free else 1, 3, 8, 8)
+    path = export(Mixing(scale, JOINS[join]).eval(), tmp_path / "m.onnx", example, free=free)
+    with pytest.raises(DataError, match="of two images is not that of each alone.*" + ("eval mode" if free else "free batch axis")):
+        read_classifier(path, NAMES)
+
+
+@pytest.mark.parametrize("bend", [torch.sqrt, torch.log, lambda x: 1e-3 / x.round(), lambda x: x.clamp(300, 400)],
+                         ids=["root", "logarithm", "infinite", "constant"])
+@pytest.mark.parametrize("free", [True, False])
+def test_pixels_that_have_no_answer_prove_nothing(bend: Callable[[torch.Tensor], torch.Tensor], free: bool, tmp_path: Path) -> None:
+    example = torch.ones(2 if free else 1, 3, 8, 8)
+    path = export(Mixing(1.0, bend).eval(), tmp_path / "m.onnx", example, free=free)
+    assert read_classifier(path, NAMES).was_fixed == (None if free else 1)
