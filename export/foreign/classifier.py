@@ -109,7 +109,7 @@ def find_image_input(model: onnx.ModelProto, name: str, size: tuple[int, int] | 
 
     Raises:
         DataError: several inputs, or one that is no image.
-        SettingsError: a free size that is not given, or a given one that the graph does not take.
+        SettingsError: a free size that is not given, a given one that the graph does not take, or one out of range.
     """
     values = graph_inputs(model)
     if len(values) != 1:
@@ -144,12 +144,14 @@ def _size(dims: Sequence[int | str], described: str, size: tuple[int, int] | Non
     if len(fixed) < 2 and size is None:
         raise SettingsError(f"{described} takes images of any size: {_shown(dims)}", allowed=f"1 to {MAX_SIDE_PX} pixels",
                             fix="say the size that it was trained with: height and width in a pixel file")
-    if size is None:
-        return int(fixed[0]), int(fixed[1])
-    if any(isinstance(dim, int) and dim != given for dim, given in zip(dims, size, strict=True)):
-        raise SettingsError(f"a size of {size[0]}x{size[1]}", allowed=f"{_shown(dims)}: what {described} takes",
+    height, width = size or (int(fixed[0]), int(fixed[1]))
+    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
+        raise SettingsError(f"{described} of {height}x{width} pixels", allowed=f"1 to {MAX_SIDE_PX} pixels",
+                            fix="correct height and width in the pixel file" if size else "export it for smaller images")
+    if any(isinstance(dim, int) and dim != given for dim, given in zip(dims, (height, width), strict=True)):
+        raise SettingsError(f"a size of {height}x{width}", allowed=f"{_shown(dims)}: what {described} takes",
                             fix="leave height and width out")
-    return size
+    return height, width
 
 
 def _shown(dims: Sequence[int | str]) -> str:

@@ -136,7 +136,7 @@ def _size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     given = [settings.get("height"), settings.get("width")]
     if given == [None, None]:
         return None
-    if not all(isinstance(each, int) for each in given):
+    if not all(isinstance(each, int) and not isinstance(each, bool) for each in given):
         raise SettingsError(f"height {given[0]!r} and width {given[1]!r} in the pixel file",
                             allowed="two numbers of pixels, or neither")
     return int(given[0] or 0), int(given[1] or 0)

@@ -152,6 +152,28 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
     np.testing.assert_allclose(through_contract(classifier)["defect_logits"], expected, atol=0.1, rtol=0.02)
 
 
+def test_half_precision_is_widened_within_branches(tmp_path: Path) -> None:
+    half, bit = TensorProto.FLOAT16, helper.make_tensor("bit", TensorProto.BOOL, [], [True])
+
+    def branch(name: str, factor: float) -> onnx.GraphProto:
+        factors, one = (helper.make_tensor(f"{name}.{each}", half, [1], [each]) for each in (factor, 1.0))
+        nodes = [helper.make_node("Constant", [], [f"{name}.one"], value=one),
+                 helper.make_node("Mul", ["flat", factors.name], [f"{name}.times"]),
+                 helper.make_node("Cast", [f"{name}.times"], [f"{name}.cast"], to=half),
+                 helper.make_node("Mul", [f"{name}.cast", f"{name}.one"], [name])]
+        return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(name, half, None)], [factors])
+
+    choice = helper.make_node("If", ["bit"], ["scores"], then_branch=branch("yes", 2), else_branch=branch("no", 3))
+    values = [helper.make_tensor_value_info(name, half, shape) for name, shape in (("image", ["n", 3, 8, 8]), ("scores", ["n", 3]))]
+    path = saved(tmp_path / "m.onnx", [MEAN, FLAT, choice], values[1:], values[:1], weights=[bit])
+    classifier = read_classifier(path, NAMES)
+    assert classifier.image.dtype == "float32"
+    image = np.random.default_rng(0).random((2, 3, 8, 8)).astype(np.float16)
+    (expected,) = own_outputs(path, torch.from_numpy(image))
+    (found,) = Session(classifier.model).run({"image": image.astype(np.float32)}).values()
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
 def test_the_mean_over_the_frames_of_a_clip(tmp_path: Path) -> None:
     path = export(stranger("vit"), tmp_path / "m.onnx", images(2))
     (expected,) = own_outputs(path, SCALES["imagenet"](FRAMES))
@@ -272,6 +294,16 @@ def test_a_free_size_must_be_given(tmp_path: Path) -> None:
     fixed = export(stranger("cnn"), tmp_path / "fixed.onnx", images(2))
     with pytest.raises(SettingsError, match="a size of 40x32"):
         read_classifier(fixed, NAMES, size=(40, SIDE))
+
+
+@pytest.mark.parametrize("size", [(-5, -5), (0, 0), (SIDE, 0), (2049, SIDE), (100000, 100000)])
+def test_a_size_out_of_range_is_refused_before_anything_is_computed(size: tuple[int, int], tmp_path: Path) -> None:
+    path = export(stranger("cnn"), tmp_path / "m.onnx", images(2), axes={2: "h", 3: "w"})
+    with pytest.raises(SettingsError, match=f"of {size[0]}x{size[1]} pixels; allowed: 1 to 2048 pixels; fix: correct height"):
+        read_classifier(path, NAMES, size=size)
+    large = saved(tmp_path / "large.onnx", [MEAN, FLAT], [floats("flat", "n", 3)], [floats("image", "n", 3, 8, 100000)])
+    with pytest.raises(SettingsError, match="of 8x100000 pixels; allowed: 1 to 2048 pixels; fix: export it for smaller images"):
+        read_classifier(large, NAMES)
 
 
 @pytest.mark.parametrize("opset", [11, 21])
