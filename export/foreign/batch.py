@@ -45,7 +45,7 @@ def with_free_batch(model: onnx.ModelProto, shape: Sequence[int], name: str) -> 
         _free_shapes(result, shapes, constants)
         _free_joined_constants(result, constants, graph_inputs(model)[0].name, batch)
     _name_batch(result)
-    _check_free(model, result, fixed if batch != FREE else tuple(shape), name)
+    _check_free(model, result, fixed if batch != FREE else tuple(shape), name, was_free=batch == FREE)
     return result, None if batch == FREE else batch
 
 
@@ -160,7 +160,8 @@ def _name_batch(model: onnx.ModelProto) -> None:
             dims[0].dim_param = BATCH  # replaces a length
 
 
-def _check_free(before: onnx.ModelProto, after: onnx.ModelProto, shape: Sequence[int], name: str) -> None:
+def _check_free(before: onnx.ModelProto, after: onnx.ModelProto, shape: Sequence[int], name: str, *,
+                was_free: bool) -> None:
     (image,) = graph_inputs(after)
     dtype = helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)
     try:
@@ -173,9 +174,9 @@ def _check_free(before: onnx.ModelProto, after: onnx.ModelProto, shape: Sequence
             for key, values in together.items():
                 expected = np.concatenate([one[key] for one in alone]) if alone[0][key].ndim else np.zeros(0)
                 if values.shape != expected.shape or not _is_same(values, expected):
-                    raise _refusal(name, before, shape[0], f"output {key} of two images is not that of each alone")
+                    raise _refusal(name, shape[0], f"output {key} of two images is not that of each alone", is_joined=was_free)
     except RuntimeFailure as error:
-        raise _refusal(name, before, shape[0], str(error)) from error
+        raise _refusal(name, shape[0], str(error)) from error
 
 
 def _is_same(values: Array, expected: Array) -> bool:
@@ -187,8 +188,7 @@ def _is_same(values: Array, expected: Array) -> bool:
     return np.allclose(values, expected, rtol=0, atol=TOLERANCE * spread + ROUNDING * largest, equal_nan=True)
 
 
-def _refusal(name: str, model: onnx.ModelProto, batch: int, reason: str) -> DataError:
-    is_free = not isinstance(dims_of(graph_inputs(model)[0])[0], int)
+def _refusal(name: str, batch: int, reason: str, *, is_joined: bool = False) -> DataError:
     return DataError(f"{name} computes batches of {batch} image{'s' * (batch > 1)} only: {reason}",
-                     fix="export it in eval mode, where no image's answer depends on another image" if is_free else
+                     fix="export it in eval mode, where no image's answer depends on another image" if is_joined else
                      "export it with a free batch axis (dynamic_axes or dynamic_shapes of torch.onnx.export)")

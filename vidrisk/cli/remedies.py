@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from vidrisk.runtimes.contract.errors import VidriskError
 
 FLAGS = {"the window or the stride": "--window or --stride", "run it again with resume, which": "the same command with --resume",
-         "use fewer workers": "fewer --workers"}
+         "use fewer workers": "fewer --workers", "give a labels file": "--labels labels.txt",
+         "give some as val, and as calib for INT8": "give some with --val, and with --calib for --int8",
+         "say it in a pixel file": "say it with --pixel pixel.yaml"}
 
 
 @contextmanager
