@@ -14,6 +14,7 @@ import pytest
 from colour_bundle import write_colour_bundle
 from PIL import Image
 from small_media import write_photo, write_video
+from strangers import LABELS, SIDE, export, pictures, stranger
 
 import vidrisk
 
@@ -73,6 +74,8 @@ reveal_type(vidrisk.infer(model, ["a", Path("b")], "out", report=False).states)
 reveal_type(vidrisk.evaluate("b", "data").metrics)
 reveal_type(vidrisk.train("data", "run", task="risk"))
 reveal_type(vidrisk.export("run", "b", int8=True))
+reveal_type(vidrisk.export(Path("m.onnx"), "b", labels="l.txt", pixel="p.yaml", checks={"a.jpg": "crack"}, val="data", task="risk"))
+reveal_type(vidrisk.export("hub", "b", from_hf=True, val="data"))
 try:
     pass
 except vidrisk.errors.UnreadableError as error:
@@ -82,7 +85,7 @@ vidrisk.load()
 """
 REVEALED = ["vidrisk.inference.predictor.Model", "list[vidrisk.inference.predictions.Prediction]", "str",
             "vidrisk.inference.predictions.Prediction", "Mapping[str, int]", "Mapping[str, vidrisk.metrics.classification.Metrics]",
-            "vidrisk.models.run.Run", "vidrisk.runtimes.contract.bundle.Bundle", "str"]
+            "vidrisk.models.run.Run", *["vidrisk.runtimes.contract.bundle.Bundle"] * 3, "str"]
 
 
 @pytest.mark.slow
@@ -100,6 +103,17 @@ def test_a_users_code_is_checked(tmp_path: Path) -> None:
     assert re.findall(r"error: .*\[([\w-]+)\]", end.stdout) == ["arg-type", "call-arg"], end.stdout
 
 
+def write_foreign_model(folder: Path) -> None:
+    """A classifier that somebody else trained, its labels and labelled photos."""
+    import torch
+
+    export(stranger("cnn"), folder / "model.onnx", torch.zeros(1, 3, SIDE, SIDE), free=False)
+    (folder / "labels.txt").write_text("\n".join(LABELS))
+    for number, (picture, label) in enumerate(zip(*pictures(96, seed=12), strict=True)):
+        (folder / "val" / LABELS[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / "val" / LABELS[label] / f"{number}.png")
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that the page speaks of."""
@@ -110,6 +124,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_video(folder / "clip.mp4", ("red", "green"))
     write_photo(tmp_path / "cam7" / "a.png", "blue")
     (tmp_path / "cam7" / "bad.mp4").write_bytes(b"no video")
+    write_foreign_model(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
     return tmp_path
@@ -127,6 +142,7 @@ def test_the_examples_of_the_page_run(place: Path, capsys: pytest.CaptureFixture
     said = run_examples([example for example in EXAMPLES if "import pandas" not in example], capsys)
     assert said.startswith("red ") and "0.5–1.5 s" in said and "bad.mp4 corrupt" in said
     assert "\nskipped " in said and "'ok': 2, 'corrupt': 1" in said and (place / "out" / "report.html").is_file()
+    assert "imagenet RGB, squash" in said and (place / "cracks.bundle" / "gate.html").is_file()
 
 
 def test_predictions_become_a_pandas_frame(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.sources import find_inputs
 from vidrisk.jobs.summary import Summary
 from vidrisk.runtimes.contract.choices import Task
-from vidrisk.runtimes.contract.errors import require
+from vidrisk.runtimes.contract.errors import SettingsError, require
 
 if TYPE_CHECKING:
     from vidrisk.export.gate.report import GateReport
@@ -75,20 +75,28 @@ def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: st
     return train_run(load_table(Path(data), chosen.task), chosen, Path(out), resume=resume, strict=strict)
 
 
-def export(run: AnyPath, out: AnyPath, options: ExportOptions | None = None, *, int8: bool = False, calib: AnyPath | None = None,
-           val: AnyPath | None = None) -> tuple[Bundle, GateReport]:
-    """Export a run as a bundle that passed the gate.
+def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *, int8: bool = False, calib: AnyPath | None = None,
+           val: AnyPath | None = None, labels: AnyPath | None = None, pixel: AnyPath | None = None,
+           checks: Mapping[AnyPath, str] | None = None, from_hf: bool = False,
+           task: Task | None = None) -> tuple[Bundle, GateReport]:
+    """Export a run, or a model that was trained elsewhere, as a bundle that passed the gate.
 
     Args:
-        run: that ``train`` wrote.
+        model: a run that ``train`` wrote, an ONNX classifier of images, or a Hugging Face folder.
         out: new folder for the bundle.
         options: what to make of it; None takes the defaults, with ``int8``.
-        int8: also make a quantized variant.
+        int8: also make a quantized variant; not beside ``options``, which say it themselves.
         calib: labelled data to calibrate on instead of the run's training split.
         val: labelled data for the gate instead of the run's validation split.
+        labels: of an ONNX classifier, a file in the order of its outputs: one per line, or YAML or JSON for several outputs.
+        pixel: what an ONNX classifier does to pixels, a YAML file; None finds it out by asking ``val``.
+        checks: images and the label that an ONNX classifier must give of each.
+        from_hf: ``model`` is a folder with a Hugging Face classifier of images or videos.
+        task: what ``calib`` and ``val`` are labelled for, where ``model`` is no run; None takes ``risk``.
 
     Raises:
         GateRefused: a hop lost more than it may.
+        SettingsError: arguments that do not belong to the kind of model, or one that is missing.
         BundleError, DataError, MissingExtra: as it says.
     """
     for module in ("torch", "onnx", "onnxscript"):
@@ -96,11 +104,23 @@ def export(run: AnyPath, out: AnyPath, options: ExportOptions | None = None, *, 
     from vidrisk.data import load_table
     from vidrisk.export.trained import ExportOptions
     from vidrisk.jobs.export import export_run
+    from vidrisk.jobs.foreign import export_foreign, foreign_model_from_settings
     from vidrisk.models.run import Run
 
-    task = Run.open(Path(run)).config.task
-    tables = [None if path is None else load_table(Path(path), task) for path in (calib, val)]
-    return export_run(Path(run), Path(out), options or ExportOptions(int8=int8), calib=tables[0], val=tables[1])
+    if options is not None and int8:
+        raise SettingsError("int8 beside options", fix="say it in the options: ExportOptions(int8=True)")
+    path, options = Path(model), options or ExportOptions(int8=int8)
+    if calib is not None and not options.int8:
+        raise SettingsError("calib without int8", fix="add int8=True, or leave calib out")
+    foreign = foreign_model_from_settings(
+        path, from_hf=from_hf, labels=None if labels is None else Path(labels), pixel=None if pixel is None else Path(pixel),
+        checks=[(Path(image), label) for image, label in (checks or {}).items()], task=task, has_val=val is not None,
+        qat_steps=options.qat_steps)
+    read_as = foreign.task if foreign else Run.open(path).config.task
+    calibration, validation = (None if data is None else load_table(Path(data), read_as) for data in (calib, val))
+    if foreign and validation is not None:
+        return export_foreign(foreign, Path(out), options, val=validation, calib=calibration)
+    return export_run(path, Path(out), options, calib=calibration, val=validation)
 
 
 def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyPath, *, report: bool = True,

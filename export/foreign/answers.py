@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from vidrisk.export.foreign.ranges import PASSED, UNBOUNDED, ranges_of
 from vidrisk.export.foreign.session import Session, noise
 from vidrisk.runtimes.contract.errors import DataError
 
 Scale = Literal["logits", "probabilities", "binary logits", "binary probability"]
+Gives = Literal["logits", "probabilities"]  # what a labels file may say of an output
 SMALLEST = 1e-12  # probability that a logarithm is taken of
 DETECTION = {"NonMaxSuppression", "RoiAlign", "TopK", "EfficientNMS_TRT", "BatchedNMS_TRT"}
-PASSED = ("Identity", "Cast", "Dropout")  # what may stand between a softmax and its output
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,21 @@ class Answer:
 
 
 def find_answers(model: onnx.ModelProto, image: str, shape: Sequence[int], dtype: str, labels: Mapping[str, Sequence[str]],
-                 named: Mapping[str, str], file: str) -> dict[str, Answer]:
+                 named: Mapping[str, str], gives: Mapping[str, Gives], file: str) -> dict[str, Answer]:
     """The answer to each target, found by running the graph once.
 
-    Softmax at the end of a graph is cut off in place (the graph's output is then what it was made of).
+    Softmax at the end of a graph is cut off in place (the graph's output is then what it was made of). One column is a probability
+    where operators keep it in 0–1, or where ``gives`` says so: logits of a small model may lie there by chance.
 
     Args:
         image, shape, dtype: the input, and what to try it with.
         labels: per target name.
         named: output per target name, where it is given.
+        gives: ``logits`` or ``probabilities`` per target name, where it is given.
         file: the name, for messages.
 
     Raises:
-        DataError: no classifier, or outputs that do not match the labels.
+        DataError: no classifier, or outputs that do not match the labels or what they are said to give.
     """
     outputs = Session(model).run({image: noise(tuple(shape), dtype)})
     sizes = {name: _columns(values, shape[0]) for name, values in outputs.items()}
@@ -79,7 +82,8 @@ def find_answers(model: onnx.ModelProto, image: str, shape: Sequence[int], dtype
             raise DataError(f"output {output!r} of {file} has {sizes[output]} columns, and {target} {len(names)} labels",
                             allowed="one label per column, in their order", fix="correct the labels")
         found[target] = output
-    return {target: _answer(model, output, tuple(labels[target]), outputs[output], file) for target, output in found.items()}
+    return {target: _answer(model, output, tuple(labels[target]), outputs[output], gives.get(target), file)
+            for target, output in found.items()}
 
 
 def _columns(values: npt.NDArray[Any], batch: int) -> int:
@@ -115,7 +119,8 @@ def _output_of(target: str, count: int, sizes: Mapping[str, int], targets: int, 
                     allowed="one label per column, in their order", fix=hint)
 
 
-def _answer(model: onnx.ModelProto, output: str, labels: tuple[str, ...], values: npt.NDArray[Any], file: str) -> Answer:
+def _answer(model: onnx.ModelProto, output: str, labels: tuple[str, ...], values: npt.NDArray[Any],
+            gives: Gives | None, file: str) -> Answer:
     source, activation = _activation_before(model, output)
     columns = values.reshape(len(values), -1)
     is_binary = columns.shape[1] == 1
@@ -127,11 +132,17 @@ def _answer(model: onnx.ModelProto, output: str, labels: tuple[str, ...], values
         raise DataError(f"output {output!r} of {file} gives every label a probability of its own (Sigmoid)",
                         allowed="labels of which one is true (softmax, or logits)",
                         fix="give one output of two labels per question")
-    inside = bool((columns >= 0).all() and (columns <= 1).all())
+    is_inside = bool((columns >= 0).all() and (columns <= 1).all())
+    if gives == "probabilities" and not is_inside:
+        raise DataError(f"output {output!r} of {file} is said to give probabilities, and gives {columns.min():.3g} to "
+                        f"{columns.max():.3g}", allowed="numbers from 0 to 1", fix="say that it gives logits")
+    if gives is None:
+        low, high = ranges_of(model).get(output, UNBOUNDED)
+        sums_to_one = is_inside and np.allclose(columns.sum(axis=1), 1, atol=1e-3)
+        gives = "probabilities" if (low >= 0 and high <= 1 if is_binary else sums_to_one) else "logits"
     if is_binary:
-        return Answer(output, labels, "binary probability" if inside else "binary logits")
-    sums_to_one = np.allclose(columns.sum(axis=1), 1, atol=1e-3)
-    return Answer(output, labels, "probabilities" if inside and sums_to_one else "logits")
+        return Answer(output, labels, "binary probability" if gives == "probabilities" else "binary logits")
+    return Answer(output, labels, gives)
 
 
 def _activation_before(model: onnx.ModelProto, output: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper
 
 from vidrisk.calibration.files import copied
-from vidrisk.export.foreign.answers import Answer, find_answers
+from vidrisk.export.foreign.answers import Answer, Gives, find_answers
 from vidrisk.export.foreign.batch import with_free_batch
 from vidrisk.export.foreign.read import MIN_OPSET, dims_of, graph_inputs, prune, read_model
 from vidrisk.export.foreign.session import Session
@@ -62,7 +62,8 @@ class ForeignClassifier:
         image: its input.
         answers: per target name, where its logits are found.
         name: of the file.
-        was_fixed: the file's own batch; None where it was free.
+        was_fixed: the number of images that the file was made for; None where it takes any. A free batch axis is no proof: a number
+            may be traced behind it.
     """
 
     model: onnx.ModelProto
@@ -76,13 +77,15 @@ class ForeignClassifier:
 
 
 def read_classifier(path: Path, labels: Mapping[str, Sequence[str]], *, size: tuple[int, int] | None = None,
-                    outputs: Mapping[str, str] | None = None, least_opset: int = MIN_OPSET) -> ForeignClassifier:
+                    outputs: Mapping[str, str] | None = None, gives: Mapping[str, Gives] | None = None,
+                    least_opset: int = MIN_OPSET) -> ForeignClassifier:
     """Read an ONNX classifier of images.
 
     Args:
         labels: per target name, in the order of the model's outputs.
         size: height and width in pixels, for a model that takes any.
         outputs: per target name, the model's output, where the sizes do not say it.
+        gives: per target name, whether that is logits or probabilities, where the graph does not say it.
 
     Raises:
         DataError: no classifier of images, or one whose outputs do not match the labels.
@@ -95,10 +98,10 @@ def read_classifier(path: Path, labels: Mapping[str, Sequence[str]], *, size: tu
     first = dims_of(value)[0]
     batch = first if isinstance(first, int) else 1
     sized = with_size(model, image)
-    free = with_free_batch(sized, image.shape(batch), path.name)
-    answers = find_answers(free, image.name, image.shape(2), image.dtype, labels, outputs or {}, path.name)
+    free, was_fixed = with_free_batch(sized, image.shape(batch), path.name)
+    answers = find_answers(free, image.name, image.shape(2), image.dtype, labels, outputs or {}, gives or {}, path.name)
     _keep_answers(free, answers)
-    return ForeignClassifier(free, image, answers, path.name, first if isinstance(first, int) else None)
+    return ForeignClassifier(free, image, answers, path.name, was_fixed)
 
 
 def find_image_input(model: onnx.ModelProto, name: str, size: tuple[int, int] | None) -> ImageInput:
@@ -106,7 +109,7 @@ def find_image_input(model: onnx.ModelProto, name: str, size: tuple[int, int] | 
 
     Raises:
         DataError: several inputs, or one that is no image.
-        SettingsError: a free size that is not given, or a given one that the graph does not take.
+        SettingsError: a free size that is not given, a given one that the graph does not take, or one out of range.
     """
     values = graph_inputs(model)
     if len(values) != 1:
@@ -141,12 +144,14 @@ def _size(dims: Sequence[int | str], described: str, size: tuple[int, int] | Non
     if len(fixed) < 2 and size is None:
         raise SettingsError(f"{described} takes images of any size: {_shown(dims)}", allowed=f"1 to {MAX_SIDE_PX} pixels",
                             fix="say the size that it was trained with: height and width in a pixel file")
-    if size is None:
-        return int(fixed[0]), int(fixed[1])
-    if any(isinstance(dim, int) and dim != given for dim, given in zip(dims, size, strict=True)):
-        raise SettingsError(f"a size of {size[0]}x{size[1]}", allowed=f"{_shown(dims)}: what {described} takes",
+    height, width = size or (int(fixed[0]), int(fixed[1]))
+    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
+        raise SettingsError(f"{described} of {height}x{width} pixels", allowed=f"1 to {MAX_SIDE_PX} pixels",
+                            fix="correct height and width in the pixel file" if size else "export it for smaller images")
+    if any(isinstance(dim, int) and dim != given for dim, given in zip(dims, (height, width), strict=True)):
+        raise SettingsError(f"a size of {height}x{width}", allowed=f"{_shown(dims)}: what {described} takes",
                             fix="leave height and width out")
-    return size
+    return height, width
 
 
 def _shown(dims: Sequence[int | str]) -> str:

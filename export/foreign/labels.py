@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from vidrisk.export.foreign.answers import Gives
 from vidrisk.runtimes.contract.errors import DataError, require
 
-KEYS = ("labels", "output", "order")
+KEYS = ("labels", "output", "gives", "order")
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class ForeignLabels:
 
     Attributes:
         outputs: the model's output of a target, where it is given.
+        gives: whether that is logits or probabilities, where it is given.
         orders: levels from the least to the most severe, where they are given.
     """
 
     labels: Mapping[str, tuple[str, ...]]
     outputs: Mapping[str, str] = field(default_factory=dict)
+    gives: Mapping[str, Gives] = field(default_factory=dict)
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -31,7 +34,10 @@ def read_labels(path: Path, target: str) -> ForeignLabels:
 
         labels.txt                      one label per line
         labels.json, labels.yaml        a list; or index → label; or target → either of them,
-                                        or target → {labels: …, output: name of the model's output, order: levels by severity}
+                                        or target → {labels: …, output: name of the model's output, gives: logits or probabilities,
+                                        order: levels by severity}
+
+    Scalars of YAML are text as it is written: ``no`` and ``010`` are labels.
 
     Args:
         target: name of the one target, where the file names none.
@@ -47,50 +53,57 @@ def read_labels(path: Path, target: str) -> ForeignLabels:
         return ForeignLabels({target: _checked([line.strip() for line in text.splitlines() if line.strip()], path.name)})
     yaml: Any = require("yaml", "export")
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=yaml.BaseLoader)  # makes strings, lists and dictionaries, nothing else
     except yaml.YAMLError as error:
         raise DataError(f"{path.name} cannot be read: {str(error).splitlines()[0]}", allowed="YAML or JSON") from error
     if isinstance(data, list) or (isinstance(data, dict) and _is_indexed(data)):
-        return ForeignLabels({target: labels_from_data(data, path.name)})
+        return ForeignLabels({target: _labels_from_data(data, path.name)})
     if not isinstance(data, dict) or not data:
         raise DataError(f"{path.name} holds no labels", allowed="a list, or lists by target name")
-    labels, outputs, orders = {}, {}, {}
+    labels, outputs, gives, orders = {}, {}, {}, {}
     for name, value in data.items():
         if isinstance(value, dict) and not _is_indexed(value):
-            unknown = sorted(set(map(str, value)) - set(KEYS))
+            unknown = sorted(set(value) - set(KEYS))
             if unknown or "labels" not in value:
                 raise DataError(f"{path.name}: {name} has {unknown[0] if unknown else 'no labels'!r}", allowed=", ".join(KEYS))
             if "output" in value:
-                outputs[str(name)] = str(value["output"])
+                outputs[name] = str(value["output"])
+            if "gives" in value:
+                if value["gives"] not in get_args(Gives):
+                    raise DataError(f"{path.name}: {name} gives {value['gives']!r}", allowed=", ".join(get_args(Gives)))
+                gives[name] = value["gives"]
             if "order" in value:
-                orders[str(name)] = labels_from_data(value["order"], path.name)
+                orders[name] = _labels_from_data(value["order"], path.name)
             value = value["labels"]
-        labels[str(name)] = labels_from_data(value, path.name)
-    return ForeignLabels(labels, outputs, orders)
+        labels[name] = _labels_from_data(value, path.name)
+    return ForeignLabels(labels, outputs, gives, orders)
 
 
-def labels_from_data(data: Any, name: str) -> tuple[str, ...]:
-    """Labels from a list, or from index → label (``id2label`` of a Hugging Face configuration).
+def _labels_from_data(data: Any, name: str) -> tuple[str, ...]:
+    """Labels from a list, or from index → label.
 
     Raises:
-        DataError: neither, or an index is missing.
+        DataError: neither, an index is missing, or a label is no text.
     """
     if isinstance(data, Mapping) and _is_indexed(data):
-        by_index = {int(key): str(value) for key, value in data.items()}
+        by_index = {int(key): value for key, value in data.items()}
         missing = sorted(set(range(len(by_index))) - set(by_index))
         if missing:
             raise DataError(f"{name} has no label for output {missing[0]}", allowed="indices from 0 on")
         return _checked([by_index[index] for index in range(len(by_index))], name)
     if not isinstance(data, list):
         raise DataError(f"{name}: {data!r}", allowed="a list of labels")
-    return _checked([str(item) for item in data], name)
+    return _checked(data, name)
 
 
-def _is_indexed(data: Mapping[Any, Any]) -> bool:
-    return bool(data) and all(str(key).isdecimal() for key in data)
+def _is_indexed(data: Mapping[str, Any]) -> bool:
+    return bool(data) and all(key.isdecimal() for key in data)
 
 
-def _checked(labels: Sequence[str], name: str) -> tuple[str, ...]:
+def _checked(labels: Sequence[Any], name: str) -> tuple[str, ...]:
+    wrong = [label for label in labels if not isinstance(label, str) or not label.strip()]
+    if wrong:
+        raise DataError(f"{name} has a label {wrong[0]!r}", allowed="text", fix="quote it, or leave it out")
     twice = [label for label in labels if labels.count(label) > 1]
     if len(labels) < 2 or twice:
         raise DataError(f"{name} has {f'{twice[0]!r} twice' if twice else f'{len(labels)} labels'}",

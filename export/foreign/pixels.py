@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,21 +18,7 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 Channels = Literal["rgb", "bgr", "grey"]
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and OpenCV convert
 Triple = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """What happens to a pixel: ``(value / 255 - mean) / std`` in RGB, then the channels in the model's order."""
-
-    name: str
-    mean: Triple
-    std: Triple
-    channels: Channels = "rgb"
-
-    def __str__(self) -> str:
-        return f"{self.name}, {self.channels.upper() if self.channels != 'grey' else 'grey'}"
-
-
+MOST_01 = 2  # more is no mean or std of numbers from 0 to 1
 IMAGENET: tuple[Triple, Triple] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALES: dict[str, tuple[Triple, Triple]] = {
     "imagenet": IMAGENET,
@@ -121,17 +108,17 @@ def pixels_from_settings(settings: Mapping[str, Any], image: ImageInput) -> Fore
     Raises:
         SettingsError: mean and std, or a scale, are not given or not on the 0–1 scale; or what is given does not fit the input.
     """
-    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    given = dict(settings)
     channels: Channels = given.pop("channels", "grey" if image.channels == 1 else "rgb")
-    name = str(given.pop("scale", "given"))
     if channels not in get_args(Channels) or (channels == "grey") != (image.channels == 1):
         raise SettingsError(f"channels {channels!r} for {image!r}", allowed="grey" if image.channels == 1 else "rgb, bgr")
-    if name != "given":
-        if name not in SCALES:
+    name = given.pop("scale", "given")
+    if "scale" in settings:
+        if name not in list(SCALES):
             raise SettingsError(f"scale {name!r}", allowed=", ".join(SCALES))
         given["mean"], given["std"] = SCALES[name]
-    if max(given.get("mean", (0,)), default=0) > 2:
-        raise SettingsError(f"mean {list(given['mean'])}", allowed="numbers on the 0-1 scale", fix="divide mean and std by 255")
+    elif "mean" in given or "std" in given:
+        given["mean"], given["std"] = _per_channel(given, "mean"), _per_channel(given, "std")
     try:
         spec = PixelSpec(**{"height": image.height, "width": image.width, **given})
     except (SpecError, TypeError) as error:
@@ -139,6 +126,20 @@ def pixels_from_settings(settings: Mapping[str, Any], image: ImageInput) -> Fore
     if (spec.height, spec.width) != (image.height, image.width):
         raise SettingsError(f"a size of {spec.height}x{spec.width}", allowed=f"{image.height}x{image.width}")
     return ForeignPixels(spec, channels, name)
+
+
+def _per_channel(settings: Mapping[str, Any], key: str) -> Triple:
+    """Mean or std of R, G and B."""
+    if key not in settings:
+        raise SettingsError(f"no {key} in the pixel file", allowed="mean and std, or a scale", fix="give both")
+    value = settings[key]
+    values = value if isinstance(value, list | tuple) else [value] * 3
+    if len(values) != 3 or not all(isinstance(each, int | float) and not isinstance(each, bool) and -inf < each < inf
+                                   for each in values):
+        raise SettingsError(f"{key} {value!r}", allowed="one number, or three for R, G and B", fix="write them as 0.5 or 0.001")
+    if max(map(abs, values)) > MOST_01:
+        raise SettingsError(f"{key} {value!r}", allowed="numbers on the 0-1 scale", fix="divide mean and std by 255")
+    return float(values[0]), float(values[1]), float(values[2])
 
 
 def says_arithmetic(settings: Mapping[str, Any]) -> bool:

@@ -57,6 +57,7 @@ class Row:
         surprise: mean negative log-likelihood of the true labels, per sample and target.
         said: label indices per target.
         wrong: what it says of known answers that come out otherwise.
+        unsigned: targets whose one column is read as a logit and lies in 0–1, as a probability does.
     """
 
     pixels: ForeignPixels
@@ -66,6 +67,7 @@ class Row:
     surprises: npt.NDArray[np.float64]
     said: Truth
     wrong: tuple[str, ...] = ()
+    unsigned: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.pixels}: {self.top1:.1%}"
@@ -105,7 +107,7 @@ def probe_pixels(classifier: ForeignClassifier, read: FrameReader, truth: Truth,
     mine = rows[0]
     rows.sort(key=lambda row: row.surprise)
     if given is not None:
-        return Probe(given, _check_given(mine, rows, truth), tuple(rows))
+        return Probe(given, _check_given(classifier, mine, rows, truth), tuple(rows))
     _check_chance(classifier, rows, truth)
     allowed = [row for row in rows if not row.wrong]
     if not allowed or (rows[0].wrong and is_better(rows[0], allowed[0])):
@@ -147,8 +149,10 @@ def _row(classifier: ForeignClassifier, session: Session, pixels: ForeignPixels,
         right.append(logits[target].argmax(axis=1) == indices)
         surprises.append(-np.log(np.maximum(np.nan_to_num(likely), 1e-12)))
     wrong = tuple(said for check in checks if (said := _said(classifier, session, pixels, check)))
+    unsigned = tuple(target for target, answer in classifier.answers.items() if answer.scale == "binary logits"
+                     and ((logits[target][:, 1] >= 0) & (logits[target][:, 1] <= 1)).all())
     return Row(pixels, float(np.mean(right)), float(np.mean(surprises)), np.all(right, axis=0), np.mean(surprises, axis=0),
-               {target: logits[target].argmax(axis=1) for target in truth}, wrong)
+               {target: logits[target].argmax(axis=1) for target in truth}, wrong, unsigned)
 
 
 def _logits(classifier: ForeignClassifier, session: Session, pixels: ForeignPixels,
@@ -167,16 +171,18 @@ def _said(classifier: ForeignClassifier, session: Session, pixels: ForeignPixels
     return "" if said == check.label else f"{check.name} is {check.label!r}, and the model says {said!r} ({sure:.0%})"
 
 
-def _check_given(mine: Row, rows: Sequence[Row], truth: Truth) -> str:
+def _check_given(classifier: ForeignClassifier, mine: Row, rows: Sequence[Row], truth: Truth) -> str:
     if mine.wrong:
         raise _wrong_answer(mine, next((row for row in rows if not row.wrong), None))
+    if mine.unsigned and not _beats_chance(mine, truth):
+        raise _no_better_than_chance(classifier, mine)
     best = max(rows, key=lambda row: row.top1)
     lost, gained = int((best.right & ~mine.right).sum()), int((~best.right & mine.right).sum())
     if lost > gained and mcnemar_p(gained, lost) < CLEARLY_P:
         raise DataError(f"the given pixels look wrong: {mine} of {len(mine.right)} samples right, and {best}",
                         fix="correct the pixel file, or leave scale, mean and std out to have them found")
     if not _beats_chance(mine, truth):
-        raise _no_better_than_chance(mine)
+        raise _no_better_than_chance(classifier, mine)
     return f"given; {mine.top1:.1%} of {len(mine.right)} samples right"
 
 
@@ -204,7 +210,12 @@ def _beats_chance(row: Row, truth: Truth) -> bool:
     return most < 1 and binomial_tail(len(row.right) - int(row.right.sum()), len(row.right), 1 - float(most)) < CHANCE_P
 
 
-def _no_better_than_chance(row: Row) -> DataError:
+def _no_better_than_chance(classifier: ForeignClassifier, row: Row) -> DataError:
+    if row.unsigned:
+        answer = classifier.answers[row.unsigned[0]]
+        return DataError(f"output {answer.output!r} of {classifier.name} gives 0 to 1 for all {len(row.right)} samples: read as a "
+                         f"logit, that is always {answer.labels[1]!r}", allowed="logits, below 0 for the first label",
+                         fix=f"where it is a probability, say in the labels file, under {row.unsigned[0]}: gives: probabilities")
     return DataError(f"the model is no better than chance on {len(row.right)} samples; the best pixels are {row}",
                      fix="correct the order of the labels, give samples of every label, or say the normalisation in a pixel file")
 
@@ -221,7 +232,7 @@ def _check_chance(classifier: ForeignClassifier, rows: Sequence[Row], truth: Tru
             raise DataError(f"column {column} of {target} is called {labels[column]!r} and answers {labels[order[column]]!r}",
                             fix="bring the labels into the order of the model's outputs: "
                                 + ", ".join(labels[index] for index in order))
-    raise _no_better_than_chance(rows[0])
+    raise _no_better_than_chance(classifier, rows[0])
 
 
 def _confusion(said: npt.NDArray[np.int64], truth: npt.NDArray[np.int64], labels: int) -> npt.NDArray[np.int64]:

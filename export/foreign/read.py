@@ -43,7 +43,7 @@ def read_model(path: Path, least_opset: int = MIN_OPSET) -> onnx.ModelProto:
         model = inliner.inline_local_functions(model)
     _check_operators(model, path.name)
     model = with_opset(model, path.name, least_opset, MAX_OPSET)
-    widen_half(model)
+    widen_half(model.graph)
     _strip(model)
     return model
 
@@ -84,32 +84,26 @@ def with_opset(model: onnx.ModelProto, name: str, least: int, most: int) -> onnx
     return converted
 
 
-def widen_half(model: onnx.ModelProto) -> bool:
-    """Type a graph in float16 as float32, in place; inputs and outputs, too. Returns whether anything was half."""
-    graph = model.graph
-    if any(_bodies(node) for node in graph.node):
-        return False  # ONNX Runtime computes it as it is; calibration says what it cannot do
-    changed = False
+def widen_half(graph: onnx.GraphProto) -> None:
+    """Type a graph in float16 as float32, in place: inputs, outputs, and the graphs of branches and loops, too."""
     for tensor in graph.initializer:
-        changed |= _widen_tensor(tensor)
+        _widen_tensor(tensor)
     for node in graph.node:
+        for body in _bodies(node):
+            widen_half(body)
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:
-                changed |= _widen_tensor(attribute.t)
-            elif node.op_type in ("Cast", "RandomNormal", "RandomUniform") and attribute.name in ("to", "dtype") and (
-                    attribute.i == TensorProto.FLOAT16):
-                attribute.i, changed = TensorProto.FLOAT, True
+                _widen_tensor(attribute.t)
+            elif attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
     for value in (*graph.input, *graph.output, *graph.value_info):
         if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
-            value.type.tensor_type.elem_type, changed = TensorProto.FLOAT, True
-    return changed
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
-def _widen_tensor(tensor: onnx.TensorProto) -> bool:
-    if tensor.data_type != TensorProto.FLOAT16:
-        return False
-    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-    return True
+def _widen_tensor(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type == TensorProto.FLOAT16:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
 
 
 def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:

@@ -49,12 +49,11 @@ class Session:
         return dict(zip(self.outputs, values, strict=True))
 
 
-def noise(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> Array:
-    """Return random input values: whole numbers from 0 to 255 as uint8, numbers about 0 otherwise."""
-    rng = np.random.default_rng(seed)
-    if np.dtype(dtype) == np.uint8:
-        return rng.integers(0, 256, shape, dtype=np.uint8)
-    return rng.standard_normal(shape).astype(dtype)
+def noise(shape: tuple[int, ...], dtype: Any, low: float = 0, high: float | None = None) -> Array:
+    """Return the same random numbers every time, from ``low`` to ``high``: without it, to 255 as uint8 and to 1 otherwise."""
+    if high is None:
+        high = 255 if np.dtype(dtype) == np.uint8 else 1
+    return np.random.default_rng(0).uniform(low, high, shape).astype(dtype)
 
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto:

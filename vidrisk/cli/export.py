@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -92,14 +91,14 @@ def export(
     from vidrisk.data import Table, load_table
     from vidrisk.export.trained import ExportOptions, Format
     from vidrisk.jobs.export import export_run
-    from vidrisk.jobs.foreign import ForeignModel, export_foreign
+    from vidrisk.jobs.foreign import export_foreign, foreign_model_from_settings
     from vidrisk.jobs.vendor import write_vendor
     from vidrisk.models.run import Run
     from vidrisk.runtimes.contract.bundle import check_vacant
 
-    is_foreign = from_hf or model.is_file()
-    given = {"--labels": labels, "--pixel": pixel, "--check": check, "--task": task}
-    _check_foreign(is_foreign, model, from_hf=from_hf, given=given, val=val, qat_steps=qat_steps)
+    foreign = foreign_model_from_settings(
+        model, from_hf=from_hf, labels=labels, pixel=pixel, checks=[_known(text) for text in check or ()], task=task,
+        has_val=val is not None, qat_steps=qat_steps)
     if calib and not int8 and not vendor:
         raise SettingsError("--calib without --int8", fix="add --int8, or leave --calib out")
     if (encoding or sheet) and not any(path and path.is_file() for path in (calib, val)):
@@ -111,7 +110,7 @@ def export(
     also = tuple(name for name, wanted in asked.items() if wanted)
     options = ExportOptions(int8, max_drop, allow_drop, target, only, qat_steps=qat_steps, fp16=trt, also=also,
                             max_confidence_drop=max_confidence_drop, strict=strict, coverage=coverage, golden=not no_golden)
-    read_as = task or "risk" if is_foreign else Run.open(model).config.task
+    read_as = foreign.task if foreign else Run.open(model).config.task
 
     def table_of(path: Path | None) -> Table | None:
         if path is None:
@@ -127,9 +126,8 @@ def export(
     try:
         with progress_bar() as advance:
             calibration, validation = table_of(calib), table_of(val)
-            if is_foreign and validation is not None:
-                stranger = ForeignModel(model, read_as, labels, pixel, [_known(text) for text in check or ()])
-                bundle, report = export_foreign(stranger, out, options, val=validation, calib=calibration,
+            if foreign and validation is not None:
+                bundle, report = export_foreign(foreign, out, options, val=validation, calib=calibration,
                                                 calib_samples=calib_samples, on_progress=advance)
             else:
                 bundle, report = export_run(model, out, options, calib=calibration, val=validation, calib_samples=calib_samples,
@@ -139,28 +137,8 @@ def export(
         raise
     print_gate(report, as_json=json, bundle=bundle)
     if vendor:
-        shown = validation if calibration is None and is_foreign else calibration  # a run has a training split
+        shown = validation if calibration is None and foreign else calibration  # a run has a training split
         write_vendor(bundle, shown, model, vendor, calib_samples)
-
-
-def _check_foreign(is_foreign: bool, model: Path, *, from_hf: bool, given: Mapping[str, object], val: Path | None,
-                   qat_steps: int) -> None:
-    """Refuse options that do not belong to the kind of model."""
-    from vidrisk.runtimes.contract.errors import SettingsError
-
-    wrong = next((option for option, value in given.items() if value), None)
-    if not is_foreign:
-        if wrong:
-            raise SettingsError(f"{wrong} with a run", allowed="with an ONNX file or --from-hf", fix="leave it out")
-        return
-    if from_hf and (option := next((name for name in ("--labels", "--pixel", "--check") if given[name]), None)):
-        raise SettingsError(f"{option} with --from-hf", allowed="what the folder's config.json says", fix="leave it out")
-    if not from_hf and not given["--labels"]:
-        raise SettingsError(f"no labels for {model.name}", fix="name them in the order of the outputs: --labels labels.txt")
-    if val is None:
-        raise SettingsError(f"no labelled data to judge {model.name} by", fix="give some with --val, and with --calib for --int8")
-    if qat_steps:
-        raise SettingsError("--qat-steps with a model that was trained elsewhere", fix="leave it out")
 
 
 def _known(text: str) -> tuple[Path, str]:

@@ -12,7 +12,10 @@ FLAGS = {"the window or the stride": "--window or --stride", "run it again with 
          "export for TensorRT": "export with --trt", "another variant": "another --variant",
          "do without the DLA": "leave --dla out",
          "the runtime auto": "--runtime auto", "qat_steps": "--qat-steps",
-         "give more calibration samples": "give more with --calib or --calib-samples"}
+         "give more calibration samples": "give more with --calib or --calib-samples",
+         "give a labels file": "--labels labels.txt",
+         "give some as val, and as calib for INT8": "give some with --val, and with --calib for --int8",
+         "say it in a pixel file": "say it with --pixel pixel.yaml"}
 
 
 def line_from_error(error: VidriskError) -> str:

@@ -60,6 +60,42 @@ class ForeignModel:
     checks: Sequence[tuple[Path, str]] = field(default_factory=tuple)
 
 
+def foreign_model_from_settings(path: Path, *, from_hf: bool, labels: Path | None, pixel: Path | None,
+                                checks: Sequence[tuple[Path, str]], task: Task | None, has_val: bool,
+                                qat_steps: int) -> ForeignModel | None:
+    """The foreign model that is asked for, or None where ``path`` is a run.
+
+    Args:
+        from_hf: the path is a folder with a Hugging Face classifier; an ONNX file needs no word.
+        has_val: whether labelled data are given to judge it by.
+
+    Raises:
+        SettingsError: settings that do not belong to the kind of model, or one that is missing.
+    """
+    given = {"labels": labels, "pixels": pixel, "known answers": checks, "a task": task}
+    is_onnx = path.is_file() or (path.suffix == ".onnx" and not path.exists())  # a name that is mistyped is no run
+    if not from_hf and not is_onnx:
+        if wrong := next((name for name, value in given.items() if value), None):
+            raise SettingsError(f"{wrong} with a run", allowed="with an ONNX file or a Hugging Face folder", fix="leave it out")
+        return None
+    if from_hf and (wrong := next((name for name, value in given.items() if value and name != "a task"), None)):
+        raise SettingsError(f"{wrong} with a Hugging Face folder", allowed="what the folder's config.json says", fix="leave it out")
+    if from_hf and not path.is_dir():
+        raise SettingsError(f"{path} is no folder", allowed="one that save_pretrained has written")
+    if not from_hf and labels is None:
+        raise _no_labels(path)
+    if not has_val:
+        raise SettingsError(f"no labelled data to judge {path.name} by", fix="give some as val, and as calib for INT8")
+    if qat_steps:
+        raise SettingsError("a quantisation-aware finish with a model that was trained elsewhere", fix="leave it out")
+    return ForeignModel(path, task or "risk", labels, pixel, checks)
+
+
+def _no_labels(path: Path) -> SettingsError:
+    return SettingsError(f"no labels for {path.name}", allowed="one label per line, in the order of the model's outputs",
+                         fix="give a labels file")
+
+
 def export_foreign(model: ForeignModel, out: Path, options: ExportOptions, *, val: Table, calib: Table | None = None,
                    calib_samples: int = 128, seed: int = 0,
                    on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
@@ -89,13 +125,12 @@ def export_foreign(model: ForeignModel, out: Path, options: ExportOptions, *, va
 def _from_onnx(model: ForeignModel, val: Table, options: ExportOptions, scratch: Path, seed: int,
                on_progress: OnProgress) -> tuple[Trained, dict[str, str]]:
     if model.labels is None:
-        raise SettingsError(f"no labels for {model.path.name}",
-                            fix="give a labels file: one label per line, in the order of the model's outputs")
+        raise _no_labels(model.path)
     on_progress("looking at the model", 0, 1)
     labels = read_labels(model.labels, _target_name(val, model.task))
     settings = read_pixel_file(model.pixel) if model.pixel else {}
     classifier = read_classifier(model.path, labels.labels, size=_size(settings), outputs=labels.outputs,
-                                 least_opset=HALF_OPSET if options.needs_half else 13)
+                                 gives=labels.gives, least_opset=HALF_OPSET if options.needs_half else 13)
     targets, time = _targets(labels, model.task), _time(val)
     given = pixels_from_settings(settings, classifier.image) if says_arithmetic(settings) else None
     shown = tuple(Target(name=name, labels=each) for name, each in labels.labels.items())
@@ -137,7 +172,7 @@ def _size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     given = [settings.get("height"), settings.get("width")]
     if given == [None, None]:
         return None
-    if not all(isinstance(each, int) for each in given):
+    if not all(isinstance(each, int) and not isinstance(each, bool) for each in given):
         raise SettingsError(f"height {given[0]!r} and width {given[1]!r} in the pixel file",
                             allowed="two numbers of pixels, or neither")
     return int(given[0] or 0), int(given[1] or 0)
