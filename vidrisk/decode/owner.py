@@ -4,8 +4,8 @@ Linux ends a worker with the thread that started it, so this thread lives as lon
 sessions and workers. Callers send it commands, and hear from it through the queue of their session.
 
 A worker that crashes, wants too much memory, or makes no progress with a file in its hands, is killed and replaced. Its file is
-read once more when all others of its session are done, by a fresh worker; what had come of it before does not count. If that
-fails too, the file ends as ``crashed``, ``too_large`` or ``timeout``, or as ``partial`` with what could be read.
+read once more when all others that its session has been given are done, by a fresh worker; what had come of it before does not
+count. If that fails too, the file ends as ``crashed``, ``too_large`` or ``timeout``, or as ``partial`` with what could be read.
 
 Sessions take turns. One that waits while the workers are busy with others, or wait for callers that pause, gets a worker more.
 """
@@ -66,12 +66,11 @@ class Owner:
     def open(self, session: Session) -> None:
         self._submit(lambda: self._turns.sessions.append(session))
 
-    def add(self, session: Session, requests: Iterable[Request], *, is_complete: bool) -> None:
+    def add(self, session: Session, request: Request) -> None:
         def act() -> None:
             if not session.pending and not session.in_hand:
                 session.waits_since_s = time.monotonic()
-            session.pending.extend(requests)
-            session.is_complete = is_complete
+            session.pending.append(request)
 
         self._submit(act)
 

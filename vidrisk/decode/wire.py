@@ -101,7 +101,9 @@ class Line:
 
     def has_something(self) -> bool:
         """Whether ``receive`` would not wait."""
-        return bool(select.select([self._socket], [], [], 0)[0])
+        poll = select.poll()  # select() knows no descriptor above 1023
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         self._socket.close()
