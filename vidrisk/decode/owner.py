@@ -169,11 +169,12 @@ class Owner:
                 for session, reads in answers.items():
                     self._tell(session, reads)
         except EOFError:
-            self._lose(worker, "crashed")
+            if not worker.is_deaf:  # else ``_watch`` knows more of it
+                self._lose(worker, "crashed")
         except Starved:
             limit_mb = worker.tasks[0].session.settings.max_memory_mb
             self._lose(worker, "too_large", f"it needs more than {limit_mb} MB to be decoded")
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError):
             log.debug("a decode worker sent a malformed message", exc_info=True)
             self._lose(worker, "crashed", "its decoder sent malformed messages")
 
@@ -192,9 +193,11 @@ class Owner:
         session.waits_since_s = time.monotonic()
 
     def _watch(self, worker: Worker) -> None:
-        """End a worker that makes no progress."""
+        """End a worker that makes no progress, or does not listen."""
         now_s = time.monotonic()
-        if not worker.ready:
+        if worker.is_deaf:
+            self._lose(worker, "crashed", "its decoder reads no messages")
+        elif not worker.ready:
             if now_s - worker.heard_s > START_TIMEOUT_S:
                 self._lose(worker, "timeout", f"it did not start within {START_TIMEOUT_S:g} s")
         elif worker.is_unwanted_for(DROP_S):
