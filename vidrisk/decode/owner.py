@@ -24,7 +24,7 @@ from typing import cast
 
 from vidrisk.decode.messages import Again, InputEnd, Item, Read, Request
 from vidrisk.decode.reading import Starved
-from vidrisk.decode.session import Session, Slot
+from vidrisk.decode.session import CacheFolder, Session, Slot
 from vidrisk.decode.supervised import Task, Worker
 from vidrisk.decode.turns import AHEAD, AHEAD_SHARED, Turns
 from vidrisk.runtimes.contract.errors import RuntimeFailure
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 60.0
 FAILED_STARTS = 3
 CHECK_S = 0.25  # between two looks at workers that say nothing, and sessions that wait
+IDLE_S = 300.0  # after which a pool that nobody wants anything of keeps one worker
 DROP_S = 2.0  # in which a worker must let go of an input that nobody wants any more
 
 
@@ -54,6 +55,8 @@ class Owner:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._is_stopped = False
         self._warm = 0
+        self._busy_s = time.monotonic()
+        self._cache: CacheFolder | None = None  # of the last call that had one
         self._thread = threading.Thread(target=self._run, name="decode pool", daemon=True)
         self._thread.start()
 
@@ -117,8 +120,7 @@ class Owner:
             self._woken.close()
 
     def _turn(self) -> None:
-        is_busy = any(not worker.is_idle for worker in self._turns.workers) or bool(self._turns.waiting())
-        for key, _ in self._selector.select(CHECK_S if is_busy else None):
+        for key, _ in self._selector.select(self._wait_s()):
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
             else:
@@ -133,6 +135,15 @@ class Owner:
         for worker in list(self._turns.asked_back()):
             worker.ask_back()
         self._shrink()
+
+    def _is_busy(self) -> bool:
+        return any(not worker.is_idle for worker in self._turns.workers) or bool(self._turns.waiting())
+
+    def _wait_s(self) -> float | None:
+        """Until there is something to do, unless something is heard before; None where there is nothing."""
+        if self._is_busy():
+            return CHECK_S
+        return max(0.0, self._busy_s + IDLE_S - time.monotonic()) if len(self._turns.workers) > 1 else None
 
     def _close(self, session: Session) -> None:
         session.is_closed = True
@@ -278,7 +289,8 @@ class Owner:
 
     def _start(self, session: Session | None) -> bool:
         try:
-            worker = Worker(session.cache if session else None)
+            self._cache = (session and session.cache) or self._cache
+            worker = Worker(self._cache)  # also for a call without: the next one may have it
         except OSError as error:
             self._fail([session] if session else [], RuntimeFailure(
                 f"a decode worker cannot be started: {error.strerror}", fix="use fewer workers"))
@@ -289,12 +301,15 @@ class Owner:
         return True
 
     def _shrink(self) -> None:
-        """End idle workers that are more than there should be."""
-        while len(self._turns.workers) > self._turns.count:
-            idle = self._turns.idle()
-            if idle is None:
-                return
-            self._dismiss(idle)
+        """End workers that are more than there should be, and all but one of those that have had nothing to do for long."""
+        while worker := self._turns.surplus():
+            self._dismiss(worker)
+        if self._is_busy():
+            self._busy_s = time.monotonic()
+        elif time.monotonic() - self._busy_s >= IDLE_S:
+            self._warm = min(self._warm, 1)
+            while len(self._turns.workers) > 1 and (worker := self._turns.idle()):
+                self._dismiss(worker)
 
     def _dismiss(self, worker: Worker) -> None:
         self._turns.workers.remove(worker)
