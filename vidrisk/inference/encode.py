@@ -184,6 +184,7 @@ class _Frames:
         batch, future = self._running
         with self._meter.measure("waiting for encode"):
             computed = future.result()
+        self._running = None
         touched = self._hand_over(batch, computed)
         batch.owners = []
         return [item for ring in touched for item in ring.completed()]
