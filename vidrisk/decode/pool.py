@@ -10,12 +10,13 @@ import queue
 import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
+from typing import Protocol
 
 from typing_extensions import Self
 
 from vidrisk.decode.messages import Input, InputEnd, Pause, Read, ReadSettings, Request, ThumbnailInput, ThumbnailSettings
-from vidrisk.decode.meter import Meter
 from vidrisk.decode.owner import Owner
 from vidrisk.decode.session import CacheFolder, Limits, Session, Slot
 from vidrisk.decode.thumbnails import Thumbnail
@@ -29,6 +30,20 @@ CHECK_S = 1.0
 SLOW_S = 0.02  # to give an input, from which on whoever gives them is slow
 PATIENCE_S = 0.1  # with what is being read, before a slow giver is asked for the next input
 THUMBNAIL_LIMITS = Limits(silence_s=20.0, input_s=600.0, retries=False)
+
+
+class CallMeter(Protocol):
+    """Measures a call.
+
+    Attributes:
+        decoded: items that have come and were not taken yet, most of them frames.
+    """
+
+    decoded: int
+
+    def wait_for_decode(self) -> AbstractContextManager[None]:
+        """Entered while the caller waits for an item."""
+        ...
 
 
 class DecodePool:
@@ -53,14 +68,14 @@ class DecodePool:
         self._end = weakref.finalize(self, _stop, self._owner, self._process)
 
     def read(self, inputs: Iterable[Input], settings: ReadSettings, *, limits: Limits | None = None,
-             meter: Meter | None = None) -> Generator[Read, None, None]:
+             meter: CallMeter | None = None) -> Generator[Read, None, None]:
         """What the workers read, as it comes: in order within an input, mixed between inputs. Close it to stop.
 
         Args:
             inputs: taken one by one, in the calling thread, while fewer than ``AHEAD`` per worker and as many again have not
                 ended. Each is read as soon as it is given, but what comes of it is told when the next one has been given, or the
                 last: an iterable must not wait for it. One that is slow gets a ``Pause`` when all that it gave has ended.
-            meter: gets what was waited for.
+            meter: of what has come and what was waited for.
 
         Raises:
             RuntimeFailure: workers cannot be started, or the pool is closed.
@@ -69,7 +84,7 @@ class DecodePool:
         if settings.cache_salt:
             folder = array_cache()
             cache = CacheFolder(os.fspath(folder.folder), folder.max_bytes)
-        return self._answers(iter(inputs), Session(settings, limits or Limits(), cache), meter or Meter())
+        return self._answers(iter(inputs), Session(settings, limits or Limits(), cache), meter)
 
     def thumbnails(self, requests: Sequence[ThumbnailInput], settings: ThumbnailSettings) -> list[tuple[Thumbnail, ...]]:
         """The thumbnails of each request, in the order of the requests; none of an input that cannot be read.
@@ -79,12 +94,12 @@ class DecodePool:
         """
         found: dict[int, list[Thumbnail]] = {}
         numbered = [ThumbnailInput(place, one.path, one.moments_s, one.max_bytes) for place, one in enumerate(requests)]
-        for read in self._answers(iter(numbered), Session(settings, THUMBNAIL_LIMITS), Meter()):
+        for read in self._answers(iter(numbered), Session(settings, THUMBNAIL_LIMITS), None):
             if isinstance(read.item, Thumbnail):
                 found.setdefault(read.id, []).append(read.item)
         return [whole_thumbnails(request, found.get(request.id, ())) for request in numbered]
 
-    def _answers(self, requests: Iterator[Request], session: Session, meter: Meter) -> Generator[Read, None, None]:
+    def _answers(self, requests: Iterator[Request], session: Session, meter: CallMeter | None) -> Generator[Read, None, None]:
         self._refuse_unusable()
         most_waiting = AHEAD * (self.workers + 1)
         given = ended = 0
@@ -103,7 +118,8 @@ class DecodePool:
                 else:
                     answers = []  # those that have come may wait, no worker has to
                 for place, (read, slot) in enumerate(answers, 1):
-                    meter.decoded = len(answers) - place
+                    if meter:
+                        meter.decoded = len(answers) - place
                     ended += isinstance(read.item, InputEnd)
                     yield read
                     if slot:
@@ -140,11 +156,11 @@ class DecodePool:
             raise answers
         return answers
 
-    def _waited_for(self, session: Session, meter: Meter) -> list[tuple[Read, Slot | None]]:
+    def _waited_for(self, session: Session, meter: CallMeter | None) -> list[tuple[Read, Slot | None]]:
         """The next answers."""
         answers = self._come(session, 0.0)
         if not answers:
-            with meter.measure("waiting for decode"):
+            with meter.wait_for_decode() if meter else nullcontext():
                 while not (answers := self._come(session, CHECK_S)):
                     self._refuse_unusable()
         return answers

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.decode.messages import Again, InputEnd, KnownFrame, Pause, Read
-from vidrisk.decode.meter import Meter
 from vidrisk.frames import Frame, FrameWindow
 from vidrisk.inference.groups import encode_groups, gather_windows
+from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.windows import Encoded, EncodedAgain, EncodedEnd, EncodedPause, EncodedWindow
 from vidrisk.runtimes.contract.stages import PIXELS

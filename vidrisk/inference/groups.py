@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from vidrisk.decode.meter import Meter
+from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.windows import Encoded, EncodedAgain, EncodedPause, EncodedWindow
 from vidrisk.runtimes.runner import Array

@@ -21,9 +21,9 @@ from three_stages import CONTRACT, PROMPT, STAGES, T, logits_of, write_three_sta
 from vidrisk.bench.alone import run_alone
 from vidrisk.bench.benchmark import run_bench
 from vidrisk.decode.messages import Again, Input, InputEnd, Pause, Read
-from vidrisk.decode.meter import Meter
 from vidrisk.frames import Frame, FrameWindow, read_frames
 from vidrisk.inference.encode import encode_frames
+from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier, open_classifier
 from vidrisk.inference.plan import overlap_cost, plan_from_stages
 from vidrisk.inference.windows import EncodedAgain, EncodedEnd, EncodedWindow, stacked
