@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ START = "import sys; sys.path[:] = sys.argv[{end}:]; from {module} import main; 
 HANG_UP_S = 1.0
 KILL_S = 5.0
 LAST_WORDS_BYTES = 4096
+PIPE_BYTES = 1 << 16  # that Linux's pipes hold
 
 
 class Child:
@@ -31,7 +31,7 @@ class Child:
         descriptors: that it inherits beside its socket.
 
     Attributes:
-        line: to it.
+        line: to it, which never blocks here.
 
     Raises:
         OSError: no process can be started.
@@ -41,17 +41,22 @@ class Child:
         with ExitStack() as on_failure:
             ours, theirs = socket.socketpair()
             on_failure.callback(ours.close)
-            with theirs:
-                self._errors = on_failure.enter_context(tempfile.TemporaryFile())
+            ours.setblocking(False)
+            errors, their_errors = os.pipe()
+            self._errors = on_failure.enter_context(os.fdopen(errors, "rb", buffering=0))
+            with theirs, os.fdopen(their_errors, "wb", buffering=0):
+                for end in (errors, their_errors):  # one that says more than is read goes on, and its words are lost
+                    os.set_blocking(end, False)
                 start = START.format(module=module, end=2 + len(arguments))
                 self._process = subprocess.Popen(
                     [sys.executable, "-X", "utf8", "-c", start, str(theirs.fileno()), *arguments, *sys.path],
                     pass_fds=(theirs.fileno(), *descriptors), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                    stderr=self._errors, start_new_session=True,  # Ctrl-C is for its starter alone
+                    stderr=their_errors, start_new_session=True,  # Ctrl-C is for its starter alone
                     env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
                          "PYTHONIOENCODING": "utf-8"})
             on_failure.pop_all()
         self.line = Line(ours)
+        self._last_words = b""
 
     def bytes_read(self) -> int:
         """Bytes that it has read so far; 0 where the system does not tell."""
@@ -59,6 +64,10 @@ class Child:
             return int(Path(f"/proc/{self._process.pid}/io").read_text(encoding="ascii").split()[1])
         except (OSError, IndexError, ValueError):
             return 0
+
+    def read_errors(self) -> None:
+        """Make room for what it says on its standard error; the last of it is kept."""
+        self._last_words = (self._last_words + (self._errors.read(PIPE_BYTES) or b""))[-LAST_WORDS_BYTES:]
 
     def end(self, *, has_hung_up: bool = False) -> tuple[str, str]:
         """Kill it if it lives; how it ended, in words, and the last line on its standard error. One that has hung up is about
@@ -74,8 +83,8 @@ class Child:
                 ending = _ending(self._process.wait(KILL_S))
             except subprocess.TimeoutExpired:
                 ending = "it cannot be killed"
-            self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-            lines = self._errors.read().decode(errors="replace").splitlines()
+            self.read_errors()
+        lines = self._last_words.decode(errors="replace").splitlines()
         return ending, next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 

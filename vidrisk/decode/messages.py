@@ -118,6 +118,11 @@ class Again:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Everything that was given has ended, and the next input has yet to come. Of no input: it comes behind the last end."""
+
+
+@dataclass(frozen=True)
 class InputEnd:
     """What became of an input.
 
@@ -143,7 +148,7 @@ class InputEnd:
     is_refused: bool = False
 
 
-Item = Frame | KnownFrame | FrameWindow | Thumbnail | Again | InputEnd
+Item = Frame | KnownFrame | FrameWindow | Thumbnail | Again | Pause | InputEnd
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,8 @@ Linux ends a worker with the thread that started it, so this thread lives as lon
 sessions and workers. Callers send it commands, and hear from it through the queue of their session.
 
 A worker that crashes, wants too much memory, or makes no progress with a file in its hands, is killed and replaced. Its file is
-read once more when all others of its session are done, by a fresh worker; what had come of it before does not count. If that
-fails too, the file ends as ``crashed``, ``too_large`` or ``timeout``, or as ``partial`` with what could be read.
+read once more when all others that its session has been given are done, by a fresh worker; what had come of it before does not
+count. If that fails too, the file ends as ``crashed``, ``too_large`` or ``timeout``, or as ``partial`` with what could be read.
 
 Sessions take turns. One that waits while the workers are busy with others, or wait for callers that pause, gets a worker more.
 """
@@ -24,7 +24,7 @@ from typing import cast
 
 from vidrisk.decode.messages import Again, InputEnd, Item, Read, Request
 from vidrisk.decode.reading import Starved
-from vidrisk.decode.session import Session, Slot
+from vidrisk.decode.session import CacheFolder, Session, Slot
 from vidrisk.decode.supervised import Task, Worker
 from vidrisk.decode.turns import AHEAD, AHEAD_SHARED, Turns
 from vidrisk.runtimes.contract.errors import RuntimeFailure
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 60.0
 FAILED_STARTS = 3
 CHECK_S = 0.25  # between two looks at workers that say nothing, and sessions that wait
+IDLE_S = 300.0  # after which a pool that nobody wants anything of keeps one worker
 DROP_S = 2.0  # in which a worker must let go of an input that nobody wants any more
 
 
@@ -54,6 +55,8 @@ class Owner:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._is_stopped = False
         self._warm = 0
+        self._busy_s = time.monotonic()
+        self._cache: CacheFolder | None = None  # of the last call that had one
         self._thread = threading.Thread(target=self._run, name="decode pool", daemon=True)
         self._thread.start()
 
@@ -66,12 +69,11 @@ class Owner:
     def open(self, session: Session) -> None:
         self._submit(lambda: self._turns.sessions.append(session))
 
-    def add(self, session: Session, requests: Iterable[Request], *, is_complete: bool) -> None:
+    def add(self, session: Session, request: Request) -> None:
         def act() -> None:
             if not session.pending and not session.in_hand:
                 session.waits_since_s = time.monotonic()
-            session.pending.extend(requests)
-            session.is_complete = is_complete
+            session.pending.append(request)
 
         self._submit(act)
 
@@ -118,8 +120,7 @@ class Owner:
             self._woken.close()
 
     def _turn(self) -> None:
-        is_busy = any(not worker.is_idle for worker in self._turns.workers) or bool(self._turns.waiting())
-        for key, _ in self._selector.select(CHECK_S if is_busy else None):
+        for key, _ in self._selector.select(self._wait_s()):
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
             else:
@@ -134,6 +135,15 @@ class Owner:
         for worker in list(self._turns.asked_back()):
             worker.ask_back()
         self._shrink()
+
+    def _is_busy(self) -> bool:
+        return any(not worker.is_idle for worker in self._turns.workers) or bool(self._turns.waiting())
+
+    def _wait_s(self) -> float | None:
+        """Until there is something to do, unless something is heard before; None where there is nothing."""
+        if self._is_busy():
+            return CHECK_S
+        return max(0.0, self._busy_s + IDLE_S - time.monotonic()) if len(self._turns.workers) > 1 else None
 
     def _close(self, session: Session) -> None:
         session.is_closed = True
@@ -170,11 +180,12 @@ class Owner:
                 for session, reads in answers.items():
                     self._tell(session, reads)
         except EOFError:
-            self._lose(worker, "crashed")
+            if not worker.is_deaf:  # else ``_watch`` knows more of it
+                self._lose(worker, "crashed")
         except Starved:
             limit_mb = worker.tasks[0].session.settings.max_memory_mb
             self._lose(worker, "too_large", f"it needs more than {limit_mb} MB to be decoded")
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError):
             log.debug("a decode worker sent a malformed message", exc_info=True)
             self._lose(worker, "crashed", "its decoder sent malformed messages")
 
@@ -193,9 +204,11 @@ class Owner:
         session.waits_since_s = time.monotonic()
 
     def _watch(self, worker: Worker) -> None:
-        """End a worker that makes no progress."""
+        """End a worker that makes no progress, or does not listen."""
         now_s = time.monotonic()
-        if not worker.ready:
+        if worker.is_deaf:
+            self._lose(worker, "crashed", "its decoder reads no messages")
+        elif not worker.ready:
             if now_s - worker.heard_s > START_TIMEOUT_S:
                 self._lose(worker, "timeout", f"it did not start within {START_TIMEOUT_S:g} s")
         elif worker.is_unwanted_for(DROP_S):
@@ -276,7 +289,8 @@ class Owner:
 
     def _start(self, session: Session | None) -> bool:
         try:
-            worker = Worker(session.cache if session else None)
+            self._cache = (session and session.cache) or self._cache
+            worker = Worker(self._cache)  # also for a call without: the next one may have it
         except OSError as error:
             self._fail([session] if session else [], RuntimeFailure(
                 f"a decode worker cannot be started: {error.strerror}", fix="use fewer workers"))
@@ -287,12 +301,15 @@ class Owner:
         return True
 
     def _shrink(self) -> None:
-        """End idle workers that are more than there should be."""
-        while len(self._turns.workers) > self._turns.count:
-            idle = self._turns.idle()
-            if idle is None:
-                return
-            self._dismiss(idle)
+        """End workers that are more than there should be, and all but one of those that have had nothing to do for long."""
+        while worker := self._turns.surplus():
+            self._dismiss(worker)
+        if self._is_busy():
+            self._busy_s = time.monotonic()
+        elif time.monotonic() - self._busy_s >= IDLE_S:
+            self._warm = min(self._warm, 1)
+            while len(self._turns.workers) > 1 and (worker := self._turns.idle()):
+                self._dismiss(worker)
 
     def _dismiss(self, worker: Worker) -> None:
         self._turns.workers.remove(worker)

@@ -7,25 +7,43 @@ from __future__ import annotations
 
 import os
 import queue
+import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import islice
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
+from typing import Protocol
 
 from typing_extensions import Self
 
-from vidrisk.decode.messages import Input, InputEnd, Read, ReadSettings, Request, ThumbnailInput, ThumbnailSettings
-from vidrisk.decode.meter import Meter
+from vidrisk.decode.messages import Input, InputEnd, Pause, Read, ReadSettings, Request, ThumbnailInput, ThumbnailSettings
 from vidrisk.decode.owner import Owner
-from vidrisk.decode.session import Answers, CacheFolder, Limits, Session
+from vidrisk.decode.session import CacheFolder, Limits, Session, Slot
 from vidrisk.decode.thumbnails import Thumbnail
-from vidrisk.decode.turns import AHEAD
+from vidrisk.decode.turns import AHEAD, MAX_WORKERS
 from vidrisk.files.cache import array_cache
+from vidrisk.files.paths import why_no_path
 from vidrisk.frames.media import kind_of
-from vidrisk.runtimes.contract.errors import RuntimeFailure
+from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError
 
 CHECK_S = 1.0
+SLOW_S = 0.02  # to give an input, from which on whoever gives them is slow
+PATIENCE_S = 0.1  # with what is being read, before a slow giver is asked for the next input
 THUMBNAIL_LIMITS = Limits(silence_s=20.0, input_s=600.0, retries=False)
+
+
+class CallMeter(Protocol):
+    """Measures a call.
+
+    Attributes:
+        decoded: items that have come and were not taken yet, most of them frames.
+    """
+
+    decoded: int
+
+    def wait_for_decode(self) -> AbstractContextManager[None]:
+        """Entered while the caller waits for an item."""
+        ...
 
 
 class DecodePool:
@@ -36,21 +54,28 @@ class DecodePool:
 
     Args:
         workers: at most, but for calls that would wait for others; see ``default_workers``.
+
+    Raises:
+        SettingsError: fewer than 1 worker, or more than ``turns.MAX_WORKERS``.
     """
 
     def __init__(self, workers: int) -> None:
+        if not 1 <= workers <= MAX_WORKERS:
+            raise SettingsError(f"workers {workers!r}", allowed=f"1 to {MAX_WORKERS}")
         self.workers = workers
         self._process = os.getpid()
         self._owner = Owner(workers)
         self._end = weakref.finalize(self, _stop, self._owner, self._process)
 
     def read(self, inputs: Iterable[Input], settings: ReadSettings, *, limits: Limits | None = None,
-             meter: Meter | None = None) -> Generator[Read, None, None]:
+             meter: CallMeter | None = None) -> Generator[Read, None, None]:
         """What the workers read, as it comes: in order within an input, mixed between inputs. Close it to stop.
 
         Args:
-            inputs: taken as they are needed, in the calling thread.
-            meter: gets what was waited for.
+            inputs: taken one by one, in the calling thread, while fewer than ``AHEAD`` per worker and as many again have not
+                ended. Each is read as soon as it is given, but what comes of it is told when the next one has been given, or the
+                last: an iterable must not wait for it. One that is slow gets a ``Pause`` when all that it gave has ended.
+            meter: of what has come and what was waited for.
 
         Raises:
             RuntimeFailure: workers cannot be started, or the pool is closed.
@@ -59,7 +84,7 @@ class DecodePool:
         if settings.cache_salt:
             folder = array_cache()
             cache = CacheFolder(os.fspath(folder.folder), folder.max_bytes)
-        return self._answers(iter(inputs), Session(settings, limits or Limits(), cache), meter or Meter())
+        return self._answers(iter(inputs), Session(settings, limits or Limits(), cache), meter)
 
     def thumbnails(self, requests: Sequence[ThumbnailInput], settings: ThumbnailSettings) -> list[tuple[Thumbnail, ...]]:
         """The thumbnails of each request, in the order of the requests; none of an input that cannot be read.
@@ -69,49 +94,76 @@ class DecodePool:
         """
         found: dict[int, list[Thumbnail]] = {}
         numbered = [ThumbnailInput(place, one.path, one.moments_s, one.max_bytes) for place, one in enumerate(requests)]
-        for read in self._answers(iter(numbered), Session(settings, THUMBNAIL_LIMITS), Meter()):
+        for read in self._answers(iter(numbered), Session(settings, THUMBNAIL_LIMITS), None):
             if isinstance(read.item, Thumbnail):
                 found.setdefault(read.id, []).append(read.item)
         return [whole_thumbnails(request, found.get(request.id, ())) for request in numbered]
 
-    def _answers(self, requests: Iterator[Request], session: Session, meter: Meter) -> Generator[Read, None, None]:
+    def _answers(self, requests: Iterator[Request], session: Session, meter: CallMeter | None) -> Generator[Read, None, None]:
         self._refuse_unusable()
         most_waiting = AHEAD * (self.workers + 1)
         given = ended = 0
-        is_complete = False
+        asks_s = 0.0  # when the next request may be asked for
+        last: Request | None = None  # behind which no pause was told
+        is_complete = is_slow = False
         self._owner.open(session)
         try:
-            while True:
-                if not is_complete and given - ended <= most_waiting // 2:
-                    new = list(islice(requests, most_waiting - (given - ended)))
-                    given += len(new)
-                    is_complete = given - ended < most_waiting
-                    self._owner.add(session, new, is_complete=is_complete)
-                if ended == given and is_complete:
-                    return
-                answers = self._next(session, meter)
-                if isinstance(answers, BaseException):
-                    raise answers
+            while ended < given or not is_complete:
+                may_take = not is_complete and given - ended < most_waiting
+                patience_s = asks_s - time.monotonic() if is_slow and ended < given else 0.0
+                if not may_take:
+                    answers = self._waited_for(session, meter)
+                elif patience_s > 0 or given - ended > most_waiting // 2:
+                    answers = self._come(session, patience_s)
+                else:
+                    answers = []  # those that have come may wait, no worker has to
                 for place, (read, slot) in enumerate(answers, 1):
-                    meter.decoded = len(answers) - place
+                    if meter:
+                        meter.decoded = len(answers) - place
                     ended += isinstance(read.item, InputEnd)
                     yield read
                     if slot:
                         slot.free()
+                if answers or not may_take:
+                    continue
+                if is_slow and ended == given and last:
+                    yield Read(last, Pause())
+                    last = None
+                asked_s = time.monotonic()
+                request = next(requests, None)
+                is_slow = time.monotonic() - asked_s > SLOW_S
+                asks_s = time.monotonic() + PATIENCE_S
+                if request is None:
+                    is_complete = True
+                    continue
+                last = request
+                given += 1
+                if reason := why_no_path(request.path):
+                    ended += 1
+                    yield Read(request, InputEnd("skipped", reason))
+                else:
+                    self._owner.add(session, request)
         finally:
             self._owner.close(session)
 
-    def _next(self, session: Session, meter: Meter) -> Answers:
+    def _come(self, session: Session, wait_s: float) -> list[tuple[Read, Slot | None]]:
+        """Answers that have come, or come within a time; perhaps none."""
         try:
-            return session.answers.get_nowait()
+            answers = session.answers.get(timeout=wait_s) if wait_s > 0 else session.answers.get_nowait()
         except queue.Empty:
-            pass
-        with meter.measure("waiting for decode"):
-            while True:
-                try:
-                    return session.answers.get(timeout=CHECK_S)
-                except queue.Empty:
+            return []
+        if isinstance(answers, BaseException):
+            raise answers
+        return answers
+
+    def _waited_for(self, session: Session, meter: CallMeter | None) -> list[tuple[Read, Slot | None]]:
+        """The next answers."""
+        answers = self._come(session, 0.0)
+        if not answers:
+            with meter.wait_for_decode() if meter else nullcontext():
+                while not (answers := self._come(session, CHECK_S)):
                     self._refuse_unusable()
+        return answers
 
     def _refuse_unusable(self) -> None:
         if os.getpid() != self._process:

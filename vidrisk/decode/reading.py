@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,18 @@ import numpy.typing as npt
 
 from vidrisk.decode.messages import FINAL_STATES, InputEnd, Item, KnownFrame, ReadSettings, Request, Settings, ThumbnailInput
 from vidrisk.decode.session import Slot
-from vidrisk.decode.thumbnails import Thumbnail, thumbnail_from_values
+from vidrisk.decode.thumbnails import MAX_KEPT_FRAMES, Thumbnail, thumbnail_from_values
 from vidrisk.decode.wire import MAX_REASON, Slots, features_from_slot, finite_number, whole_number
 from vidrisk.frames import Frame, FrameWindow
+from vidrisk.frames.media import MAX_DURATION_S, MAX_FRAMES_PER_VIDEO
+from vidrisk.frames.sampling import MAX_WINDOWS
 from vidrisk.runtimes.contract.printable import printable
+from vidrisk.runtimes.contract.specs import TimeSpec
 
-CONTENT_DIGITS = frozenset("0123456789abcdef")
+DIGEST_DIGITS = frozenset("0123456789abcdef")
+LATEST_S = MAX_DURATION_S + 1.0  # sums of float64 round
+MAX_DECODE_S = 1e8
+MAX_BEGINS = 8  # of an input: its file may be replaced before it is opened
 
 
 class Starved(Exception):
@@ -71,17 +78,32 @@ class Reading:
     """What has come of the input that a worker reads.
 
     Attributes:
+        begins: how often it was begun.
         indices: of its frames that a window may still name.
-        end_s: of its last window; None before there is one.
-        thumbnails: that have come.
+        windows, thumbnails, signs: that have come; the last are those of life.
+        start_s, end_s: of its last window; the end is None before there is one, and for a photo's.
     """
 
     size: int | None
     mtime_ns: int | None
     began_s: float = field(default_factory=time.monotonic)
     indices: list[int] = field(default_factory=list)
-    end_s: float | None = None
+    begins: int = 1
+    windows: int = 0
     thumbnails: int = 0
+    signs: int = 0
+    start_s: float = 0.0
+    end_s: float | None = None
+
+    def again(self, size: int | None, mtime_ns: int | None) -> Reading:
+        """The reading of the file that has taken the place of this one before anything came of it.
+
+        Raises:
+            ValueError: something has come of it, or that happens too often.
+        """
+        if self.indices or self.windows or self.thumbnails or self.signs or self.begins == MAX_BEGINS:
+            raise ValueError("it begins what it has begun")
+        return replace(self, size=size, mtime_ns=mtime_ns, begins=self.begins + 1)
 
 
 def item_from_message(request: Request, settings: Settings, memory: Memory | None, reading: Reading, kind: str,
@@ -95,56 +117,86 @@ def item_from_message(request: Request, settings: Settings, memory: Memory | Non
         ValueError, TypeError, KeyError, IndexError, AttributeError: no worker of ours says this.
         Starved: the worker is about to end.
     """
-    if kind == "alive":
+    if kind == "alive" and isinstance(request, ThumbnailInput):
+        reading.signs = whole_number(reading.signs + 1, len(request.moments_s))
         return None
     if kind == "thumbnail":
         return _thumbnail(request, settings, reading, value), None
     if kind == "end":
-        state, reason, decode_s, key, content = value
-        if state not in FINAL_STATES:
-            raise ValueError(f"state {state!r}")
-        if content and (len(content) != 64 or not CONTENT_DIGITS.issuperset(content)):
-            raise ValueError(f"content {content!r}")
-        end = InputEnd(state, printable(str(reason)[:MAX_REASON]), finite_number(decode_s), str(key)[:MAX_REASON], content,
-                       reading.size, reading.mtime_ns)
-        return end, None
+        return _end(reading, value), None
     if kind == "starved":
         raise Starved
     if memory is None or not isinstance(settings, ReadSettings):
         raise ValueError(f"{kind} where thumbnails are wanted")
     if kind == "frame":
-        index, time_s = next_index(reading, value[0]), finite_number(value[1])
+        index, time_s = next_index(reading, value[0], settings), finite_number(value[1])
         return Frame(index, time_s, memory.next()), memory
     if kind == "features":
-        index, time_s = next_index(reading, value[0]), finite_number(value[1])
+        index, time_s = next_index(reading, value[0], settings), finite_number(value[1])
         features = features_from_slot(memory.next(), value[2], settings.features)
         return KnownFrame(index, time_s, features), memory
     if kind == "window":
-        start_s, end_s = (None if moment is None else finite_number(moment) for moment in value[:2])
-        shown = shown_indices(reading, value[2], settings)
-        reading.end_s = end_s
-        return FrameWindow(start_s, end_s, shown), None
+        return _window(settings, reading, value), None
     raise ValueError(kind)
 
 
+def _end(reading: Reading, values: Sequence[Any]) -> InputEnd:
+    state, reason, decode_s, key, content = values
+    if state not in FINAL_STATES or not 0 <= finite_number(decode_s) <= MAX_DECODE_S:
+        raise ValueError(f"state {state!r} after {decode_s!r} s")
+    for digest in (key, content):
+        if type(digest) is not str or (digest and (len(digest) != 64 or not DIGEST_DIGITS.issuperset(digest))):
+            raise ValueError(f"{digest!r} is no digest")
+    return InputEnd(state, printable(str(reason)[:MAX_REASON]), float(decode_s), key, content, reading.size, reading.mtime_ns)
+
+
+def _window(settings: ReadSettings, reading: Reading, values: Sequence[Any]) -> FrameWindow:
+    """That of a photo, which is its only one and has no interval; or the next one of a video."""
+    start_s, end_s, indices = values
+    shown = shown_indices(reading, indices, settings)
+    reading.windows = whole_number(reading.windows + 1, most_windows(settings.time))
+    if start_s is None and end_s is None and reading.windows == 1:
+        return FrameWindow(None, None, shown)
+    start_s, end_s = finite_number(start_s), finite_number(end_s)
+    if not reading.start_s <= start_s < end_s <= LATEST_S or (reading.windows > 1 and reading.end_s is None):
+        raise ValueError(f"a window from {start_s} to {end_s} s")
+    reading.start_s, reading.end_s = start_s, end_s
+    return FrameWindow(start_s, end_s, shown)
+
+
+def most_windows(time: TimeSpec | None) -> int:
+    """Windows that any input can have."""
+    stride_s = time and (time.stride_s or time.window_s)
+    return math.ceil(min(MAX_WINDOWS, MAX_DURATION_S / stride_s)) if stride_s else 1
+
+
+def most_awaited(time: TimeSpec | None) -> int:
+    """Frames that windows may still name, at most: those of the windows that overlap with the last one or the next."""
+    if time is None or time.window_s is None:
+        return time.frames if time else 1
+    overlap = min(MAX_WINDOWS, time.window_s / (time.stride_s or time.window_s))
+    return 2 * time.frames * (math.ceil(overlap) + 1)
+
+
 def _thumbnail(request: Request, settings: Settings, reading: Reading, values: Sequence[object]) -> Thumbnail:
+    moments = len(request.moments_s) if isinstance(request, ThumbnailInput) else MAX_KEPT_FRAMES
+    reading.thumbnails = whole_number(reading.thumbnails + 1, moments)
     if isinstance(request, ThumbnailInput):
-        reading.thumbnails += 1
-        if reading.thumbnails > len(request.moments_s):
-            raise ValueError(f"more than {len(request.moments_s)} thumbnails")
-        return thumbnail_from_values(values, request.max_bytes // len(request.moments_s))
+        return thumbnail_from_values(values, request.max_bytes // moments)
     if not isinstance(settings, ReadSettings):
         raise ValueError("a thumbnail that nobody asked for")
     return thumbnail_from_values(values, max(settings.thumbnail_bytes, settings.frame_thumbnail_bytes))
 
 
-def next_index(reading: Reading, value: object) -> int:
+def next_index(reading: Reading, value: object, settings: ReadSettings) -> int:
     """Raises:
-    ValueError: not behind the frames that came before it.
+    ValueError: not behind the frames that came before it, or more than windows may name.
     """
-    index = whole_number(value)
+    index = whole_number(value, MAX_FRAMES_PER_VIDEO)
     if reading.indices and index <= reading.indices[-1]:
         raise ValueError(f"frame {index} behind {reading.indices[-1]}")
+    if len(reading.indices) == most_awaited(settings.time):
+        raise ValueError(f"{len(reading.indices)} frames and no window")
     reading.indices.append(index)
     return index
 

@@ -57,7 +57,6 @@ class Session:
         pending: requests that no worker has.
         failed: requests that cost their worker, and are to be read again.
         in_hand: requests that workers have.
-        is_complete: no further request will come.
         is_closed: nobody listens any more.
         answers: items as they come, or an error that ends the call.
         waits_since_s: since when something is pending and no worker reads anything of it.
@@ -70,15 +69,17 @@ class Session:
     pending: deque[Request] = field(default_factory=deque)
     failed: deque[Request] = field(default_factory=deque)
     in_hand: int = 0
-    is_complete: bool = False
     is_closed: bool = False
     answers: queue.SimpleQueue[Answers] = field(default_factory=queue.SimpleQueue)
     waits_since_s: float = field(default_factory=time.monotonic)
 
     @property
     def is_alone(self) -> bool:
-        """Whether its next request is one that is read again: when all others of it are done, by a fresh worker."""
-        return not self.pending and not self.in_hand and self.is_complete and bool(self.failed)
+        """Whether its next request is one that is read again: when all others that it has been given are done, by a fresh worker.
+
+        More of them may come later: whoever gives them waits for the failed ones, too.
+        """
+        return not self.pending and not self.in_hand and bool(self.failed)
 
     @property
     def is_waiting(self) -> bool:

@@ -40,6 +40,7 @@ class Worker:
         tasks: given and not ended.
         reading: of the first of them; None before it has been begun.
         is_asked_back: whether it was asked to give back those that are not begun, and has not answered.
+        is_deaf: whether it has not read what it was sent, so that nothing more can be sent.
         ready: whether it has started.
         is_fresh: whether it has read nothing yet.
         heard_s: when it gave a sign of life.
@@ -50,7 +51,7 @@ class Worker:
         self.cache = cache
         self.tasks: deque[Task] = deque()
         self.reading: Reading | None = None
-        self.is_asked_back = self.ready = False
+        self.is_asked_back = self.is_deaf = self.ready = False
         self.is_fresh = True
         self.dropping: dict[int, float] = {}
         self._memories: dict[int, Memory | None] = {}
@@ -132,7 +133,8 @@ class Worker:
             ValueError: what it sends is no line.
         """
         lines = self._line.receive()
-        self.heard_s = time.monotonic()
+        if lines:
+            self.heard_s = time.monotonic()
         return lines
 
     def items_from(self, line: bytes) -> Iterator[tuple[Task, Item, Slot | None]]:
@@ -176,12 +178,15 @@ class Worker:
         if not line.startswith(b'{"given back"'):
             return None
         ((_, value),) = json.loads(line).items()
+        if not self.is_asked_back:
+            raise ValueError("it gives back what it was not asked for")
         self.is_asked_back = False
         count = whole_number(value, len(self.tasks) - (self.reading is not None))
         return [self.tasks.pop() for _ in range(count)][::-1]
 
     def _begin(self, size: int | None, mtime_ns: int | None) -> None:
-        self.reading = Reading(size, mtime_ns)
+        self.reading = self.reading.again(size, mtime_ns) if self.reading else Reading(size, mtime_ns)
+        self._child.read_errors()
         self._read_bytes = self._child.bytes_read()
         self._read_limit = self._read_bytes + READS_OF_A_FILE * (size or 0) + READ_BYTES
 
@@ -223,9 +228,15 @@ class Worker:
 
     def end(self, *, has_hung_up: bool = False) -> tuple[str, str]:
         """See ``Child.end``."""
-        with self._sending:
-            return self._child.end(has_hung_up=has_hung_up)
+        with self._sending:  # no longer: a caller that tells of free slots does not wait for a process to end
+            self._line.close()
+        return self._child.end(has_hung_up=has_hung_up)
 
     def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send without waiting. What waits for a worker fits into its socket: one that lets it be full reads nothing."""
         with self._sending, suppress(OSError):  # it has ended, which the next ``receive`` tells
-            self._line.send(message, descriptors)
+            try:
+                self._line.send(message, descriptors)
+            except BlockingIOError:
+                self.is_deaf = True
+                self._line.hang_up()  # which wakes the owner

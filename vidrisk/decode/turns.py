@@ -14,6 +14,11 @@ MAX_WORKERS = 64
 PATIENCE_S = 0.25  # of a session that nobody reads for
 
 
+def fits(worker: Worker, session: Session) -> bool:
+    """Whether a worker may read for a session: it may write the session's cache, if that has one."""
+    return session.cache is None or worker.cache == session.cache
+
+
 class Turns:
     """Sessions and workers of a pool, and what may be given to whom.
 
@@ -32,7 +37,7 @@ class Turns:
 
     def worker_for(self, session: Session, ahead: int, is_last_try: bool) -> Worker | None:
         """The worker that may have the session's next request now; None where it has to wait."""
-        fitting = [worker for worker in self.workers if worker.ready and worker.cache == session.cache
+        fitting = [worker for worker in self.workers if worker.ready and fits(worker, session)
                    and not worker.is_asked_back and not worker.is_blocked_for(session) and (worker.is_fresh or not is_last_try)]
         least = min(fitting, key=lambda worker: len(worker.tasks), default=None)
         if least is None or not least.tasks:
@@ -45,23 +50,23 @@ class Turns:
 
     def asked_back(self) -> Iterator[Worker]:
         """Workers that have what is not begun, where somebody else could read it: an hour of video may lie before it."""
-        idle = [worker.cache for worker in self.workers if worker.is_idle]
+        idle = [worker for worker in self.workers if worker.is_idle]
         for worker in self.workers:
             if worker.reading and len(worker.tasks) > 1 and not worker.is_asked_back:
-                first, *rest = worker.tasks
-                if any(task.session.cache in idle or (task.session is not first.session and self.is_starved(task.session))
-                       for task in rest if not task.session.is_closed):
+                first, *rest = (task.session for task in worker.tasks)
+                if any(any(fits(other, session) for other in idle) or (session is not first and self.is_starved(session))
+                       for session in rest if not session.is_closed):
                     yield worker
 
     def is_starved(self, session: Session) -> bool:
-        """Whether nobody has read anything of a session for a while, though it waits."""
+        """Whether for a while nobody has read anything of a session, or is about to, though it waits."""
         if session.is_closed or not (session.is_waiting or session.in_hand):
             return False
-        being_read = any(worker.reading and worker.tasks[0].session is session for worker in self.workers)
+        being_read = any(worker.tasks and worker.tasks[0].session is session for worker in self.workers)
         return not being_read and time.monotonic() - session.waits_since_s > PATIENCE_S
 
     def starting(self, session: Session) -> int:
-        return sum(not worker.ready and worker.cache == session.cache for worker in self.workers)
+        return sum(not worker.ready and fits(worker, session) for worker in self.workers)
 
     def may_start(self) -> bool:
         return len(self.workers) < self.count
@@ -69,6 +74,15 @@ class Turns:
     def may_exceed_for(self, session: Session) -> bool:
         """Whether one worker more than there should be may be started for a session that nobody reads for."""
         return self.is_starved(session) and not self.starting(session) and len(self.workers) < MAX_WORKERS
+
+    def surplus(self) -> Worker | None:
+        """A worker that is more than there should be and has nothing to do: rather one that starts, for a session that was read for
+        meanwhile, than one that reads fast because it has read before.
+        """
+        if len(self.workers) <= self.count:
+            return None
+        starting = next((worker for worker in self.workers if not worker.ready), None)
+        return self.idle() if starting is None or any(map(self.is_starved, self.sessions)) else starting
 
     def idle(self) -> Worker | None:
         return next((worker for worker in self.workers if worker.is_idle), None)

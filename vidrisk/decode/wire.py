@@ -36,6 +36,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ class Line:
 
     def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         """Raises:
+        BlockingIOError: the socket does not block, and is full.
         OSError: nobody is at the other end.
         """
         data = json.dumps(message).encode() + b"\n"
@@ -78,7 +80,7 @@ class Line:
         self._socket.sendall(data)
 
     def receive(self) -> list[bytes]:
-        """Wait for bytes; the whole lines among them, perhaps none.
+        """Wait for bytes, if the socket does; the whole lines among them, perhaps none.
 
         Raises:
             EOFError: nobody is at the other end.
@@ -90,6 +92,8 @@ class Line:
                 self.descriptors.extend(descriptors)
             else:
                 data = self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return []
         except ConnectionError as error:
             raise EOFError from error
         if not data:
@@ -101,7 +105,14 @@ class Line:
 
     def has_something(self) -> bool:
         """Whether ``receive`` would not wait."""
-        return bool(select.select([self._socket], [], [], 0)[0])
+        poll = select.poll()  # select() knows no descriptor above 1023
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def hang_up(self) -> None:
+        """Let both ends hear that nothing will follow."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._socket.close()
@@ -149,9 +160,12 @@ def finite_number(value: object) -> float:
     """Raises:
     ValueError: anything but a finite number.
     """
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
-    return float(value)
+    try:
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer beyond float64
+        pass
+    raise ValueError(f"{value!r} is no finite number")
 
 
 def features_from_slot(slot: npt.NDArray[np.uint8], width: object, features: int) -> npt.NDArray[np.float32]:

@@ -183,7 +183,7 @@ class _Worker:
 def _stamp_of(path: str) -> tuple[int, int] | None:
     try:
         return stamp_of(Path(path).stat())
-    except OSError:
+    except (OSError, ValueError):  # the latter for what can be no path
         return None
 
 
@@ -191,7 +191,7 @@ def _identity_of(path: str) -> tuple[int, int] | None:
     """Device and inode; None where there is no file."""
     try:
         info = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):  # the latter for what can be no path
         return None
     return info.st_dev, info.st_ino
 

@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+MAX_PATH_BYTES = 4096  # PATH_MAX of Linux, of what is opened in one go
+
 
 def stored_from_path(path: str) -> str:
     """Text of a path's bytes that every locale reads alike.
@@ -25,6 +27,19 @@ def stored_from_path(path: str) -> str:
 def path_from_stored(stored: str) -> str:
     """The inverse of ``stored_from_path``, in any locale."""
     return stored if stored.isascii() else os.fsdecode(stored.encode("utf-8", "surrogateescape"))
+
+
+def why_no_path(path: str) -> str:
+    """Why no file can be called so, in this locale; empty where one can."""
+    try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError:
+        return "its path holds characters that no file name can have"
+    if b"\0" in name:
+        return "its path holds a null character"
+    if len(name) > MAX_PATH_BYTES:
+        return f"its path is longer than {MAX_PATH_BYTES} bytes"
+    return ""
 
 
 def is_unicode(texts: Iterable[str]) -> bool:

@@ -17,16 +17,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.decode.messages import Again, InputEnd, KnownFrame, Read
-from vidrisk.decode.meter import Meter
+from vidrisk.decode.messages import Again, InputEnd, KnownFrame, Pause, Read
 from vidrisk.frames import Frame, FrameWindow
 from vidrisk.inference.groups import encode_groups, gather_windows
+from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
-from vidrisk.inference.windows import Encoded, EncodedAgain, EncodedEnd, EncodedWindow
+from vidrisk.inference.windows import Encoded, EncodedAgain, EncodedEnd, EncodedPause, EncodedWindow
 from vidrisk.runtimes.contract.stages import PIXELS
 from vidrisk.runtimes.runner import Array, Arrays
 
-__all__ = ["Encoded", "EncodedAgain", "EncodedEnd", "EncodedFrames", "EncodedWindow", "FeatureSink", "encode_frames"]
+__all__ = ["Encoded", "EncodedAgain", "EncodedEnd", "EncodedFrames", "EncodedPause", "EncodedWindow", "FeatureSink",
+           "encode_frames"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -109,7 +110,7 @@ def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: i
     """Run all stages that windows share, on full batches of frames and groups, whichever files these come from.
 
     Yields what became complete, in order within an input: windows once all that they need is computed, the end of an input
-    after its last window. Whoever has the answers tells the sinks of the end.
+    after its last window. Whoever has the answers tells the sinks of the end. At a pause nothing waits for a batch to be full.
 
     Args:
         sinks: only for a model with a feature per frame (``Plan.feature``).
@@ -157,10 +158,17 @@ class _Frames:
                     yield [EncodedAgain(read.id)]
                 elif isinstance(item, InputEnd | FrameWindow):
                     yield list(self._waiting(read, item))
+                elif isinstance(item, Pause):
+                    yield from self._rest(filling, thread)
+                    yield [EncodedPause()]
+            yield from self._rest(filling, thread)
+
+    def _rest(self, filling: _Batch, thread: ThreadPoolExecutor) -> Iterator[list[Encoded]]:
+        """Encode what there is, though the batch is not full."""
+        yield self._finished()
+        if filling.owners:
+            self._running = filling, thread.submit(self._encode, filling)
             yield self._finished()
-            if filling.owners:
-                self._running = filling, thread.submit(self._encode, filling)
-                yield self._finished()
 
     def _ring(self, input_id: int) -> _Ring:
         return self._rings.setdefault(input_id, _Ring(input_id, self._names))
@@ -176,6 +184,7 @@ class _Frames:
         batch, future = self._running
         with self._meter.measure("waiting for encode"):
             computed = future.result()
+        self._running = None
         touched = self._hand_over(batch, computed)
         batch.owners = []
         return [item for ring in touched for item in ring.completed()]

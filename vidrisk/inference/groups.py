@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from vidrisk.decode.meter import Meter
+from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
-from vidrisk.inference.windows import Encoded, EncodedAgain, EncodedWindow
+from vidrisk.inference.windows import Encoded, EncodedAgain, EncodedPause, EncodedWindow
 from vidrisk.runtimes.runner import Array
 
 Key = tuple[int, ...]  # indices of the frames of a group
@@ -81,6 +81,8 @@ def encode_groups(batches: Iterable[list[Encoded]], classifier: Classifier, leve
                         batch.append((groups, key, {name: item.parts[name][own] for name in plan.takes}))
                         if len(batch) == most:
                             run()
+            elif isinstance(item, EncodedPause) and batch:
+                run()
             queue.append(item)
         yield list(released())
     if batch:
@@ -97,7 +99,7 @@ def _with_groups(window: EncodedWindow, names: tuple[str, ...], groups: list[tup
 
 
 def gather_windows(batches: Iterable[list[Encoded]], most: int) -> Iterator[list[Encoded]]:
-    """Collect windows until there are ``most`` of them; what comes behind them of their inputs waits with them."""
+    """Collect windows until there are ``most`` of them, or a pause; what comes behind them of their inputs waits with them."""
     held: list[Encoded] = []
     windows = 0
     for items in batches:
@@ -107,7 +109,7 @@ def gather_windows(batches: Iterable[list[Encoded]], most: int) -> Iterator[list
                 windows = sum(isinstance(other, EncodedWindow) for other in held)
             held.append(item)
             windows += isinstance(item, EncodedWindow)
-            if windows == most:
+            if windows == most or isinstance(item, EncodedPause):
                 yield held
                 held, windows = [], 0
         if not windows:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.decode.messages import InputEnd, Request
-from vidrisk.decode.meter import Meter
 from vidrisk.decode.read_input import content_of
 from vidrisk.inference.encode import Encoded, EncodedAgain, EncodedEnd, EncodedWindow, FeatureSink
+from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.predictions import Prediction, prediction_from_probabilities
 from vidrisk.inference.windows import stacked

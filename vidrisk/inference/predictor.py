@@ -110,7 +110,8 @@ class Model:
         prediction without a label, whose ``state`` and ``reason`` say why.
 
         Args:
-            paths: taken as they are needed.
+            paths: taken one by one, in this thread, some ahead of their predictions: an iterable must not wait for the prediction
+                of what it gave before. Where one is slow, no prediction waits for a batch to be full.
             window_s, stride_s: as in ``predict``.
 
         Raises:

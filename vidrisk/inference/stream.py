@@ -17,7 +17,6 @@ from dataclasses import replace
 
 from vidrisk import __version__
 from vidrisk.decode.messages import Input, Read, ReadSettings
-from vidrisk.decode.meter import Meter
 from vidrisk.decode.pool import DecodePool
 from vidrisk.decode.session import Limits
 from vidrisk.files.cache import array_cache, key_of
@@ -25,6 +24,7 @@ from vidrisk.frames import Decoder, FrameChoice, decoder_versions
 from vidrisk.inference.encode import FeatureSink, encode_frames
 from vidrisk.inference.feature_cache import KeptFeatures
 from vidrisk.inference.head import Answer, predict
+from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.plan import overlap_cost
 from vidrisk.runtimes.contract.contract import Contract

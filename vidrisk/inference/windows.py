@@ -52,7 +52,14 @@ class EncodedEnd:
         return self.input.id
 
 
-Encoded = EncodedWindow | EncodedAgain | EncodedEnd
+@dataclass(frozen=True)
+class EncodedPause:
+    """The next input has yet to come: what waits for a batch to be full waits no longer. Of no input."""
+
+    input_id: int = -1
+
+
+Encoded = EncodedWindow | EncodedAgain | EncodedEnd | EncodedPause
 
 
 def stacked(windows: Iterable[EncodedWindow], names: Iterable[str]) -> Arrays:

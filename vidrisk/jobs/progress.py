@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from vidrisk.decode.meter import Meter
+from vidrisk.inference.meter import Meter
 from vidrisk.jobs.ledger import Row
 
 

@@ -15,11 +15,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from vidrisk.decode.messages import Input, ReadSettings
-from vidrisk.decode.meter import Meter
 from vidrisk.decode.pool import DecodePool, usable_cores
 from vidrisk.decode.session import Limits
 from vidrisk.frames.media import name_of
 from vidrisk.inference.head import Answer
+from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.predictions import Prediction
 from vidrisk.inference.stream import stream_answers

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk import __version__
-from vidrisk.decode.meter import Meter
 from vidrisk.files.lines import json_from_value
+from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.predictions import read_predictions
 from vidrisk.jobs.folder import replacing

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 SITECUSTOMIZE = '''
-import contextlib, ctypes, fcntl, os, pathlib, sys, time
+import contextlib, ctypes, fcntl, json, os, pathlib, sys, time
 
 if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
     import numpy as np
@@ -45,6 +45,15 @@ if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
         if "astray" in path.name:  # what it says is in the file
             os.write(int(sys.argv[1]), path.read_bytes() + b"\\n")
             time.sleep(1000)
+        if "deaf" in path.name:  # what it says is sound, and it reads nothing
+            for n in range(100_000):
+                said = [{"frame": [4 * n + k, 0.0]} for k in range(4)] + [{"window": [n, n + 1, [4 * n + k for k in range(4)]]}]
+                os.write(int(sys.argv[1]), b"".join(json.dumps(line).encode() + b"\\n" for line in said))
+                time.sleep(0.002)
+        if "chatty" in path.name:
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(50):
+                    os.write(2, b"deprecated pixel format\\n" * 200)
         if "shrinks" in path.name:
             os.ftruncate(next(memories()), 0)
         if "slow" in path.name:

@@ -146,8 +146,11 @@ def test_a_faulty_decoder_takes_one_file_with_it(name: str, state: str, reason: 
 
 @pytest.mark.parametrize("said", [
     "[1, 2]", "{}", '{"frame": [-1, 0.0]}', '{"frame": [0, NaN]}', '{"frame": [true, 0.0]}', '{"frame": [1e3, 0.0]}',
-    '{"frame": 7}',
+    '{"frame": 7}', '{"frame": [0, 1' + 400 * "0" + "]}", '{"frame": [99999999, 0.0]}', '{"begin": [1, 2]}\n' * 9,
     '{"features": [0, 0.0, 3]}', '{"window": [0.0, 1.0, [0, 0, 0, 0]]}', '{"window": [NaN, 1.0, []]}', '{"window": null}',
+    '{"frame": [0, 0.0]}\n{"window": [null, null, [0, 0, 0, 0]]}\n{"window": [null, null, [0, 0, 0, 0]]}',
+    '{"frame": [0, 0.0]}\n{"window": [0.0, 1e300, [0, 0, 0, 0]]}', '{"frame": [0, 0.0]}\n{"begin": [1, 2]}', '{"given back": 0}',
+    '{"end": ["ok", "", 0.0, "", [' + ", ".join(['"a"'] * 64) + "]]}", '{"end": ["ok", "", 0.0, "../key", ""]}',
     '{"end": ["pending", "", 0.0, ""]}', '{"end": ["fine", "", 0.0, ""]}', '{"end": ["ok"]}', '{"given back": 9}',
     '{"begin": [[1], 2]}', '{"begin": [1, 99999999999999999999]}', '{"unheard of": 1}', "x" * 2_000_000, "[" * 100_000,
 ])
@@ -156,7 +159,9 @@ def test_what_no_worker_of_ours_would_say(said: str, photos: list[str], tmp_path
     faulty_decoder.install(tmp_path, monkeypatch)
     bad = tmp_path / "photos" / "astray.png"
     bad.write_text(said)
-    rows = ends(read_all([*photos[:4], str(bad), *photos[4:8]], file_timeout_s=5.0))
+    inputs = [Input(*item) for item in enumerate((*photos[:4], str(bad), *photos[4:8]))]
+    with DecodePool(1) as pool:
+        rows = ends(pool.read(inputs, SETTINGS, limits=Limits(5.0, retries=False)))
     assert (rows["astray.png"].state, rows["astray.png"].reason) == ("crashed", "its decoder sent malformed messages")
     assert sum(row.state == "ok" for row in rows.values()) == 8
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import faulty_decoder
@@ -21,6 +22,8 @@ from small_media import RGB, write_photo, write_video
 from vidrisk.decode import owner
 from vidrisk.decode.messages import Input, InputEnd, Read, ReadSettings, ThumbnailInput, ThumbnailSettings
 from vidrisk.decode.pool import DecodePool
+from vidrisk.decode.session import CacheFolder, Limits
+from vidrisk.decode.supervised import Worker
 from vidrisk.frames import Frame
 from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
@@ -164,6 +167,74 @@ def test_a_worker_that_is_killed_while_nobody_reads_is_replaced(pool: DecodePool
     for worker in children():
         os.kill(worker, signal.SIGKILL)
     assert states(pool.read(photos, SETTINGS)) == ["ok"] * 6
+
+
+def test_a_worker_that_reads_nothing_costs_one_file(photos: list[Input], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sends frames as they are taken, so that its caller tells it of free slots until they fill its socket."""
+    faulty_decoder.install(tmp_path, monkeypatch)
+    deaf = Input(7, write_photo(tmp_path / "deaf.png"))
+    settings = ReadSettings(ACTION.pixel, TimeSpec(4, 1.0), slots=4)
+    with DecodePool(1) as pool, ThreadPoolExecutor(1) as thread:
+        faulty = thread.submit(lambda: [read.item for read in pool.read([deaf], settings, limits=Limits(20.0, retries=False))
+                                        if isinstance(read.item, InputEnd)])
+        (end,) = faulty.result(30.0)
+        assert end.state == "partial" and end.reason.startswith("its decoder reads no messages; read up to")
+        assert thread.submit(lambda: states(pool.read(photos, SETTINGS))).result(30.0) == ["ok"] * 6
+
+
+def test_what_decoders_print_fills_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faulty_decoder.install(tmp_path, monkeypatch)
+    with DecodePool(1) as pool:
+        before = children()
+        chatty = [Input(number, write_photo(tmp_path / f"chatty{number}.png")) for number in range(4)]
+        assert states(pool.read(chatty, SETTINGS)) == ["ok"] * 4
+        (worker,) = children() - before
+        assert Path(f"/proc/{worker}/fd/2").readlink().name.startswith("pipe:")  # which holds 64 KiB, and no file grows
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[CacheFolder | None]:
+    """The caches of the workers that were started."""
+    started: list[CacheFolder | None] = []
+
+    class Counted(Worker):
+        def __init__(self, cache: CacheFolder | None) -> None:
+            started.append(cache)
+            super().__init__(cache)
+
+    monkeypatch.setattr(owner, "Worker", Counted)
+    return started
+
+
+def test_repeated_calls_for_many_inputs_start_no_other_worker(photos: list[Input], starts: list[CacheFolder | None]) -> None:
+    many = [Input(number, photos[number % 6].path) for number in range(20)]
+    with DecodePool(1) as pool:
+        for _ in range(5):
+            assert states(pool.read(many, SETTINGS)) == ["ok"] * 20
+            time.sleep(0.3)  # longer than a session is patient
+        assert len(starts) == 1
+
+
+def test_calls_with_a_feature_cache_and_without_share_workers(photos: list[Input], tmp_path: Path, starts: list[CacheFolder | None],
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDRISK_CACHE", os.fspath(tmp_path / "cache"))
+    with DecodePool(1) as pool:
+        for _ in range(3):
+            for settings in (SETTINGS, replace(SETTINGS, cache_salt="salt", features=3)):
+                assert states(pool.read(photos, settings)) == ["ok"] * 6
+    assert len(starts) <= 2 and starts[-1] is not None
+
+
+def test_workers_that_have_had_nothing_to_do_for_long_end_but_for_one(photos: list[Input], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "IDLE_S", 0.3)
+    before = children()
+    with DecodePool(2) as pool:
+        pool.warm_up(2)
+        wait_until(lambda: len(children() - before) == 2)
+        wait_until(lambda: len(children() - before) == 1)
+        (worker,) = children() - before
+        time.sleep(0.6)
+        assert children() - before == {worker} and states(pool.read(photos, SETTINGS)) == ["ok"] * 6
 
 
 def test_idle_workers_cost_nothing(pool: DecodePool, photos: list[Input]) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidrisk.decode.messages import Again, Input, InputEnd, Item, Read
-from vidrisk.decode.meter import Meter
 from vidrisk.frames import Frame, FrameWindow
 from vidrisk.inference.encode import Encoded, EncodedAgain, EncodedEnd, EncodedFrames, EncodedWindow, encode_frames
+from vidrisk.inference.meter import Meter
 
 T = ACTION.frames
 

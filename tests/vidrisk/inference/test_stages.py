@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from three_stages import CONTRACT, PROMPT, STAGES, T, logits_of, write_three_sta
 
 from vidrisk.bench.alone import run_alone
 from vidrisk.bench.benchmark import run_bench
-from vidrisk.decode.messages import Again, Input, InputEnd, Read
-from vidrisk.decode.meter import Meter
+from vidrisk.decode.messages import Again, Input, InputEnd, Pause, Read
 from vidrisk.frames import Frame, FrameWindow, read_frames
 from vidrisk.inference.encode import encode_frames
+from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier, open_classifier
 from vidrisk.inference.plan import overlap_cost, plan_from_stages
 from vidrisk.inference.windows import EncodedAgain, EncodedEnd, EncodedWindow, stacked
@@ -324,6 +325,8 @@ def test_groups_and_windows_of_any_inputs_in_any_order(bundle: Bundle, data: st.
     reads: list[Read] = []
     while any(queues):
         reads.append(data.draw(st.sampled_from([queue for queue in queues if queue])).pop(0))
+        if data.draw(st.integers(0, 9)) == 0:  # what waits for a full batch is let go at any time
+            reads.append(Read(reads[-1].input, Pause()))
     with open_classifier(bundle.root, runtime="onnxruntime", variant="fp32", threads=1) as classifier:
         encoded = [item for batch in encode_frames(reads, classifier, batch_frames, Meter()) for item in batch]
         for number, (frames, step, _) in enumerate(inputs):
@@ -336,6 +339,20 @@ def test_groups_and_windows_of_any_inputs_in_any_order(bundle: Bundle, data: st.
                 logits = classifier.answer(stacked([window], classifier.plan.window_takes), 1)["action"][0]
                 start = window.indices[0]
                 np.testing.assert_allclose(logits, logits_of(own_pixels[number][start:start + T]), atol=2e-5)
+
+
+def test_at_a_pause_nothing_waits_for_a_full_batch(bundle: Bundle) -> None:
+    def reads() -> Iterator[Read]:
+        yield from reads_of(0, T + 2, 1)
+        yield Read(Input(0, "/0"), InputEnd("ok"))
+        yield Read(Input(0, "/0"), Pause())
+        pytest.fail("the next input is waited for")
+
+    with open_classifier(bundle.root, runtime="onnxruntime", variant="fp32", threads=1) as classifier:
+        assert classifier.plan.groups and classifier.plan.batches_windows
+        items = (item for batch in encode_frames(reads(), classifier, 400, Meter()) for item in batch)
+        found = list(itertools.takewhile(lambda item: not isinstance(item, EncodedEnd), items))
+    assert [item.indices[0] for item in found if isinstance(item, EncodedWindow)] == [0, 1, 2]
 
 
 def stage(name: str, per: Any, inputs: Sequence[TensorSpec], output: TensorSpec, group: int = 1) -> Stage:

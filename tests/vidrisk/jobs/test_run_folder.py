@@ -11,8 +11,8 @@ import pytest
 from colour import ACTION, RISK, colour_classifier
 from small_media import write_photo, write_sound, write_video
 
-from vidrisk.decode.meter import STAGES
 from vidrisk.frames.left_out import LeftOut
+from vidrisk.inference.meter import STAGES
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.predictions import PREDICTIONS, read_predictions
 from vidrisk.jobs.ledger import Row, read_ledger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 STAGES = ("decode", "encode", "waiting for decode", "waiting for encode", "head", "write")
@@ -32,6 +32,9 @@ class Meter:
 
     def add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] += seconds
+
+    def wait_for_decode(self) -> AbstractContextManager[None]:
+        return self.measure("waiting for decode")
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
