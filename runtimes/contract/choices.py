@@ -10,4 +10,6 @@ RuntimeChoice = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt
                         "torch"]
 VariantName = Literal["fp32", "fp16", "int8", "mixed", "int8-tensorrt", "mixed-tensorrt"]
 VariantChoice = Literal["auto", "fp32", "fp16", "int8", "mixed", "int8-tensorrt", "mixed-tensorrt"]
+Decoder = Literal["auto", "pyav", "decord"]
+FrameChoice = Literal["all", "keyframes"]
 VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
