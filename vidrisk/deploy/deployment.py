@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +20,7 @@ from vidrisk.deploy.devices import GLIBC, TARGETS, Target, TargetName
 from vidrisk.deploy.wheel import write_wheel
 from vidrisk.runtimes.contract.bundle import MANIFEST, Bundle, sha256_of
 from vidrisk.runtimes.contract.errors import BundleError, SettingsError, VidriskError, require
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
 STATE = "/var/lib/vidrisk"
 DEFAULT_INBOX = f"{STATE}/inbox"
@@ -38,8 +38,6 @@ OLDEST_DRIVER = 580  # that runs CUDA 13
 PACKAGES_MB = {"tensorrt": 1000, "tensorrt-rtx": 4000, "": 1000}
 BUNDLE_COPIES = 5  # the copy, and an engine per variant
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True)
 class Deployment:
@@ -53,7 +51,7 @@ class Deployment:
 
 
 def write_deployment(bundle: Path, name: TargetName, out: Path, *, wheels: bool = False, python: str | None = None,
-                     inbox: str = DEFAULT_INBOX, on_progress: Progress = lambda what, done, total: None) -> Deployment:
+                     inbox: str = DEFAULT_INBOX, on_progress: OnProgress = ignore_progress) -> Deployment:
     """Write the folder for one bundle and one kind of machine.
 
     Args:
@@ -121,7 +119,7 @@ def _quantised_for(bundle: Bundle) -> str:
 
 
 def _filled(folder: Path, bundle: Bundle, name: TargetName, target: Target, inbox: str, python: str | None,
-            on_progress: Progress) -> Deployment:
+            on_progress: OnProgress) -> Deployment:
     bundle_name = bundle.root.resolve().name
     copy = folder / "bundle" / bundle_name
     copy.mkdir(parents=True)
@@ -157,7 +155,7 @@ def _filled(folder: Path, bundle: Bundle, name: TargetName, target: Target, inbo
     return Deployment(folder, bundle_name, wheel.name, len(wheels), sum(path.stat().st_size for path in files))
 
 
-def _write_wheels(wheel: Path, target: Target, python: str, on_progress: Progress) -> list[Path]:
+def _write_wheels(wheel: Path, target: Target, python: str, on_progress: OnProgress) -> list[Path]:
     require("packaging", "export")
     from vidrisk.deploy.wheels import Platform, download_wheels, requirements_from_lines, requirements_of
 
