@@ -86,10 +86,10 @@ def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[st
                 saved = stack.enter_context(closing(SavedFeatures(out))) if settings.save_features else None
                 answers = stream_answers(
                     [Input(row.id, row.path) for row in pending.values()], classifier,
-                    pool or stack.enter_context(DecodePool(settings.workers)), kept.asked(read_settings) if kept else read_settings,
+                    pool or stack.enter_context(DecodePool(settings.workers)), kept.ask_thumbnails(read_settings) if kept else read_settings,
                     batch_frames=settings.batch_frames, limits=Limits(settings.file_timeout_s), meter=meter,
                     sinks=[saved] if saved else [], on_batch=lambda: tell(after_s=TELL_EVERY_S),
-                    tap=kept.over if kept else iter)
+                    tap=kept.collect if kept else iter)
                 said: set[str] = set()
                 for answer in stack.enter_context(closing(answers)):
                     row = _final_row(pending[answer.input.id], answer)
