@@ -23,6 +23,7 @@ from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.segments import Hysteresis
 from vidrisk.jobs.sources import Inputs, find_inputs
 from vidrisk.jobs.summary import SUMMARY, read_summary
+from vidrisk.report import build_report
 from vidrisk.runtimes.contract.errors import EXIT_INTERRUPTED, DataError, Interrupted, RuntimeFailure, SettingsError
 from vidrisk.runtimes.runner import Arrays
 from vidrisk.watch import WatchSettings
@@ -245,6 +246,34 @@ def test_an_engine_that_fails_and_ctrl_c_leave_a_run_to_resume(media: Path, tmp_
         read_summary(out)
     run_folder(colour_classifier(ACTION), find_inputs([media]), out, InferSettings(resume=True))
     assert sorted_lines(out) == sorted_lines(whole)
+
+
+def test_a_run_that_was_continued_and_cut_short_has_not_ended(media: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_folder(colour_classifier(ACTION), find_inputs([media / "00.png"]), out, SETTINGS)
+    build_report(out)
+    run_folder(colour_classifier(ACTION), find_inputs([media / "00.png"]), out, InferSettings(resume=True))  # nothing to do
+    assert read_summary(out).inputs == 1
+    with pytest.raises(RuntimeFailure):
+        run_folder(fails_at(colour_classifier(ACTION), 1, RuntimeFailure("engine failed")), find_inputs([media]), out,
+                   InferSettings(resume=True))
+    with pytest.raises(DataError, match="did not end"):
+        build_report(out)
+    run_folder(colour_classifier(ACTION), find_inputs([media]), out, InferSettings(resume=True))
+    assert read_summary(out).inputs == 14 and build_report(out)
+
+
+def test_a_batch_leaves_alone_what_came_before(media: Path, tmp_path: Path) -> None:
+    out, classifier = tmp_path / "out", colour_classifier(ACTION)
+    run_folder(classifier, find_inputs([media / "00.png"]), out, SETTINGS)
+    with pytest.raises(RuntimeFailure):
+        run_folder(fails_at(colour_classifier(ACTION), 1, RuntimeFailure("engine failed")), find_inputs([media / "01.png"]), out,
+                   InferSettings(resume=True), is_batch=True)
+    assert read_summary(out).inputs == 1  # of the batches before
+    write_photo(media / "00.png", "blue", size=(60, 40))
+    run_folder(classifier, find_inputs([media / "02.png"]), out, InferSettings(resume=True), is_batch=True)
+    assert {Path(p.path).name: p.label for p in read_predictions(out)} == {"00.png": "red", "02.png": "blue"}
+    assert {name: row.state for name, row in rows_by_name(out).items()} == {"00.png": "ok", "02.png": "ok"}
 
 
 def test_ctrl_c_says_how_to_go_on() -> None:
