@@ -66,9 +66,9 @@ def watch(root: Path, date: str, *, digest: str = "0" * 64, kill: random.Random 
 
 def leave_undone(root: Path, date: str, paths: Iterable[str]) -> None:
     """What a watch leaves that was killed before the first result of a batch: files are taken, and pending in their day."""
-    with mock.patch.object(Ledger, "rows", side_effect=Killed), colour_classifier(ACTION) as classifier, suppress(Killed):
-        with mock.patch.object(Ledger, "_reopen"), mock.patch.object(Ledger, "_drop_pending"):
-            watch_inbox(classifier, root / "in", root / "out", ONCE, INFER, today=lambda: date)
+    with (mock.patch.object(Ledger, "rows", side_effect=Killed), mock.patch.object(Ledger, "_reopen"),
+          mock.patch.object(Ledger, "_drop_pending"), colour_classifier(ACTION) as classifier, suppress(Killed)):
+        watch_inbox(classifier, root / "in", root / "out", ONCE, INFER, today=lambda: date)
     assert {row.path for row in read_ledger(root / "out" / date) if row.state == "pending"} == set(paths)
 
 
