@@ -266,7 +266,7 @@ class Ledger:
             self._set_meta("rewriting", "0")
 
     def _set_meta(self, key: str, value: str) -> None:
-        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._database.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
 
 def read_ledger(out: str | os.PathLike[str]) -> list[Row]:
