@@ -65,7 +65,7 @@ def test_closing_waits_for_whoever_is_being_answered_and_refuses_the_next(monkey
         classifier.close()
         assert events[-2:] == ["answered", "closed"] and running.result().keys() == {"features"}
     for ask in (lambda: classifier.encode(clips[0]), lambda: classifier.classify(clips)):
-        with pytest.raises(RuntimeFailure, match="^the model is closed; fix: load it again$"):
+        with pytest.raises(RuntimeFailure, match=r"^the model is closed; fix: load it again$"):
             ask()
     classifier.close()
     assert events.count("closed") == 1
