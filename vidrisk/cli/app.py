@@ -20,6 +20,7 @@ from vidrisk.cli.evaluate import evaluate
 from vidrisk.cli.export import export
 from vidrisk.cli.infer import infer
 from vidrisk.cli.interrupt import ending_at_second_interrupt
+from vidrisk.cli.remedies import as_flags
 from vidrisk.cli.streams import lost_output, restart_in_utf8, settle_streams
 from vidrisk.cli.train import train
 from vidrisk.cli.verify import verify
@@ -79,7 +80,8 @@ def main() -> None:
 def _run(arguments: list[str]) -> None:
     verbosity = [argument for argument in arguments if argument in VERBOSITY]  # welcome before and behind the command
     try:
-        app(verbosity + [argument for argument in arguments if argument not in VERBOSITY])
+        with as_flags():
+            app(verbosity + [argument for argument in arguments if argument not in VERBOSITY])
     except SystemExit as end:
         if end.code == EXIT_INTERRUPTED:  # what Typer makes of KeyboardInterrupt
             say_error("stopped by Ctrl-C")

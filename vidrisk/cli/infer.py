@@ -65,7 +65,6 @@ def infer(
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.infer_view import note_from_pace, print_left_out, print_summary
-    from vidrisk.cli.remedies import as_flags
     from vidrisk.decode.pool import DecodePool, default_workers
     from vidrisk.inference.model import open_classifier
     from vidrisk.jobs.ledger import settled_choice
@@ -84,7 +83,7 @@ def infer(
     print_left_out(inputs)
     asked = runtime, variant
     chosen = settled_choice(out, *asked) if resume else asked
-    with as_flags(), DecodePool(settings.workers) as pool:
+    with DecodePool(settings.workers) as pool:
         with progress_bar(lines=progress) as advance, open_classifier(
                 bundle, runtime=chosen[0], variant=chosen[1], threads=threads, on_progress=advance) as classifier:
             summary = run_folder(classifier, inputs, out, settings, pool=pool, cards=0 if no_report else len(inputs.paths),

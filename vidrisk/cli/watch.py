@@ -56,7 +56,6 @@ def watch(
     Names that begin with a dot or end in .part or .tmp are left alone. Ends on SIGTERM or Ctrl-C; the next watch goes on there.
     """
     from vidrisk.cli.console import progress_bar, say
-    from vidrisk.cli.remedies import as_flags
     from vidrisk.decode.pool import default_workers
     from vidrisk.inference.model import open_classifier
     from vidrisk.jobs.run_settings import InferSettings
@@ -77,7 +76,7 @@ def watch(
                              keep_dates=keep_days, move_done=move_done, once=once)
     infer = InferSettings(window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames,
                           static_levels=skip_static, file_timeout_s=file_timeout, max_memory_mb=max_memory)
-    with ending_on_sigterm(), as_flags():
+    with ending_on_sigterm():
         with progress_bar(lines=True) as advance:  # of engines that have to be built first
             opened = open_classifier(bundle, runtime=runtime, variant=variant, threads=threads, on_progress=advance)
         with opened as classifier:

@@ -69,7 +69,7 @@ def write_deployment(bundle: Path, name: TargetName, out: Path, *, wheels: bool 
     version = target.python(python)
     _check(opened, name, target, out, inbox)
     if python and not wheels:
-        raise SettingsError("--python without --wheels", fix="add --wheels, or leave --python out")
+        raise SettingsError("python without wheels", fix="ask for wheels, or leave python out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -89,25 +89,25 @@ def write_deployment(bundle: Path, name: TargetName, out: Path, *, wheels: bool 
 def _check(bundle: Bundle, name: TargetName, target: Target, out: Path, inbox: str) -> None:
     if os.path.lexists(out):
         raise SettingsError(f"{out} exists already", fix="choose another folder, or delete it first")
-    for what, text in (("the name of the bundle", bundle.root.resolve().name), ("--inbox", inbox)):
+    for what, text in (("the name of the bundle ", bundle.root.resolve().name), ("inbox=", inbox)):
         if not text.isprintable():
-            raise SettingsError(f"{what} is {text!r}", allowed="printable characters")
+            raise SettingsError(f"{what}{text!r}", allowed="printable characters")
     if not inbox.startswith("/") or inbox.startswith("//") or os.path.normpath(inbox) != inbox or inbox == "/":
-        raise SettingsError(f"--inbox {inbox}", allowed="an absolute path such as /var/lib/vidrisk/inbox")
+        raise SettingsError(f"inbox={inbox}", allowed="an absolute path such as /var/lib/vidrisk/inbox")
     for place in HIDDEN:
         if PurePosixPath(inbox).is_relative_to(place):
-            raise SettingsError(f"--inbox {inbox}: the service has a {place} of its own, and does not see that of the machine",
+            raise SettingsError(f"inbox={inbox}: the service has a {place} of its own, and does not see that of the machine",
                                 allowed="a folder elsewhere, such as /var/lib/vidrisk/inbox or /data/inbox")
     for place in OWN_FOLDERS:
         if PurePosixPath(inbox).is_relative_to(place) or inbox == STATE:
-            raise SettingsError(f"--inbox {inbox}: {STATE} holds what the service itself keeps",
+            raise SettingsError(f"inbox={inbox}: {STATE} holds what the service itself keeps",
                                 allowed=f"another folder, such as {DEFAULT_INBOX}")
     quantised = {name: variant for name, variant in bundle.manifest.variants.items()
                  if variant.lowest_precision in ("int8", "mixed")}
     is_for_processors = all(variant.engines == "processor" for variant in quantised.values()) or _quantised_for(bundle) == "cpu"
     if target.engine and quantised and is_for_processors:
         raise BundleError(f"{bundle.root.name} has {' and '.join(quantised)} for processors, which TensorRT refuses",
-                          fix=f"vidrisk export RUN -o BUNDLE --int8 --trt --target {'jetson' if target.is_jetson else 'gpu'}")
+                          fix=f"export it for TensorRT and the target {'jetson' if target.is_jetson else 'gpu'}")
 
 
 def _quantised_for(bundle: Bundle) -> str:

@@ -123,8 +123,8 @@ def _download(requirements: list[str], platform: Platform, folder: Path) -> None
         asked = next((r for r in requirements if r.startswith(missing[1])), missing[1])
         raise VidriskError(f"{asked} has no wheel for Python {platform.python} on {platform.machine} "
                            f"(glibc {platform.glibc[0]}.{platform.glibc[1]}) in the package index",
-                           fix="leave --wheels out and install on a network, or give another --python")
+                           fix="leave wheels out and install on a network, or give another python")
     said = end.stderr.splitlines() or ["no reason given"]
     errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR")]
     raise VidriskError(f"pip cannot download wheels: {(errors or said)[-1]}",
-                       fix="check the network and the package index, or leave --wheels out")
+                       fix="check the network and the package index, or leave wheels out")

@@ -242,7 +242,7 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
     path = Path(path)
     if (path / "config.yaml").is_file() and not (path / MANIFEST).is_file():
         if runtime not in ("auto", "torch") or variant not in ("auto", "fp32"):
-            raise SettingsError(f"{path.name} is a run, which torch alone can read", allowed="--runtime torch, --variant fp32",
+            raise SettingsError(f"{path.name} is a run, which torch alone can read", allowed="runtime torch, variant fp32",
                                 fix=f"vidrisk export {path.name} -o BUNDLE")
         return _classifier_from_run(path)
     return classifier_from_bundle(Bundle.open(path), runtime=runtime, variant=variant, threads=threads, on_progress=on_progress)

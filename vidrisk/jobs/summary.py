@@ -142,6 +142,6 @@ def read_summary(out: str | os.PathLike[str]) -> Summary:
                 {**values["time"], versions.VERSION: content.get(versions.VERSION)}, TimeSpec)
         return Summary(**values)
     except FileNotFoundError as error:
-        raise DataError(f"{out} has no {SUMMARY}: its run did not end", fix="resume it with --resume") from error
+        raise DataError(f"{out} has no {SUMMARY}: its run did not end", fix="run it again with resume") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is no summary of this version: {error}", fix="resume the run with --resume") from error
+        raise DataError(f"{path} is no summary of this version: {error}", fix="run it again with resume") from error

@@ -84,10 +84,10 @@ def watch_inbox(classifier: Classifier, inbox: Path, out: Path, settings: WatchS
         Exception: with ``once``, also what a watch that goes on tries again; everything else was done before.
     """
     if settings.move_done and settings.move_done.resolve().is_relative_to(inbox.resolve()):
-        raise SettingsError(f"{settings.move_done} lies in the inbox {inbox}", fix="choose another folder for --move-done")
+        raise SettingsError(f"{settings.move_done} lies in the inbox {inbox}", fix="choose another folder for move_done")
     if settings.move_done and settings.move_done.resolve().is_relative_to(out.resolve()):
         raise SettingsError(f"{settings.move_done} lies in {out}, where old days are deleted",
-                            fix="choose another folder for --move-done")
+                            fix="choose another folder for move_done")
     infer.for_reading(classifier)  # what is wrong with the settings is said now
     with Taken(out) as taken, DecodePool(infer.workers) as pool:
         watch = _Watch(classifier, inbox, out, settings, replace(infer, resume=True), taken, pool, on_batch, today)

@@ -127,7 +127,7 @@ def test_an_engine_that_cannot_be_built_is_an_error_where_it_was_asked_for(
 def test_what_cannot_be_read_by_what(tiny_bundle: Path, tiny_run: Path) -> None:
     with pytest.raises(SettingsError, match="is a bundle, which torch cannot read; allowed: auto, onnxruntime, openvino"):
         open_classifier(tiny_bundle, runtime="torch")
-    with pytest.raises(SettingsError, match="is a run, which torch alone can read; allowed: --runtime torch"):
+    with pytest.raises(SettingsError, match="is a run, which torch alone can read; allowed: runtime torch, variant fp32"):
         open_classifier(tiny_run, runtime="tensorrt")
 
 
