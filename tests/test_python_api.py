@@ -17,6 +17,7 @@ from small_media import write_photo, write_video
 from strangers import LABELS, SIDE, export, pictures, stranger
 
 import vidrisk
+from vidrisk.decode.pool import DecodePool
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
@@ -150,6 +151,33 @@ def test_predictions_become_a_pandas_frame(place: Path, capsys: pytest.CaptureFi
     (with_pandas,) = (example for example in EXAMPLES if "import pandas" in example)
     loop = next(example for example in EXAMPLES if "import Path" in example)
     assert "blue" in run_examples([EXAMPLES[0], loop, with_pandas, EXAMPLES[-1]], capsys)
+
+
+def test_a_loaded_model_decodes_in_its_own_processes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = place / "data"
+    for label in ("red", "blue"):
+        (data / label).mkdir(parents=True)
+        write_photo(data / label / "a.png", label)
+    made: list[int] = []
+    real = DecodePool.__init__
+    monkeypatch.setattr(DecodePool, "__init__", lambda pool, workers: (made.append(workers), real(pool, workers))[1])
+    with vidrisk.load("fights.bundle", runtime="onnxruntime", workers=1) as model:
+        assert vidrisk.infer(model, "cam7", "out").settings["workers"] == 1
+        assert vidrisk.evaluate(model, data).metrics.keys() == {"action"}
+        assert made == [1]
+        assert vidrisk.infer(model, "cam7", "other", workers=2).settings["workers"] == 2
+        assert made == [1, 2] and model.predict("photo.jpg")
+    with pytest.raises(vidrisk.errors.RuntimeFailure, match="the model is closed"):
+        vidrisk.infer(model, "cam7", "third")
+    assert not Path("third").exists()
+
+
+def test_a_setting_that_makes_no_sense_is_said_before_the_model_is_opened(place: Path) -> None:
+    message = r"^decoder is 'opencv'; allowed: auto, pyav, decord$"
+    with pytest.raises(vidrisk.errors.SettingsError, match=message):
+        vidrisk.infer("no.bundle", "cam7", "out", decoder="opencv")
+    with pytest.raises(vidrisk.errors.SettingsError, match=message):
+        vidrisk.evaluate("no.bundle", "cam7", decoder="opencv")
 
 
 def test_commands_and_their_functions_agree(tmp_path: Path) -> None:

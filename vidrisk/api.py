@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyP
     """Predict files and folders into an output folder: every input ends in its ledger.
 
     Args:
-        model: a bundle, a run, or a model that is loaded.
+        model: a bundle, a run, or a model that is loaded, with the decode processes that it has.
         inputs: files, folders and globs.
         out: folder for the results.
         report: also write ``report.html``.
@@ -142,10 +143,9 @@ def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyP
     from vidrisk.report import build_report
 
     named: Sequence[AnyPath] = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    found, chosen = find_inputs(named), InferSettings(**settings)
-    with DecodePool(chosen.workers) as pool:
-        with nullcontext(model.classifier) if isinstance(model, Model) else open_classifier(Path(model)) as classifier:
-            summary = run_folder(classifier, found, out, chosen, pool=pool, cards=len(found.paths) if report else 0)
+    found = find_inputs(named)
+    with _opened(model, settings) as (opened, chosen, pool):
+        summary = run_folder(opened.classifier, found, out, chosen, pool=pool, cards=len(found.paths) if report else 0)
         if report:
             build_report(out, pool)
     return summary
@@ -155,7 +155,7 @@ def evaluate(model: AnyPath | Model, data: AnyPath, *, split: str | None = None,
     """Score a model on labelled data.
 
     Args:
-        model: a bundle, a run, or a model that is loaded.
+        model: a bundle, a run, or a model that is loaded, with the decode processes that it has.
         data: a folder with one sub-folder per class, or a manifest.
         split: score only ``train``, ``val`` or ``test`` of it.
         settings: of ``InferSettings``.
@@ -167,8 +167,20 @@ def evaluate(model: AnyPath | Model, data: AnyPath, *, split: str | None = None,
     from vidrisk.data import load_table
     from vidrisk.jobs.evaluate import evaluate as evaluate_table
 
+    with _opened(model, settings) as (opened, chosen, pool):
+        table = load_table(Path(data), opened.contract.task, min_labels=1)
+        return evaluate_table(opened.classifier, table.of_split(split) if split else table, chosen, pool=pool)
+
+
+@contextmanager
+def _opened(model: AnyPath | Model, settings: Mapping[str, Any]) -> Iterator[tuple[Model, InferSettings, DecodePool]]:
+    """A model, the settings and what decodes: the processes that a loaded model has, unless another number is asked for."""
+    chosen = InferSettings(**settings)
     if not isinstance(model, Model):
-        with load(model) as opened:
-            return evaluate(opened, data, split=split, **settings)
-    table = load_table(Path(data), model.contract.task, min_labels=1)
-    return evaluate_table(model.classifier, table.of_split(split) if split else table, InferSettings(**settings))
+        with load(model, workers=chosen.workers) as loaded:
+            yield loaded, chosen, loaded.pool
+    elif settings.get("workers", model.pool.workers) == model.pool.workers:
+        yield model, replace(chosen, workers=model.pool.workers), model.pool
+    else:
+        with DecodePool(chosen.workers) as pool:
+            yield model, chosen, pool

@@ -12,4 +12,6 @@ RuntimeChoice = Literal["auto", RuntimeName, "torch"]
 VariantName = Literal["fp32", "fp16", "int8", "mixed", "int8-tensorrt", "mixed-tensorrt"]
 VariantChoice = Literal["auto", VariantName]
 OnlyVariant = Literal["fp32", "fp16", "int8"]  # that an export ships alone; int8 is whichever quantized one was made
+Decoder = Literal["auto", "pyav", "decord"]
+FrameChoice = Literal["all", "keyframes"]
 VARIANTS: tuple[VariantName, ...] = get_args(VariantName)

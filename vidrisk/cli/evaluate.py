@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vidrisk.cli.infer import Frames, FramesChoice, SkipStatic
+from vidrisk.cli.infer import Frames, SkipStatic
 from vidrisk.cli.tables import Encoding, Sheet, Strict
 from vidrisk.runtimes.contract.choices import RuntimeChoice, VariantChoice
 
@@ -24,7 +24,7 @@ def evaluate(
         help="Engine; auto takes the fastest measured here. TensorRT's are built first, once.")] = "auto",
     variant: Annotated[VariantChoice, typer.Option(
         help="Precision; auto takes the fastest that passed the gate.")] = "auto",
-    frames: Frames = FramesChoice.all,
+    frames: Frames = "all",
     skip_static: SkipStatic = 0.0,
     feature_cache: Annotated[bool, typer.Option(
         "--feature-cache/--no-feature-cache", help="Keep features of files that were read, and use those that are kept.")] = True,
@@ -51,7 +51,7 @@ def evaluate(
         table = load_table(data, classifier.contract.task, min_labels=1, encoding=encoding, sheet=sheet)
         check_leaks(table, strict=strict)
         result = evaluate(classifier, table.of_split(split) if split else table,
-                          InferSettings(frames=frames.value, static_levels=skip_static, feature_cache=feature_cache),
+                          InferSettings(frames=frames, static_levels=skip_static, feature_cache=feature_cache),
                           on_progress=advance)
     if out is not None:
         write_evaluation(result, out)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vidrisk.runtimes.contract.choices import RuntimeChoice, VariantChoice
+from vidrisk.runtimes.contract.choices import FrameChoice, RuntimeChoice, VariantChoice
 
-
-class FramesChoice(str, Enum):
-    all = "all"
-    keyframes = "keyframes"
-
-
-Frames = Annotated[FramesChoice, typer.Option(
+Frames = Annotated[FrameChoice, typer.Option(
     help="keyframes: show at every moment the last keyframe before it; decodes nothing else.")]
 SkipStatic = Annotated[float, typer.Option(
     min=0, max=255, metavar="LEVELS",
@@ -44,7 +37,7 @@ def infer(
     stride: Annotated[float | None, typer.Option(
         metavar="S", help="A window every S seconds. Overlap costs little: a frame is decoded and encoded once.",
         show_default="window")] = None,
-    frames: Frames = FramesChoice.all,
+    frames: Frames = "all",
     skip_static: SkipStatic = 0.0,
     workers: Workers = None,
     threads: Threads = None,
@@ -83,7 +76,7 @@ def infer(
     from vidrisk.runtimes.contract.errors import EXIT_SOME_FAILED
 
     settings = InferSettings(
-        window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames.value, static_levels=skip_static,
+        window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames, static_levels=skip_static,
         file_timeout_s=file_timeout, max_memory_mb=max_memory, resume=resume, parquet=parquet, save_features=save_features,
         feature_cache=feature_cache, hysteresis=Hysteresis(enter, leave))
     inputs = find_inputs(paths)

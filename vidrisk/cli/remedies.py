@@ -1,26 +1,55 @@
-"""Remedies of the library, as options of the command line: the library knows arguments, a user types flags."""
+"""Errors of the library in words of the command line: the library knows arguments, a user types flags."""
 
 from __future__ import annotations
 
 from vidrisk.runtimes.contract.errors import VidriskError
 
-FLAGS = {"the window or the stride": "--window or --stride", "run it again with resume, which": "the same command with --resume",
-         "use fewer workers": "fewer --workers", "use another runtime": "use another --runtime",
-         "use tensorrt-rtx": "use --engine tensorrt-rtx", "the target any": "--target any",
-         "name compute capabilities, such as 8.6, of other GPUs": "--compute-capability 8.6,8.9 builds for GPUs that are elsewhere",
-         "a smaller batch": "a smaller --batch",
-         "export for TensorRT": "export with --trt", "another variant": "another --variant",
-         "do without the DLA": "leave --dla out",
-         "the runtime auto": "--runtime auto", "qat_steps": "--qat-steps",
-         "give more calibration samples": "give more with --calib or --calib-samples",
-         "give a labels file": "--labels labels.txt",
-         "give some as val, and as calib for INT8": "give some with --val, and with --calib for --int8",
-         "say it in a pixel file": "say it with --pixel pixel.yaml"}
+# Words of the library → words of the command line, in what is allowed and in the fix.
+FLAGS = {
+    "the window or the stride": "--window or --stride",
+    "run it again with resume, which": "the same command with --resume",
+    "run it again with resume": "run again with --resume",
+    "resume=True continues": "--resume continues",
+    "use fewer workers": "fewer --workers",
+    "run infer with save_features": "vidrisk infer … --save-features",
+    "runtime torch, variant fp32": "--runtime torch, --variant fp32",
+    "another folder for move_done": "another folder for --move-done",
+    "labelled data as val": "labelled data with --val",
+    "leave val out": "leave --val out",
+    "leave calib out": "leave --calib out",
+    "give data as calib": "give data with --calib",
+    "give more as calib, or a greater calib_samples": "give more with --calib or --calib-samples",
+    "ask for wheels, or leave python out": "add --wheels, or leave --python out",
+    "leave wheels out": "leave --wheels out",
+    "give another python": "give another --python",
+    "export it for TensorRT and the target": "vidrisk export RUN -o BUNDLE --int8 --trt --target",
+    "use another runtime": "use another --runtime",
+    "use tensorrt-rtx": "use --engine tensorrt-rtx",
+    "the target any": "--target any",
+    "name compute capabilities, such as 8.6, of other GPUs": "--compute-capability 8.6,8.9 builds for GPUs that are elsewhere",
+    "a smaller batch": "a smaller --batch",
+    "export for TensorRT, which": "export with --trt, which",
+    "another variant": "another --variant",
+    "do without the DLA": "leave --dla out",
+    "the runtime auto": "--runtime auto",
+    "qat_steps": "--qat-steps",
+    "give more calibration samples": "give more with --calib or --calib-samples",
+    "give a labels file": "--labels labels.txt",
+    "give some as val, and as calib for INT8": "give some with --val, and with --calib for --int8",
+    "say it in a pixel file": "say it with --pixel pixel.yaml",
+}
+# The same at the beginning of what is wrong, where names of files come later.
+FLAGS_FIRST = {"python without wheels": "--python without --wheels", "python=": "--python ", "inbox=": "--inbox "}
 
 
 def line_from_error(error: VidriskError) -> str:
-    """Return an error as the line that a user reads, its remedy in words of the command line."""
-    fix = error.fix
+    """Return an error as the line that a user reads, in words of the command line."""
+    what = next((flags + error.what.removeprefix(words) for words, flags in FLAGS_FIRST.items() if error.what.startswith(words)),
+                error.what)
+    return str(VidriskError(what, allowed=_with_flags(error.allowed), fix=_with_flags(error.fix)))
+
+
+def _with_flags(text: str | None) -> str | None:
     for words, flags in FLAGS.items():
-        fix = fix and fix.replace(words, flags)
-    return str(VidriskError(error.what, allowed=error.allowed, fix=fix))
+        text = text and text.replace(words, flags)
+    return text

@@ -10,7 +10,6 @@ import typer
 from vidrisk.cli.infer import (
     FileTimeout,
     Frames,
-    FramesChoice,
     MaxMemory,
     SkipStatic,
     Threads,
@@ -31,7 +30,7 @@ def watch(
     window: Annotated[float | None, typer.Option(
         metavar="S", help="Predict windows of S seconds.", show_default="as trained")] = None,
     stride: Annotated[float | None, typer.Option(metavar="S", help="A window every S seconds.", show_default="window")] = None,
-    frames: Frames = FramesChoice.all,
+    frames: Frames = "all",
     skip_static: SkipStatic = 0.0,
     workers: Workers = None,
     threads: Threads = None,
@@ -75,7 +74,7 @@ def watch(
 
     settings = WatchSettings(settle_s=settle, poll_s=poll, report_every_s=None if no_report else report_every,
                              keep_dates=keep_days, move_done=move_done, once=once)
-    infer = InferSettings(window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames.value,
+    infer = InferSettings(window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames,
                           static_levels=skip_static, file_timeout_s=file_timeout, max_memory_mb=max_memory)
     with ending_on_sigterm():
         with progress_bar(lines=True) as advance:  # of engines that have to be built first

@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +20,7 @@ from vidrisk.deploy.devices import GLIBC, TARGETS, Target, TargetName
 from vidrisk.deploy.wheel import write_wheel
 from vidrisk.runtimes.contract.bundle import MANIFEST, Bundle, sha256_of
 from vidrisk.runtimes.contract.errors import BundleError, SettingsError, VidriskError, require
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
 STATE = "/var/lib/vidrisk"
 DEFAULT_INBOX = f"{STATE}/inbox"
@@ -38,8 +38,6 @@ OLDEST_DRIVER = 580  # that runs CUDA 13
 PACKAGES_MB = {"tensorrt": 1000, "tensorrt-rtx": 4000, "": 1000}
 BUNDLE_COPIES = 5  # the copy, and an engine per variant
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True)
 class Deployment:
@@ -53,7 +51,7 @@ class Deployment:
 
 
 def write_deployment(bundle: Path, name: TargetName, out: Path, *, wheels: bool = False, python: str | None = None,
-                     inbox: str = DEFAULT_INBOX, on_progress: Progress = lambda what, done, total: None) -> Deployment:
+                     inbox: str = DEFAULT_INBOX, on_progress: OnProgress = ignore_progress) -> Deployment:
     """Write the folder for one bundle and one kind of machine.
 
     Args:
@@ -71,7 +69,7 @@ def write_deployment(bundle: Path, name: TargetName, out: Path, *, wheels: bool 
     version = target.python(python)
     _check(opened, name, target, out, inbox)
     if python and not wheels:
-        raise SettingsError("--python without --wheels", fix="add --wheels, or leave --python out")
+        raise SettingsError("python without wheels", fix="ask for wheels, or leave python out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -91,25 +89,25 @@ def write_deployment(bundle: Path, name: TargetName, out: Path, *, wheels: bool 
 def _check(bundle: Bundle, name: TargetName, target: Target, out: Path, inbox: str) -> None:
     if os.path.lexists(out):
         raise SettingsError(f"{out} exists already", fix="choose another folder, or delete it first")
-    for what, text in (("the name of the bundle", bundle.root.resolve().name), ("--inbox", inbox)):
+    for what, text in (("the name of the bundle ", bundle.root.resolve().name), ("inbox=", inbox)):
         if not text.isprintable():
-            raise SettingsError(f"{what} is {text!r}", allowed="printable characters")
+            raise SettingsError(f"{what}{text!r}", allowed="printable characters")
     if not inbox.startswith("/") or inbox.startswith("//") or os.path.normpath(inbox) != inbox or inbox == "/":
-        raise SettingsError(f"--inbox {inbox}", allowed="an absolute path such as /var/lib/vidrisk/inbox")
+        raise SettingsError(f"inbox={inbox}", allowed="an absolute path such as /var/lib/vidrisk/inbox")
     for place in HIDDEN:
         if PurePosixPath(inbox).is_relative_to(place):
-            raise SettingsError(f"--inbox {inbox}: the service has a {place} of its own, and does not see that of the machine",
+            raise SettingsError(f"inbox={inbox}: the service has a {place} of its own, and does not see that of the machine",
                                 allowed="a folder elsewhere, such as /var/lib/vidrisk/inbox or /data/inbox")
     for place in OWN_FOLDERS:
         if PurePosixPath(inbox).is_relative_to(place) or inbox == STATE:
-            raise SettingsError(f"--inbox {inbox}: {STATE} holds what the service itself keeps",
+            raise SettingsError(f"inbox={inbox}: {STATE} holds what the service itself keeps",
                                 allowed=f"another folder, such as {DEFAULT_INBOX}")
     quantised = {name: variant for name, variant in bundle.manifest.variants.items()
                  if variant.lowest_precision in ("int8", "mixed")}
     is_for_processors = all(variant.engines == "processor" for variant in quantised.values()) or _quantised_for(bundle) == "cpu"
     if target.engine and quantised and is_for_processors:
         raise BundleError(f"{bundle.root.name} has {' and '.join(quantised)} for processors, which TensorRT refuses",
-                          fix=f"vidrisk export RUN -o BUNDLE --int8 --trt --target {'jetson' if target.is_jetson else 'gpu'}")
+                          fix=f"export it for TensorRT and the target {'jetson' if target.is_jetson else 'gpu'}")
 
 
 def _quantised_for(bundle: Bundle) -> str:
@@ -121,7 +119,7 @@ def _quantised_for(bundle: Bundle) -> str:
 
 
 def _filled(folder: Path, bundle: Bundle, name: TargetName, target: Target, inbox: str, python: str | None,
-            on_progress: Progress) -> Deployment:
+            on_progress: OnProgress) -> Deployment:
     bundle_name = bundle.root.resolve().name
     copy = folder / "bundle" / bundle_name
     copy.mkdir(parents=True)
@@ -157,7 +155,7 @@ def _filled(folder: Path, bundle: Bundle, name: TargetName, target: Target, inbo
     return Deployment(folder, bundle_name, wheel.name, len(wheels), sum(path.stat().st_size for path in files))
 
 
-def _write_wheels(wheel: Path, target: Target, python: str, on_progress: Progress) -> list[Path]:
+def _write_wheels(wheel: Path, target: Target, python: str, on_progress: OnProgress) -> list[Path]:
     require("packaging", "export")
     from vidrisk.deploy.wheels import Platform, download_wheels, requirements_from_lines, requirements_of
 

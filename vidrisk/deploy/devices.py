@@ -47,7 +47,7 @@ class Target:
             SettingsError: the machine has another one.
         """
         if asked is not None and asked not in self.pythons:
-            raise SettingsError(f"--python {asked}", allowed=", ".join(self.pythons))
+            raise SettingsError(f"python={asked}", allowed=", ".join(self.pythons))
         return asked or self.pythons[0]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filen
 
 from vidrisk.deploy.contents import metadata_of
 from vidrisk.runtimes.contract.errors import VidriskError
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
 OLDEST_GLIBC_MINOR = 17  # manylinux2014; older wheels are named in other ways, and rare
 NO_MATCH = re.compile(r"No matching distribution found for ([A-Za-z0-9._-]+)")
@@ -66,7 +67,7 @@ def requirements_from_lines(lines: Iterable[str], platform: Platform) -> list[Re
 
 
 def download_wheels(requirements: Sequence[Requirement], platform: Platform, folder: Path,
-                    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> list[Path]:
+                    on_progress: OnProgress = ignore_progress) -> list[Path]:
     """Fill ``folder`` with wheels for the requirements and all that they require.
 
     A specifier that is found to be narrower than the wheel which was taken for it takes another one; no more is tried.
@@ -122,8 +123,8 @@ def _download(requirements: list[str], platform: Platform, folder: Path) -> None
         asked = next((r for r in requirements if r.startswith(missing[1])), missing[1])
         raise VidriskError(f"{asked} has no wheel for Python {platform.python} on {platform.machine} "
                            f"(glibc {platform.glibc[0]}.{platform.glibc[1]}) in the package index",
-                           fix="leave --wheels out and install on a network, or give another --python")
+                           fix="leave wheels out and install on a network, or give another python")
     said = end.stderr.splitlines() or ["no reason given"]
     errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR")]
     raise VidriskError(f"pip cannot download wheels: {(errors or said)[-1]}",
-                       fix="check the network and the package index, or leave --wheels out")
+                       fix="check the network and the package index, or leave wheels out")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import av
 import numpy as np
@@ -24,11 +24,10 @@ from vidrisk.frames.sampling import indices_from_moments, windows_from_interval
 from vidrisk.frames.source import Timeline, VideoSource
 from vidrisk.frames.video_decord import DecordSource
 from vidrisk.frames.video_pyav import PyAVSource
+from vidrisk.runtimes.contract.choices import Decoder, FrameChoice
 from vidrisk.runtimes.contract.errors import SettingsError, SpecError, UnreadableError, VidriskError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
-Decoder = Literal["auto", "pyav", "decord"]
-FrameChoice = Literal["all", "keyframes"]
 OnImage = Callable[[float | None, Image.Image], None]
 MIDDLE_FRAME = TimeSpec(frames=1)
 OPTIONAL_DECODERS = ("decord2", "pi-heif", "pillow-heif", "pillow-jxl-plugin")

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.decode.messages import InputEnd, Request
-from vidrisk.decode.read_input import content_of
 from vidrisk.inference.encode import Encoded, EncodedAgain, EncodedEnd, EncodedWindow, FeatureSink
 from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
@@ -18,6 +17,7 @@ from vidrisk.inference.predictions import Prediction, prediction_from_probabilit
 from vidrisk.inference.windows import stacked
 
 NO_ANSWER = "the model gives no finite answer"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -74,10 +74,9 @@ def predict(batches: Iterable[list[Encoded]], classifier: Classifier, meter: Met
                 end = _judged(item.end, len(of_input), unanswered.pop(number, 0))
                 for sink in sinks:
                     sink.finish(number, end)
-                content = end.content or (content_of(path) if of_input else "")
                 yield Answer(item.input, end, len(of_input), (
                     prediction_from_probabilities(contract, path, interval_s, scores, classifier.uncertainty, end.state,
-                                                  reason=end.reason, content=content)
+                                                  reason=end.reason, content=end.content)
                     for interval_s, scores in of_input))
 
 

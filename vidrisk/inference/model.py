@@ -19,7 +19,7 @@ from vidrisk.inference.plan import plan_from_stages
 from vidrisk.runtimes import Bundle, Contract, Runner, choose, open_runner
 from vidrisk.runtimes.chain import chained, run_stages
 from vidrisk.runtimes.contract.bundle import MANIFEST, VariantName
-from vidrisk.runtimes.contract.errors import EngineMissing, SettingsError, require
+from vidrisk.runtimes.contract.errors import EngineMissing, RuntimeFailure, SettingsError, require
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.stages import PIXELS, Stage
@@ -64,7 +64,8 @@ class Classifier:
         self.engine_files = " ".join(filter(None, (runner.engine_file for runner in self.runners)))
         self._runner_of = dict(zip((stage.name for stage in self.stages), self.runners, strict=True))
         self._whole: Runner | None = None
-        self._lock = threading.Lock()  # not every engine answers two threads at once
+        self._lock = threading.Lock()  # not every engine answers two threads at once, or is freed while it answers one
+        self._is_closed = False
         self._temperature = dict(temperature or {})
         self.uncertainty = uncertainty or Uncertainty(reasons=dict.fromkeys((t.name for t in contract.targets), NO_THRESHOLD))
 
@@ -177,14 +178,19 @@ class Classifier:
     def classify(self, clips: npt.NDArray[np.uint8]) -> dict[str, FloatArray]:
         """``uint8 (B, T, H, W, 3)`` → probabilities, in one call of each stage; engines of TensorRT leave on the GPU what they
         hand on.
+
+        Raises:
+            RuntimeFailure: the model is closed, or the engine failed.
         """
         with self._lock:
+            self._refuse_closed()
             if self._whole is None:
                 self._whole = chained(self.stages, self.runners, self.contract.frames)
             return self.probabilities_from_logits(self._of_targets(self._whole.infer({PIXELS: clips})))
 
     def _run(self, stages: Sequence[Stage], pixels: Array | None, flat: Mapping[str, Array]) -> Arrays:
         with self._lock:
+            self._refuse_closed()
             return run_stages(stages, [self._runner_of[stage.name] for stage in stages], pixels, flat)
 
     def _feature_name(self) -> str:
@@ -197,10 +203,19 @@ class Classifier:
     def _of_targets(self, outputs: Arrays) -> dict[str, FloatArray]:
         return {target.name: np.array(outputs[f"{target.name}_logits"], np.float32) for target in self.contract.targets}
 
+    def _refuse_closed(self) -> None:
+        if self._is_closed:
+            raise RuntimeFailure("the model is closed", fix="load it again")
+
     def close(self) -> None:
-        for runner in (self._whole, *self.runners):
-            if runner is not None:
-                runner.close()
+        """Free the engines, once whoever is being answered has the answer. Safe to call twice."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            for runner in (self._whole, *self.runners):
+                if runner is not None:
+                    runner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -227,7 +242,7 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
     path = Path(path)
     if (path / "config.yaml").is_file() and not (path / MANIFEST).is_file():
         if runtime not in ("auto", "torch") or variant not in ("auto", "fp32"):
-            raise SettingsError(f"{path.name} is a run, which torch alone can read", allowed="--runtime torch, --variant fp32",
+            raise SettingsError(f"{path.name} is a run, which torch alone can read", allowed="runtime torch, variant fp32",
                                 fix=f"vidrisk export {path.name} -o BUNDLE")
         return _classifier_from_run(path)
     return classifier_from_bundle(Bundle.open(path), runtime=runtime, variant=variant, threads=threads, on_progress=on_progress)

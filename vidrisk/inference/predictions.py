@@ -34,8 +34,8 @@ class Prediction:
     risk, advice, description: what the training data says about such inputs.
     state: ``ok``, or ``partial`` when a part of the input could not be read.
     candidates: per target that has thresholds the labels that cannot be excluded, most probable first. Lines of before lack it.
-    id: of what was looked at by which model: from the content of the file, the window and the contract, not from the path. Lines
-        of before lack it.
+    id: of what was looked at by which model: from the content of the file, the window and the contract, not from the path. Empty
+        where the decode process was lost after some windows (such files are opened nowhere else), and in lines of before.
     reason: why the state is not ``ok``, or what there is to say all the same.
     """
 

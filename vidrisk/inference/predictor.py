@@ -62,6 +62,16 @@ class Model:
         """What goes in and what comes out."""
         return self.classifier.contract
 
+    @property
+    def pool(self) -> DecodePool:
+        """The decode processes.
+
+        Raises:
+            RuntimeFailure: the model is closed, or was loaded in another process.
+        """
+        self._refuse_unusable()
+        return self._pool
+
     def predict(self, inputs: OneInput | Iterable[OneInput], *, window_s: float | None = None,
                 stride_s: float | None = None) -> list[Prediction]:
         """Predict a file or an array, or several.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from vidrisk.metrics.certainty import Certainty, certainty_report
 from vidrisk.metrics.classification import Metrics, classification_report, worst_errors
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import DataError, is_installed
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Evaluation:
 
 
 def evaluate(classifier: Classifier, table: Table, settings: InferSettings | None = None,
-             on_progress: Callable[[str, int, int], None] = lambda what, done, total: None, *,
+             on_progress: OnProgress = ignore_progress, *,
              pool: DecodePool | None = None) -> Evaluation:
     """Score a classifier on a table. Clips of several windows count once, by the mean of their probabilities.
 

@@ -63,7 +63,7 @@ def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Tabl
     splits = run.read_split()
     judged = splits.of_split("val") if val is None else _given_validation(val, splits)
     if not len(judged):
-        raise DataError(f"{run_path} has no validation samples to judge the export by", fix="give labelled data with --val")
+        raise DataError(f"{run_path} has no validation samples to judge the export by", fix="give labelled data as val")
     validation = _validation(_drawn_judges(judged, contract, seed), clips, on_progress)
     frames = None
     if options.int8:
@@ -168,7 +168,7 @@ def _given_validation(table: Table, splits: Table) -> Table:
     known = sum(sample in trained for sample in table.samples)
     if known:
         raise DataError(f"{known} of {len(table)} validation samples are in the run's training split",
-                        fix="leave --val out to take the run's validation split, or give other data")
+                        fix="leave val out to take the run's validation split, or give other data")
     return table
 
 
@@ -182,7 +182,7 @@ def _calibration_source(table: Table, judged: Table, splits: Table | None) -> Ta
     wrong = sum(sample in tested or sample.split == "test" for sample in table.samples)
     if wrong:
         raise DataError(f"{wrong} of {len(table)} calibration samples are in a test split",
-                        fix="leave --calib out to take the training split, or give other data")
+                        fix="leave calib out to take the training split, or give other data")
     return _without_judges(table, judged)
 
 
@@ -209,10 +209,10 @@ def readable_samples(samples: list[Sample], count: int, clips: CachedClips, on_p
             reasons.append(str(error))
         else:
             kept.append(sample)
-    _say(reasons, "calibration", len(samples), fix="give data with --calib", left=len(kept))
+    _say(reasons, "calibration", len(samples), fix="give data as calib", left=len(kept))
     if len(kept) < MIN_CALIBRATION:
         raise DataError(f"{len(kept)} calibration samples", allowed=f"at least {MIN_CALIBRATION}",
-                        fix="give more with --calib or --calib-samples")
+                        fix="give more as calib, or a greater calib_samples")
     return tuple(kept)
 
 

@@ -15,7 +15,7 @@ LEDGER = "ledger.sqlite"
 APPLICATION_ID = 0x76726B31  # "vrk1" at byte 68 of SQLite's header tells our file from anybody else's
 
 _OWN_FILES = {LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", f"{LEDGER}-journal"}
-_MEND = "make room or grant the permission, then run again with --resume"
+_MEND = "make room or grant the permission, then run it again with resume"
 
 
 def refuse_other_folders(out: Path, *, resume: bool) -> None:
@@ -31,7 +31,7 @@ def refuse_other_folders(out: Path, *, resume: bool) -> None:
                             fix="choose another folder") from error
     if is_ledger(out / LEDGER):
         if not resume:
-            raise SettingsError(f"{out} holds a run already", fix="--resume continues it, or choose another folder")
+            raise SettingsError(f"{out} holds a run already", fix="resume=True continues it, or choose another folder")
     elif names - _OWN_FILES or not _is_unborn(out / LEDGER):
         raise SettingsError(f"{out} is not empty and holds no run of vidrisk", fix="choose another folder")
 

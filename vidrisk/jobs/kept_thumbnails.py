@@ -2,8 +2,9 @@
 
     OUT/thumbnails.sqlite    per input that could be read: size and time of change of its file, and all its frames
 
-They are small, and few: of a long video, and where there are many more inputs than a report shows, decoding what is shown costs
-little beside the run, and nothing is kept. Whatever is wrong with the file costs time, never a run or a report.
+They are small, and few: ``MAX_KEPT_INPUTS`` in a folder, however many runs continue it. Of a long video, and in a run over more
+inputs than that, none are kept: decoding what the report shows costs little beside it then. Whatever is wrong with the file costs
+time, never a run or a report.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from vidrisk.decode.messages import READ_STATES, Again, InputEnd, KnownFrame, Read, ReadSettings
-from vidrisk.decode.thumbnails import Thumbnail, thumbnail_from_values
+from vidrisk.decode.thumbnails import MAX_KEPT_FRAMES, Thumbnail, thumbnail_from_values
 from vidrisk.frames import Frame
 from vidrisk.jobs.database import sql_from_path
 from vidrisk.jobs.ledger import Row
@@ -68,22 +69,27 @@ class KeptThumbnails:
         self._open: dict[int, list[Thumbnail]] = {}
         self._frames: Counter[int] = Counter()
         self._uncommitted = 0
-        self._database = _opened(out / THUMBNAILS) if cards <= MAX_KEPT_INPUTS else None
+        self._database, count = _open(out / THUMBNAILS) if cards <= MAX_KEPT_INPUTS else (None, 0)
+        self._room = MAX_KEPT_INPUTS - count
+        if self._room <= 0:
+            self._give_up()
 
-    def asked(self, settings: ReadSettings) -> ReadSettings:
-        """The settings that bring thumbnails along."""
+    def ask_thumbnails(self, settings: ReadSettings) -> ReadSettings:
+        """Return the settings that bring thumbnails along."""
         if self._database is None:
             return settings
         budget = budget_from_cards(self._cards, has_timelines=bool(settings.time and settings.time.window_s))
         frames = min(settings.time.frames if settings.time else 1, budget.frames)
         return replace(settings, thumbnail_bytes=budget.max_bytes, frame_thumbnail_bytes=budget.max_bytes // frames)
 
-    def over(self, reads: Iterable[Read]) -> Iterator[Read]:
-        """The reads without the thumbnails, which are kept."""
+    def collect(self, reads: Iterable[Read]) -> Iterator[Read]:
+        """Yield the reads without the thumbnails, which are kept."""
         for read in reads:
             item = read.item
             if isinstance(item, Thumbnail):
-                self._open.setdefault(read.id, []).append(item)
+                thumbnails = self._open.setdefault(read.id, [])
+                if len(thumbnails) <= min(self._frames[read.id], MAX_KEPT_FRAMES):  # each comes before its frame
+                    thumbnails.append(item)
                 continue
             if isinstance(item, Frame | KnownFrame):
                 self._frames[read.id] += 1
@@ -97,12 +103,15 @@ class KeptThumbnails:
         if self._database is None:
             return
         try:
-            self._database.execute("INSERT OR REPLACE INTO thumbnails VALUES (?, ?, ?, ?)", (
+            self._database.execute("INSERT OR REPLACE INTO thumbnails (path, bytes, mtime_ns, thumbnails) VALUES (?, ?, ?, ?)", (
                 sql_from_path(path), end.bytes, end.mtime_ns, json.dumps([astuple(thumbnail) for thumbnail in thumbnails])))
             self._uncommitted += 1
-            if self._uncommitted >= COMMIT_INPUTS:
+            self._room -= 1
+            if self._uncommitted >= COMMIT_INPUTS or not self._room:
                 self._database.commit()
                 self._uncommitted = 0
+            if not self._room:
+                self._give_up()
         except sqlite3.Error as error:  # a full disk, which the ledger will say more about
             _log.debug("thumbnails are not kept any more: %s", error)
             self._give_up()
@@ -154,7 +163,8 @@ def _time_s(thumbnail: Thumbnail) -> float:
     return thumbnail.time_s or 0.0
 
 
-def _opened(path: Path) -> sqlite3.Connection | None:
+def _open(path: Path) -> tuple[sqlite3.Connection | None, int]:
+    """The file, and of how many inputs it has thumbnails; None where it cannot be opened."""
     for _ in range(2):
         try:
             database = sqlite3.connect(path)
@@ -163,7 +173,8 @@ def _opened(path: Path) -> sqlite3.Connection | None:
                 database.execute("PRAGMA synchronous = OFF")
                 database.execute("CREATE TABLE IF NOT EXISTS thumbnails (path BLOB PRIMARY KEY, bytes INTEGER, mtime_ns INTEGER, "
                                  "thumbnails TEXT NOT NULL)")
-                return database
+                ((count,),) = database.execute("SELECT count(*) FROM thumbnails")
+                return database, int(count)
             except sqlite3.Error:
                 database.close()
                 raise
@@ -171,4 +182,4 @@ def _opened(path: Path) -> sqlite3.Connection | None:
             _log.debug("%s is made again: %s", path, error)
             with suppress(OSError):
                 path.unlink()
-    return None
+    return None, 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -80,7 +80,7 @@ class Ledger:
     """An open output folder. Leaving the ``with`` block commits what is finished. For one thread."""
 
     def __init__(self, out: Path, identity: Mapping[str, str], *, resume: bool, limits: Mapping[str, float] | None = None,
-                 older: Mapping[str, str] | None = None) -> None:
+                 older: Mapping[str, str] | None = None, only: Collection[str] | None = None) -> None:
         """Start an output folder, or continue one.
 
         Args:
@@ -88,6 +88,8 @@ class Ledger:
             identity: what may not differ between a run and its continuation (bundle, runtime, variant, windows, …).
             resume: continue what is there. Inputs whose size or time of change differs are done again.
             older: what an earlier version wrote for the same identity, where it was something else.
+            only: paths that this run is about, where it is not about all that the folder was ever given: others keep their final
+                rows, whatever has become of their files, and those that have none are taken out.
             limits: state → the limit that puts an input into it. Where one is higher than it was, such inputs are done again.
 
         Raises:
@@ -106,12 +108,13 @@ class Ledger:
             self._database = sqlite3.connect(out / LEDGER, isolation_level=None, timeout=0.2)
         try:
             with writing_to(out):
-                self._prepare(identity, limits or {}, older or {})
+                self._prepare(identity, limits or {}, older or {}, only)
         except BaseException:
             self._database.close()
             raise
 
-    def _prepare(self, identity: Mapping[str, str], limits: Mapping[str, float], older: Mapping[str, str]) -> None:
+    def _prepare(self, identity: Mapping[str, str], limits: Mapping[str, float], older: Mapping[str, str],
+                 only: Collection[str] | None) -> None:
         wanted = {"schema_version": str(versions.LEDGER.major), **identity}
         # Exclusive: the lock lasts as long as the connection, so two runs cannot share a folder, whoever is killed how.
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -131,7 +134,9 @@ class Ledger:
         refuse_damaged_meta(self.out, self.meta, limits)
         self._length = int(self.meta["length"])
         self._drop_uncommitted()
-        self._reopen(limits)
+        if only is not None:
+            self._drop_pending(only)
+        self._reopen(limits, only)
         self._file = (self.out / PREDICTIONS).open("r+b", buffering=0)
 
     @property
@@ -215,13 +220,20 @@ class Ledger:
         return SettingsError(f"{self.out / PREDICTIONS} is shorter than the ledger says: somebody else changed it",
                              fix="choose another folder")
 
-    def _reopen(self, limits: Mapping[str, float]) -> None:
+    def _drop_pending(self, kept: Collection[str]) -> None:
+        """Take out the inputs that have no result yet, but for those that are ``kept``."""
+        with transaction(self._database):
+            self._database.executemany("DELETE FROM inputs WHERE id = ?", (
+                (row.id,) for row in self.rows() if row.state == "pending" and row.path not in kept))
+
+    def _reopen(self, limits: Mapping[str, float], only: Collection[str] | None) -> None:
         """Make pending what may end otherwise now: files that have changed, what a limit kept out that has been raised, and
         what was skipped (missing, not permitted), which leaves no trace in the file when it is mended.
         """
         meta = self.meta
         again = {"skipped", *(state for state, limit in limits.items() if limit > float(meta.get(f"limit {state}", "inf")))}
-        changed = [row.id for row in self.rows() if row.state in again or (row.state != "pending" and _changed_since(row))]
+        rows = (row for row in self.rows() if only is None or row.path in only)
+        changed = [row.id for row in rows if row.state in again or (row.state != "pending" and _changed_since(row))]
         with transaction(self._database):
             for state, limit in limits.items():
                 self._set_meta(f"limit {state}", str(limit))
@@ -254,7 +266,7 @@ class Ledger:
             self._set_meta("rewriting", "0")
 
     def _set_meta(self, key: str, value: str) -> None:
-        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._database.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
 
 def read_ledger(out: str | os.PathLike[str]) -> list[Row]:
@@ -282,18 +294,6 @@ def lines_of_files(predictions: Path, files: Container[str]) -> Iterator[bytes]:
     """
     with predictions.open("rb") as file:
         yield from (line for line in file if prediction_from_json(line).path in files)
-
-
-def drop_pending(out: str | os.PathLike[str]) -> None:
-    """Take the inputs that have no result yet out of a ledger that no run is writing to: the next run adds those it is given.
-
-    Raises:
-        VidriskError: it cannot be written.
-    """
-    path = Path(out) / LEDGER
-    if is_ledger(path):
-        with writing_to(Path(out)), closing(sqlite3.connect(path, timeout=0.2)) as database, database:
-            database.execute("DELETE FROM inputs WHERE state = 'pending'")
 
 
 def settled_choice(out: str | os.PathLike[str], runtime: str, variant: str) -> tuple[str, str]:

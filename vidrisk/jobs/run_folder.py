@@ -23,6 +23,7 @@ from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.predictions import Prediction
 from vidrisk.inference.stream import stream_answers
+from vidrisk.jobs.folder import writing_to
 from vidrisk.jobs.kept_thumbnails import KeptThumbnails
 from vidrisk.jobs.ledger import Ledger, Row
 from vidrisk.jobs.parquet import write_parquet
@@ -31,7 +32,7 @@ from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.saved_features import SavedFeatures
 from vidrisk.jobs.segments import write_segments
 from vidrisk.jobs.sources import Inputs
-from vidrisk.jobs.summary import Summary, summarize, write_summary
+from vidrisk.jobs.summary import SUMMARY, Summary, summarize, write_summary
 from vidrisk.runtimes.contract.errors import Interrupted, RuntimeFailure, require
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ TELL_EVERY_S = 1.0
 
 def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[str], settings: InferSettings | None = None,
                on_progress: Callable[[Progress], None] | None = None, *, pool: DecodePool | None = None,
-               cards: int = 0) -> Summary:
+               cards: int = 0, is_batch: bool = False) -> Summary:
     """Predict every input into ``out``: ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``, where there are windows
     ``segments.jsonl``, and what the settings ask for beside.
 
@@ -49,6 +50,9 @@ def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[st
         pool: that decodes; None makes one for this run, of ``settings.workers``.
         cards: that a report of the folder will have: thumbnails for as many are kept while the files are decoded anyway. 0 keeps
             none.
+        is_batch: the inputs are one more batch of a folder that goes on growing. What the folder was given before stays as it is:
+            nothing of it is done again, inputs that have no result are forgotten, and ``summary.json`` tells of the batches
+            before until this one has ended.
 
     Raises:
         SettingsError: ``out`` cannot be used, or the run in it was made otherwise.
@@ -67,12 +71,16 @@ def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[st
     started_s = time.perf_counter()
     limits = {"timeout": settings.file_timeout_s, "too_large": settings.max_memory_mb}
     with Ledger(out, _identity(classifier, read_settings, settings), resume=settings.resume, limits=limits,
-                older={"contract": classifier.contract.digest_of_schema_1}) as ledger:
+                older={"contract": classifier.contract.digest_of_schema_1},
+                only=set(inputs.paths) if is_batch else None) as ledger:
         ledger.add(inputs.paths)
         rows = ledger.rows()
         progress = before = progress_from_rows(rows)
         pending = {row.id: row for row in rows if row.state == "pending"}
         told_s = started_s
+        if pending and not is_batch:  # else a run that is cut short looks like one that has ended
+            with writing_to(out):
+                (out / SUMMARY).unlink(missing_ok=True)
 
         def tell(*, after_s: float = 0.0) -> None:
             nonlocal told_s
@@ -86,10 +94,11 @@ def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[st
                 saved = stack.enter_context(closing(SavedFeatures(out))) if settings.save_features else None
                 answers = stream_answers(
                     [Input(row.id, row.path) for row in pending.values()], classifier,
-                    pool or stack.enter_context(DecodePool(settings.workers)), kept.asked(read_settings) if kept else read_settings,
+                    pool or stack.enter_context(DecodePool(settings.workers)),
+                    kept.ask_thumbnails(read_settings) if kept else read_settings,
                     batch_frames=settings.batch_frames, limits=Limits(settings.file_timeout_s), meter=meter,
                     sinks=[saved] if saved else [], on_batch=lambda: tell(after_s=TELL_EVERY_S),
-                    tap=kept.over if kept else iter)
+                    tap=kept.collect if kept else iter)
                 said: set[str] = set()
                 for answer in stack.enter_context(closing(answers)):
                     row = _final_row(pending[answer.input.id], answer)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from vidrisk.decode.messages import ReadSettings
 from vidrisk.decode.pool import default_workers
 from vidrisk.frames import Decoder, FrameChoice
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.stream import BATCH_FRAMES, MAX_MEMORY_MB, read_settings_for
+from vidrisk.jobs.checks import check_choice, check_instance, check_number
 from vidrisk.jobs.segments import Hysteresis
 from vidrisk.runtimes.contract.errors import SettingsError
 
@@ -32,6 +34,9 @@ class InferSettings:
         save_features: also keep the features of every frame.
         feature_cache: keep features under the content of the file, the encoder and the specs, and use what is kept there.
         hysteresis: how windows are merged into segments.
+
+    Raises:
+        SettingsError: a value that is not allowed.
     """
 
     window_s: float | None = None
@@ -50,10 +55,17 @@ class InferSettings:
     hysteresis: Hysteresis = field(default_factory=Hysteresis)
 
     def __post_init__(self) -> None:
-        for name, least, most in (("workers", 1, 64), ("batch_frames", 1, 4096), ("static_levels", 0, 255),
-                                  ("file_timeout_s", 0.1, 86_400), ("max_memory_mb", 64, 1_048_576)):
-            if not least <= getattr(self, name) <= most:
-                raise SettingsError(f"{name} is {getattr(self, name)}", allowed=f"{least} to {most}")
+        for name in ("window_s", "stride_s"):  # how long they may be, the contract's moments say: see for_reading
+            check_instance(self, name, int | float | None, "a positive number of seconds, None")
+        for name, least, most in (("workers", 1, 64), ("batch_frames", 1, 4096), ("max_memory_mb", 64, 1_048_576)):
+            check_number(self, name, least, most, kind=int)
+        check_number(self, "static_levels", 0, 255)
+        check_number(self, "file_timeout_s", 0.1, 86_400)
+        check_choice(self, "decoder", get_args(Decoder))
+        check_choice(self, "frames", get_args(FrameChoice))
+        for name in ("resume", "parquet", "save_features", "feature_cache"):
+            check_instance(self, name, bool, "True, False")
+        check_instance(self, "hysteresis", Hysteresis, "a Hysteresis")
 
     def for_reading(self, classifier: Classifier) -> ReadSettings:
         """What the decode processes are told.

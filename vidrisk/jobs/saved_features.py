@@ -147,7 +147,7 @@ def read_features(out: Path, row_id: int) -> tuple[Features, Times]:
         records = np.load(path, mmap_mode="r", allow_pickle=False)
         return records["features"], records["time_s"]
     except FileNotFoundError as error:
-        raise DataError(f"{out} holds no features of row {row_id}", fix="vidrisk infer … --save-features") from error
+        raise DataError(f"{out} holds no features of row {row_id}", fix="run infer with save_features") from error
     except (OSError, EOFError, ValueError, IndexError) as error:
         raise DataError(f"{path} cannot be read: {error}", fix="touch its input and resume the run") from error
 

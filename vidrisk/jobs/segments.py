@@ -20,6 +20,7 @@ from pathlib import Path
 
 from vidrisk.files.lines import line_from_record, record_from_line
 from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predictions
+from vidrisk.jobs.checks import check_instance
 from vidrisk.jobs.folder import refuse_folders_without, replacing
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
@@ -40,13 +41,15 @@ class Hysteresis:
             until another label enters.
 
     Raises:
-        SettingsError: unless 0 < leave <= enter < 1.
+        SettingsError: unless numbers with 0 < leave <= enter < 1.
     """
 
     enter: float = 0.5
     leave: float = 0.35
 
     def __post_init__(self) -> None:
+        for name in ("enter", "leave"):
+            check_instance(self, name, int | float, "a number")
         if not 0 < self.leave <= self.enter < 1:
             raise SettingsError(f"a label enters at {self.enter} and leaves under {self.leave}",
                                 allowed="0 < leave <= enter < 1")

@@ -136,8 +136,12 @@ def read_summary(out: str | os.PathLike[str]) -> Summary:
         content = json.loads(path.read_text(encoding="utf-8"))
         if "no_threshold" not in content:  # of a version before bundles had thresholds: its 0 says nothing
             content |= {"uncertain": None, "no_threshold": {target["name"]: OLD_RUN for target in content["targets"]}}
-        return Summary(**versions.SUMMARY.read_fields(content, Summary))
+        values = versions.SUMMARY.read_fields(content, Summary)
+        if values["time"] is not None:  # of the other mappings, names are data, or readers take those that they know
+            values["time"] = versions.SUMMARY.read_fields(
+                {**values["time"], versions.VERSION: content.get(versions.VERSION)}, TimeSpec)
+        return Summary(**values)
     except FileNotFoundError as error:
-        raise DataError(f"{out} has no {SUMMARY}: its run did not end", fix="resume it with --resume") from error
+        raise DataError(f"{out} has no {SUMMARY}: its run did not end", fix="run it again with resume") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is no summary of this version: {error}", fix="resume the run with --resume") from error
+        raise DataError(f"{path} is no summary of this version: {error}", fix="run it again with resume") from error

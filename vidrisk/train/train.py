@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from vidrisk.models.config import TrainConfig
 from vidrisk.models.run import METRICS, Labels, Run, build_classifier, contract_from_config, resolved
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError, Interrupted, SettingsError, require
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.history import Epoch
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = False, strict: bool = False,
-              on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Run:
+              on_progress: OnProgress = ignore_progress) -> Run:
     """Train on a table and write a run directory.
 
     Args:
@@ -113,7 +113,7 @@ def labels_from_table(table: Table, config: TrainConfig) -> Labels:
 
 
 def _readable_parts(table: Table, contract: Contract, config: TrainConfig,
-                    on_progress: Callable[[str, int, int], None]) -> tuple[dict[str, ClipDataset], list[dict[str, str]]]:
+                    on_progress: OnProgress) -> tuple[dict[str, ClipDataset], list[dict[str, str]]]:
     """Datasets per split without the samples that cannot be read, and those samples with their reasons.
 
     Every file is decoded once before the first step: a run must not die of a bad file in its fifth hour.

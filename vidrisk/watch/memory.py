@@ -92,11 +92,13 @@ def _may_be_used(database: sqlite3.Connection, path: Path) -> bool:
     """
     try:
         with transaction(database):
-            _is_newer(database)
             ((said,),) = database.execute("PRAGMA integrity_check(1)")
             names = {name for name, in database.execute("SELECT name FROM sqlite_master")}
             ((number,),) = database.execute("PRAGMA application_id")
-            if names and "files" in names:
+            if said != "ok" or (names and number != APPLICATION_ID):
+                return False
+            if names:
+                _is_newer(database)  # or of another major version, whose tables may be others; of a damaged file it says nothing
                 database.execute("SELECT path, bytes, mtime_ns, day, done FROM files LIMIT 1").fetchall()
                 database.execute("SELECT id, folder, date, identity, reported FROM days").fetchall()
     except sqlite3.OperationalError as error:
@@ -109,7 +111,7 @@ def _may_be_used(database: sqlite3.Connection, path: Path) -> bool:
         raise
     except sqlite3.DatabaseError:
         return False
-    return said == "ok" and (not names or (number == APPLICATION_ID and {"days", "files"} <= names))
+    return True
 
 
 def _set_aside(path: Path) -> None:
@@ -155,7 +157,7 @@ def _remember_ledgers(database: sqlite3.Connection, out: Path) -> None:
             added = database.execute("INSERT INTO days (folder, date, identity, state) VALUES (?, ?, '', ?)",
                                      (path.name, name[1], "damaged" if damage else "kept"))
         if not damage and is_ledger(path / LEDGER):
-            database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, 1)", (
+            database.executemany("INSERT OR REPLACE INTO files (path, bytes, mtime_ns, day, done) VALUES (?, ?, ?, ?, 1)", (
                 (os.fsencode(row.path), row.bytes, row.mtime_ns, added.lastrowid)
                 for row in read_ledger(path) if row.bytes is not None and row.mtime_ns is not None))
 

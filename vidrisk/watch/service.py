@@ -28,7 +28,7 @@ from vidrisk.files.stamps import stamp_of
 from vidrisk.inference.model import Classifier
 from vidrisk.jobs.folder import LEDGER, is_ledger, writing_to
 from vidrisk.jobs.kept_thumbnails import MAX_CARDS
-from vidrisk.jobs.ledger import Row, drop_pending, read_ledger
+from vidrisk.jobs.ledger import Row, read_ledger
 from vidrisk.jobs.progress import Progress
 from vidrisk.jobs.run_folder import run_folder
 from vidrisk.jobs.run_settings import InferSettings
@@ -84,10 +84,10 @@ def watch_inbox(classifier: Classifier, inbox: Path, out: Path, settings: WatchS
         Exception: with ``once``, also what a watch that goes on tries again; everything else was done before.
     """
     if settings.move_done and settings.move_done.resolve().is_relative_to(inbox.resolve()):
-        raise SettingsError(f"{settings.move_done} lies in the inbox {inbox}", fix="choose another folder for --move-done")
+        raise SettingsError(f"{settings.move_done} lies in the inbox {inbox}", fix="choose another folder for move_done")
     if settings.move_done and settings.move_done.resolve().is_relative_to(out.resolve()):
         raise SettingsError(f"{settings.move_done} lies in {out}, where old days are deleted",
-                            fix="choose another folder for --move-done")
+                            fix="choose another folder for move_done")
     infer.for_reading(classifier)  # what is wrong with the settings is said now
     with Taken(out) as taken, DecodePool(infer.workers) as pool:
         watch = _Watch(classifier, inbox, out, settings, replace(infer, resume=True), taken, pool, on_batch, today)
@@ -238,16 +238,14 @@ class _Watch:
 
         try:
             run_folder(self._classifier, Inputs(tuple(paths)), self._out / day.folder, self._infer, on_progress=follow,
-                       pool=self._pool, cards=0 if self._settings.report_every_s is None else MAX_CARDS)
+                       pool=self._pool, cards=0 if self._settings.report_every_s is None else MAX_CARDS, is_batch=True)
         except Interrupted:
             raise
         except Exception as error:
             if self._set_aside_if_damaged(day, parses=True):
                 return
-            if not isinstance(error, VidriskError):
-                drop_pending(self._out / day.folder)  # else the next run would fail at them again
-                if len(paths) == 1:
-                    raise VidriskError(f"{paths[0]!r} cannot be predicted: {words_of(error)}") from error
+            if not isinstance(error, VidriskError) and len(paths) == 1:
+                raise VidriskError(f"{paths[0]!r} cannot be predicted: {words_of(error)}") from error
             raise
         batch = Batch(self._out / day.folder, self._settle(day), uncertain if self._classifier.uncertainty.thresholds else None)
         notify.status(f"watching; {batch}")

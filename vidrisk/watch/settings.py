@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.jobs.checks import check_instance, check_number
+
+MOST = 1_000_000  # seconds, or dates
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,9 @@ class WatchSettings:
         keep_dates: the dates with results that are kept; None keeps all.
         move_done: where files go when their day is over; None leaves them.
         once: make one pass and return.
+
+    Raises:
+        SettingsError: a value that is not allowed.
     """
 
     settle_s: float = 2.0
@@ -31,7 +36,11 @@ class WatchSettings:
     once: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("settle_s", 0.0), ("poll_s", 0.01), ("report_every_s", 0.0), ("retry_s", 0.0), ("keep_dates", 1)):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= 1e6:
-                raise SettingsError(f"{name} is {value}", allowed=f"{least} to 1000000")
+        for name, least in (("settle_s", 0), ("poll_s", 0.01), ("retry_s", 0)):
+            check_number(self, name, least, MOST)
+        if self.report_every_s is not None:
+            check_number(self, "report_every_s", 0, MOST)
+        if self.keep_dates is not None:
+            check_number(self, "keep_dates", 1, MOST, kind=int)
+        check_instance(self, "move_done", Path | None, "a Path, None")
+        check_instance(self, "once", bool, "True, False")

@@ -109,7 +109,7 @@ class Taken:
             VidriskError: the memory cannot be written.
         """
         with self._writing():
-            self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, 0)",
+            self._database.executemany("INSERT OR REPLACE INTO files (path, bytes, mtime_ns, day, done) VALUES (?, ?, ?, ?, 0)",
                                        ((os.fsencode(path), *stamp, day.id) for path, stamp in files.items()))
             self._database.execute("UPDATE days SET reported = 0 WHERE id = ?", (day.id,))
 

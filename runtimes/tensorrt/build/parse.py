@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure
+from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.tensorrt.api import installed_kinds, open_api
 from vidrisk.runtimes.tensorrt.build.engines import parse_errors
 
@@ -29,7 +30,7 @@ class Parsed:
     refusals: dict[Path, str]
 
 
-def parsed_graphs(paths: Collection[Path], on_progress: Callable[[str, int, int], None]) -> Parsed:
+def parsed_graphs(paths: Collection[Path], on_progress: OnProgress) -> Parsed:
     """Let them read ONNX files. A library that does not load is left out, and said."""
     libraries: list[str] = []
     refusals: dict[Path, str] = {}

@@ -53,6 +53,6 @@ def test_what_cannot_be_used_is_one_line(bundle: Path, tmp_path: Path) -> None:
     assert run(bundle, "--target", "jetson-xavier", "-o", out)[0] == EXIT_USAGE
     with pytest.raises(BundleError, match="is no bundle"):
         run(tmp_path, "--target", "cpu", "-o", out)
-    with pytest.raises(SettingsError, match=r"--python 3\.11; allowed: 3\.12"):
+    with pytest.raises(SettingsError, match=r"python=3\.11; allowed: 3\.12"):
         run(bundle, "--target", "jetson-thor", "-o", out, "--wheels", "--python", "3.11")
     assert not out.exists()

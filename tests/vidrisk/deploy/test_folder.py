@@ -168,8 +168,8 @@ def test_without_wheels_it_says_that_versions_are_not_pinned(folders: dict[str, 
     ({"inbox": "/var/tmp/a/in"}, "/var/tmp of its own"), ({"inbox": "/dev/shm/in"}, "/dev of its own"),
     ({"inbox": "//tmp/in"}, "absolute path"),
     ({"inbox": "/var/lib/vidrisk/out/in"}, "what the service itself keeps"), ({"inbox": "/var/lib/vidrisk"}, "itself keeps"),
-    ({"python": "3.12"}, "--python without --wheels"),
-    ({"python": "3.9", "wheels": True}, r"--python 3\.9; allowed: 3\.10, 3\.12")])
+    ({"python": "3.12"}, "python without wheels; fix: ask for wheels"),
+    ({"python": "3.9", "wheels": True}, r"python=3\.9; allowed: 3\.10, 3\.12")])
 def test_wrong_values_are_one_line(bundle: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         write_deployment(bundle, "jetson-orin", tmp_path / "out", **options)  # type: ignore[arg-type]

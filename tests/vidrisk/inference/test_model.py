@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from vidrisk.report import build_report
 from vidrisk.runtimes import Runner, open_runner
 from vidrisk.runtimes.contract.bundle import MANIFEST, Bundle
 from vidrisk.runtimes.contract.errors import EngineMissing, RuntimeFailure, SettingsError
+from vidrisk.runtimes.runner import Array, Arrays
 from vidrisk.runtimes.uncertainty import OLD_BUNDLE, Uncertainty
 
 
@@ -31,6 +35,40 @@ def test_a_clip_in_one_call() -> None:
         for target, expected in classifier.probabilities(features).items():
             np.testing.assert_array_equal(classifier.classify(clips)[target], expected)
             assert classifier.classify(clips[:1])[target].shape == (1, expected.shape[1])
+
+
+def test_closing_waits_for_whoever_is_being_answered_and_refuses_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = colour_classifier(ACTION)
+    clips = np.zeros((1, ACTION.frames, *ACTION.pixel.frame_shape), np.uint8)
+    runner, inside, events = classifier.runners[0], threading.Event(), []
+    infer, close = runner._infer, runner.close
+
+    def slow(feed: Mapping[str, Array]) -> Arrays:
+        inside.set()
+        time.sleep(0.2)
+        events.append("answered")
+        return infer(feed)
+
+    monkeypatch.setattr(runner, "_infer", slow)
+    monkeypatch.setattr(runner, "close", lambda: (events.append("closed"), close()))
+    for ask in (lambda: classifier.encode(clips[0]), lambda: classifier.classify(clips)):
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(ask)
+            assert inside.wait(10)
+            assert threads.submit(ask).result(10)  # they take turns
+            first.result()
+        inside.clear()
+    assert events == ["answered"] * 4
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(classifier.encode, clips[0])
+        assert inside.wait(10)
+        classifier.close()
+        assert events[-2:] == ["answered", "closed"] and running.result().keys() == {"features"}
+    for ask in (lambda: classifier.encode(clips[0]), lambda: classifier.classify(clips)):
+        with pytest.raises(RuntimeFailure, match=r"^the model is closed; fix: load it again$"):
+            ask()
+    classifier.close()
+    assert events.count("closed") == 1
 
 
 @pytest.fixture
@@ -89,7 +127,7 @@ def test_an_engine_that_cannot_be_built_is_an_error_where_it_was_asked_for(
 def test_what_cannot_be_read_by_what(tiny_bundle: Path, tiny_run: Path) -> None:
     with pytest.raises(SettingsError, match="is a bundle, which torch cannot read; allowed: auto, onnxruntime, openvino"):
         open_classifier(tiny_bundle, runtime="torch")
-    with pytest.raises(SettingsError, match="is a run, which torch alone can read; allowed: --runtime torch"):
+    with pytest.raises(SettingsError, match="is a run, which torch alone can read; allowed: runtime torch, variant fp32"):
         open_classifier(tiny_run, runtime="tensorrt")
 
 

@@ -174,13 +174,13 @@ def test_what_judges_the_model_never_calibrates_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     splits = Run.open(tiny_run).read_split()
-    with pytest.raises(DataError, match=r"\d of 24 calibration samples are in a test split; fix: leave --calib out"):
+    with pytest.raises(DataError, match=r"\d of 24 calibration samples are in a test split; fix: leave calib out"):
         export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), calib=table)
     train, val = splits.of_split("train"), splits.of_split("val")
     both = splits.with_samples([*train.samples, *val.samples])
     assert calibration_of(tiny_run, calib=both, calib_samples=99).count == 2 * len(train)
     assert f"{len(val)} of {len(both)} samples are what the gate judges by" in caplog.text
-    with pytest.raises(DataError, match="validation samples are in the run's training split; fix: leave --val out"):
+    with pytest.raises(DataError, match="validation samples are in the run's training split; fix: leave val out"):
         export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), val=splits.with_samples(
             [replace(sample, split=None) for sample in train.samples]))
     with pytest.raises(DataError, match="5 calibration samples; allowed: at least 16"):

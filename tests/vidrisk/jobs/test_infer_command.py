@@ -74,7 +74,7 @@ def test_an_input_that_was_read_in_part_gives_exit_code_4(photos: Path, tmp_path
 
 def test_resume(photos: Path, tmp_path: Path) -> None:
     run(photos, "-o", tmp_path / "out")
-    with pytest.raises(SettingsError, match="--resume continues it"):
+    with pytest.raises(SettingsError, match="resume=True continues it"):
         run(photos, "-o", tmp_path / "out")
     write_photo(photos / "blue.png", "blue")
     code, stdout = run(photos, "-o", tmp_path / "out", "--resume")
@@ -95,7 +95,7 @@ def test_wrong_usage(photos: Path, tmp_path: Path, option: tuple[str, str]) -> N
 
 
 def test_a_stride_without_a_window(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="change --window or --stride"):
+    with pytest.raises(SettingsError, match="change the window or the stride"):
         run(photos, "-o", tmp_path / "out", "--stride", "1")
     assert not (tmp_path / "out").exists()
 

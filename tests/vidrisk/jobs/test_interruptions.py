@@ -102,7 +102,7 @@ def test_a_full_disk_is_one_line_and_the_run_resumes(media: Path, undisturbed: l
     limit = sum(map(len, undisturbed)) // 2
     result = finish(tmp_path / "out", media, "--max-file-bytes", str(limit))
     assert result.returncode == EXIT_ERROR
-    assert result.stderr.count("\n") == 1 and "cannot write to" in result.stderr and "--resume" in result.stderr
+    assert result.stderr.count("\n") == 1 and "cannot write to" in result.stderr and "with resume" in result.stderr
     assert (tmp_path / "out" / PREDICTIONS).stat().st_size <= limit
     assert finish(tmp_path / "out", media, "--resume").returncode == EXIT_OK
     check(tmp_path / "out", undisturbed)

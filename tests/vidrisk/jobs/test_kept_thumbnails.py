@@ -10,7 +10,7 @@ import pytest
 from colour import ACTION, RISK, colour_classifier
 from small_media import write_photo, write_video
 
-from vidrisk.decode.messages import ThumbnailInput
+from vidrisk.decode.messages import Input, Read, ThumbnailInput
 from vidrisk.decode.pool import DecodePool
 from vidrisk.decode.thumbnails import MAX_KEPT_FRAMES, Thumbnail
 from vidrisk.inference.predictions import PREDICTIONS
@@ -18,6 +18,7 @@ from vidrisk.jobs import kept_thumbnails
 from vidrisk.jobs.kept_thumbnails import (
     MAX_CARDS,
     THUMBNAILS,
+    KeptThumbnails,
     budget_from_cards,
     read_kept_thumbnails,
     thumbnails_at_moments,
@@ -116,6 +117,29 @@ def test_of_a_long_video_and_of_very_many_inputs_none_are_kept(media: Path, tmp_
     assert MAX_KEPT_FRAMES < 80
     monkeypatch.setattr(kept_thumbnails, "MAX_KEPT_INPUTS", 3)
     assert kept(run(media, tmp_path / "many")) == {}
+
+
+def test_a_folder_has_so_many_however_many_runs_continue_it(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch continues the folder of a day with every batch."""
+    monkeypatch.setattr(kept_thumbnails, "MAX_KEPT_INPUTS", 5)
+    counts, asked = [], []
+    real = DecodePool.read
+    monkeypatch.setattr(DecodePool, "read", lambda pool, inputs, reading, **rest: (
+        asked.append(bool(reading.thumbnail_bytes)) or real(pool, inputs, reading, **rest)))  # type: ignore[func-returns-value]
+    for batch in range(4):
+        write_photo(media / f"{batch}.png")
+        write_photo(media / f"{batch} again.png")
+        out = run(media, tmp_path / "out", resume=True, cards=3)
+        counts.append(len(kept(out)))
+    assert counts == [5, 5, 5, 5] and asked == [True, False, False, False]
+    assert len(read_ledger(out)) == 11 and len(decoded(out)) == 6
+
+
+def test_a_worker_cannot_make_them_more_than_the_frames(tmp_path: Path) -> None:
+    picture, request = Thumbnail("AAAA", 1, 1, None), Input(0, "/a.png")
+    with KeptThumbnails(tmp_path, 1) as thumbnails:
+        assert list(thumbnails.collect(Read(request, picture) for _ in range(1000))) == []
+        assert len(thumbnails._open[0]) == 1
 
 
 def test_features_that_are_known_bring_no_frames(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def test_another_bundle_or_setting_is_refused(out: Path, identity: Mapping[str, 
 
 
 def test_a_run_that_is_not_to_be_resumed_is_refused(out: Path) -> None:
-    with pytest.raises(SettingsError, match="--resume"):
+    with pytest.raises(SettingsError, match="resume=True continues it"):
         Ledger(out, IDENTITY, resume=False)
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,13 @@ from vidrisk.jobs.ledger import Row, read_ledger
 from vidrisk.jobs.progress import Progress
 from vidrisk.jobs.run_folder import run_folder
 from vidrisk.jobs.run_settings import InferSettings
+from vidrisk.jobs.segments import Hysteresis
 from vidrisk.jobs.sources import Inputs, find_inputs
 from vidrisk.jobs.summary import SUMMARY, read_summary
+from vidrisk.report import build_report
 from vidrisk.runtimes.contract.errors import EXIT_INTERRUPTED, DataError, Interrupted, RuntimeFailure, SettingsError
 from vidrisk.runtimes.runner import Arrays
+from vidrisk.watch import WatchSettings
 
 SETTINGS = InferSettings(workers=2, batch_frames=8)
 
@@ -117,10 +121,26 @@ def test_windows_that_make_no_sense(window_s: float | None, stride_s: float | No
         InferSettings(window_s=window_s, stride_s=stride_s).for_reading(colour_classifier(ACTION))
 
 
-@pytest.mark.parametrize("settings", [{"workers": 0}, {"batch_frames": 0}, {"workers": 1000}])
+@pytest.mark.parametrize("settings", [{"workers": 0}, {"batch_frames": 0}, {"workers": 1000}, {"workers": 2.0}, {"workers": True}])
 def test_settings_out_of_range(settings: dict[str, int]) -> None:
-    with pytest.raises(SettingsError, match="allowed: 1 to"):
-        InferSettings(**settings)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"(workers|batch_frames) is .*; allowed: 1 to \d+, whole numbers"):
+        InferSettings(**settings)
+
+
+@pytest.mark.parametrize(("kind", "name"), [
+    (kind, field.name) for kind in (InferSettings, Hysteresis, WatchSettings) for field in fields(kind)], ids=str)
+@pytest.mark.parametrize("wrong", ["typo", [1], b"all", float("nan")], ids=repr)
+def test_every_setting_is_checked_before_anything_is_read(kind: type[InferSettings], name: str, wrong: object) -> None:
+    with pytest.raises(SettingsError, match=f"{name}.* {re.escape(repr(wrong))}.*allowed: [^;]+"):
+        kind(**{name: wrong}).for_reading(colour_classifier(ACTION))
+
+
+@pytest.mark.parametrize(("name", "wrong", "allowed"), [
+    ("decoder", "opencv", "auto, pyav, decord"), ("frames", "keyframe", "all, keyframes"), ("frames", "ALL", "all, keyframes"),
+    ("resume", 1, "True, False"), ("hysteresis", (0.5, 0.35), "a Hysteresis")])
+def test_a_slip_in_a_setting_is_told_what_is_allowed(name: str, wrong: object, allowed: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} is {re.escape(repr(wrong))}; allowed: {allowed}$"):
+        InferSettings(**{name: wrong})  # type: ignore[arg-type]
 
 
 def test_bad_files_of_every_kind_end_in_the_ledger(media: Path, tmp_path: Path) -> None:
@@ -226,6 +246,34 @@ def test_an_engine_that_fails_and_ctrl_c_leave_a_run_to_resume(media: Path, tmp_
         read_summary(out)
     run_folder(colour_classifier(ACTION), find_inputs([media]), out, InferSettings(resume=True))
     assert sorted_lines(out) == sorted_lines(whole)
+
+
+def test_a_run_that_was_continued_and_cut_short_has_not_ended(media: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_folder(colour_classifier(ACTION), find_inputs([media / "00.png"]), out, SETTINGS)
+    build_report(out)
+    run_folder(colour_classifier(ACTION), find_inputs([media / "00.png"]), out, InferSettings(resume=True))  # nothing to do
+    assert read_summary(out).inputs == 1
+    with pytest.raises(RuntimeFailure):
+        run_folder(fails_at(colour_classifier(ACTION), 1, RuntimeFailure("engine failed")), find_inputs([media]), out,
+                   InferSettings(resume=True))
+    with pytest.raises(DataError, match="did not end"):
+        build_report(out)
+    run_folder(colour_classifier(ACTION), find_inputs([media]), out, InferSettings(resume=True))
+    assert read_summary(out).inputs == 14 and build_report(out)
+
+
+def test_a_batch_leaves_alone_what_came_before(media: Path, tmp_path: Path) -> None:
+    out, classifier = tmp_path / "out", colour_classifier(ACTION)
+    run_folder(classifier, find_inputs([media / "00.png"]), out, SETTINGS)
+    with pytest.raises(RuntimeFailure):
+        run_folder(fails_at(colour_classifier(ACTION), 1, RuntimeFailure("engine failed")), find_inputs([media / "01.png"]), out,
+                   InferSettings(resume=True), is_batch=True)
+    assert read_summary(out).inputs == 1  # of the batches before
+    write_photo(media / "00.png", "blue", size=(60, 40))
+    run_folder(classifier, find_inputs([media / "02.png"]), out, InferSettings(resume=True), is_batch=True)
+    assert {Path(p.path).name: p.label for p in read_predictions(out)} == {"00.png": "red", "02.png": "blue"}
+    assert {name: row.state for name, row in rows_by_name(out).items()} == {"00.png": "ok", "02.png": "ok"}
 
 
 def test_ctrl_c_says_how_to_go_on() -> None:

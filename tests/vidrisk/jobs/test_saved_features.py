@@ -70,7 +70,7 @@ def test_nothing_is_visible_until_it_is_whole(tmp_path: Path) -> None:
     path = features_path(tmp_path, 1)
     file = FeatureFile(path, 5)
     file.append(*frames(3))
-    with pytest.raises(DataError, match=r"no features of row 1; fix: vidrisk infer … --save-features"):
+    with pytest.raises(DataError, match=r"no features of row 1; fix: run infer with save_features"):
         read_features(tmp_path, 1)
     file.finish()
     assert len(read_features(tmp_path, 1)[0]) == 3

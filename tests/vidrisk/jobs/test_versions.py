@@ -20,6 +20,7 @@ from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.segments import SEGMENTS, read_segments
 from vidrisk.jobs.sources import Inputs
 from vidrisk.jobs.summary import SUMMARY, read_summary
+from vidrisk.report import build_report
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, VidriskError
 
 OLD = Path(__file__).resolve().parents[2] / "fixtures" / "0.1.0"
@@ -88,6 +89,22 @@ def test_a_newer_minor_version_is_read_and_a_newer_major_one_refused(name: str, 
     change_json(out / name, lambda record: {**record, "version": "2.0"})
     with pytest.raises(DataError, match=r"has version 2\.0; allowed: 1\.x; fix: use a newer vidrisk$"):
         READERS[name](out)
+
+
+def test_a_report_is_made_of_a_newer_minor_version_with_more_keys_at_any_depth(out: Path) -> None:
+    time_spec = {"frames": 4, "window_s": 1.0, "stride_s": 1.0}
+
+    def change(record: dict[str, Any]) -> dict[str, Any]:
+        return {**record, "version": "1.99", "time": {**time_spec, "new": 0},
+                "targets": [{**target, "new": 0} for target in record["targets"]], "settings": {**record["settings"], "new": 0},
+                "provenance": {**record["provenance"], "new": "0"}, "timings_s": {**record["timings_s"], "new": 0.0}}
+
+    change_json(out / SUMMARY, change)
+    assert read_summary(out).time == time_spec
+    build_report(out)
+    change_json(out / SUMMARY, lambda record: {**record, "time": {**time_spec, "new": 0}, "version": "1.1"})
+    with pytest.raises(DataError, match="'new'"):
+        build_report(out)
 
 
 @pytest.mark.parametrize("version", [1, 1.1, None, "one", "1", "1.1.1", "-1.0", ["1.1"]])

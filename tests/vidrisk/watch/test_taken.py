@@ -239,6 +239,36 @@ def test_a_memory_of_another_major_version_is_refused_and_left_alone(tmp_path: P
     assert (tmp_path / TAKEN).read_bytes() == before and [path.name for path in tmp_path.iterdir()] == [TAKEN]
 
 
+def test_a_memory_of_a_newer_minor_version_may_have_more_columns(tmp_path: Path) -> None:
+    with Taken(tmp_path) as taken:
+        taken.take({A: (1, 10)}, taken.day("2026-11-21", "x"))
+    set_version(tmp_path, 1 << 16 | 9)
+    with sqlite3.connect(tmp_path / TAKEN) as database:
+        for table in ("files", "days"):
+            database.execute(f"ALTER TABLE {table} ADD COLUMN new TEXT NOT NULL DEFAULT ''")
+    database.close()
+    with Taken(tmp_path) as taken:
+        taken.take({B: (2, 20)}, taken.day("2026-11-22", "x"))
+        taken.finish([row(A), row(B, (2, 20))])
+        assert taken.has(A, (1, 10)) and taken.has(B, (2, 20)) and len(taken.days()) == 2 and taken.undone_days() == []
+    assert {path.name for path in tmp_path.iterdir()} == {TAKEN}
+
+
+@pytest.mark.parametrize("place", [60, 68], ids=["version", "application id"])
+def test_a_version_in_a_damaged_memory_says_nothing(tmp_path: Path, place: int) -> None:
+    with Taken(tmp_path) as taken:
+        taken.take({f"/in/{n}.png": (n, n) for n in range(2000)}, taken.day("2026-11-21", "x"))
+    whole = bytearray((tmp_path / TAKEN).read_bytes())
+    whole[60:64] = b"\xa5" * 4
+    whole[place:place + 4] = b"\xa5" * 4
+    if place == 60:
+        whole[-8192:] = b"\xa5" * 8192
+    (tmp_path / TAKEN).write_bytes(whole)
+    with Taken(tmp_path) as taken:
+        assert taken.days() == []
+    assert (tmp_path / f"{TAKEN}.damaged-1").read_bytes() == whole
+
+
 def set_version(out: Path, number: int) -> None:
     with sqlite3.connect(out / TAKEN) as database:
         database.execute(f"PRAGMA user_version = {number}")
