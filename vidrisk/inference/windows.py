@@ -55,7 +55,7 @@ class EncodedEnd:
 Encoded = EncodedWindow | EncodedAgain | EncodedEnd
 
 
-def stacked(windows: Iterable[EncodedWindow], names: Iterable[str]) -> Arrays:
-    """Parts of all windows, one behind the other, by name."""
+def stack_parts(windows: Iterable[EncodedWindow], names: Iterable[str]) -> Arrays:
+    """Put the parts of all windows one behind the other, by name."""
     listed = list(windows)
     return {name: np.stack([part for window in listed for part in window.parts[name]]) for name in names}
