@@ -144,7 +144,7 @@ def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyP
 
     named: Sequence[AnyPath] = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     found = find_inputs(named)
-    with _opened(model, settings) as (opened, chosen, pool):
+    with _open(model, settings) as (opened, chosen, pool):
         summary = run_folder(opened.classifier, found, out, chosen, pool=pool, cards=len(found.paths) if report else 0)
         if report:
             build_report(out, pool)
@@ -167,13 +167,13 @@ def evaluate(model: AnyPath | Model, data: AnyPath, *, split: str | None = None,
     from vidrisk.data import load_table
     from vidrisk.jobs.evaluate import evaluate as evaluate_table
 
-    with _opened(model, settings) as (opened, chosen, pool):
+    with _open(model, settings) as (opened, chosen, pool):
         table = load_table(Path(data), opened.contract.task, min_labels=1)
         return evaluate_table(opened.classifier, table.of_split(split) if split else table, chosen, pool=pool)
 
 
 @contextmanager
-def _opened(model: AnyPath | Model, settings: Mapping[str, Any]) -> Iterator[tuple[Model, InferSettings, DecodePool]]:
+def _open(model: AnyPath | Model, settings: Mapping[str, Any]) -> Iterator[tuple[Model, InferSettings, DecodePool]]:
     """A model, the settings and what decodes: the processes that a loaded model has, unless another number is asked for."""
     chosen = InferSettings(**settings)
     if not isinstance(model, Model):

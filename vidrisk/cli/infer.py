@@ -67,7 +67,7 @@ def infer(
     from vidrisk.cli.infer_view import note_from_pace, print_left_out, print_summary
     from vidrisk.decode.pool import DecodePool, default_workers
     from vidrisk.inference.model import open_classifier
-    from vidrisk.jobs.ledger import settled_choice
+    from vidrisk.jobs.ledger import resolve_choice
     from vidrisk.jobs.run_folder import run_folder
     from vidrisk.jobs.run_settings import InferSettings
     from vidrisk.jobs.segments import Hysteresis
@@ -82,7 +82,7 @@ def infer(
     inputs = find_inputs(paths)
     print_left_out(inputs)
     asked = runtime, variant
-    chosen = settled_choice(out, *asked) if resume else asked
+    chosen = resolve_choice(out, *asked) if resume else asked
     with DecodePool(settings.workers) as pool:
         with progress_bar(lines=progress) as advance, open_classifier(
                 bundle, runtime=chosen[0], variant=chosen[1], threads=threads, on_progress=advance) as classifier:

@@ -45,8 +45,8 @@ def encode_groups(batches: Iterable[list[Encoded]], classifier: Classifier, leve
             groups.known[key] = tuple(array.copy() for array in row)  # a view would hold the whole batch
         batch.clear()
 
-    def released() -> Iterator[Encoded]:
-        """Everything that is complete and whose input has nothing incomplete in front of it."""
+    def release() -> Iterator[Encoded]:
+        """Yield everything that is complete and whose input has nothing incomplete in front of it."""
         blocked: set[int] = set()
         for _ in range(len(queue)):
             item = queue.popleft()
@@ -84,10 +84,10 @@ def encode_groups(batches: Iterable[list[Encoded]], classifier: Classifier, leve
             elif isinstance(item, EncodedPause) and batch:
                 run()
             queue.append(item)
-        yield list(released())
+        yield list(release())
     if batch:
         run()
-    yield list(released())
+    yield list(release())
 
 
 def _keys(window: EncodedWindow, size: int) -> list[Key]:

@@ -14,7 +14,7 @@ from vidrisk.inference.encode import Encoded, EncodedAgain, EncodedEnd, EncodedW
 from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.predictions import Prediction, prediction_from_probabilities
-from vidrisk.inference.windows import stacked
+from vidrisk.inference.windows import stack_parts
 
 NO_ANSWER = "the model gives no finite answer"
 
@@ -53,7 +53,7 @@ def predict(batches: Iterable[list[Encoded]], classifier: Classifier, meter: Met
         windows = [item for item in batch if isinstance(item, EncodedWindow)]
         if windows:
             with meter.measure("head"):
-                logits = classifier.answer(stacked(windows, classifier.plan.window_takes), len(windows))
+                logits = classifier.answer(stack_parts(windows, classifier.plan.window_takes), len(windows))
                 probabilities = classifier.probabilities_from_logits(logits)
             meter.windows += len(windows)
             on_batch()
@@ -71,7 +71,7 @@ def predict(batches: Iterable[list[Encoded]], classifier: Classifier, meter: Met
             elif isinstance(item, EncodedEnd):
                 number, path = item.input_id, item.input.path
                 of_input = answers.pop(number, [])
-                end = _judged(item.end, len(of_input), unanswered.pop(number, 0))
+                end = _judge_end(item.end, len(of_input), unanswered.pop(number, 0))
                 for sink in sinks:
                     sink.finish(number, end)
                 yield Answer(item.input, end, len(of_input), (
@@ -80,8 +80,8 @@ def predict(batches: Iterable[list[Encoded]], classifier: Classifier, meter: Met
                     for interval_s, scores in of_input))
 
 
-def _judged(end: InputEnd, predictions: int, unanswered: int) -> InputEnd:
-    """The end of an input, for so many windows of which the model has no finite answer."""
+def _judge_end(end: InputEnd, predictions: int, unanswered: int) -> InputEnd:
+    """Return the end of an input with so many windows of which the model has no finite answer."""
     if not unanswered:
         return end
     windows = predictions + unanswered

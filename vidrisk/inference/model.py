@@ -156,7 +156,7 @@ class Classifier:
         flat = clips.reshape(-1, *clips.shape[2:])
         known: Arrays = {PIXELS: flat} if PIXELS in self.plan.frame_gives else {}
         if self.plan.frame:
-            known |= _joined([self.encode(flat[start:start + batch_frames]) for start in range(0, len(flat), batch_frames)])
+            known |= _join([self.encode(flat[start:start + batch_frames]) for start in range(0, len(flat), batch_frames)])
         if self.plan.batches_windows:
             most = max(1, batch_frames // self.contract.frames)
             parts = [self.logits_from_parts(_rows(known, start, most, len(clips)), min(most, len(clips) - start))
@@ -255,7 +255,7 @@ def classifier_from_bundle(bundle: Bundle, *, runtime: str = "auto", variant: st
     if runtime == "torch":
         raise SettingsError(f"{path.name} is a bundle, which torch cannot read", allowed=f"auto, {', '.join(possible_runtimes())}",
                             fix="give the run directory instead")
-    opened = partial(_opened_with_engine, on_progress=on_progress)
+    opened = partial(_open_with_engine, on_progress=on_progress)
     choice = choose(bundle, runtime=runtime, variant=variant, threads=threads, opened=opened)
     with ExitStack() as stack:
         runners = [stack.enter_context(opened(bundle, stage.name, runtime=choice.runtime, variant=choice.variant, threads=threads))
@@ -283,7 +283,7 @@ def _files_of_features(bundle: Bundle, variant: VariantName) -> list[str]:
     return [*files, constants] if constants and any(stage.constants for stage in stages) else files
 
 
-def _joined(parts: list[Arrays]) -> Arrays:
+def _join(parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -292,7 +292,7 @@ def _rows(flat: Mapping[str, Array], start: int, windows: int, of: int) -> Array
     return {name: array[start * (len(array) // of):(start + windows) * (len(array) // of)] for name, array in flat.items()}
 
 
-def _opened_with_engine(bundle: Bundle, graph: str, *, runtime: str, variant: VariantName, threads: int | None,
+def _open_with_engine(bundle: Bundle, graph: str, *, runtime: str, variant: VariantName, threads: int | None,
                         on_progress: OnProgress) -> Runner:
     """``open_runner``, after building the engine that is missing."""
     try:

@@ -62,7 +62,7 @@ class EncodedPause:
 Encoded = EncodedWindow | EncodedAgain | EncodedEnd | EncodedPause
 
 
-def stacked(windows: Iterable[EncodedWindow], names: Iterable[str]) -> Arrays:
-    """Parts of all windows, one behind the other, by name."""
+def stack_parts(windows: Iterable[EncodedWindow], names: Iterable[str]) -> Arrays:
+    """Put the parts of all windows one behind the other, by name."""
     listed = list(windows)
     return {name: np.stack([part for window in listed for part in window.parts[name]]) for name in names}

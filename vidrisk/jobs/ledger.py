@@ -296,8 +296,8 @@ def lines_of_files(predictions: Path, files: Container[str]) -> Iterator[bytes]:
         yield from (line for line in file if prediction_from_json(line).path in files)
 
 
-def settled_choice(out: str | os.PathLike[str], runtime: str, variant: str) -> tuple[str, str]:
-    """Runtime and variant for continuing the run in ``out``: what ``auto`` chose when it began, else what is asked for."""
+def resolve_choice(out: str | os.PathLike[str], runtime: str, variant: str) -> tuple[str, str]:
+    """Return runtime and variant for continuing the run in ``out``: what ``auto`` chose when it began, else what is asked for."""
     path = Path(out) / LEDGER
     if not is_ledger(path):
         return runtime, variant

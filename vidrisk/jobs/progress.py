@@ -47,10 +47,10 @@ def progress_from_rows(rows: Iterable[Row]) -> Progress:
     progress = Progress(0, 0, 0, 0)
     for row in rows:
         progress = replace(progress, files_total=progress.files_total + 1)
-        progress = progress if row.state == "pending" else advanced(progress, row)
+        progress = progress if row.state == "pending" else count_row(progress, row)
     return progress
 
 
-def advanced(progress: Progress, row: Row) -> Progress:
+def count_row(progress: Progress, row: Row) -> Progress:
     return replace(progress, files=progress.files + 1, clips=progress.clips + row.predictions,
                    files_failed=progress.files_failed + (row.state != "ok"))

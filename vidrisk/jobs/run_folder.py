@@ -27,7 +27,7 @@ from vidrisk.jobs.folder import writing_to
 from vidrisk.jobs.kept_thumbnails import KeptThumbnails
 from vidrisk.jobs.ledger import Ledger, Row
 from vidrisk.jobs.parquet import write_parquet
-from vidrisk.jobs.progress import Progress, advanced, pace_from_meter, progress_from_rows
+from vidrisk.jobs.progress import Progress, count_row, pace_from_meter, progress_from_rows
 from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.saved_features import SavedFeatures
 from vidrisk.jobs.segments import write_segments
@@ -105,7 +105,7 @@ def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[st
                     _say_remedy(row, said)
                     with meter.measure("write"):
                         ledger.finish(row, b"".join(p.to_json() for p in _counted(answer.predictions, meter)))
-                    progress = replace(advanced(progress, row), uncertain=meter.uncertain)
+                    progress = replace(count_row(progress, row), uncertain=meter.uncertain)
                     tell()
             with meter.measure("write"):
                 ledger.commit()

@@ -26,7 +26,7 @@ from vidrisk.inference.encode import encode_frames
 from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier, open_classifier
 from vidrisk.inference.plan import overlap_cost, plan_from_stages
-from vidrisk.inference.windows import EncodedAgain, EncodedEnd, EncodedWindow, stacked
+from vidrisk.inference.windows import EncodedAgain, EncodedEnd, EncodedWindow, stack_parts
 from vidrisk.jobs.run_folder import run_folder
 from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.saved_features import features_of
@@ -336,7 +336,7 @@ def test_groups_and_windows_of_any_inputs_in_any_order(bundle: Bundle, data: st.
             windows = [item for item in own[again + 1:] if isinstance(item, EncodedWindow)]
             assert [window.interval_s[0] for window in windows] == list(range(0, max(frames - T + 1, 0), step))
             for window in windows:
-                logits = classifier.answer(stacked([window], classifier.plan.window_takes), 1)["action"][0]
+                logits = classifier.answer(stack_parts([window], classifier.plan.window_takes), 1)["action"][0]
                 start = window.indices[0]
                 np.testing.assert_allclose(logits, logits_of(own_pixels[number][start:start + T]), atol=2e-5)
 
