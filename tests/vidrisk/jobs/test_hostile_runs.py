@@ -127,5 +127,5 @@ def test_every_way_to_end_in_one_run(media: Path, tmp_path: Path, monkeypatch: p
     assert summary.states == {"ok": 16, "partial": 1, "timeout": 1, "crashed": 4, "too_large": 1}
     assert len(list((tmp_path / "out" / "features").iterdir())) == 17
     # what failed is left alone until the file changes
-    again = InferSettings(workers=2, batch_frames=4, window_s=1.0, save_features=True, resume=True)
+    again = replace(settings, resume=True)
     assert run_folder(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", again).states == summary.states
