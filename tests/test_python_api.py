@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,8 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_public_names_are_these() -> None:
-    assert vidrisk.__all__ == ["Model", "Prediction", "VidriskError", "errors", "evaluate", "export", "infer", "load", "train"]
+    assert vidrisk.__all__ == [
+        "ExportOptions", "InferSettings", "Model", "Prediction", "VidriskError", "errors", "evaluate", "export", "infer", "load", "train"]
     assert set(vidrisk.__all__) <= set(dir(vidrisk))
     for name in vidrisk.__all__:
         member = getattr(vidrisk, name)
@@ -71,10 +74,10 @@ with model as opened:
     reveal_type(opened.predict([Path("a.jpg"), np.zeros((2, 2, 3), np.uint8)], window_s=1.0)[0].label)
     for prediction in opened.stream(Path("d").iterdir()):
         reveal_type(prediction)
-reveal_type(vidrisk.infer(model, ["a", Path("b")], "out", report=False).states)
+reveal_type(vidrisk.infer(model, ["a", Path("b")], "out", vidrisk.InferSettings(window_s=1.0), report=False).states)
 reveal_type(vidrisk.evaluate("b", "data").metrics)
 reveal_type(vidrisk.train("data", "run", task="risk"))
-reveal_type(vidrisk.export("run", "b", int8=True))
+reveal_type(vidrisk.export("run", "b", vidrisk.ExportOptions(int8=True, max_drop=2.0)))
 reveal_type(vidrisk.export(Path("m.onnx"), "b", labels="l.txt", pixel="p.yaml", checks={"a.jpg": "crack"}, val="data", task="risk"))
 reveal_type(vidrisk.export("hub", "b", from_hf=True, val="data"))
 try:
@@ -178,6 +181,43 @@ def test_a_setting_that_makes_no_sense_is_said_before_the_model_is_opened(place:
         vidrisk.infer("no.bundle", "cam7", "out", decoder="opencv")
     with pytest.raises(vidrisk.errors.SettingsError, match=message):
         vidrisk.evaluate("no.bundle", "cam7", decoder="opencv")
+
+
+def test_settings_are_an_object_or_single_fields(place: Path) -> None:
+    settings = vidrisk.InferSettings(window_s=1.0, workers=1)
+    summary = vidrisk.infer("fights.bundle", "cam7", "out", settings, report=False, parquet=True)
+    assert (summary.settings["workers"], summary.settings["window_s"]) == (1, 1.0) and Path("out/predictions.parquet").is_file()
+    with pytest.raises(vidrisk.errors.SettingsError, match=r"^no setting 'windows_s'; allowed: window_s, stride_s, "):
+        vidrisk.infer("fights.bundle", "cam7", "other", windows_s=1.0)
+
+
+def test_a_run_goes_on_with_the_engine_that_began_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (other,) = [name for name in ("onnxruntime", "openvino") if name != vidrisk.load("fights.bundle").classifier.runtime]
+    with vidrisk.load("fights.bundle", runtime=other) as model:
+        vidrisk.infer(model, "cam7/a.png", "out", report=False)
+    assert vidrisk.infer("fights.bundle", "cam7", "out", resume=True, report=False).runtime == other
+
+
+@pytest.mark.slow
+def test_from_training_to_a_score(place: Path, backbone_folder: Callable[[str], Path]) -> None:
+    for label, colour in {"ok": "green", "crack": "red"}.items():
+        for number in range(20):
+            (place / "photos" / label).mkdir(parents=True, exist_ok=True)
+            write_photo(place / "photos" / label / f"{number}.png", colour)
+    settings = {"optim.epochs": 2, "lora.last_blocks": 0, "augment": (), "pixel.height": 64, "pixel.width": 64}
+    run = vidrisk.train("photos", "run", task="risk", backbone=str(backbone_folder("vit")), settings=settings)
+    assert run.config.augment == () and run.config.lora.last_blocks == 0
+    bundle, report = vidrisk.export("run", "walls.bundle", vidrisk.ExportOptions(int8=True, max_drop=50, max_confidence_drop=100))
+    assert report.max_drop == 50 and "fp32" in bundle.passed
+    assert vidrisk.evaluate("walls.bundle", "photos").metrics["defect"].top1 == 1
+    with pytest.raises(vidrisk.errors.SettingsError, match="int8 beside options; fix: say it in the options"):
+        vidrisk.export("run", "other.bundle", vidrisk.ExportOptions(), int8=True)
+    with pytest.raises(vidrisk.errors.SettingsError, match="calib without int8; fix: add int8=True, or leave calib out"):
+        vidrisk.export("run", "other.bundle", calib="photos")
+
+
+def test_help_shows_arguments() -> None:
+    assert "backbone" in inspect.signature(vidrisk.train).parameters and "int8" in inspect.signature(vidrisk.export).parameters
 
 
 def test_commands_and_their_functions_agree(tmp_path: Path) -> None:

@@ -15,16 +15,20 @@ from vidrisk.runtimes.telemetry import silence_telemetry
 
 if TYPE_CHECKING:
     from vidrisk.api import evaluate, export, infer, load, train
+    from vidrisk.export.trained import ExportOptions
     from vidrisk.inference.predictions import Prediction
     from vidrisk.inference.predictor import Model
+    from vidrisk.jobs.run_settings import InferSettings
     from vidrisk.runtimes.contract import errors
     from vidrisk.runtimes.contract.errors import VidriskError
 
 __version__ = "0.1.0"
 
-__all__ = ["Model", "Prediction", "VidriskError", "errors", "evaluate", "export", "infer", "load", "train"]
+__all__ = ["ExportOptions", "InferSettings", "Model", "Prediction", "VidriskError", "errors", "evaluate", "export", "infer", "load",
+           "train"]
 
-_HOME = {"Model": "vidrisk.inference.predictor", "Prediction": "vidrisk.inference.predictions",
+_HOME = {"ExportOptions": "vidrisk.export.trained", "InferSettings": "vidrisk.jobs.run_settings",
+         "Model": "vidrisk.inference.predictor", "Prediction": "vidrisk.inference.predictions",
          "VidriskError": "vidrisk.runtimes.contract.errors",
          **dict.fromkeys(("evaluate", "infer", "load"), "vidrisk.api")}
 _MODULES = {"errors": "vidrisk.runtimes.contract.errors", "export": "vidrisk.export", "train": "vidrisk.train"}
@@ -35,8 +39,19 @@ silence_telemetry()  # before any library that reports is imported
 class _Callable(ModuleType):
     """A package that is also the function of its name: ``vidrisk.train`` holds modules, and ``vidrisk.train(…)`` trains."""
 
+    @property
+    def _function(self) -> Any:
+        return getattr(import_module("vidrisk.api"), self.__name__.rpartition(".")[2])
+
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return getattr(import_module("vidrisk.api"), self.__name__.rpartition(".")[2])(*arguments, **options)
+        return self._function(*arguments, **options)
+
+    @property
+    def __signature__(self) -> Any:
+        """What ``help`` and editors show."""
+        from inspect import signature
+
+        return signature(self._function)
 
 
 class _Package(ModuleType):

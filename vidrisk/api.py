@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidrisk.decode.pool import DecodePool
 from vidrisk.inference.model import open_classifier
 from vidrisk.inference.predictor import Model
+from vidrisk.jobs.ledger import resolve_choice
 from vidrisk.jobs.run_folder import run_folder
 from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.sources import find_inputs
@@ -124,16 +125,17 @@ def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *
     return export_run(path, Path(out), options, calib=calibration, val=validation)
 
 
-def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyPath, *, report: bool = True,
-          **settings: Any) -> Summary:
+def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyPath, settings: InferSettings | None = None, *,
+          report: bool = True, **options: Any) -> Summary:
     """Predict files and folders into an output folder: every input ends in its ledger.
 
     Args:
         model: a bundle, a run, or a model that is loaded, with the decode processes that it has.
         inputs: files, folders and globs.
         out: folder for the results.
+        settings: how to run; None takes the defaults.
         report: also write ``report.html``.
-        settings: of ``InferSettings``, such as ``window_s``, ``resume`` or ``parquet``.
+        options: single fields of the settings, such as ``window_s``, ``resume`` or ``parquet``.
 
     Raises:
         DataError: nothing was found.
@@ -143,22 +145,26 @@ def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyP
     from vidrisk.report import build_report
 
     named: Sequence[AnyPath] = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    chosen, workers = _settings(settings, options)
     found = find_inputs(named)
-    with _open(model, settings) as (opened, chosen, pool):
+    engine = resolve_choice(out, "auto", "auto") if chosen.resume else ("auto", "auto")
+    with _open(model, chosen, workers, engine) as (opened, chosen, pool):
         summary = run_folder(opened.classifier, found, out, chosen, pool=pool, cards=len(found.paths) if report else 0)
         if report:
             build_report(out, pool)
     return summary
 
 
-def evaluate(model: AnyPath | Model, data: AnyPath, *, split: str | None = None, **settings: Any) -> Evaluation:
+def evaluate(model: AnyPath | Model, data: AnyPath, settings: InferSettings | None = None, *, split: str | None = None,
+             **options: Any) -> Evaluation:
     """Score a model on labelled data.
 
     Args:
         model: a bundle, a run, or a model that is loaded, with the decode processes that it has.
         data: a folder with one sub-folder per class, or a manifest.
+        settings: how to run; None takes the defaults.
         split: score only ``train``, ``val`` or ``test`` of it.
-        settings: of ``InferSettings``.
+        options: single fields of the settings.
 
     Raises:
         DataError: data that cannot be used, or of which no sample can be read.
@@ -167,20 +173,37 @@ def evaluate(model: AnyPath | Model, data: AnyPath, *, split: str | None = None,
     from vidrisk.data import load_table
     from vidrisk.jobs.evaluate import evaluate as evaluate_table
 
-    with _open(model, settings) as (opened, chosen, pool):
+    with _open(model, *_settings(settings, options)) as (opened, chosen, pool):
         table = load_table(Path(data), opened.contract.task, min_labels=1)
         return evaluate_table(opened.classifier, table.of_split(split) if split else table, chosen, pool=pool)
 
 
+def _settings(settings: InferSettings | None, options: Mapping[str, Any]) -> tuple[InferSettings, int | None]:
+    """Return settings with single fields replaced, and the workers that were asked for; None where nobody said.
+
+    Raises:
+        SettingsError: no such field, or a value that makes no sense.
+    """
+    known = [field.name for field in fields(InferSettings)]
+    if unknown := [name for name in options if name not in known]:
+        raise SettingsError(f"no setting {unknown[0]!r}", allowed=", ".join(known))
+    return replace(settings or InferSettings(), **options), options.get("workers", settings.workers if settings else None)
+
+
 @contextmanager
-def _open(model: AnyPath | Model, settings: Mapping[str, Any]) -> Iterator[tuple[Model, InferSettings, DecodePool]]:
-    """A model, the settings and what decodes: the processes that a loaded model has, unless another number is asked for."""
-    chosen = InferSettings(**settings)
+def _open(model: AnyPath | Model, settings: InferSettings, workers: int | None,
+          engine: tuple[str, str] = ("auto", "auto")) -> Iterator[tuple[Model, InferSettings, DecodePool]]:
+    """Open a model; with it come the settings and what decodes: the processes of a loaded model, unless another number is wanted.
+
+    Args:
+        workers: that are asked for.
+        engine: runtime and variant of a model that has to be opened.
+    """
     if not isinstance(model, Model):
-        with load(model, workers=chosen.workers) as loaded:
-            yield loaded, chosen, loaded.pool
-    elif settings.get("workers", model.pool.workers) == model.pool.workers:
-        yield model, replace(chosen, workers=model.pool.workers), model.pool
+        with load(model, runtime=engine[0], variant=engine[1], workers=settings.workers) as loaded:
+            yield loaded, settings, loaded.pool
+    elif workers in (None, model.pool.workers):
+        yield model, replace(settings, workers=model.pool.workers), model.pool
     else:
-        with DecodePool(chosen.workers) as pool:
-            yield model, chosen, pool
+        with DecodePool(settings.workers) as pool:
+            yield model, settings, pool
