@@ -28,7 +28,8 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 def test_the_public_names_are_these() -> None:
     assert vidrisk.__all__ == [
-        "ExportOptions", "InferSettings", "Model", "Prediction", "VidriskError", "errors", "evaluate", "export", "infer", "load", "train"]
+        "ExportOptions", "InferSettings", "Model", "Prediction", "VidriskError", "errors", "evaluate", "export", "infer", "load",
+        "train"]
     assert set(vidrisk.__all__) <= set(dir(vidrisk))
     for name in vidrisk.__all__:
         member = getattr(vidrisk, name)
