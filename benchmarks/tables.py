@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 ROOMS = ("vidrisk", "export", "calibration", "runtimes")
-DOCUMENTS = ("README.md", "docs/architecture.md")
+DOCUMENTS = ("README.md", "docs/architecture.md", "docs/foreign.md", "docs/python.md")
 MARK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
@@ -229,6 +229,28 @@ def footprint() -> str:
     return grid(["what", "measured", "limit"], rows)
 
 
+def python_api() -> str:
+    found = result("python_api")
+    limits, photo = found["limits"], " × ".join(map(str, found["photo"]))
+    return grid(["what", "measured", "limit"], [
+        [f"`predict` of a photo of {photo} from a path, warm", f"{found['photo_ms']:.1f} ms", f"{limits['photo_ms']:.0f} ms"],
+        ["`predict` of a frame in memory, over the engine alone", f"{found['frame_over_runner']:.2f} ×",
+         f"{limits['frame_over_runner']} ×"],
+        ["`import vidrisk`", f"{found['import_ms']:.0f} ms", f"{limits['import_ms']:.0f} ms"]])
+
+
+def foreign() -> str:
+    rows = []
+    for name, found in result("foreign")["models"].items():
+        for row in found["rows"]:
+            if "refusal" in row:
+                rows.append([name, row["method"], "–", "–", "–", row["refusal"]])
+                continue
+            rows.append([name, row["method"], row["runtime"], f"{100 * row['top1']:.1f} %", f"{100 * row['agreement']:.1f} %",
+                         f"{row['speed']:.2f} ×"])
+    return grid(["model", "made by", "on", "top-1", "agreement", "speed over fp32"], rows)
+
+
 def folders() -> str:
     """One line per folder of the four rooms."""
     return grid(["folder", "what it holds"], [[f"`{path.parent.relative_to(ROOT)}/`", _said(path)] for path in _modules()
@@ -254,8 +276,8 @@ def _said(path: Path) -> str:
 
 
 def with_tables(text: str) -> str:
-    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint, folders,
-                                                  files)}
+    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint, python_api,
+                                                  foreign, folders, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 
 

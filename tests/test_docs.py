@@ -20,7 +20,8 @@ from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGES = README + "".join((REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in (
+    "architecture.md", "foreign.md", "python.md"))
 CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 CONSOLE = [
@@ -140,9 +141,9 @@ def tables() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", re.findall(r"<!-- table:(\w+) -->", README + ARCHITECTURE))
+@pytest.mark.parametrize("name", re.findall(r"<!-- table:(\w+) -->", PAGES))
 def test_tables_are_those_of_the_results_and_the_modules(tables: ModuleType, name: str) -> None:
-    (written,) = re.findall(rf"<!-- table:{name} -->\n(.*?)<!-- /table -->", README + ARCHITECTURE, re.DOTALL)
+    (written,) = re.findall(rf"<!-- table:{name} -->\n(.*?)<!-- /table -->", PAGES, re.DOTALL)
     try:
         expected = getattr(tables, name)()
     except FileNotFoundError as error:
