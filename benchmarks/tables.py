@@ -276,8 +276,8 @@ def _said(path: Path) -> str:
 
 
 def with_tables(text: str) -> str:
-    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint, python_api,
-                                                  foreign, folders, files)}
+    makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint,
+                                                  python_api, foreign, folders, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from vidrisk.export.foreign.answers import Gives
+from vidrisk.runtimes.contract.contract import TARGET_NAME
 from vidrisk.runtimes.contract.errors import DataError, require
 
 KEYS = ("labels", "output", "gives", "order")
@@ -62,6 +64,8 @@ def read_labels(path: Path, target: str) -> ForeignLabels:
         raise DataError(f"{path.name} holds no labels", allowed="a list, or lists by target name")
     labels, outputs, gives, orders = {}, {}, {}, {}
     for name, value in data.items():
+        if not re.fullmatch(TARGET_NAME, name):
+            raise DataError(f"{path.name}: target {name!r}", allowed="lower-case letters, digits and _, a letter first")
         if isinstance(value, dict) and not _is_indexed(value):
             unknown = sorted(set(value) - set(KEYS))
             if unknown or "labels" not in value:

@@ -21,6 +21,9 @@ class Sealed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+TARGET_NAME = r"[a-z][a-z0-9_]*"
+
+
 class Target(Sealed):
     """One question that the model answers with one softmax.
 
@@ -31,7 +34,7 @@ class Target(Sealed):
         severity: 0–100 per label; the severity of an input is the expectation over the label probabilities.
     """
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = Field(pattern=rf"^{TARGET_NAME}$")
     labels: tuple[str, ...]
     ordered: bool = False
     severity: tuple[float, ...] | None = None

@@ -77,7 +77,7 @@ def ordered_levels(levels: Sequence[str]) -> tuple[str, ...]:
     if ranks is None:
         known = "; ".join(" < ".join(names[0] for names in scale) for scale in SCALES)
         raise DataError(f"the order of the levels {', '.join(levels)} is unknown", allowed=f"numbers, or {known}",
-                        fix="give the order, the least severe first (level_order)")
+                        fix="give the order, the least severe first: level_order of a run, order in a labels file")
     same = [level for level in levels if list(ranks.values()).count(ranks[level]) > 1]
     if same:
         raise DataError(f"the levels {', '.join(same)} mean the same", fix="use one name for one level")

@@ -183,6 +183,9 @@ def _targets(labels: ForeignLabels, task: Task) -> tuple[Target, ...]:
     targets = []
     for name, names in labels.labels.items():
         if task != "risk" or name != "level":
+            if name in labels.orders:
+                raise DataError(f"an order of {name}, whose labels are no levels", allowed="of level, with the task risk",
+                                fix="leave it out")
             targets.append(Target(name=name, labels=names))
             continue
         order = labels.orders.get(name) or ordered_levels(names)

@@ -40,6 +40,8 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
         SettingsError: ``out`` exists (without resume), or holds a finished run.
         DataError: too few or unreadable samples; with ``strict`` also leaks.
     """
+    if out.exists() and not out.is_dir():
+        raise SettingsError(f"{out} is a file", allowed="a new folder", fix="choose another one")
     if out.exists() and any(out.iterdir()) and not resume:
         raise SettingsError(f"{out} exists and is not empty", fix="--resume to continue it, or choose another folder")
     if resume and (out / METRICS).is_file():

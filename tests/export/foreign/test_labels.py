@@ -56,6 +56,7 @@ def test_several_targets_name_outputs_and_orders(tmp_path: Path) -> None:
         ("l.yaml", "defect: {labels: [a, b], gives: scores}", "defect gives 'scores'; allowed: logits, probabilities"),
         ("l.yaml", "- a\n-\n- b", "has a label ''; allowed: text; fix: quote it"), ("l.yaml", "- a\n- [b]", r"has a label \['b'\]"),
         ("l.json", '{"0": "a", "1": {"b": "c"}}', "has a label {'b': 'c'}"),
+        ("l.yaml", "Foo Bar: [a, b]", "l.yaml: target 'Foo Bar'; allowed: lower-case letters, digits and _, a letter first"),
         ("l.yaml", "!!python/object/apply:os.system [echo]", "has 1 labels"),
     ],
 )

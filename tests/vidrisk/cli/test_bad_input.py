@@ -168,6 +168,8 @@ def test_an_out_that_exists(cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_fo
     out.mkdir()
     (out / "mine.txt").write_text("mine", encoding="utf-8")
     assert_one_line(cli("train", clip_folder, "-o", out), EXIT_USAGE, "exists and is not empty")
+    (out / "file").touch()
+    assert_one_line(cli("train", clip_folder, "-o", out / "file"), EXIT_USAGE, "is a file; allowed: a new folder")
     assert_one_line(cli("export", tiny_run, "-o", out), EXIT_ERROR, "exists already")
     assert_one_line(cli("infer", tiny_bundle, clip_folder, "-o", out), EXIT_USAGE, "not empty")
     assert_one_line(cli("data", "preview", clip_folder, "-o", out / "mine.txt"), EXIT_USAGE, "mine.txt")

@@ -18,11 +18,13 @@ from torch import nn
 import vidrisk
 from vidrisk.data import Table, load_table
 from vidrisk.data.choice import drawn
+from vidrisk.export.foreign.labels import ForeignLabels
 from vidrisk.export.trained import ExportOptions
 from vidrisk.frames import read_clips
+from vidrisk.jobs import foreign
 from vidrisk.jobs.foreign import ForeignModel, export_foreign
 from vidrisk.runtimes import PixelSpec
-from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 DATA = Path(os.environ.get("VIDRISK_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 MEAN, STD = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
@@ -133,3 +135,9 @@ def test_arguments_that_do_not_belong_to_the_model_are_refused(model: str, setti
     with pytest.raises(SettingsError, match=reason) as caught:
         vidrisk.export(tmp_path / model, tmp_path / "b", **settings)
     assert "--" not in str(caught.value)
+
+
+def test_only_levels_have_an_order() -> None:
+    labels = ForeignLabels({"defect": ("crack", "ok")}, orders={"defect": ("ok", "crack")})
+    with pytest.raises(DataError, match=r"^an order of defect, whose labels are no levels; allowed: of level, .*; fix: leave it out$"):
+        foreign._targets(labels, "risk")
