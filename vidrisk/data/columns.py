@@ -81,7 +81,7 @@ def _labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: Task
             risky = _find(header, (*DEFECT_OR_TEXT, *DEFECT, *LEVEL))
             raise DataError(f"{source} has no column for the action; found: {', '.join(header)}",
                             allowed=", ".join(ACTION),
-                            fix=f"use --task risk, as the column {risky} suggests" if risky else None)
+                            fix=f"use the task risk, as the column {risky} suggests" if risky else None)
         return {"action": action}
     defect, level, doubtful = _find(header, DEFECT), _find(header, LEVEL), _find(header, DEFECT_OR_TEXT)
     note = ""

@@ -96,7 +96,7 @@ def _recognised(raw: bytes, name: str) -> Decoded:
     if utf8:
         number, line = utf8[0]
         raise DataError(f"{name} mixes encodings: line {number} reads as UTF-8 ({_shown(line.decode())}), line {other} does not",
-                        fix=f"correct line {other}, or name the encoding of all of it (--encoding)")
+                        fix=f"correct line {other}, or name the encoding of all of it")
     try:
         text = raw.decode("gb18030")
     except UnicodeDecodeError:
@@ -106,7 +106,7 @@ def _recognised(raw: bytes, name: str) -> Decoded:
         if foreign is not None:
             at = text[:text.index(foreign)].count("\n") + 1
             raise DataError(f"{name} is GB 18030 but for line {at}, which would read {foreign[:MAX_SHOWN_CHARS]!r}",
-                            fix=f"correct line {at}, or name the encoding of all of it (--encoding)")
+                            fix=f"correct line {at}, or name the encoding of all of it")
         words = found_words(text)[:3]
         note = f"{name} is read as GB 18030, by its {'words ' + ', '.join(words) if words else 'common Chinese characters'}"
         log.warning("%s; name the encoding if it is another", note)

@@ -169,7 +169,7 @@ def _chosen(workbook: Any, name: str, asked: str | None) -> tuple[Any, int | Non
     found = [(sheet, at) for sheet in visible if (at := _header_row(sheet, name)) is not None]
     if len(found) > 1:
         raise DataError(f"{name} has {len(found)} sheets with a table: {first_three([sheet.title for sheet, _ in found])}",
-                        fix="name the one that is meant (--sheet)")
+                        fix="name the sheet that is meant")
     if found:
         return found[0]
     if len(visible) == 1:
@@ -177,7 +177,7 @@ def _chosen(workbook: Any, name: str, asked: str | None) -> tuple[Any, int | Non
     hidden = [sheet.title for sheet in sheets.values() if sheet.sheet_state != "visible"]
     raise DataError(f"{name} has no visible sheet with a column for the path and one for the label among its first "
                     f"{MOST_ABOVE_HEADER} rows; sheets: {first_three([sheet.title for sheet in visible]) or 'none'}"
-                    + (f"; hidden: {first_three(hidden)}" if hidden else ""), fix="name the sheet (--sheet)")
+                    + (f"; hidden: {first_three(hidden)}" if hidden else ""), fix="name the sheet that is meant")
 
 
 def _header_row(sheet: Any, name: str) -> int | None:

@@ -65,10 +65,10 @@ def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
     if not force and without < len(table):
         if without:
             raise DataError(f"samples without a split: {without} of {len(table)}",
-                            fix="fill the rest, or split anew with --force")
+                            fix="fill the rest, or force a new split")
         if group_by is not None:
             raise SettingsError(f"group-by {group_by!r} of data that is split already",
-                                fix="take the split out of the data, or: vidrisk data split --force")
+                                fix="take the split out of the data, or force a new split")
         log.info("%s keeps the split it has", table.root.name)
         return table
     keys = _keys(table, group_by)

@@ -115,7 +115,7 @@ def config_from_options(path: Path | None = None, assignments: Sequence[str] = (
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             if not equals:
-                raise SettingsError(f"--set {assignment!r}", allowed="key=value, for example optim.epochs=3")
+                raise SettingsError(f"the setting {assignment!r}", allowed="key=value, for example optim.epochs=3")
             _assign(values, key.strip().split("."), yaml.safe_load(text))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read {path}: {error}") from error

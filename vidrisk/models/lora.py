@@ -54,7 +54,7 @@ def save_adapter(encoder: Encoder, folder: Path) -> None:
     try:
         backbone.save_pretrained(str(folder), safe_serialization=True)
     except (OSError, safetensors.SafetensorError) as error:
-        raise VidriskError(f"{folder} cannot be written: {error}", fix="make room, then run again with --resume") from error
+        raise VidriskError(f"{folder} cannot be written: {error}", fix="make room, then run it again with resume") from error
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card template, empty
 
 

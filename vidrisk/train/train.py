@@ -43,7 +43,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
     if out.exists() and not out.is_dir():
         raise SettingsError(f"{out} is a file", allowed="a new folder", fix="choose another one")
     if out.exists() and any(out.iterdir()) and not resume:
-        raise SettingsError(f"{out} exists and is not empty", fix="--resume to continue it, or choose another folder")
+        raise SettingsError(f"{out} exists and is not empty", fix="run it again with resume, or choose another folder")
     if resume and (out / METRICS).is_file():
         raise SettingsError(f"{out} is a finished run", fix="choose another folder to train again")
     begin = time.perf_counter()
@@ -82,7 +82,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = Fa
         history = fit(model, contract, config, parts["train"], parts.get("val"), checkpoint=checkpoint, on_epoch=on_epoch,
                       on_progress=on_progress)
     except KeyboardInterrupt:
-        raise Interrupted("stopped by Ctrl-C", fix=f"the same command with --resume continues in {out}") from None
+        raise Interrupted("stopped by Ctrl-C", fix=f"run it again with resume, which continues in {out}") from None
     finally:
         board.close()
     run.save(model)

@@ -23,7 +23,8 @@ from vidrisk.watch import WatchSettings, watch_inbox
 PACKAGE = Path(vidrisk.__file__).parent
 REPOSITORY = PACKAGE.parent
 ROOMS = ("runtimes", "calibration", "export", "vidrisk")
-FOLDERS = (*ROOMS[:3], *(f"vidrisk/{folder}" for folder in ("jobs", "inference", "report", "watch", "deploy")))
+FOLDERS = (*ROOMS[:3], *(f"vidrisk/{folder}" for folder in (
+    "data", "models", "train", "jobs", "inference", "report", "watch", "deploy")))
 FLAG = re.compile(r"(?<!\w)--[a-z]")
 
 

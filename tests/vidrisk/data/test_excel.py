@@ -122,7 +122,7 @@ def test_merged_cells_have_their_text_in_each(root: Path) -> None:
 def test_the_sheet_is_found_or_named(root: Path) -> None:
     other: Rows = [["path", "label"], ["a.jpg", "p"], ["b.jpg", "q"]]
     path = save(root / "m.xlsx", {"one": PLAIN, "two": other, "old": other}, hidden=["old"])
-    with pytest.raises(DataError, match=r"has 2 sheets with a table: one, two; fix: name the one that is meant"):
+    with pytest.raises(DataError, match=r"has 2 sheets with a table: one, two; fix: name the sheet that is meant"):
         load_table(path, "risk")
     assert labels(load_table(path, "risk", sheet="one")) == BOTH
     assert labels(load_table(path, "risk", sheet="old")) == {"a.jpg": "p", "b.jpg": "q"}

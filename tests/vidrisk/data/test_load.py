@@ -175,7 +175,7 @@ def test_absolute_windows_and_repeated_paths(root: Path, photo: Photo, caplog: p
 @pytest.mark.parametrize(("text", "message"), [
     ("file_name_,label\na.jpg,x\n", "no column for the path; found: file_name_, label; allowed: path, image_path"),
     ("path,mood\na.jpg,x\n", "no column for the action; found: path, mood; allowed: action"),
-    ("path,risk_level\na.jpg,minor\n", "use --task risk, as the column risk_level suggests"),
+    ("path,risk_level\na.jpg,minor\n", "use the task risk, as the column risk_level suggests"),
     ("path,label\na.jpg,x\n../b.jpg,y\n", "line 3: the path '../b.jpg' leaves the manifest's folder"),
     ("path,label\n/etc/passwd,x\n", "line 2: the path '/etc/passwd' leaves"),
     ("path,label\n,x\n", "line 2: the path is empty"),

@@ -202,7 +202,7 @@ def test_int8_for_processors_does_not_go_to_tensorrt(bundle: Path, tmp_path: Pat
         shutil.copy(bundle / file, quantised / file)
     (quantised / "gate.json").write_bytes(gate)
     (quantised / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(BundleError, match=r"has int8 for processors, which TensorRT refuses.*--trt --target jetson"):
+    with pytest.raises(BundleError, match=r"has int8 for processors, which TensorRT refuses.*for TensorRT and the target jetson"):
         write_deployment(quantised, "jetson-thor", tmp_path / "out")
     assert write_deployment(quantised, "cpu", tmp_path / "out").folder.is_dir()
     if target == "any":

@@ -134,7 +134,7 @@ def test_a_folder_that_exists_and_a_finished_run_are_refused(
     config = config_of("optim.epochs=1")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").touch()
-    with pytest.raises(SettingsError, match="--resume"):
+    with pytest.raises(SettingsError, match="run it again with resume"):
         train_run(photos, config, tmp_path / "mine")
     train_run(photos, config, tmp_path / "run")
     with pytest.raises(SettingsError, match="finished run"):
