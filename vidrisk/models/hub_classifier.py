@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidrisk.models.families.family import Source
+from vidrisk.models.families.hub import refuse_adapter
 from vidrisk.runtimes.contract.bundle import sha256_of
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, SpecError, require
 from vidrisk.runtimes.contract.specs import Interpolation, PixelSpec
@@ -86,6 +88,7 @@ def load_hub_classifier(folder: Path, *, is_video: bool) -> HubClassifier:
         raise SettingsError(f"{folder} holds {architecture}", allowed="an image or video classifier of transformers")
     if "auto_map" in config:
         raise SettingsError(f"{folder} brings code of its own", allowed="architectures of transformers itself")
+    refuse_adapter(Source(str(folder), local_only=True), str(folder))
     if takes_videos and not is_video:
         raise SettingsError(f"{folder} holds a classifier of videos, and the data are photos", fix="give videos")
     weights = sorted(folder.glob("*.safetensors"))

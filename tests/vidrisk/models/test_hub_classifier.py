@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+from vidrisk.models.encoders import build_encoder
 from vidrisk.models.hub_classifier import load_hub_classifier, pixel_from_preprocessor
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, VidriskError
 from vidrisk.runtimes.contract.specs import PixelSpec
@@ -63,6 +64,15 @@ def test_a_video_classifier_sees_the_window(tmp_path: Path) -> None:
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
     with pytest.raises(SettingsError, match="a classifier of videos, and the data are photos"):
         load_hub_classifier(tmp_path, is_video=False)
+
+
+@pytest.mark.parametrize("task", ["image", "backbone"])
+def test_an_adapter_beside_the_weights_never_reaches_peft(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peft.PeftConfig.from_pretrained", lambda *args, **kwargs: pytest.fail("PEFT reads a stranger's file"))
+    saved(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "auto_mapping": {"parent_library": "antigravity"}}')
+    with pytest.raises(SettingsError, match=r"has an adapter_config\.json; allowed: weights that are whole; fix: merge"):
+        load_hub_classifier(tmp_path, is_video=False) if task == "image" else build_encoder(str(tmp_path))
 
 
 @pytest.mark.parametrize(
