@@ -97,7 +97,7 @@ def load_hub_classifier(folder: Path, *, is_video: bool) -> HubClassifier:
     if config.get("problem_type") == "multi_label_classification":
         raise SettingsError(f"{folder} gives every label a probability of its own", allowed="labels of which one is true")
     labels = _labels(config)
-    model = _loaded(folder, "AutoModelForVideoClassification" if takes_videos else "AutoModelForImageClassification")
+    model = _loaded(folder, "AutoModelForVideoClassification" if takes_videos else "AutoModelForImageClassification", architecture)
     frames = next((int(config[key]) for key in FRAME_KEYS if key in config), 16) if takes_videos else None
     digest = hashlib.sha256("".join(sha256_of(path) for path in weights).encode()).hexdigest()
     pixel = pixel_from_preprocessor(_read_json(folder / PREPROCESSOR), config)
@@ -156,11 +156,13 @@ def _sides(size: Any) -> tuple[int, int]:
     return (int(size), int(size)) if isinstance(size, int | float) else (int(size[0]), int(size[1]))
 
 
-def _loaded(folder: Path, auto: str) -> nn.Module:
+def _loaded(folder: Path, auto: str, architecture: str) -> nn.Module:
     transformers: Any = require("transformers", "train")
+    # Said, or the folder chooses: a name of kernels on the hub is possible, too.
+    attention = "sdpa" if getattr(getattr(transformers, architecture, None), "_supports_sdpa", False) else "eager"
     try:
         model, loaded = getattr(transformers, auto).from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, attn_implementation="sdpa",
+            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, attn_implementation=attention,
             output_loading_info=True)
     except Exception as error:  # transformers and safetensors raise many types
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -168,7 +170,7 @@ def _loaded(folder: Path, auto: str) -> nn.Module:
     if loaded["missing_keys"]:
         raise SettingsError(f"{folder} lacks {len(loaded['missing_keys'])} weights, such as {sorted(loaded['missing_keys'])[0]}",
                             fix="save the fine-tuned classifier whole")
-    result: nn.Module = model.eval()
+    result: nn.Module = model.eval().float()  # as its weights are stored, which may be half
     return result.requires_grad_(False)
 
 

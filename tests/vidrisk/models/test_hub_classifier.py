@@ -11,24 +11,38 @@ import pytest
 import torch
 import transformers
 
+from vidrisk.export.convert.graphs import export_onnx
+from vidrisk.export.convert.merge import merged_from_trained
+from vidrisk.export.foreign.wrap import classifier_stage
+from vidrisk.export.trained import TrainedStage
 from vidrisk.models.encoders import build_encoder
 from vidrisk.models.hub_classifier import load_hub_classifier, pixel_from_preprocessor
+from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, VidriskError
-from vidrisk.runtimes.contract.specs import PixelSpec
+from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
+from vidrisk.runtimes.ort import OnnxRuntimeRunner
 
 LABELS = {0: "run", 1: "sit", 2: "fall"}
+NAMED = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
 PROCESSOR = {"size": {"height": 32, "width": 32}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3]}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 32,
-         "patch_size": 16, "id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
+         "patch_size": 16, **NAMED}
+STAGED = {"hidden_sizes": [8, 16], "depths": [1, 1], **NAMED}
+MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "vit": ("ViTForImageClassification", "ViTConfig", SMALL),
+    "videomae": ("VideoMAEForVideoClassification", "VideoMAEConfig", {**SMALL, "num_frames": 4}),
+    # No attention of torch's own:
+    "resnet": ("ResNetForImageClassification", "ResNetConfig", {**STAGED, "embedding_size": 8, "layer_type": "basic"}),
+    "convnext": ("ConvNextForImageClassification", "ConvNextConfig", {**STAGED, "num_stages": 2}),
+    "timesformer": ("TimesformerForVideoClassification", "TimesformerConfig", {**SMALL, "num_frames": 4}),
+}
 
 
 def saved(folder: Path, kind: str = "vit", **changes: Any) -> Any:
     """A small classifier as ``save_pretrained`` writes it."""
     torch.manual_seed(0)
-    if kind == "vit":
-        model: Any = transformers.ViTForImageClassification(transformers.ViTConfig(**SMALL))
-    else:
-        model = transformers.VideoMAEForVideoClassification(transformers.VideoMAEConfig(**SMALL, num_frames=4))
+    name, config_name, options = MODELS[kind]
+    model: Any = getattr(transformers, name)(getattr(transformers, config_name)(**options))
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     config = json.loads((folder / "config.json").read_text())
@@ -64,6 +78,32 @@ def test_a_video_classifier_sees_the_window(tmp_path: Path) -> None:
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
     with pytest.raises(SettingsError, match="a classifier of videos, and the data are photos"):
         load_hub_classifier(tmp_path, is_video=False)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_stage_of_a_bundle_computes_what_transformers_does(kind: str, tmp_path: Path) -> None:
+    model = saved(tmp_path, kind)
+    found = load_hub_classifier(tmp_path, is_video=True)
+    contract = Contract(task="action", pixel=found.pixel, time=TimeSpec(4),
+                        targets=(Target(name="action", labels=found.labels),))
+    stage = classifier_stage(contract)
+    trained = TrainedStage(stage, found.module(4, [0, 1, 2]))
+    export_onnx(merged_from_trained(trained.source), trained.inputs(2), stage.inputs, stage.outputs, tmp_path / "stage.onnx")
+    with torch.inference_mode():
+        pixels = normalised(FRAMES)
+        expected = (model(pixels) if found.frames else model(pixels.flatten(0, 1))).logits.reshape(2, -1, 3).mean(dim=1)
+    runner = OnnxRuntimeRunner(tmp_path / "stage.onnx", stage.inputs, stage.outputs)
+    np.testing.assert_allclose(runner.infer({"frames": FRAMES})["action_logits"], expected.numpy(), atol=1e-4)
+
+
+def test_weights_of_half_precision_are_computed_in_full(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    model.half().save_pretrained(tmp_path)
+    found = load_hub_classifier(tmp_path, is_video=False)
+    with torch.inference_mode():
+        expected = model.float()(normalised(FRAMES)[:, 0]).logits
+        logits = found.module(1, [0, 1, 2]).eval()(torch.from_numpy(FRAMES[:, :1]))
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("task", ["image", "backbone"])
