@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsErr
 from vidrisk.runtimes.contract.specs import MAX_FRAMES, PixelSpec
 
 CONFIG = "config.json"
+BATCH_FRAMES = 16
 FRAME_KEYS = ("num_frames", "frames_per_clip")
 
 
@@ -43,6 +45,26 @@ class HubClassifier:
         """A module from ``frames: uint8 (batch, T, H, W, 3)`` to logits, columns in ``order``."""
         return _WindowClassifier(self, frames, order)
 
+    def logits(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Logits (N, C), in the order of ``labels``, of N windows of normalised pixels (N, T, 3, H, W).
+
+        Raises:
+            DataError: pixels that the model does not take.
+        """
+        frames = pixels.shape[1]
+        step = max(1, BATCH_FRAMES // frames)
+        module = _WindowClassifier(self, frames, range(len(self.labels)))
+        try:
+            with torch.inference_mode():
+                parts = [module.logits(torch.from_numpy(pixels[begin:begin + step]).flatten(0, 1))
+                         for begin in range(0, len(pixels), step)]
+                return torch.cat(parts).numpy()
+        except Exception as error:  # models of transformers raise many types
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            shape = f"{frames}x{pixels.shape[-2]}x{pixels.shape[-1]}"
+            raise DataError(f"{self.architecture} does not take windows of {shape}: {reason}",
+                            fix=f"correct size in {PREPROCESSOR}") from error
+
 
 class _WindowClassifier(nn.Module):
     """A classifier behind the contract's pixels. One of images sees each of the T frames, and its logits are averaged."""
@@ -62,12 +84,17 @@ class _WindowClassifier(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         # Cast, then permute: TensorRT takes a uint8 input into a Cast only.
         pixels = frames.to(torch.float32).flatten(0, 1).permute(0, 3, 1, 2) * self.scale + self.shift
+        logits = self.logits(pixels)
+        return logits if self.order is None else logits[:, self.order]
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits in the model's order of normalised pixels (batch · T, 3, H, W)."""
         if self.is_video:
             pixels = pixels.reshape(-1, self.frames, *pixels.shape[1:])
         logits: Tensor = self.model(**{self.input: pixels}).logits
         if not self.is_video and self.frames > 1:
             logits = logits.reshape(-1, self.frames, logits.shape[-1]).mean(dim=1)
-        return logits if self.order is None else logits[:, self.order]
+        return logits
 
 
 def load_hub_classifier(folder: Path, *, is_video: bool) -> HubClassifier:

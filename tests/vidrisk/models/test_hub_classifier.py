@@ -77,6 +77,7 @@ def test_a_video_classifier_sees_the_window(tmp_path: Path) -> None:
         expected = model(normalised(FRAMES)).logits
         logits = found.module(4, [0, 1, 2]).eval()(torch.from_numpy(FRAMES))
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(found.logits(normalised(FRAMES).numpy()), expected.numpy(), atol=1e-5)
     with pytest.raises(SettingsError, match="a classifier of videos, and the data are photos"):
         load_hub_classifier(tmp_path, is_video=False)
 
