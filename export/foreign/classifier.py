@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnx
@@ -16,7 +16,7 @@ from vidrisk.calibration.files import copied
 from vidrisk.export.foreign.answers import Answer, Gives, find_answers
 from vidrisk.export.foreign.batch import with_free_batch
 from vidrisk.export.foreign.read import MIN_OPSET, dims_of, graph_inputs, prune, read_model
-from vidrisk.export.foreign.session import Session
+from vidrisk.export.foreign.session import Computes, Session
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 from vidrisk.runtimes.contract.specs import MAX_SIDE_PX
 
@@ -53,6 +53,25 @@ class ImageInput:
         return f"ImageInput({self.name}: {self.dtype}[{self.layout} {self.channels}x{self.height}x{self.width}])"
 
 
+class Asked(Protocol):
+    """A classifier that can be asked: its input, where its answers are found, and what computes it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def image(self) -> ImageInput: ...
+
+    @property
+    def answers(self) -> Mapping[str, Answer]: ...
+
+    @property
+    def pixel_file(self) -> str:
+        """Which file says what it does to pixels, for people."""
+
+    def session(self) -> Computes: ...
+
+
 @dataclass(frozen=True, repr=False)
 class ForeignClassifier:
     """A classifier as a graph in float32 with a free batch.
@@ -71,6 +90,15 @@ class ForeignClassifier:
     answers: Mapping[str, Answer]
     name: str
     was_fixed: int | None = None
+
+    @property
+    def pixel_file(self) -> str:
+        """What says which pixels it takes, for people."""
+        return "the pixel file"
+
+    def session(self) -> Session:
+        """The graph in ONNX Runtime."""
+        return Session(self.model)
 
     def __repr__(self) -> str:
         return f"ForeignClassifier({self.name}: {self.image!r} -> {', '.join(map(str, self.answers.values()))})"
@@ -179,11 +207,11 @@ def _keep_answers(model: onnx.ModelProto, answers: Mapping[str, Answer]) -> None
     prune(model)
 
 
-def logits_of(classifier: ForeignClassifier, session: Session, images: Any) -> dict[str, Any]:
-    """What a session of the classifier's graph says of images, as logits per target.
+def logits_of(classifier: Asked, session: Computes, images: Any) -> dict[str, Any]:
+    """What a classifier says of images, as logits per target.
 
     Args:
-        images: in the graph's own layout and scale.
+        images: in the model's own layout and scale.
     """
     outputs = session.run({classifier.image.name: images})
     return {target: answer.logits(outputs[answer.output].reshape(len(images), prod(outputs[answer.output].shape[1:])))

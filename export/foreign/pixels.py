@@ -50,7 +50,7 @@ class ForeignPixels:
         return f"{self.name} {order}, {geometry}"
 
     def prepared(self, frames: npt.NDArray[np.uint8], image: ImageInput) -> npt.NDArray[Any]:
-        """Frames ``uint8 (N, H, W, 3)`` as the model's own input takes them."""
+        """Frames ``uint8 (N, H, W, 3)``, or several of each sample (N, T, H, W, 3), as the model's own input takes them."""
         if image.dtype == "uint8":
             values: npt.NDArray[Any] = frames
         else:
@@ -60,7 +60,7 @@ class ForeignPixels:
             values = values[..., ::-1]
         if self.channels == "grey":
             values = (values.astype(np.float32) * np.array(GREY, np.float32)).sum(axis=-1, keepdims=True).astype(values.dtype)
-        return np.ascontiguousarray(values if image.layout == "nhwc" else values.transpose(0, 3, 1, 2))
+        return np.ascontiguousarray(values if image.layout == "nhwc" else np.moveaxis(values, -1, -3))
 
 
 def scale_and_shift(spec: PixelSpec) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

@@ -14,16 +14,16 @@ import numpy.typing as npt
 
 from vidrisk.calibration.paired import mcnemar_p
 from vidrisk.calibration.temperature import fitted_temperature
-from vidrisk.export.foreign.classifier import ForeignClassifier, logits_of
+from vidrisk.export.foreign.classifier import Asked, logits_of
 from vidrisk.export.foreign.pixels import GEOMETRIES, ForeignPixels, candidate_pixels
-from vidrisk.export.foreign.session import Session
+from vidrisk.export.foreign.session import Computes
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.shares import binomial_tail
 
 Frames = npt.NDArray[np.uint8]
 Truth = Mapping[str, npt.NDArray[np.int64]]
-FrameReader = Callable[[ForeignPixels], Frames]  # (N, H, W, 3) of the samples, as a pixel contract wants them
+FrameReader = Callable[[ForeignPixels], Frames]  # (N, H, W, 3) or (N, T, H, W, 3) of the samples, as a pixel contract wants them
 BATCH = 16
 PROBE_SAMPLES = 128
 SURE_ERRORS = 2.0  # standard errors by which one candidate must be better than another
@@ -82,7 +82,7 @@ class Probe:
     rows: tuple[Row, ...]
 
 
-def probe_pixels(classifier: ForeignClassifier, read: FrameReader, truth: Truth, checks: Sequence[KnownAnswer] = (),
+def probe_pixels(classifier: Asked, read: FrameReader, truth: Truth, checks: Sequence[KnownAnswer] = (),
                  given: ForeignPixels | None = None) -> Probe:
     """Choose the pixel contract of a model, or check a given one.
 
@@ -96,22 +96,25 @@ def probe_pixels(classifier: ForeignClassifier, read: FrameReader, truth: Truth,
         DataError: no candidate is better than chance, two cannot be told apart, a known answer comes out otherwise, or a given
             contract is clearly wrong.
     """
-    session = Session(classifier.model)
-    candidates = {name: candidate_pixels(classifier.image, name) for name in GEOMETRIES}
+    session = classifier.session()
     if given is not None:
-        candidates = {"given": [given, *_same_geometry(classifier, given)]}
+        frames = read(given)
+        mine = _row(classifier, session, given, frames, truth, checks)
+        can_be_beaten = mine.wrong or mcnemar_p(0, int((~mine.right).sum())) < CLEARLY_P
+        candidates = _same_geometry(classifier, given) if can_be_beaten else []
+        rows = [mine, *(_row(classifier, session, pixels, frames, truth, checks) for pixels in candidates)]
+        rows.sort(key=lambda row: row.surprise)
+        return Probe(given, _check_given(classifier, mine, rows, truth), tuple(rows))
     rows = []
-    for several in candidates.values():
+    for geometry in GEOMETRIES:
+        several = candidate_pixels(classifier.image, geometry)
         frames = read(several[0])
         rows += [_row(classifier, session, pixels, frames, truth, checks) for pixels in several]
-    mine = rows[0]
     rows.sort(key=lambda row: row.surprise)
-    if given is not None:
-        return Probe(given, _check_given(classifier, mine, rows, truth), tuple(rows))
     _check_chance(classifier, rows, truth)
     allowed = [row for row in rows if not row.wrong]
     if not allowed or (rows[0].wrong and is_better(rows[0], allowed[0])):
-        raise _wrong_answer(rows[0])
+        raise _wrong_answer(classifier, rows[0])
     best = _simplest_geometry(allowed)
     rivals = [row for row in allowed if _arithmetic(row) != _arithmetic(best)]
     undecided = next((row for row in rivals if not is_better(best, row)), None)
@@ -132,14 +135,14 @@ def is_better(one: Row, other: Row) -> bool:
     return bool(difference.mean() > SURE_ERRORS * max(error, 1e-9))
 
 
-def _same_geometry(classifier: ForeignClassifier, given: ForeignPixels) -> list[ForeignPixels]:
+def _same_geometry(classifier: Asked, given: ForeignPixels) -> list[ForeignPixels]:
     """Candidates of other arithmetic that read frames alike."""
     found = [replace(each, spec=replace(given.spec, mean=each.spec.mean, std=each.spec.std))
              for each in candidate_pixels(classifier.image, "squash")]
     return [each for each in found if (each.spec, each.channels) != (given.spec, given.channels)]
 
 
-def _row(classifier: ForeignClassifier, session: Session, pixels: ForeignPixels, frames: Frames, truth: Truth,
+def _row(classifier: Asked, session: Computes, pixels: ForeignPixels, frames: Frames, truth: Truth,
          checks: Sequence[KnownAnswer]) -> Row:
     logits = _logits(classifier, session, pixels, frames)
     right, surprises = [], []
@@ -155,14 +158,14 @@ def _row(classifier: ForeignClassifier, session: Session, pixels: ForeignPixels,
                {target: logits[target].argmax(axis=1) for target in truth}, wrong, unsigned)
 
 
-def _logits(classifier: ForeignClassifier, session: Session, pixels: ForeignPixels,
+def _logits(classifier: Asked, session: Computes, pixels: ForeignPixels,
             frames: Frames) -> dict[str, npt.NDArray[np.float32]]:
     parts = [logits_of(classifier, session, pixels.prepared(frames[begin : begin + BATCH], classifier.image))
              for begin in range(0, len(frames), BATCH)]
     return {target: np.concatenate([part[target] for part in parts]) for target in parts[0]}
 
 
-def _said(classifier: ForeignClassifier, session: Session, pixels: ForeignPixels, check: KnownAnswer) -> str:
+def _said(classifier: Asked, session: Computes, pixels: ForeignPixels, check: KnownAnswer) -> str:
     """What a model says of an image whose label is another; empty where it says the right one."""
     logits = _logits(classifier, session, pixels, check.read(pixels))[check.target]
     labels = classifier.answers[check.target].labels
@@ -171,25 +174,24 @@ def _said(classifier: ForeignClassifier, session: Session, pixels: ForeignPixels
     return "" if said == check.label else f"{check.name} is {check.label!r}, and the model says {said!r} ({sure:.0%})"
 
 
-def _check_given(classifier: ForeignClassifier, mine: Row, rows: Sequence[Row], truth: Truth) -> str:
+def _check_given(classifier: Asked, mine: Row, rows: Sequence[Row], truth: Truth) -> str:
     if mine.wrong:
-        raise _wrong_answer(mine, next((row for row in rows if not row.wrong), None))
+        raise _wrong_answer(classifier, mine, next((row for row in rows if not row.wrong), None))
     if mine.unsigned and not _beats_chance(mine, truth):
         raise _no_better_than_chance(classifier, mine)
     best = max(rows, key=lambda row: row.top1)
     lost, gained = int((best.right & ~mine.right).sum()), int((~best.right & mine.right).sum())
     if lost > gained and mcnemar_p(gained, lost) < CLEARLY_P:
         raise DataError(f"the given pixels look wrong: {mine} of {len(mine.right)} samples right, and {best}",
-                        fix="correct the pixel file, or leave scale, mean and std out to have them found")
-    if not _beats_chance(mine, truth):
-        raise _no_better_than_chance(classifier, mine)
+                        fix=f"correct {classifier.pixel_file}")
+    _check_chance(classifier, [mine], truth)
     return f"given; {mine.top1:.1%} of {len(mine.right)} samples right"
 
 
-def _wrong_answer(row: Row, better: Row | None = None) -> DataError:
+def _wrong_answer(classifier: Asked, row: Row, better: Row | None = None) -> DataError:
     other = f"; with {better.pixels} it is right" if better else ""
     return DataError(f"{row.wrong[0]} with {row.pixels}{other}",
-                     fix="correct the pixel file, the order of the labels, or the known answer")
+                     fix=f"correct {classifier.pixel_file}, the order of the labels, or the known answer")
 
 
 def _simplest_geometry(rows: Sequence[Row]) -> Row:
@@ -210,17 +212,18 @@ def _beats_chance(row: Row, truth: Truth) -> bool:
     return most < 1 and binomial_tail(len(row.right) - int(row.right.sum()), len(row.right), 1 - float(most)) < CHANCE_P
 
 
-def _no_better_than_chance(classifier: ForeignClassifier, row: Row) -> DataError:
+def _no_better_than_chance(classifier: Asked, row: Row) -> DataError:
     if row.unsigned:
         answer = classifier.answers[row.unsigned[0]]
         return DataError(f"output {answer.output!r} of {classifier.name} gives 0 to 1 for all {len(row.right)} samples: read as a "
                          f"logit, that is always {answer.labels[1]!r}", allowed="logits, below 0 for the first label",
                          fix=f"where it is a probability, say in the labels file, under {row.unsigned[0]}: gives: probabilities")
     return DataError(f"the model is no better than chance on {len(row.right)} samples; the best pixels are {row}",
-                     fix="correct the order of the labels, give samples of every label, or say the normalisation in a pixel file")
+                     fix="correct the order of the labels, give samples of every label, or say the normalisation in "
+                         f"{classifier.pixel_file}")
 
 
-def _check_chance(classifier: ForeignClassifier, rows: Sequence[Row], truth: Truth) -> None:
+def _check_chance(classifier: Asked, rows: Sequence[Row], truth: Truth) -> None:
     if _beats_chance(rows[0], truth):
         return
     for target, indices in truth.items():

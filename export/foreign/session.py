@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,12 @@ from vidrisk.calibration.files import graph_source
 from vidrisk.runtimes.contract.errors import RuntimeFailure, require
 
 Array = npt.NDArray[Any]
+
+
+class Computes(Protocol):
+    """What gives outputs for inputs, by name."""
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]: ...
 
 
 class Session:

@@ -29,7 +29,7 @@ def export(
         metavar="YAML", show_default="found out by asking --val", help="What an ONNX model does to pixels: scale, or mean and std; "
                                                                        "channels, resize, height, width.")] = None,
     check: Annotated[list[str] | None, typer.Option(
-        metavar="IMAGE=LABEL", help="An image whose label an ONNX model must give; may be repeated.")] = None,
+        metavar="IMAGE=LABEL", help="An image, or a clip, whose label the model must give; may be repeated.")] = None,
     from_hf: Annotated[bool, typer.Option("--from-hf", help="MODEL is a folder with a Hugging Face classifier.")] = False,
     task: Annotated[Task | None, typer.Option(
         show_default="risk", help="What --calib and --val are labelled for, when MODEL is no run.")] = None,

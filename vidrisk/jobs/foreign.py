@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,8 @@ from vidrisk.data import Table
 from vidrisk.data.choice import drawn
 from vidrisk.data.table import Sample
 from vidrisk.data.targets import ordered_levels, truth_from_table
-from vidrisk.export.foreign.classifier import ForeignClassifier, read_classifier
+from vidrisk.export.foreign.answers import Answer
+from vidrisk.export.foreign.classifier import Asked, ImageInput, read_classifier
 from vidrisk.export.foreign.labels import ForeignLabels, read_labels
 from vidrisk.export.foreign.pixels import ForeignPixels, pixels_from_settings, read_pixel_file, says_arithmetic
 from vidrisk.export.foreign.probe import PROBE_SAMPLES, Frames, KnownAnswer, Probe, probe_pixels
@@ -25,15 +27,18 @@ from vidrisk.export.gate.report import GateReport
 from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
 from vidrisk.files.cache import array_cache
 from vidrisk.frames.cached import CachedClips
+from vidrisk.frames.interval import Interval
 from vidrisk.frames.media import kind_of
-from vidrisk.jobs.export import export_trained
-from vidrisk.models.hub_classifier import load_hub_classifier
+from vidrisk.jobs.export import MAX_VALIDATION_BYTES, export_trained
+from vidrisk.models.hub_classifier import HubClassifier, load_hub_classifier
+from vidrisk.models.hub_pixels import PREPROCESSOR
 from vidrisk.runtimes.contract.bundle import Bundle, check_vacant, sha256_of
 from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, UnreadableError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.specs import TimeSpec
+from vidrisk.runtimes.runner import Array
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +83,7 @@ def foreign_model_from_settings(path: Path, *, from_hf: bool, labels: Path | Non
         if wrong := next((name for name, value in given.items() if value), None):
             raise SettingsError(f"{wrong} with a run", allowed="with an ONNX file or a Hugging Face folder", fix="leave it out")
         return None
-    if from_hf and (wrong := next((name for name, value in given.items() if value and name != "a task"), None)):
+    if from_hf and (wrong := next((name for name in ("labels", "pixels") if given[name]), None)):
         raise SettingsError(f"{wrong} with a Hugging Face folder", allowed="what the folder's config.json says", fix="leave it out")
     if from_hf and not path.is_dir():
         raise SettingsError(f"{path} is no folder", allowed="one that save_pretrained has written")
@@ -115,7 +120,7 @@ def export_foreign(model: ForeignModel, out: Path, options: ExportOptions, *, va
         raise DataError("no calibration samples", fix="INT8 needs some: a foreign model has no training split here")
     with tempfile.TemporaryDirectory(prefix="vidrisk-foreign-") as scratch:
         if model.path.is_dir():
-            trained, source = _from_hub(model, val)
+            trained, source = _from_hub(model, val, seed, on_progress)
         else:
             trained, source = _from_onnx(model, val, options, Path(scratch), seed, on_progress)
         log.info("%s: %s", model.path.name, "; ".join(f"{key}: {value}" for key, value in source.items()))
@@ -146,7 +151,7 @@ def _from_onnx(model: ForeignModel, val: Table, options: ExportOptions, scratch:
     return Trained((TrainedStage(classifier_stage(contract), path),), contract), source
 
 
-def _from_hub(model: ForeignModel, val: Table) -> tuple[Trained, dict[str, str]]:
+def _from_hub(model: ForeignModel, val: Table, seed: int, on_progress: OnProgress) -> tuple[Trained, dict[str, str]]:
     hub = load_hub_classifier(model.path, is_video=_time(val) is not None)
     name = _target_name(val, model.task)
     time = TimeSpec(hub.frames) if hub.frames else _time(val)
@@ -154,9 +159,36 @@ def _from_hub(model: ForeignModel, val: Table) -> tuple[Trained, dict[str, str]]
     contract = Contract(task=model.task, pixel=hub.pixel, time=time, targets=_targets(labels, model.task))
     order = [hub.labels.index(label) for label in contract.targets[0].labels]
     stage = classifier_stage(contract)
+    most = max(1, MAX_VALIDATION_BYTES // (contract.frames * math.prod(hub.pixel.frame_shape)))
+    asked = _Asked(model, drawn(val, min(PROBE_SAMPLES, most), seed), (Target(name=name, labels=hub.labels),), time, is_whole=True)
+    probe = _probed(asked, _AskedHub(hub, name, model.path.resolve().name), ForeignPixels(hub.pixel, "rgb"), on_progress)
     source = {"model": model.path.resolve().name, "architecture": hub.architecture, "digest": hub.digest,
-              "pixels": "preprocessor_config.json"}
+              "pixels": PREPROCESSOR, "pixels because": probe.reason}
     return Trained((TrainedStage(stage, hub.module(contract.frames, order)),), contract), source
+
+
+@dataclass(frozen=True)
+class _AskedHub:
+    """A Hugging Face classifier that can be asked."""
+
+    hub: HubClassifier
+    target: str
+    name: str
+    pixel_file: str = PREPROCESSOR
+
+    @property
+    def image(self) -> ImageInput:
+        return ImageInput("pixels", "nchw", "float32", 3, self.hub.pixel.height, self.hub.pixel.width)
+
+    @property
+    def answers(self) -> dict[str, Answer]:
+        return {self.target: Answer("logits", self.hub.labels, "logits")}
+
+    def session(self) -> _AskedHub:
+        return self
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        return {"logits": self.hub.logits(feed["pixels"])}
 
 
 def _target_name(val: Table, task: Task) -> str:
@@ -202,20 +234,27 @@ class _Asked:
 
     Attributes:
         targets: with labels in the model's order.
+        is_whole: of a clip, all frames of the window are asked, and not its first moment alone.
     """
 
     model: ForeignModel
     table: Table
     targets: tuple[Target, ...]
     time: TimeSpec | None
+    is_whole: bool = False
 
     def clips(self, pixels: ForeignPixels) -> CachedClips:
         contract = Contract(task=self.model.task, pixel=pixels.spec, time=self.time, targets=self.targets)
         return CachedClips(contract, array_cache())
 
+    def shown(self, clips: CachedClips, path: Path, interval: Interval | None = None) -> Frames:
+        """What is asked of a sample: uint8 (H, W, 3), or (T, H, W, 3) of a whole window."""
+        frames = clips.frames(path, clips.contract.frames if self.is_whole else 1, interval)
+        return frames if self.is_whole else frames[0]
 
-def _probed(asked: _Asked, classifier: ForeignClassifier, given: ForeignPixels | None, on_progress: OnProgress) -> Probe:
-    """Ask the samples that can be read; of a clip, its first moment."""
+
+def _probed(asked: _Asked, classifier: Asked, given: ForeignPixels | None, on_progress: OnProgress) -> Probe:
+    """Ask the samples that can be read."""
     first = given or pixels_from_settings({"scale": "0..255"}, classifier.image)
     readable = _readable_of(asked.clips(first), asked.table)
     if not len(readable):
@@ -225,7 +264,7 @@ def _probed(asked: _Asked, classifier: ForeignClassifier, given: ForeignPixels |
         clips, frames = asked.clips(pixels), []
         for done, sample in enumerate(readable.samples):
             on_progress("asking which pixels the model takes", done, len(readable))
-            frames.append(clips.frames(sample.path, 1, sample.interval)[0])
+            frames.append(asked.shown(clips, sample.path, sample.interval))
         return np.stack(frames)
 
     checks = [_known(asked, path, label) for path, label in asked.model.checks]
@@ -251,7 +290,7 @@ def _known(asked: _Asked, path: Path, label: str) -> KnownAnswer:
 
     def read(pixels: ForeignPixels) -> Frames:
         try:
-            return asked.clips(pixels).frames(path, 1)
+            return asked.shown(asked.clips(pixels), path)[None]
         except UnreadableError as error:
             raise DataError(str(error), fix="give another image with a known answer") from error
 

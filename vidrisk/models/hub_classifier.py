@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from vidrisk.models.families.family import Source
+from vidrisk.models.families.hub import refuse_adapter
+from vidrisk.models.hub_pixels import PREPROCESSOR, pixel_from_preprocessor
 from vidrisk.runtimes.contract.bundle import sha256_of
-from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, SpecError, require
-from vidrisk.runtimes.contract.specs import Interpolation, PixelSpec
+from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, require
+from vidrisk.runtimes.contract.specs import MAX_FRAMES, PixelSpec
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-BICUBIC = 3  # in Pillow's numbering, which these files use
+CONFIG = "config.json"
+BATCH_FRAMES = 16
 FRAME_KEYS = ("num_frames", "frames_per_clip")
 
 
@@ -41,6 +45,26 @@ class HubClassifier:
         """A module from ``frames: uint8 (batch, T, H, W, 3)`` to logits, columns in ``order``."""
         return _WindowClassifier(self, frames, order)
 
+    def logits(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Logits (N, C), in the order of ``labels``, of N windows of normalised pixels (N, T, 3, H, W).
+
+        Raises:
+            DataError: pixels that the model does not take.
+        """
+        frames = pixels.shape[1]
+        step = max(1, BATCH_FRAMES // frames)
+        module = _WindowClassifier(self, frames, range(len(self.labels)))
+        try:
+            with torch.inference_mode():
+                parts = [module.logits(torch.from_numpy(pixels[begin:begin + step]).flatten(0, 1))
+                         for begin in range(0, len(pixels), step)]
+                return torch.cat(parts).numpy()
+        except Exception as error:  # models of transformers raise many types
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            shape = f"{frames}x{pixels.shape[-2]}x{pixels.shape[-1]}"
+            raise DataError(f"{self.architecture} does not take windows of {shape}: {reason}",
+                            fix=f"correct size in {PREPROCESSOR}") from error
+
 
 class _WindowClassifier(nn.Module):
     """A classifier behind the contract's pixels. One of images sees each of the T frames, and its logits are averaged."""
@@ -60,12 +84,17 @@ class _WindowClassifier(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         # Cast, then permute: TensorRT takes a uint8 input into a Cast only.
         pixels = frames.to(torch.float32).flatten(0, 1).permute(0, 3, 1, 2) * self.scale + self.shift
+        logits = self.logits(pixels)
+        return logits if self.order is None else logits[:, self.order]
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits in the model's order of normalised pixels (batch · T, 3, H, W)."""
         if self.is_video:
             pixels = pixels.reshape(-1, self.frames, *pixels.shape[1:])
         logits: Tensor = self.model(**{self.input: pixels}).logits
         if not self.is_video and self.frames > 1:
             logits = logits.reshape(-1, self.frames, logits.shape[-1]).mean(dim=1)
-        return logits if self.order is None else logits[:, self.order]
+        return logits
 
 
 def load_hub_classifier(folder: Path, *, is_video: bool) -> HubClassifier:
@@ -80,12 +109,13 @@ def load_hub_classifier(folder: Path, *, is_video: bool) -> HubClassifier:
         SettingsError: no classifier, one of videos for photos, or weights that are no safetensors.
     """
     config = _read_json(folder / CONFIG)
-    architecture = next(iter(config.get("architectures") or ()), "no architecture")
+    architecture = _architecture(config)
     takes_videos = architecture.endswith("ForVideoClassification")
     if not takes_videos and not architecture.endswith("ForImageClassification"):
         raise SettingsError(f"{folder} holds {architecture}", allowed="an image or video classifier of transformers")
     if "auto_map" in config:
         raise SettingsError(f"{folder} brings code of its own", allowed="architectures of transformers itself")
+    refuse_adapter(Source(str(folder), local_only=True), str(folder))
     if takes_videos and not is_video:
         raise SettingsError(f"{folder} holds a classifier of videos, and the data are photos", fix="give videos")
     weights = sorted(folder.glob("*.safetensors"))
@@ -94,70 +124,47 @@ def load_hub_classifier(folder: Path, *, is_video: bool) -> HubClassifier:
     if config.get("problem_type") == "multi_label_classification":
         raise SettingsError(f"{folder} gives every label a probability of its own", allowed="labels of which one is true")
     labels = _labels(config)
-    model = _loaded(folder, "AutoModelForVideoClassification" if takes_videos else "AutoModelForImageClassification")
-    frames = next((int(config[key]) for key in FRAME_KEYS if key in config), 16) if takes_videos else None
-    digest = hashlib.sha256("".join(sha256_of(path) for path in weights).encode()).hexdigest()
+    frames = _frames(config) if takes_videos else None
     pixel = pixel_from_preprocessor(_read_json(folder / PREPROCESSOR), config)
+    model = _loaded(folder, "AutoModelForVideoClassification" if takes_videos else "AutoModelForImageClassification", architecture)
+    digest = hashlib.sha256("".join(sha256_of(path) for path in weights).encode()).hexdigest()
     return HubClassifier(model, labels, pixel, frames, architecture, digest)
 
 
+def _architecture(config: Mapping[str, Any]) -> str:
+    named = config.get("architectures") or ["no architecture"]
+    if not isinstance(named, list) or not isinstance(named[0], str):
+        raise DataError(f"{CONFIG} has architectures {json.dumps(named)[:80]}", allowed="a list of one class name")
+    return str(named[0])
+
+
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
-    named = {int(index): str(label) for index, label in (config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}).items()}
-    labels = tuple(named.get(index, "") for index in range(len(named)))
+    given = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    if not isinstance(given, Mapping) or not all(key.isascii() and key.isdigit() and len(key) < 10 for key in given):
+        raise DataError(f"{CONFIG} has id2label {json.dumps(given)[:80]}", allowed="an object of labels by index, from 0 on")
+    named = {int(index): str(label) for index, label in given.items()}
+    labels = tuple(named.get(index, "") for index in range(len(given)))
     if "" in labels or len(set(labels)) < max(2, len(labels)):
         raise DataError(f"{CONFIG} has labels {list(named.values())[:10]}", allowed="at least two, all different, from index 0 on",
                         fix="correct id2label")
     return labels
 
 
-def pixel_from_preprocessor(processor: Mapping[str, Any], config: Mapping[str, Any]) -> PixelSpec:
-    """What a Hugging Face image processor does, as a pixel contract.
-
-    Raises:
-        DataError: it does what a contract cannot say.
-    """
-    size = processor.get("size", config.get("image_size", 224))
-    height, width = _sides(size)
-    resize, fraction = "squash", 1.0
-    if processor.get("do_center_crop") or "shortest_edge" in (size if isinstance(size, Mapping) else ()):
-        resized = (height, width)
-        height, width = _sides(processor.get("crop_size", size))
-        resize, fraction = "crop", min(1.0, height / resized[0])
-    if "crop_pct" in processor and processor.get("crop_pct"):
-        resize, fraction = "crop", float(processor["crop_pct"])
-    mean, std = [0.0] * 3, [1.0] * 3
-    if processor.get("do_normalize", True):
-        mean, std = (_three(processor.get(key, default)) for key, default in (("image_mean", 0.5), ("image_std", 0.5)))
-    factor = float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 1.0
-    ratio = 255 * factor  # of its scale to ours
-    offset = 1.0 if processor.get("offset") else 0.0  # ViViT: minus one, to -1..1, before it is normalised
-    interpolation: Interpolation = "bicubic" if processor.get("resample", 2) == BICUBIC else "bilinear"
-    try:
-        return PixelSpec(height, width, resize=resize, crop_fraction=fraction, interpolation=interpolation,  # type: ignore[arg-type]
-                         mean=tuple((m + offset) / ratio for m in mean), std=tuple(s / ratio for s in std))  # type: ignore[arg-type]
-    except SpecError as error:
-        raise DataError(f"{PREPROCESSOR}: {error}") from error
+def _frames(config: Mapping[str, Any]) -> int:
+    key = next((key for key in FRAME_KEYS if config.get(key) is not None), None)
+    frames = 16 if key is None else config[key]
+    if not isinstance(frames, int) or isinstance(frames, bool) or not 1 <= frames <= MAX_FRAMES:
+        raise DataError(f"{CONFIG} has {key} {json.dumps(frames)[:80]}", allowed=f"1 to {MAX_FRAMES}")
+    return frames
 
 
-def _three(value: Any) -> list[float]:
-    return [float(value)] * 3 if isinstance(value, int | float) else [float(each) for each in value]
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    if isinstance(size, Mapping):
-        if "shortest_edge" in size:
-            return int(size["shortest_edge"]), int(size["shortest_edge"])
-        if {"height", "width"} <= set(size):
-            return int(size["height"]), int(size["width"])
-        raise DataError(f"{PREPROCESSOR} has size {dict(size)}", allowed="height and width, or shortest_edge")
-    return (int(size), int(size)) if isinstance(size, int | float) else (int(size[0]), int(size[1]))
-
-
-def _loaded(folder: Path, auto: str) -> nn.Module:
+def _loaded(folder: Path, auto: str, architecture: str) -> nn.Module:
     transformers: Any = require("transformers", "train")
+    # Said, or the folder chooses: a name of kernels on the hub is possible, too.
+    attention = "sdpa" if getattr(getattr(transformers, architecture, None), "_supports_sdpa", False) else "eager"
     try:
         model, loaded = getattr(transformers, auto).from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, attn_implementation="sdpa",
+            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, attn_implementation=attention,
             output_loading_info=True)
     except Exception as error:  # transformers and safetensors raise many types
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -165,14 +172,14 @@ def _loaded(folder: Path, auto: str) -> nn.Module:
     if loaded["missing_keys"]:
         raise SettingsError(f"{folder} lacks {len(loaded['missing_keys'])} weights, such as {sorted(loaded['missing_keys'])[0]}",
                             fix="save the fine-tuned classifier whole")
-    result: nn.Module = model.eval()
+    result: nn.Module = model.eval().float()  # as its weights are stored, which may be half
     return result.requires_grad_(False)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path.parent} is no Hugging Face model: {path.name} cannot be read ({error})",
                           fix="give a folder that save_pretrained has written, the image processor's, too") from error
     if not isinstance(data, dict):

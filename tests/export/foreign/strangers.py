@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,44 @@ def stranger(kind: str, scale: str = "imagenet") -> nn.Module:
     """``cnn`` or ``vit``, trained on a scale, once per session."""
     torch.manual_seed(0)
     return train(SmallCnn() if kind == "cnn" else SmallVit(), SCALES[scale], epochs=10 if kind == "cnn" else 30)
+
+
+class Logits(nn.Module):
+    """A classifier of transformers as one of plain torch."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(pixel_values=images).logits
+
+
+@functools.cache
+def hub_stranger(*, trained: bool) -> Any:
+    """A small ResNet of transformers, trained on -1..1 or not at all."""
+    import transformers
+
+    torch.manual_seed(0)
+    model = transformers.ResNetForImageClassification(transformers.ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic", id2label=dict(enumerate(LABELS)),
+        label2id={label: index for index, label in enumerate(LABELS)}))
+    if trained:
+        train(Logits(model), SCALES["-1..1"])
+    return model.eval()
+
+
+def save_hub(folder: Path, *, trained: bool = True, id2label: dict[int, str] | None = None, **settings: Any) -> Path:
+    """A checkpoint as ``save_pretrained`` writes it, with other labels or settings of its image processor."""
+    hub_stranger(trained=trained).save_pretrained(folder)
+    if id2label:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "id2label": id2label}))
+    processor = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": SIDE, "width": SIDE},
+                 "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3,
+                 "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**processor, **settings}))
+    return folder
 
 
 class Nhwc(nn.Module):

@@ -110,6 +110,28 @@ def test_a_probability_that_is_read_as_a_logit_is_named(settings: dict[str, Any]
     assert probed(told, truth, given=given).pixels.name == "imagenet"
 
 
+def test_labels_in_another_order_are_named_with_given_pixels_too(tmp_path: Path) -> None:
+    wrong = ("rust", "crack", "sound")
+    truth = np.array([wrong.index(LABELS[index]) for index in TRUTH])
+    classifier = classifier_of(tmp_path, "imagenet", wrong)
+    with pytest.raises(DataError, match=r"column 0 of defect is called 'rust' and answers 'crack'.*: crack, rust, sound"):
+        probed(classifier, truth, given=pixels_from_settings({"scale": "imagenet"}, classifier.image))
+
+
+def test_given_pixels_that_nothing_can_clearly_beat_are_asked_alone(tmp_path: Path) -> None:
+    classifier = classifier_of(tmp_path, "imagenet")
+    probe = probed(classifier, given=pixels_from_settings({"scale": "imagenet"}, classifier.image))
+    assert [str(row.pixels) for row in probe.rows] == ["imagenet RGB, squash"]
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_windows_are_prepared_as_their_frames_are(layout: Any) -> None:
+    image = ImageInput("image", layout, "float32", 3, SIDE, SIDE)
+    pixels = pixels_from_settings({"scale": "imagenet", "channels": "bgr"}, image)
+    windows = pixels.prepared(FRAMES[:6].reshape(2, 3, SIDE, SIDE, 3), image)
+    np.testing.assert_array_equal(windows, np.stack([pixels.prepared(FRAMES[:3], image), pixels.prepared(FRAMES[3:6], image)]))
+
+
 def known(index: int, label: str) -> KnownAnswer:
     return KnownAnswer("wall.png", "defect", label, lambda pixels: FRAMES[index : index + 1])
 

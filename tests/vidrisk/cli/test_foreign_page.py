@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -15,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from strangers import LABELS, SCALES, SIDE, export, pictures, stranger
+from strangers import LABELS, SCALES, SIDE, export, pictures, save_hub, stranger
 
 from vidrisk.runtimes import Bundle
 
@@ -38,21 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "labels.txt").write_text("\n".join(LABELS) + "\n")
     (root / "pixel.yaml").write_text("scale: imagenet\nresize: squash\n")
     (root / "crack.png").write_bytes((root / "val" / "crack" / "0.png").read_bytes())
-    save_hub_classifier(root / "hub")
+    save_hub(root / "hub")
     return root
-
-
-def save_hub_classifier(folder: Path) -> None:
-    """A small ViT as ``transformers`` saves one."""
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=SIDE, patch_size=8,
-        id2label=dict(enumerate(LABELS)), label2id={label: index for index, label in enumerate(LABELS)})
-    transformers.ViTForImageClassification(config).save_pretrained(folder)
-    processor = {"do_resize": True, "size": {"height": SIDE, "width": SIDE}, "resample": 2, "do_rescale": True,
-                 "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
 
 
 def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
@@ -96,7 +82,7 @@ def assert_equals_the_checkpoint(folder: Path, bundle: Bundle) -> None:
     import transformers
 
     frames, _ = pictures(4, seed=20)
-    model = transformers.ViTForImageClassification.from_pretrained(folder / "hub").eval()
+    model = transformers.ResNetForImageClassification.from_pretrained(folder / "hub").eval()
     with torch.inference_mode():
         expected = model(SCALES["-1..1"](frames)).logits.numpy()
     (stage,) = bundle.stages
@@ -125,6 +111,7 @@ def assert_equals_the_checkpoint(folder: Path, bundle: Bundle) -> None:
         ("model.onnx --labels labels.txt --val val --calib calib --int8 --qat-steps 9 -o b", 2,
          "a quantisation-aware finish with a model"),
         ("val --labels labels.txt --val val -o b", 2, "labels with a run; allowed: with an ONNX file or a Hugging Face folder"),
+        ("hub --from-hf --check crack.png=rust --val val -o b", 1, "'rust', and the model says 'crack'"),
         ("val --from-hf --val val -o b", 1, "is no Hugging Face model"),
         ("labels.txt --labels labels.txt --val val -o b", 1, "labels.txt is no ONNX file"),
     ],

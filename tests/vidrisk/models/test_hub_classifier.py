@@ -11,23 +11,39 @@ import pytest
 import torch
 import transformers
 
-from vidrisk.models.hub_classifier import load_hub_classifier, pixel_from_preprocessor
+from vidrisk.export.convert.graphs import export_onnx
+from vidrisk.export.convert.merge import merged_from_trained
+from vidrisk.export.foreign.wrap import classifier_stage
+from vidrisk.export.trained import TrainedStage
+from vidrisk.models.encoders import build_encoder
+from vidrisk.models.hub_classifier import load_hub_classifier
+from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, VidriskError
-from vidrisk.runtimes.contract.specs import PixelSpec
+from vidrisk.runtimes.contract.specs import TimeSpec
+from vidrisk.runtimes.ort import OnnxRuntimeRunner
 
 LABELS = {0: "run", 1: "sit", 2: "fall"}
-PROCESSOR = {"size": {"height": 32, "width": 32}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3]}
+NAMED = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
+PROCESSOR = {"size": {"height": 32, "width": 32}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3],
+             "image_processor_type": "ViTImageProcessor"}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 32,
-         "patch_size": 16, "id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
+         "patch_size": 16, **NAMED}
+STAGED = {"hidden_sizes": [8, 16], "depths": [1, 1], **NAMED}
+MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "vit": ("ViTForImageClassification", "ViTConfig", SMALL),
+    "videomae": ("VideoMAEForVideoClassification", "VideoMAEConfig", {**SMALL, "num_frames": 4}),
+    # No attention of torch's own:
+    "resnet": ("ResNetForImageClassification", "ResNetConfig", {**STAGED, "embedding_size": 8, "layer_type": "basic"}),
+    "convnext": ("ConvNextForImageClassification", "ConvNextConfig", {**STAGED, "num_stages": 2}),
+    "timesformer": ("TimesformerForVideoClassification", "TimesformerConfig", {**SMALL, "num_frames": 4}),
+}
 
 
 def saved(folder: Path, kind: str = "vit", **changes: Any) -> Any:
     """A small classifier as ``save_pretrained`` writes it."""
     torch.manual_seed(0)
-    if kind == "vit":
-        model: Any = transformers.ViTForImageClassification(transformers.ViTConfig(**SMALL))
-    else:
-        model = transformers.VideoMAEForVideoClassification(transformers.VideoMAEConfig(**SMALL, num_frames=4))
+    name, config_name, options = MODELS[kind]
+    model: Any = getattr(transformers, name)(getattr(transformers, config_name)(**options))
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     config = json.loads((folder / "config.json").read_text())
@@ -61,8 +77,44 @@ def test_a_video_classifier_sees_the_window(tmp_path: Path) -> None:
         expected = model(normalised(FRAMES)).logits
         logits = found.module(4, [0, 1, 2]).eval()(torch.from_numpy(FRAMES))
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(found.logits(normalised(FRAMES).numpy()), expected.numpy(), atol=1e-5)
     with pytest.raises(SettingsError, match="a classifier of videos, and the data are photos"):
         load_hub_classifier(tmp_path, is_video=False)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_stage_of_a_bundle_computes_what_transformers_does(kind: str, tmp_path: Path) -> None:
+    model = saved(tmp_path, kind)
+    found = load_hub_classifier(tmp_path, is_video=True)
+    contract = Contract(task="action", pixel=found.pixel, time=TimeSpec(4),
+                        targets=(Target(name="action", labels=found.labels),))
+    stage = classifier_stage(contract)
+    trained = TrainedStage(stage, found.module(4, [0, 1, 2]))
+    export_onnx(merged_from_trained(trained.source), trained.inputs(2), stage.inputs, stage.outputs, tmp_path / "stage.onnx")
+    with torch.inference_mode():
+        pixels = normalised(FRAMES)
+        expected = (model(pixels) if found.frames else model(pixels.flatten(0, 1))).logits.reshape(2, -1, 3).mean(dim=1)
+    runner = OnnxRuntimeRunner(tmp_path / "stage.onnx", stage.inputs, stage.outputs)
+    np.testing.assert_allclose(runner.infer({"frames": FRAMES})["action_logits"], expected.numpy(), atol=1e-4)
+
+
+def test_weights_of_half_precision_are_computed_in_full(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    model.half().save_pretrained(tmp_path)
+    found = load_hub_classifier(tmp_path, is_video=False)
+    with torch.inference_mode():
+        expected = model.float()(normalised(FRAMES)[:, 0]).logits
+        logits = found.module(1, [0, 1, 2]).eval()(torch.from_numpy(FRAMES[:, :1]))
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("task", ["image", "backbone"])
+def test_an_adapter_beside_the_weights_never_reaches_peft(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peft.PeftConfig.from_pretrained", lambda *args, **kwargs: pytest.fail("PEFT reads a stranger's file"))
+    saved(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "auto_mapping": {"parent_library": "antigravity"}}')
+    with pytest.raises(SettingsError, match=r"has an adapter_config\.json; allowed: weights that are whole; fix: merge"):
+        load_hub_classifier(tmp_path, is_video=False) if task == "image" else build_encoder(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -72,16 +124,26 @@ def test_a_video_classifier_sees_the_window(tmp_path: Path) -> None:
         ({"auto_map": {"AutoConfig": "evil.py"}}, SettingsError, "brings code of its own"),
         ({"problem_type": "multi_label_classification"}, SettingsError, "a probability of its own"),
         ({"id2label": {"0": "run", "2": "sit", "1": "run"}}, DataError, "correct id2label"),
+        ({"id2label": ["run", "sit"]}, DataError, r'config.json has id2label \["run", "sit"\]; allowed: an object of labels'),
+        ({"id2label": {"run": 0, "sit": 1}}, DataError, r'has id2label \{"run": 0.*; allowed: an object of labels'),
+        ({"architectures": [1]}, DataError, r"config.json has architectures \[1\]; allowed: a list of one class name"),
+        ({"architectures": "ViTForImageClassification"}, DataError, "has architectures .*; allowed: a list"),
+        ({"architectures": ["VideoMAEForVideoClassification"], "num_frames": "x"}, DataError, 'has num_frames "x"; allowed: 1 to'),
+        ({"architectures": ["VideoMAEForVideoClassification"], "num_frames": 0}, DataError, "has num_frames 0; allowed: 1 to"),
+        ({"architectures": ["WhatForImageClassification"], "model_type": "what"}, SettingsError, "cannot be loaded"),
     ],
 )
 def test_refuses_what_is_no_classifier(changes: dict[str, Any], error: type[VidriskError], reason: str, tmp_path: Path) -> None:
     saved(tmp_path, **changes)
     with pytest.raises(error, match=reason):
-        load_hub_classifier(tmp_path, is_video=False)
+        load_hub_classifier(tmp_path, is_video=True)
 
 
 def test_refuses_folders_that_lack_a_part(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"is no Hugging Face model: config\.json"):
+        load_hub_classifier(tmp_path, is_video=False)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(BundleError, match=r"is no Hugging Face model: config\.json cannot be read"):
         load_hub_classifier(tmp_path, is_video=False)
     saved(tmp_path)
     weights = tmp_path / "model.safetensors"
@@ -91,25 +153,3 @@ def test_refuses_folders_that_lack_a_part(tmp_path: Path) -> None:
     weights.rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(SettingsError, match="has no safetensors"):
         load_hub_classifier(tmp_path, is_video=False)
-
-
-@pytest.mark.parametrize(
-    ("processor", "expected"),
-    [
-        (PROCESSOR, PixelSpec(32, 32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))),
-        ({"size": 224, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3},
-         PixelSpec(224, 224, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)),
-        ({"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224, "do_normalize": False},
-         PixelSpec(224, 224, resize="crop", crop_fraction=0.875, mean=(0.0,) * 3, std=(1.0,) * 3)),
-        ({"size": {"shortest_edge": 224}, "crop_pct": 0.9, "do_normalize": False},
-         PixelSpec(224, 224, resize="crop", crop_fraction=0.9, mean=(0.0,) * 3, std=(1.0,) * 3)),
-        ({"size": 32, "do_rescale": False, "do_normalize": False}, PixelSpec(32, 32, mean=(0.0,) * 3, std=(1 / 255,) * 3)),
-        ({"size": 32, "rescale_factor": 1 / 127.5, "offset": True, "do_normalize": False},
-         PixelSpec(32, 32, mean=(0.5,) * 3, std=(0.5,) * 3)),
-    ],
-)
-def test_pixels_are_those_of_the_image_processor(processor: dict[str, Any], expected: PixelSpec) -> None:
-    found = pixel_from_preprocessor(processor, {})
-    np.testing.assert_allclose((*found.mean, *found.std), (*expected.mean, *expected.std))
-    same = (found.height, found.width, found.resize, found.crop_fraction, found.interpolation)
-    assert same == (expected.height, expected.width, expected.resize, expected.crop_fraction, expected.interpolation)

@@ -98,12 +98,28 @@ def hub_pixel(source: Source, *, size: str = "image_size", preprocessor: str = P
     return dataclasses.replace(spec, mean=mean, std=std, interpolation="bicubic" if bicubic else "bilinear")
 
 
+def refuse_adapter(source: Source, name: str) -> None:
+    """Refuse weights with an adapter beside them: transformers hands its configuration to PEFT, which imports what that names.
+
+    Args:
+        name: of the source, for people.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    utils: Any = require("transformers.utils", "train")
+    if utils.find_adapter_config_file(source.backbone, local_files_only=source.local_only):
+        raise SettingsError(f"{name} has an adapter_config.json", allowed="weights that are whole",
+                            fix="merge the adapter into the weights, and save the model without it")
+
+
 def _load_tower(source: Source, pixel: PixelSpec, frames: int, *, model_class: str, options: Options, unused: tuple[str, ...],
                 is_known: bool) -> nn.Module:
     transformers: Any = require("transformers", "train")
     safetensors: Any = require("safetensors", "train")
     # safetensors only: a pickled checkpoint can run code.
     try:
+        refuse_adapter(source, f"backbone {source.backbone!r}")
         with _quietly(transformers):
             tower, loaded = getattr(transformers, model_class).from_pretrained(
                 source.backbone, use_safetensors=True, output_loading_info=True, **source.options, **options(pixel, frames))
