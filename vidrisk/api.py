@@ -92,7 +92,7 @@ def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *
         val: labelled data for the gate instead of the run's validation split.
         labels: of an ONNX classifier, a file in the order of its outputs: one per line, or YAML or JSON for several outputs.
         pixel: what an ONNX classifier does to pixels, a YAML file; None finds it out by asking ``val``.
-        checks: images and the label that an ONNX classifier must give of each.
+        checks: images and the label that the classifier must give of each.
         from_hf: ``model`` is a folder with a Hugging Face classifier of images or videos.
         task: what ``calib`` and ``val`` are labelled for, where ``model`` is no run; None takes ``risk``.
 
