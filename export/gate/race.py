@@ -42,7 +42,7 @@ def race(judge: StageJudge, files: Mapping[VariantName, Files], engines: Mapping
              for name, of_variant in files.items()}
     entrants: dict[tuple[str, str], tuple[str, Mapping[str, Path]]] = {
         (name, runtime): (runtime, {stage: files[name][stage] for stage in stages}) for runtime in runtimes for name in files
-        if fits(engines.get(name, "any"), runtime)}
+        if fits(engines.get(name, "any"), runtime) and (target != "any" or name != "fp16")}  # fp16 is not for processors
     if target in JUDGED:
         turns = judge.seconds_per_frame(entrants, known, ROUNDS,
                                         is_decided=lambda turns: all(map(_is_decided, speeds_from_turns(turns))), most=MOST_ROUNDS)

@@ -360,7 +360,7 @@ def test_out_that_exists_is_left_alone(small: Any, out: Path) -> None:
 def test_calibration_frames_that_do_not_fit(small: Any, clips: Make, out: Path) -> None:
     trained, validation = small
     for frames, reason in (
-        (clips(15, 1, 32)[:, 0], "15 calibration frames; allowed: at least 16; fix: give more with --calib"),
+        (clips(15, 1, 32)[:, 0], "15 calibration frames; allowed: at least 16; fix: give more calibration samples"),
         (clips(0, 1, 32)[:, 0], "0 calibration frames; allowed: at least 16"),
         (clips(16, 1, 40)[:, 0], r"a calibration frame is uint8 \(40, 40, 3\); allowed: uint8 \(32, 32, 3\)"),
         (clips(16, 1, 32)[:, 0].astype(np.float32), "a calibration frame is float32"),

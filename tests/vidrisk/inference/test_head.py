@@ -9,8 +9,8 @@ import numpy as np
 from colour import ACTION, colour_classifier
 
 from vidrisk.decode.messages import Input, InputEnd
-from vidrisk.decode.meter import Meter
 from vidrisk.inference.head import predict
+from vidrisk.inference.meter import Meter
 from vidrisk.inference.predictions import Prediction
 from vidrisk.inference.windows import EncodedEnd, EncodedWindow
 
