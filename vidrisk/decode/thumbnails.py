@@ -29,10 +29,12 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 _log = logging.getLogger(__name__)
 
 MAX_SIDE_PX, MIN_SIDE_PX = 480, 16
-MAX_QUICK_SIDE_PX = 256  # of a thumbnail that is made while a model waits for the next frame
+MAX_QUICK_SIDE_PX = 256  # of a photo's thumbnail that is made while a model waits for the next frame
+MAX_QUICK_FRAME_SIDE_PX = 192  # the same of a frame of a video, which is one of several
 MAX_KEPT_FRAMES = 64  # of a video: to decode a few of many frames again costs little
 QUALITY = 60
 BYTES_PER_PIXEL = 0.06  # of a photo at that quality; sets the first guess of a picture's size
+QUICK_BYTES_PER_PIXEL = 0.085  # more than most pictures take, so that the first guess fits
 MARGIN = 0.93  # smaller pictures need more bytes per pixel
 MAX_SHRINK = 0.3
 
@@ -108,11 +110,11 @@ def thumbnail_from_image(image: Image.Image, time_s: float | None, max_bytes: in
     Raises:
         MemoryError: it needs more than there is.
     """
-    side_px = min(MAX_QUICK_SIDE_PX, side_from_bytes(max_bytes))
+    side_px = min(MAX_QUICK_SIDE_PX if time_s is None else MAX_QUICK_FRAME_SIDE_PX, side_from_bytes(max_bytes))
     scale = min(1.0, side_px / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
-    return _encoded(small, time_s, max_bytes, method=0)
+    return _encoded(small, time_s, max_bytes, method=0, bytes_per_pixel=QUICK_BYTES_PER_PIXEL)
 
 
 def side_from_bytes(max_bytes: int) -> int:
@@ -138,8 +140,9 @@ def thumbnail_from_values(values: Sequence[Any], max_bytes: int) -> Thumbnail:
     return thumbnail
 
 
-def _encoded(image: Image.Image, time_s: float | None, max_bytes: int, method: int = 2) -> Thumbnail:
-    scale = min(1.0, math.sqrt(max_bytes / BYTES_PER_PIXEL / (image.width * image.height)))
+def _encoded(image: Image.Image, time_s: float | None, max_bytes: int, *, method: int = 2,
+             bytes_per_pixel: float = BYTES_PER_PIXEL) -> Thumbnail:
+    scale = min(1.0, math.sqrt(max_bytes / bytes_per_pixel / (image.width * image.height)))
     while True:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         buffer = io.BytesIO()
