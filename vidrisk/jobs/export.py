@@ -187,9 +187,16 @@ def _calibration_source(table: Table, judged: Table, splits: Table | None) -> Ta
 
 
 def _without_judges(table: Table, judged: Table) -> Table:
-    """What judges a model must not have shaped it."""
+    """Leave out what judges a model: it must not have shaped it.
+
+    Raises:
+        DataError: nothing is left.
+    """
     judges = Shown(judged)
     kept = table.with_samples(sample for sample in table.samples if sample not in judges)
+    if len(table) and not len(kept):
+        raise DataError(f"all {len(table)} samples are what the gate judges by", allowed="others than those of val",
+                        fix="give data as calib that val does not have")
     if len(kept) < len(table):
         log.warning("%d of %d samples are what the gate judges by, and left out", len(table) - len(kept), len(table))
     return kept

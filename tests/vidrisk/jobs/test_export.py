@@ -180,6 +180,8 @@ def test_what_judges_the_model_never_calibrates_it(
     both = splits.with_samples([*train.samples, *val.samples])
     assert calibration_of(tiny_run, calib=both, calib_samples=99).count == 2 * len(train)
     assert f"{len(val)} of {len(both)} samples are what the gate judges by" in caplog.text
+    with pytest.raises(DataError, match=rf"all {len(val)} samples are what the gate judges by; allowed: others than those of val"):
+        export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), calib=val)
     with pytest.raises(DataError, match="validation samples are in the run's training split; fix: leave val out"):
         export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), val=splits.with_samples(
             [replace(sample, split=None) for sample in train.samples]))
