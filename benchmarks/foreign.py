@@ -61,6 +61,24 @@ def cnn() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 48, 3, 1, 1), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 2))
 
 
+class Block(nn.Module):
+    """Attention and a multilayer perceptron, each behind its norm."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.heads = heads
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        batch, count, width = tokens.shape
+        q, k, v = self.qkv(self.first(tokens)).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, count, width)
+        tokens = tokens + self.out(mixed)
+        return tokens + self.mlp(self.second(tokens))
+
+
 class Vit(nn.Module):
     """Six blocks, 192 wide, patches of 12 pixels."""
 
@@ -68,8 +86,7 @@ class Vit(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(3, width, 12, 12)
         self.positions = nn.Parameter(torch.randn(1, (SIDE // 12) ** 2, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(width, 6, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
-        self.blocks = nn.TransformerEncoder(layer, 6, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.blocks = nn.Sequential(*(Block(width, 6) for _ in range(6)), nn.LayerNorm(width))
         self.head = nn.Linear(width, 2)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
