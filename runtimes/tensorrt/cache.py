@@ -36,6 +36,7 @@ from vidrisk.runtimes.folders import (
     check_private_folder,
     create_private,
     make_private_folder,
+    write_private,
 )
 from vidrisk.runtimes.tensorrt.api import Kind
 from vidrisk.runtimes.tensorrt.device import Device
@@ -150,19 +151,17 @@ class EngineStore:
         data, created = memoryview(blob), datetime.now(timezone.utc).isoformat(timespec="microseconds")
         head = head_of_engine(key, data, created)
         path = self._path(key)
-        partial, layers = path.with_suffix(f".{os.getpid()}.tmp"), path.with_suffix(".layers.json")
+        layers = path.with_suffix(".layers.json")
         try:
             make_private_folder(self.folder)
             self._make_room(len(head) + len(data))
             with create_private(layers) as file:
                 file.write(layers_json.encode())
-            with create_private(partial) as file:
+            with write_private(path) as file:
                 file.writelines((head, data))
-            partial.replace(path)
         except OSError as error:
-            for half in (partial, layers):
-                with suppress(OSError):
-                    half.unlink()
+            with suppress(OSError):
+                layers.unlink()
             raise self._refusal(error) from error
         return path
 

@@ -15,7 +15,6 @@ import math
 import os
 import shutil
 import struct
-import threading
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,10 +28,10 @@ from vidrisk.runtimes.contract.errors import SpecError
 from vidrisk.runtimes.folders import (
     bytes_from_variable,
     cache_folder,
-    create_private,
     is_private_folder,
     make_private_folder,
     open_private,
+    write_private,
 )
 
 log = logging.getLogger(__name__)
@@ -119,19 +118,14 @@ class ArrayCache:
         if not self._works or size > self.max_bytes // MAX_PART_OF_BOUND:
             return
         path = self._path(key)
-        partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             make_private_folder(path.parent)
             if size > self._room:
                 self._make_room(size)
             if size > self._room:
                 return
-            try:
-                with create_private(partial) as file:
-                    file.writelines(blocks)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            with write_private(path) as file:
+                file.writelines(blocks)
             self._room -= size
         except OSError as error:
             self._give_up(error)

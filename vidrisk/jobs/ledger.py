@@ -222,9 +222,10 @@ class Ledger:
 
     def _drop_pending(self, kept: Collection[str]) -> None:
         """Take out the inputs that have no result yet, but for those that are ``kept``."""
+        pending = self._database.execute("SELECT id, path FROM inputs WHERE state = 'pending'").fetchall()
         with transaction(self._database):
             self._database.executemany("DELETE FROM inputs WHERE id = ?", (
-                (row.id,) for row in self.rows() if row.state == "pending" and row.path not in kept))
+                (number,) for number, path in pending if path_from_sql(path) not in kept))
 
     def _reopen(self, limits: Mapping[str, float], only: Collection[str] | None) -> None:
         """Make pending what may end otherwise now: files that have changed, what a limit kept out that has been raised, and

@@ -49,7 +49,7 @@ def build_report(out: str | os.PathLike[str], pool: DecodePool | None = None) ->
     """Write ``report.html`` into the output folder of a run that has ended. May be repeated at any time.
 
     Thumbnails are those that the run has kept, or come from the sources, through processes that may allocate what the run's decode
-    processes might. An input of which none was kept, and that has gone since or does its decoder harm, gets a placeholder.
+    processes might. An input of which none was kept, and that can no longer be read or crashes its decoder, gets a placeholder.
 
     Args:
         pool: that decodes; None makes one where it is needed.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from manifests import rewrite_manifest
 from pydantic import ValidationError
 
 from vidrisk.runtimes import Bundle, Contract, Manifest, Stage, Variant, open_runner, write_bundle
@@ -20,14 +21,6 @@ from vidrisk.runtimes.contract.errors import BundleError
 
 MakeBundle = Callable[..., Bundle]
 FLOAT = {"encoder": "fp32", "head": "fp32"}
-
-
-def rewrite(bundle: Bundle, change: Callable[[dict[str, Any]], None]) -> Path:
-    path = bundle.root / MANIFEST
-    described = json.loads(path.read_text(encoding="utf-8"))
-    change(described)
-    path.write_text(json.dumps(described), encoding="utf-8")
-    return bundle.root
 
 
 def test_round_trip(make_bundle: MakeBundle, contract: Contract, graphs: dict[str, Stage], onnx_files: dict[str, Path]) -> None:
@@ -156,7 +149,7 @@ def test_other_schema_versions_are_refused_before_anything_else_is_read(make_bun
         described["a key of tomorrow"] = {}
 
     with pytest.raises(BundleError, match=f"schema version {version!r}; allowed: 1, 2; fix: use the vidrisk that made it"):
-        Bundle.open(rewrite(make_bundle(), change))
+        Bundle.open(rewrite_manifest(make_bundle(), change))
 
 
 @pytest.mark.parametrize(("name", "value"), [
@@ -169,7 +162,7 @@ def test_temperatures_and_thresholds_that_make_no_sense_are_refused(make_bundle:
         described["variants"]["fp32"][name] = {"action": value}
 
     with pytest.raises(BundleError, match=rf"variants\.fp32\.{name}\.action.*; fix: export the bundle again"):
-        Bundle.open(rewrite(make_bundle(), change))
+        Bundle.open(rewrite_manifest(make_bundle(), change))
 
 
 @pytest.mark.parametrize(("name", "value"), [("temperature", 1e-3), ("temperature", 1e3), ("threshold", 0), ("threshold", 1)])
@@ -177,7 +170,7 @@ def test_temperatures_and_thresholds_at_their_bounds(make_bundle: MakeBundle, na
     def change(described: dict[str, Any]) -> None:
         described["variants"]["fp32"][name] = {"action": value}
 
-    assert Bundle.open(rewrite(make_bundle(), change))
+    assert Bundle.open(rewrite_manifest(make_bundle(), change))
 
 
 def test_a_bundle_of_before_opens_and_has_no_thresholds(make_bundle: MakeBundle) -> None:
@@ -186,7 +179,7 @@ def test_a_bundle_of_before_opens_and_has_no_thresholds(make_bundle: MakeBundle)
             for name in ("threshold", "label_threshold", "coverage", "no_threshold"):
                 del variant[name]
 
-    variant = Bundle.open(rewrite(make_bundle(), change)).manifest.variants["fp32"]
+    variant = Bundle.open(rewrite_manifest(make_bundle(), change)).manifest.variants["fp32"]
     assert (variant.threshold, variant.label_threshold, variant.coverage, variant.no_threshold) == ({}, {}, None, {})
 
 
@@ -199,7 +192,7 @@ def test_thresholds_of_labels_that_make_no_sense_are_refused(make_bundle: MakeBu
         described["variants"]["fp32"] |= {"threshold": {"action": 0.2}, "label_threshold": value}
 
     with pytest.raises(BundleError, match=f"{reason}.*; fix: export the bundle again"):
-        Bundle.open(rewrite(make_bundle(), change))
+        Bundle.open(rewrite_manifest(make_bundle(), change))
 
 
 @pytest.mark.parametrize("value", [0, 1, -1, 90, float("nan"), "x"])
@@ -208,7 +201,7 @@ def test_a_coverage_that_makes_no_sense_is_refused(make_bundle: MakeBundle, valu
         described["variants"]["fp32"]["coverage"] = value
 
     with pytest.raises(BundleError, match=r"variants\.fp32\.coverage.*; fix: export the bundle again"):
-        Bundle.open(rewrite(make_bundle(), change))
+        Bundle.open(rewrite_manifest(make_bundle(), change))
 
 
 @pytest.mark.parametrize("name", ["temperature", "threshold"])
@@ -223,7 +216,7 @@ def test_what_a_manifest_is_made_of_reaches_no_terminal_as_it_stands(make_bundle
         described["a\x1b]0;title\x07\u202e"] = 1
 
     with pytest.raises(BundleError) as refused:
-        Bundle.open(rewrite(make_bundle(), change))
+        Bundle.open(rewrite_manifest(make_bundle(), change))
     assert "\\x1b]0;title\\x07\\u202e" in str(refused.value) and str(refused.value).isprintable()
 
 
@@ -244,7 +237,7 @@ def test_names_that_could_leave_the_folder_are_refused(make_bundle: MakeBundle, 
 
     for number, change in enumerate((seal_it, seal_absolute, use_it)):
         with pytest.raises(BundleError, match="should match pattern"):
-            Bundle.open(rewrite(make_bundle(f"{number}.bundle"), change))
+            Bundle.open(rewrite_manifest(make_bundle(f"{number}.bundle"), change))
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -304,7 +297,7 @@ def put(*keys: Any) -> Callable[[dict[str, Any]], None]:
 )
 def test_unknown_keys_and_wrong_values_are_one_line(make_bundle: MakeBundle, change: Any, said: str) -> None:
     with pytest.raises(BundleError, match=said) as caught:
-        Bundle.open(rewrite(make_bundle(), change))
+        Bundle.open(rewrite_manifest(make_bundle(), change))
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -316,7 +309,7 @@ def test_every_file_of_a_variant_must_be_sealed(make_bundle: MakeBundle) -> None
         )
     ):
         with pytest.raises(BundleError, match="variant fp32 names files that the manifest does not seal"):
-            Bundle.open(rewrite(make_bundle(f"{number}.bundle"), change))
+            Bundle.open(rewrite_manifest(make_bundle(f"{number}.bundle"), change))
 
 
 def test_out_that_exists_is_left_alone(make_bundle: MakeBundle, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from manifests import rewrite_manifest
 
 from vidrisk.runtimes import Bundle, Contract, Manifest, Stage, TensorSpec, Variant, open_runner, write_bundle
 from vidrisk.runtimes.contract.bundle import CONSTANTS, MANIFEST
@@ -21,14 +22,6 @@ from vidrisk.runtimes.contract.stages import check_stages
 from vidrisk.runtimes.golden import GOLDEN, read_golden
 
 OLD = Path(__file__).parents[1] / "fixtures" / "schema1"
-
-
-def changed(bundle: Bundle, change: Callable[[dict[str, Any]], None]) -> Path:
-    path = bundle.root / MANIFEST
-    described = json.loads(path.read_text(encoding="utf-8"))
-    change(described)
-    path.write_text(json.dumps(described), encoding="utf-8")
-    return bundle.root
 
 
 @pytest.mark.parametrize("name", ["clips", "photos"])
@@ -92,7 +85,7 @@ def strange(described: dict[str, Any]) -> None:
 
 def test_unknown_keys_of_a_newer_minor_version_are_ignored(make_bundle: Callable[..., Bundle], contract: Contract) -> None:
     made = make_bundle()
-    path = changed(made, lambda described: (strange(described), described.update(schema_minor=SCHEMA_MINOR + 1)))
+    path = rewrite_manifest(made, lambda described: (strange(described), described.update(schema_minor=SCHEMA_MINOR + 1)))
     opened = Bundle.open(path)
     assert opened.contract == contract and opened.stages == made.stages
     assert opened.manifest.variants == made.manifest.variants and opened.manifest.schema_minor == SCHEMA_MINOR + 1
@@ -119,7 +112,7 @@ def test_golden_samples_of_a_newer_minor_version_are_read(tmp_path: Path) -> Non
 
 def test_unknown_keys_of_this_minor_version_are_refused(make_bundle: Callable[..., Bundle]) -> None:
     with pytest.raises(BundleError, match=r"tomorrow|int4"):
-        Bundle.open(changed(make_bundle(), strange))
+        Bundle.open(rewrite_manifest(make_bundle(), strange))
 
 
 def test_what_a_newer_minor_version_lacks_is_refused(make_bundle: Callable[..., Bundle]) -> None:
@@ -128,7 +121,7 @@ def test_what_a_newer_minor_version_lacks_is_refused(make_bundle: Callable[..., 
         del described["contract"]["targets"]
 
     with pytest.raises(BundleError, match=r"contract\.targets"):
-        Bundle.open(changed(make_bundle(), change))
+        Bundle.open(rewrite_manifest(make_bundle(), change))
 
 
 def take_constant(stage: dict[str, Any], name: str) -> None:
@@ -152,7 +145,7 @@ def take_constant(stage: dict[str, Any], name: str) -> None:
 def test_stages_that_do_not_meet_are_one_line(make_bundle: Callable[..., Bundle], change: Callable[[list[Any]], None],
                                               said: str) -> None:
     with pytest.raises(BundleError, match=said) as caught:
-        Bundle.open(changed(make_bundle(), lambda described: change(described["stages"])))
+        Bundle.open(rewrite_manifest(make_bundle(), lambda described: change(described["stages"])))
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -34,18 +34,6 @@ INFER = InferSettings(workers=1, batch_frames=8)
 Harm = Callable[[Path], None]
 
 
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
 def once(inbox: Path, out: Path, date: str, settings: WatchSettings = ONCE) -> list[Batch]:
     batches: list[Batch] = []
     with colour_classifier(ACTION) as classifier:

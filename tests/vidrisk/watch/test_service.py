@@ -28,18 +28,6 @@ INFER = InferSettings(workers=1, batch_frames=8)
 ALL = {"predictions.jsonl", "ledger.sqlite", "summary.json"}
 
 
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
 def once(inbox: Path, out: Path, date: str = DAY, settings: WatchSettings = ONCE, digest: str = "0" * 64) -> list[Batch]:
     batches: list[Batch] = []
     with colour_classifier(ACTION, digest=digest) as classifier:
