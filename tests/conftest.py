@@ -130,6 +130,20 @@ def adapted_encoder(backbone_folder: Callable[[str], Path]) -> Callable[[str], A
 
 
 @pytest.fixture(scope="session")
+def exported_encoder(adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Family → its merged encoder and the ONNX file of it. One export each: the exporter takes seconds every time."""
+    folder = tmp_path_factory.mktemp("encoders")
+
+    @functools.cache
+    def make(family: str) -> Any:
+        from exported import export_encoder
+
+        return export_encoder(adapted_encoder(family), folder / f"{family}.onnx")
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def clips() -> Callable[..., npt.NDArray[np.uint8]]:
     """``uint8 (N, T, H, W, 3)`` that differ from one another: a colour, a bright bar that moves, and noise."""
 

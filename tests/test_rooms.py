@@ -144,6 +144,14 @@ def test_every_folder_has_its_place() -> None:
             } == set(FOLDERS)
 
 
+def test_every_file_of_tests_is_collected(request: pytest.FixtureRequest) -> None:
+    """pytest passes by folders of some names, without a word."""
+    left_out = [pattern for pattern in request.config.getini("norecursedirs")
+                for folder in (REPOSITORY / "tests").rglob("*") if folder.is_dir() and any(folder.glob("test_*.py"))
+                and folder.match(pattern)]
+    assert left_out == []
+
+
 def test_no_circle_of_files() -> None:
     try:
         TopologicalSorter(own_imports()).prepare()

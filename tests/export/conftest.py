@@ -4,61 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from backbones import WINDOW
+from exported import FRAMES, TARGET, Exported, contract_of
 from torch import nn
 
 from vidrisk.export.convert.graphs import export_onnx
-from vidrisk.export.convert.merge import merged_from_trained
 from vidrisk.export.gate.outputs import Validation
 from vidrisk.export.trained import Trained, TrainedStage
 from vidrisk.models.heads import Head
 from vidrisk.runtimes import Contract, PixelSpec, Target, TimeSpec
-from vidrisk.runtimes.contract.stages import Stage, frame_encoder_stages, window_encoder_stages
-
-FRAMES = 3
-TARGET = Target(name="action", labels=("run", "sit", "fall"))
-
-
-@dataclass(frozen=True)
-class Exported:
-    module: nn.Module
-    stage: Stage
-    path: Path
-
-    def seen(self, clips: Callable[..., Any], count: int, seed: int = 0) -> Any:
-        """So many frames, or windows, as the encoder sees them."""
-        if self.stage.per == "window":
-            return clips(count, WINDOW, seed=seed)
-        return clips(count, seed=seed)[:, 0]
-
-
-def contract_of(side: int, frames: int = FRAMES) -> Contract:
-    return Contract(task="action", pixel=PixelSpec(side, side), time=TimeSpec(frames), targets=(TARGET,))
-
-
-@pytest.fixture(scope="session")
-def exported_encoder(
-    adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Exported]:
-    """Family → its merged encoder and the ONNX file of it, traced with noise."""
-    folder = tmp_path_factory.mktemp("encoders")
-
-    @functools.cache
-    def make(family: str) -> Exported:
-        module = merged_from_trained(adapted_encoder(family))
-        describe = window_encoder_stages if module.sees_windows else frame_encoder_stages
-        stage, _ = describe(contract_of(64, WINDOW if module.sees_windows else FRAMES), module.width)
-        export_onnx(module, TrainedStage(stage, module).inputs(2), stage.inputs, stage.outputs, folder / f"{family}.onnx")
-        return Exported(module, stage, folder / f"{family}.onnx")
-
-    return make
+from vidrisk.runtimes.contract.stages import frame_encoder_stages, window_encoder_stages
 
 
 @pytest.fixture(scope="session")

@@ -626,7 +626,7 @@ def test_every_family_in_every_precision(exported_encoder: Callable[[str], Any],
         path = tmp_path / f"{precision}.onnx"
         onnx.save_model(model, str(path))
         assert parse_errors(path, "tensorrt-rtx") == []
-        built = built_engine(path, exported.graph.inputs, rtx, None, AHEAD)
+        built = built_engine(path, exported.stage.inputs, rtx, None, AHEAD)
         layers = layer_json(built)
         computing.add(layers["computing"])
         assert layers["int8"] == (layers["computing"] if precision == "int8" else 0)
