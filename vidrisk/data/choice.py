@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -29,6 +29,18 @@ def balanced_order(table: Table, seed: int) -> list[Sample]:
         lines = [rng.sample(samples, len(samples)) for samples in sources.values()]
         by_class.append(list(_in_turns(rng.sample(lines, len(lines)))))
     return list(_in_turns(rng.sample(by_class, len(by_class))))
+
+
+def few_per_class(table: Table, count: int, seed: int) -> Table:
+    """Up to ``count`` samples of each class in each split, in the table's order, their sources in turns."""
+    left: Counter[tuple[str | None, ...]] = Counter()
+    kept = set()
+    for sample in balanced_order(table, seed):
+        place = (sample.split, *sample.labels.values())
+        left[place] += 1
+        if left[place] <= count:
+            kept.add(sample.order)
+    return table.with_samples(sample for sample in table.samples if sample.order in kept)
 
 
 class Shown:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vidrisk.data.intervals import IntervalColumns, interval_columns
+from vidrisk.data.label_ids import ID_COLUMNS, find_odd_row, labels_from_ids
 from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -39,7 +40,10 @@ MAX_CLASSES, MAX_CLASS_CHARS, MIN_ROWS_PER_CLASS = 50, 40, 2
 
 @dataclass(frozen=True)
 class Columns:
-    """The column for each field: ``labels`` by target name, ``texts`` by attribute of ``Sample``; see ``intervals``."""
+    """The column for each field: ``labels`` by target name, ``texts`` by attribute of ``Sample``; see ``intervals``.
+
+    ``label_order`` is what columns of ids say, see ``label_ids``.
+    """
 
     path: str
     labels: Mapping[str, str]
@@ -48,6 +52,7 @@ class Columns:
     group: str | None
     extra: tuple[str, ...]
     interval: IntervalColumns | None = None
+    label_order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def looks_like_header(cells: Sequence[str]) -> bool:
@@ -55,8 +60,12 @@ def looks_like_header(cells: Sequence[str]) -> bool:
     return bool(_find(cells, PATH) and _find(cells, (*ACTION, *DEFECT, *DEFECT_OR_TEXT, *LEVEL)))
 
 
-def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: Task, source: str) -> Columns:
+def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]], where: Sequence[str], task: Task,
+                        source: str) -> Columns:
     """Find the columns of a manifest.
+
+    Args:
+        where: where every row is, for warnings.
 
     Raises:
         DataError: no column for the path, none for a label of this task, or one for only one end of an interval.
@@ -68,8 +77,22 @@ def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]]
     labels = _labels(header, rows, task, source, texts)
     split, group = _find(header, SPLIT), _find(header, GROUP)
     interval = interval_columns(header, rows, source)
+    ids = {target: column for target, name in ID_COLUMNS.items() if target in labels and (column := _find(header, (name,)))}
+    numbered = {target: [(row[labels[target]], row[column]) for row in rows] for target, column in ids.items()}
+    by_id = {target: labels_from_ids(cells) for target, cells in numbered.items()}
+    for target, found in by_id.items():
+        odd = None if found else find_odd_row(numbered[target])
+        if odd is not None:
+            label, text = numbered[target][odd]
+            log.warning("%s, %s: column %r has %r for the label %r, and most rows give every label an id of its own; labels are "
+                        "ordered by name until this is corrected", source, where[odd], ids[target], text[:80], label[:80])
+        if found and max(found) >= len(found):
+            log.warning("%s: column %r has %d ids, from %d to %d: outputs of a model are numbered without the gaps", source,
+                        ids[target], len(found), min(found), max(found))
     used = {path, *labels.values(), *texts.values(), split, group} | ({interval.start, interval.end} if interval else set())
-    return Columns(path, labels, texts, split, group, tuple(column for column in header if column not in used), interval)
+    used |= {column for target, column in ids.items() if by_id[target]}
+    return Columns(path, labels, texts, split, group, tuple(column for column in header if column not in used), interval,
+                   {target: tuple(found.values()) for target, found in by_id.items() if found})
 
 
 def _labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: Task, source: str,

@@ -18,6 +18,7 @@ from vidrisk.data.delimited import lines_from_csv
 from vidrisk.data.encoding import text_from_bytes
 from vidrisk.data.grid import records_from_grid
 from vidrisk.data.intervals import interval_cells
+from vidrisk.data.label_ids import ID_COLUMNS
 from vidrisk.data.table import Sample, Table
 from vidrisk.data.text import nfc, trimmed
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
@@ -144,9 +145,10 @@ def _parquet_records(path: Path) -> _Records:
 def write_table(table: Table, path: str | Path) -> None:
     """Write a manifest that ``load_table`` reads back equal. Paths in it are relative to its own folder.
 
-    Columns: ``path``, the labels (``action``, ``defect_class``, ``risk_level``), ``split``, ``group``, ``risk``,
-    ``advice``, ``description``, ``start_s`` and ``end_s`` (or ``start_frame`` and ``end_frame``) where there are intervals,
-    then the extra ones.
+    Columns: ``path``, the labels (``action``, ``defect_class``, ``risk_level``), their numbers (``action_id``,
+    ``defect_class_id``) where the table has an order of labels, ``split``, ``group``, ``risk``, ``advice``, ``description``,
+    ``start_s`` and ``end_s`` (or ``start_frame`` and ``end_frame``) where there are intervals, then the extra ones. Labels of an
+    order that no sample has are not written.
 
     A spreadsheet that opens a CSV computes cells that begin with ``=``, ``+``, ``-`` or ``@``. Paths get ``./`` in front of
     these. Labels and texts are written as they are, so that they are read back as they are: open a CSV of strangers' labels
@@ -158,14 +160,14 @@ def write_table(table: Table, path: str | Path) -> None:
         MissingExtra: Parquet without pyarrow.
     """
     path = Path(path)
-    root = path.parent.resolve()
-    suffix = path.suffix.lower()
-    if suffix not in WRITTEN_SUFFIXES:
-        raise DataError(f"{path.name} has the unknown suffix {suffix!r}", allowed=", ".join(WRITTEN_SUFFIXES))
+    check_new_manifest(path)
+    root, suffix = path.parent.resolve(), path.suffix.lower()
     units = sorted({sample.interval.unit for sample in table.samples if sample.interval})
     if len(units) > 1:
         raise DataError("the table has intervals in seconds and in frames", fix="give all of them in seconds")
-    records = [_record(sample, root, units) for sample in table.samples]
+    ids = {target: {label: str(number) for number, label in enumerate(order)} for target, order in table.label_order.items()
+           if target in ID_COLUMNS}
+    records = [_record(sample, root, units, ids) for sample in table.samples]
     columns = list(dict.fromkeys(column for record in records for column in record))
     try:
         if suffix in CSV_SUFFIXES:
@@ -179,7 +181,18 @@ def write_table(table: Table, path: str | Path) -> None:
     write_new_file(path, data)
 
 
-def _record(sample: Sample, root: Path, units: Sequence[str]) -> dict[str, str]:
+def check_new_manifest(path: Path) -> None:
+    """Refuse a name that no manifest can be written by: before long lists are read.
+
+    Raises:
+        DataError: the file exists, or its suffix is unknown.
+    """
+    if path.suffix.lower() not in WRITTEN_SUFFIXES:
+        raise DataError(f"{path.name} has the unknown suffix {path.suffix.lower()!r}", allowed=", ".join(WRITTEN_SUFFIXES))
+    _check_vacant(path)
+
+
+def _record(sample: Sample, root: Path, units: Sequence[str], ids: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     if not (sample.path.is_relative_to(root) and sample.path.resolve().is_relative_to(root)):
         raise DataError(f"{sample.path} lies outside {root}, the manifest's folder",
                         fix="write the manifest into a folder above all its files")
@@ -189,6 +202,7 @@ def _record(sample: Sample, root: Path, units: Sequence[str]) -> dict[str, str]:
                         fix="rename the class")
     record = {"path": sample.path.relative_to(root).as_posix()}
     record |= {LABEL_COLUMNS[target]: label for target, label in sample.labels.items()}
+    record |= {ID_COLUMNS[target]: numbers[sample.labels[target]] for target, numbers in ids.items()}
     record |= {"split": sample.split or "", "group": sample.group or "", "risk": sample.risk, "advice": sample.advice,
                "description": sample.description}
     for unit in units:
@@ -220,14 +234,18 @@ def _parquet_bytes(records: Sequence[Mapping[str, str]], columns: Sequence[str])
     return buffer.getvalue()
 
 
+def _check_vacant(path: Path) -> None:
+    if path.exists():
+        raise DataError(f"{path} exists already", fix="choose another name, or delete it first")
+
+
 def write_new_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all, and never over another one.
 
     Raises:
         DataError: ``path`` exists, or the system refuses (no space, no permission).
     """
-    if path.exists():
-        raise DataError(f"{path} exists already", fix="choose another name, or delete it first")
+    _check_vacant(path)
     staging = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Reading a table: a folder with one sub-folder per class, or a manifest that names files and labels."""
+"""Reading a table: a folder with one sub-folder per class, a known data set, or a manifest that names files and labels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import get_args
 
 from vidrisk.data.class_folders import manifest_hint, table_from_folder
+from vidrisk.data.data_sets import import_data
+from vidrisk.data.formats import FORMATS, format_of
 from vidrisk.data.io import SUFFIXES
 from vidrisk.data.manifest import table_from_manifest
 from vidrisk.data.table import Table
@@ -15,22 +17,24 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 
 def load_table(source: str | Path, task: Task, *, min_labels: int = 2, encoding: str | None = None,
-               sheet: str | None = None) -> Table:
+               sheet: str | None = None, strict: bool = False) -> Table:
     """Read labelled clips or photos.
 
     Args:
-        source: a folder with one sub-folder per class (``train``, ``val`` and ``test`` may stand above or in them), or a
-            ``.csv``, ``.xlsx``, ``.jsonl`` or ``.parquet`` manifest whose paths stay inside its own folder. ``columns`` says
-            which columns are understood, in English and Chinese, and ``intervals`` those that make a row a part of a clip.
+        source: a folder with one sub-folder per class (``train``, ``val`` and ``test`` may stand above or in them); a data set
+            that ``formats`` recognises by its list files, of which the first official split is read; or a ``.csv``, ``.xlsx``,
+            ``.jsonl`` or ``.parquet`` manifest whose paths stay inside its own folder. ``columns`` says which columns are
+            understood, in English and Chinese, and ``intervals`` those that make a row a part of a clip.
         task: ``action`` reads the target ``action``; ``risk`` reads ``defect`` (a folder has only that) and ``level``.
         min_labels: fewer different labels of a target are refused: nothing is learnt from one, but a model may be scored on it.
         encoding: of a CSV or JSONL manifest; None recognises UTF-8, what has a mark, and Chinese text in GB 18030.
         sheet: of an Excel manifest; None takes the one with a table in it.
+        strict: refuse a data set that lists files which are not there; else they are left out, and counted.
 
     Raises:
         DataError: nothing there, an empty folder, too few classes, a missing column, a missing file, a row without a
             label or with several, a path that leaves the folder, one file with two labels, an interval that is none, an
-            unknown suffix or encoding.
+            unknown suffix or encoding; a data set whose lists are missing or damaged.
         SettingsError: an unknown task, an unknown encoding or sheet, or one for what has none.
         MissingExtra: a Parquet manifest without pyarrow, an Excel one without openpyxl.
     """
@@ -41,12 +45,16 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, encoding:
         for what, given in (("an encoding", encoding), ("a sheet", sheet)):
             if given is not None:
                 raise SettingsError(f"{what} for the folder {source}", allowed="only for a manifest")
+    if format_of(source):
+        table = import_data(source, task=task, strict=strict).table
+    elif source.is_dir():
         table = table_from_folder(source.resolve(), task)
     elif source.is_file():
         table = table_from_manifest(source.resolve(), task, encoding=encoding, sheet=sheet)
     else:
         raise DataError(f"{source} does not exist",
-                        allowed=f"a folder with one sub-folder per class, or a manifest ({', '.join(SUFFIXES)})")
+                        allowed=f"a folder with one sub-folder per class, a data set ({', '.join(FORMATS)}), "
+                                f"or a manifest ({', '.join(SUFFIXES)})")
     for target in table.target_names:
         counts = table.label_counts(target)
         if not is_unicode(counts):

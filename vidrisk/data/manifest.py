@@ -30,7 +30,7 @@ def table_from_manifest(path: Path, task: Task, *, encoding: str | None = None, 
     rows = manifest.rows
     if not rows:
         raise DataError(f"{path.name} has no rows", allowed="a header and one row per file")
-    columns = columns_from_header(manifest.header, [row.cells for row in rows], task, path.name)
+    columns = columns_from_header(manifest.header, [row.cells for row in rows], [row.where for row in rows], task, path.name)
     for target, column in columns.labels.items():
         check_labels([(row.where, row.cells[column]) for row in rows], f"{target} label", column, path.name)
     places = Places(path.parent)
@@ -38,7 +38,7 @@ def table_from_manifest(path: Path, task: Task, *, encoding: str | None = None, 
     _check_files(path, rows, samples)
     if columns.interval:
         _check_intervals(path, rows, samples)
-    return Table(path.parent, task, _without_duplicates(path, rows, samples), manifest.notes)
+    return Table(path.parent, task, _without_duplicates(path, rows, samples), manifest.notes, columns.label_order)
 
 
 def _sample(manifest: Path, row: Row, columns: Columns, places: Places) -> Sample:

@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,6 +18,8 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError, Unreadabl
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 STRIP_FRAMES = 4
 THUMBNAIL_PX = 96
@@ -43,12 +46,7 @@ def contact_sheet(table: Table, path_png: str | Path, *, per_class: int = 8) -> 
         SettingsError: ``per_class`` outside 1 to 100, or a name that does not end in ``.png``.
     """
     path_png = Path(path_png)
-    if not 1 <= per_class <= 100:
-        raise SettingsError(f"{per_class} thumbnails per class", allowed="1 to 100")
-    if path_png.suffix.lower() != ".png":
-        raise SettingsError(f"the sheet's name {path_png.name}", allowed="a name that ends in .png")
-    if path_png.exists():
-        raise DataError(f"{path_png} exists already", fix="choose another name, or delete it first")
+    check_sheet(path_png, per_class)
     if not table.samples:
         raise DataError(f"{table.root.name} has no samples to show", fix="name data that has some")
     target = table.target_names[0]
@@ -56,16 +54,32 @@ def contact_sheet(table: Table, path_png: str | Path, *, per_class: int = 8) -> 
     if len(counts) > MAX_ROWS:
         log.warning("the sheet shows the first %d of %d classes", MAX_ROWS, len(counts))
     rows = []
-    font = _font("".join(counts))
+    font = font_for("".join(counts))
     for label in list(counts)[:MAX_ROWS]:
         members = sorted((s for s in table.samples if s.labels[target] == label), key=lambda sample: sample.order)
-        rows.append(_row(label, len(members), [_cell(sample) for sample in _spread(members, per_class)], font))
+        rows.append(sheet_row(label, len(members), [_cell(sample) for sample in spread(members, per_class)], font))
     buffer = io.BytesIO()
-    _stacked(rows).save(buffer, "PNG")
+    stacked(rows).save(buffer, "PNG")
     write_new_file(path_png, buffer.getvalue())
 
 
-def _spread(members: Sequence[Sample], most: int) -> list[Sample]:
+def check_sheet(path_png: Path, per_class: int) -> None:
+    """Check where a sheet is to be written and how many thumbnails a row has.
+
+    Raises:
+        DataError: the file exists.
+        SettingsError: ``per_class`` outside 1 to 100, or a name that does not end in ``.png``.
+    """
+    if not 1 <= per_class <= 100:
+        raise SettingsError(f"{per_class} thumbnails per class", allowed="1 to 100")
+    if path_png.suffix.lower() != ".png":
+        raise SettingsError(f"the sheet's name {path_png.name}", allowed="a name that ends in .png")
+    if path_png.exists():
+        raise DataError(f"{path_png} exists already", fix="choose another name, or delete it first")
+
+
+def spread(members: Sequence[_T], most: int) -> list[_T]:
+    """Choose some, spread evenly."""
     n = min(most, len(members))
     return [members[i * len(members) // n] for i in range(n)]
 
@@ -78,13 +92,14 @@ def _cell(sample: Sample) -> Image.Image:
         read = next(read_clips(sample.path, pixel, TimeSpec(frames=STRIP_FRAMES) if clip else None, sample.interval))
     except UnreadableError as error:
         log.warning("%s cannot be read: %s", sample.name, error)
-        return _crossed_out(STRIP_FRAMES if clip else 1)
+        return crossed_out(STRIP_FRAMES if clip else 1)
     if read.note:
         log.warning("%s: %s", sample.name, read.note)
     return Image.fromarray(np.concatenate(list(read.frames), axis=1))
 
 
-def _crossed_out(frames: int) -> Image.Image:
+def crossed_out(frames: int) -> Image.Image:
+    """Draw the cell of a file that cannot be read."""
     width, height = frames * THUMBNAIL_PX, THUMBNAIL_PX
     cell = Image.new("RGB", (width, height), GREY)
     draw = ImageDraw.Draw(cell)
@@ -93,7 +108,8 @@ def _crossed_out(frames: int) -> Image.Image:
     return cell
 
 
-def _row(label: str, count: int, cells: Sequence[Image.Image], font: ImageFont.FreeTypeFont) -> Image.Image:
+def sheet_row(label: str, count: int, cells: Sequence[Image.Image], font: ImageFont.FreeTypeFont) -> Image.Image:
+    """Draw a label, a count and cells side by side."""
     row = Image.new("RGB", (LABEL_PX + sum(cell.width + GAP_PX for cell in cells), THUMBNAIL_PX + GAP_PX), BACKGROUND)
     draw = ImageDraw.Draw(row)
     draw.text((GAP_PX, THUMBNAIL_PX // 3), _fitted(label, font), fill=INK, font=font)
@@ -105,7 +121,8 @@ def _row(label: str, count: int, cells: Sequence[Image.Image], font: ImageFont.F
     return row
 
 
-def _stacked(rows: Sequence[Image.Image]) -> Image.Image:
+def stacked(rows: Sequence[Image.Image]) -> Image.Image:
+    """Put rows below one another."""
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), BACKGROUND)
     y = 0
     for row in rows:
@@ -129,7 +146,7 @@ def _is_cjk(font: ImageFont.FreeTypeFont) -> bool:
     return isinstance(font.path, str) and any(Path(font.path).match(pattern) for pattern in CJK_FONTS)
 
 
-def _font(text: str) -> ImageFont.FreeTypeFont:
+def font_for(text: str) -> ImageFont.FreeTypeFont:
     """Pillow's own font; for text beyond ASCII a system font with Chinese characters, if one is installed."""
     if not text.isascii():
         for folder in (Path(name).expanduser() for name in FONT_FOLDERS):

@@ -79,11 +79,40 @@ def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
         fix = {"samples": "add data", "files": "add files, or give the rows a split: parts of one file stay in one split",
                "groups": "add data, or group by something finer"}[things]
         raise DataError(f"{table.root.name} has {len(units)} {things} to split", allowed=f"{MIN_UNITS} or more", fix=fix)
-    random.Random(seed).shuffle(units)
-    units.sort(key=lambda unit: (-unit.size, unit.stratum))
-    split_of = {unit.key: split for unit, split in zip(units, _deal(units, ratios), strict=True)}
+    split_of = _dealt(units, ratios, seed)
+    if without < len(table):
+        table = replace(table, notes=(*table.notes, f"the split that the data had is replaced by another, seed {seed}"))
     return table.with_samples(replace(sample, split=split_of[unit], group=key)
                               for sample, key, unit in zip(table.samples, keys, unit_keys, strict=True))
+
+
+def hold_out(table: Table, share: float, *, seed: int = 0) -> Table:
+    """Move a share of the train split to val, dealt out as ``split_table`` does it.
+
+    Samples of one group stay together, as do the parts of one file, and every class keeps a group in train: where there is
+    no other, val stays empty.
+
+    Args:
+        share: of the train split, 0 to 1.
+
+    Raises:
+        SettingsError: another share.
+    """
+    if not 0 < share < 1:
+        raise SettingsError(f"a share of {share} for val", allowed="more than 0 and less than 1")
+    train = table.of_split("train")
+    unit_keys = _unit_keys(train, [sample.group for sample in train.samples])
+    split_of = _dealt(_units(train, unit_keys), (1 - share, share, 0), seed)
+    moved = iter(replace(sample, split=split_of[key]) for sample, key in zip(train.samples, unit_keys, strict=True))
+    return table.with_samples(next(moved) if sample.split == "train" else sample for sample in table.samples)
+
+
+def _dealt(units: Sequence[_Unit], ratios: Ratios, seed: int) -> dict[str, SplitName]:
+    """The split of each unit, by its key."""
+    drawn = list(units)
+    random.Random(seed).shuffle(drawn)
+    drawn.sort(key=lambda unit: (-unit.size, unit.stratum))
+    return {unit.key: split for unit, split in zip(drawn, _deal(drawn, ratios), strict=True)}
 
 
 def _unit_keys(table: Table, keys: Sequence[str | None]) -> list[str]:
@@ -147,7 +176,7 @@ def _keys(table: Table, group_by: str | None) -> list[str | None]:
         log.info("%s is split by the groups of its group column", table.root.name)
         group_by = "group"
     elif "(" in group_by:
-        pattern = _pattern(group_by)
+        pattern = group_pattern(group_by)
         keys = [match.group(1) if (match := pattern.search(sample.name)) else None for sample in table.samples]
     else:
         keys = [_cell(sample, group_by) for sample in table.samples]
@@ -158,7 +187,12 @@ def _keys(table: Table, group_by: str | None) -> list[str | None]:
     return keys
 
 
-def _pattern(expression: str) -> re.Pattern[str]:
+def group_pattern(expression: str) -> re.Pattern[str]:
+    """Compile the expression that a group is searched with.
+
+    Raises:
+        SettingsError: no regular expression, or one without exactly one group.
+    """
     try:
         pattern = re.compile(expression)
     except re.error as error:
@@ -199,7 +233,8 @@ def _deal(units: Sequence[_Unit], ratios: Ratios) -> list[SplitName]:
             credit[feature, split] -= count
         chosen.append(split)
     for split in wanted:
-        movable = [i for i in free if chosen.count(chosen[i]) > 1]
-        if split not in chosen and movable:
-            chosen[movable[-1]] = split
+        filled = Counter(chosen)
+        movable = next((i for i in reversed(free) if filled[chosen[i]] > 1), None)
+        if split not in filled and movable is not None:
+            chosen[movable] = split
     return chosen

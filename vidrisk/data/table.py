@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from vidrisk.data.text import label_from_text
 from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.choices import Task
-from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -80,12 +80,27 @@ class Table:
 
     Attributes:
         notes: what was assumed when it was read, such as a code page that was recognised.
+        label_order: target → its labels in the order of the model's outputs, where the data say one; it may name labels that no
+            sample has. Labels of other targets are sorted by name.
+
+    Raises:
+        DataError: an order that lacks a label of a sample, or has one twice.
     """
 
     root: Path
     task: Task
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = field(default=(), compare=False)
+    label_order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        orders = {target: tuple(map(label_from_text, order)) for target, order in self.label_order.items()}
+        object.__setattr__(self, "label_order", orders)
+        for target, order in orders.items():
+            lacking = sorted({sample.labels[target] for sample in self.samples} - set(order))
+            if lacking or len(set(order)) < len(order):
+                raise DataError(f"the order of {target} labels of {self.root.name} lacks {first_three(lacking)}" if lacking else
+                                f"the order of {target} labels of {self.root.name} has a label twice", allowed="every label once")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -114,14 +129,24 @@ class Table:
         return replace(self, samples=tuple(samples))
 
     def label_counts(self, target: str) -> dict[str, int]:
-        """Samples per label of one target, by label name.
+        """Samples per label of one target, in the order of ``labels_of``, without labels that no sample has.
 
         Raises:
             SettingsError: the table has no such target.
         """
         if target not in self.target_names:
             raise SettingsError(f"target {target!r}", allowed=", ".join(self.target_names) or "none in an empty table")
-        return dict(sorted(Counter(sample.labels[target] for sample in self.samples).items()))
+        counts = Counter(sample.labels[target] for sample in self.samples)
+        return {label: counts[label] for label in self.label_order.get(target, sorted(counts)) if label in counts}
+
+    def labels_of(self, target: str) -> tuple[str, ...]:
+        """All labels of one target in the order of the model's outputs: as the data say, else sorted by name.
+
+        Raises:
+            SettingsError: the table has no such target.
+        """
+        counts = self.label_counts(target)
+        return self.label_order.get(target, tuple(counts))
 
 
 def first_three(items: Sequence[str], most_chars: int = 80) -> str:

@@ -32,7 +32,8 @@ def targets_from_table(table: Table, level_order: Sequence[str] | None = None) -
             It may name levels that the table does not have.
 
     Returns:
-        One target per label column. Classes are sorted by name; levels by severity, evenly spread over 0–100.
+        One target per label column. Classes are in the order that the table says, else sorted by name; levels by severity, evenly
+        spread over 0–100.
 
     Raises:
         DataError: levels whose order is unknown or that ``level_order`` lacks, or more than 20 of them.
@@ -43,7 +44,7 @@ def targets_from_table(table: Table, level_order: Sequence[str] | None = None) -
         raise SettingsError("a level order for a table without levels",
                             allowed="targets: " + ", ".join(table.target_names))
     return tuple(_level_target(table, level_order) if name == "level"
-                 else Target(name=name, labels=tuple(table.label_counts(name))) for name in table.target_names)
+                 else Target(name=name, labels=table.labels_of(name)) for name in table.target_names)
 
 
 def _level_target(table: Table, level_order: Sequence[str] | None) -> Target:

@@ -1,0 +1,85 @@
+"""Cases → train, val and test, with the split of other tables: what shows one thing stays in one split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vidrisk.data.case_columns import column_named
+from vidrisk.data.cases import Case, Cases, PhotoFile
+from vidrisk.data.split import Ratios, group_pattern, split_table
+from vidrisk.data.table import Sample, Table, first_three
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
+
+
+def split_cases(cases: Cases, *, ratios: Ratios = (8, 1, 1), seed: int = 0, group_by: str | None = None,
+                force: bool = False) -> Cases:
+    """Give every case a split. All photos of a case, of a group, and cases that share a photo stay together; see ``split_table``.
+
+    Args:
+        group_by: a field or an extra column; or, with a parenthesis in it, a regular expression with one group, searched in the
+            id and in the names of the photos.
+        force: split again what has a split already; otherwise that one is kept.
+
+    Raises:
+        DataError: fewer than three groups, some cases without a split, or some without a group.
+        SettingsError: bad ratios, or a ``group_by`` that is no column.
+    """
+    groups = _groups(cases, group_by)
+    units = _units(cases.cases, groups)
+    samples = tuple(Sample(Path(case.id), case.id, {"level": case.level}, split=case.split, group=unit)
+                    for case, unit in zip(cases.cases, units, strict=True))
+    table = Table(cases.root, "risk", samples)
+    done = split_table(table, ratios=ratios, seed=seed, group_by="group" if group_by else None, force=force)
+    split = {sample.name: sample.split for sample in done.samples}
+    found = tuple(replace(case, split=split[case.id], group=group) for case, group in zip(cases.cases, groups, strict=True))
+    return replace(cases, cases=found, notes=(*cases.notes, *done.notes))
+
+
+def _groups(cases: Cases, group_by: str | None) -> list[str | None]:
+    if group_by is None:
+        return [case.group for case in cases.cases]
+    if "(" in group_by:
+        pattern = group_pattern(group_by)
+        groups = [next((found[1] for name in _names(case) if (found := pattern.search(name))), None) for case in cases.cases]
+    else:
+        cells = [{"group": case.group or "", **case.extra, **case.fields} for case in cases.cases]
+        known = list(dict.fromkeys(name for case in cells for name in case))
+        column = column_named(known, (group_by, group_by.removeprefix("data_")))
+        if column is None:
+            raise SettingsError(f"group-by {group_by!r} is no column", allowed=", ".join(known),
+                                fix="or give a regular expression with one group, as in building([0-9]+)")
+        groups = [case.get(column) or None for case in cells]
+    lacking = [case.id for case, group in zip(cases.cases, groups, strict=True) if not group]
+    if lacking:
+        raise DataError(f"{group_by!r} gives {len(lacking)} of {len(groups)} cases no group: {first_three(lacking)}",
+                        fix="use a column that is filled everywhere, or an expression that is found in every name")
+    return groups
+
+
+def _names(case: Case) -> list[str]:
+    return [case.id, *(photo.name for photo in case.photos)]
+
+
+def _units(cases: Sequence[Case], groups: Sequence[str | None]) -> list[str]:
+    """What each case moves with: every case of its group, and every one that shares a photo with these."""
+    joined: dict[tuple[str, object], tuple[str, object]] = {}
+
+    def root_of(node: tuple[str, object]) -> tuple[str, object]:
+        while joined.setdefault(node, node) != node:
+            joined[node] = joined[joined[node]]
+            node = joined[node]
+        return node
+
+    nodes: list[tuple[str, object]] = []
+    for case, group in zip(cases, groups, strict=True):
+        node: tuple[str, object] = ("case", case.id)
+        nodes.append(node)
+        others: list[tuple[str, object]] = [("group", group)] if group else []
+        others += [("photo", photo.path.resolve()) for photo in case.photos if isinstance(photo, PhotoFile)]
+        for other in others:
+            one, two = root_of(node), root_of(other)
+            joined[max(one, two, key=str)] = min(one, two, key=str)
+    names = {root: f"{n}" for n, root in enumerate(sorted({root_of(node) for node in nodes}, key=str))}
+    return [names[root_of(node)] for node in nodes]

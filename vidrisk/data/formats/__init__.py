@@ -1,0 +1,30 @@
+"""Data sets in layouts of their own, one file each: a module with a ``FORMAT`` is one. Whoever adds a file adds a format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidrisk.data.formats.format import Format
+from vidrisk.files.members import members_of_package
+from vidrisk.runtimes.contract.errors import SettingsError
+
+__all__ = ["FORMATS", "Format", "format_named", "format_of"]
+
+
+FORMATS: dict[str, Format] = {found.name: found for found in members_of_package(__name__, __path__, "FORMAT")}  # by name
+
+
+def format_of(source: Path) -> Format | None:
+    """Find the format that says a folder or file is its own; None where none does."""
+    return next((found for found in FORMATS.values() if found.owns(source)), None)
+
+
+def format_named(name: str) -> Format:
+    """Look a format up by its name.
+
+    Raises:
+        SettingsError: no such format.
+    """
+    if name not in FORMATS:
+        raise SettingsError(f"format {name!r}", allowed=", ".join(FORMATS))
+    return FORMATS[name]

@@ -1,0 +1,35 @@
+"""LLaVA (https://github.com/haotian-liu/LLaVA): a JSON list, or lines, of conversations about one image each.
+
+    [{"id": "1", "image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat?"}, {"from": "gpt", "value": "…"}]}]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vidrisk.data.formats.lists import records_in_any_layout
+from vidrisk.data.instruction_formats.reader import (
+    First,
+    InstructionFormat,
+    ToldConversation,
+    id_of,
+    names_of,
+    turns_from_messages,
+    video_in,
+)
+
+
+def is_llava(first: First) -> bool:
+    """Tell LLaVA's records: ``conversations``, and no list ``images``."""
+    return first.layout in ("list", "lines") and "conversations" in first.record and not {"images", "messages"} & set(first.record)
+
+
+def read_llava(path: Path) -> Iterator[ToldConversation]:
+    """Read all turns of every record; an image may be there any number of times."""
+    for where, record in records_in_any_layout(path):
+        turns, inside, problem = turns_from_messages(record.get("conversations"), "from", "value", where)
+        yield ToldConversation(where, id_of(record), (*names_of(record.get("image")), *inside), turns, problem or video_in(record))
+
+
+FORMAT = InstructionFormat("llava", "LLaVA", is_llava, read_llava)

@@ -1,0 +1,36 @@
+"""ms-swift (https://github.com/modelscope/ms-swift): JSON lines of messages, with the images of all turns in one list.
+
+    {"messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "…"}], "images": ["a.jpg"]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vidrisk.data.formats.lists import json_lines_of
+from vidrisk.data.instruction_formats.reader import (
+    First,
+    InstructionFormat,
+    ToldConversation,
+    id_of,
+    names_of,
+    turns_from_messages,
+    video_in,
+)
+
+
+def is_ms_swift(first: First) -> bool:
+    """Tell its records: lines with ``messages``."""
+    return first.layout == "lines" and "messages" in first.record
+
+
+def read_ms_swift(path: Path) -> Iterator[ToldConversation]:
+    """Read every line."""
+    for where, record in json_lines_of(path):
+        turns, inside, problem = turns_from_messages(record.get("messages"), "role", "content", where)
+        images = names_of(record.get("images")) or names_of(record.get("image"))
+        yield ToldConversation(where, id_of(record), (*images, *inside), turns, problem or video_in(record))
+
+
+FORMAT = InstructionFormat("ms-swift", "ms-swift", is_ms_swift, read_ms_swift)

@@ -1,0 +1,119 @@
+"""What a format of instruction data is: how it knows its own files, and the records that it reads out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from vidrisk.data.instructions import Role, Turn
+from vidrisk.runtimes.contract.errors import DataError
+
+Layout = Literal["list", "lines", "object"]
+ROLES: dict[str, Role] = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
+                          "bot": "assistant", "model": "assistant"}
+
+
+class ToldConversation(NamedTuple):
+    """One conversation as a file tells it, before images are looked for.
+
+    Attributes:
+        where: in the file, for messages.
+        id: as written; '' for none.
+        images: paths as written.
+        turns: with or without markers of images.
+        problem: why it cannot be used; '' where it can.
+    """
+
+    where: str
+    id: str
+    images: tuple[str, ...]
+    turns: tuple[Turn, ...]
+    problem: str = ""
+
+
+class First(NamedTuple):
+    """The beginning of a file: a JSON list, JSON lines or a JSON object, and its first record."""
+
+    layout: Layout
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class InstructionFormat:
+    """One layout of instruction data.
+
+    Attributes:
+        name: as it is asked for.
+        title: for people.
+        owns: tells of the beginning of a file whether it is of this format.
+        read: reads a file record by record.
+    """
+
+    name: str
+    title: str
+    owns: Callable[[First], bool]
+    read: Callable[[Path], Iterator[ToldConversation]]
+
+
+def turns_from_messages(messages: Any, role_key: str, text_key: str, where: str) -> tuple[tuple[Turn, ...], tuple[str, ...], str]:
+    """Read the turns of a list of messages, the images that stand in them, and what is wrong.
+
+    A text may be a list of parts, as servers take them: ``[{"type": "text", "text": "…"}, {"type": "image", "image": "a.jpg"}]``.
+
+    Raises:
+        DataError: no list of objects.
+    """
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise DataError(f"{where} has no list of messages", allowed=f'[{{"{role_key}": "user", "{text_key}": "…"}}, …]')
+    turns: list[Turn] = []
+    images: list[str] = []
+    for message in messages:
+        role = ROLES.get(str(message.get(role_key)))
+        if role is None:
+            return tuple(turns), tuple(images), f"a turn of {str(message.get(role_key))[:20]!r}"
+        text = _text(message.get(text_key), images)
+        if text is None:
+            return tuple(turns), tuple(images), "a turn without a text"
+        turns.append(Turn(role, text))
+    return tuple(turns), tuple(images), ""
+
+
+def _text(content: Any, images: list[str]) -> str | None:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return None
+    texts = []
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") not in ("text", "image"):
+            return None
+        if part["type"] == "image":
+            if isinstance(part.get("image"), str):
+                images.append(part["image"])
+            texts.append("<image>\n")
+        else:
+            texts.append(str(part.get("text", "")))
+    return "".join(texts)
+
+
+def names_of(value: Any) -> tuple[str, ...]:
+    """Read one path or a list of them; nothing where there is none."""
+    if isinstance(value, str):
+        return (value,) if value else ()
+    if isinstance(value, list):
+        paths = [item.get("path") if isinstance(item, dict) else item for item in value]
+        return tuple(path for path in paths if isinstance(path, str) and path)
+    return ()
+
+
+def id_of(record: Mapping[str, Any]) -> str:
+    """Read the id of a record as text; '' where there is none."""
+    value = record.get("id")
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def video_in(record: Mapping[str, Any]) -> str:
+    """Say that a record is about a video; '' where it is not."""
+    return "it is about a video" if names_of(record.get("video")) or names_of(record.get("videos")) else ""

@@ -1,0 +1,59 @@
+"""Columns of a manifest that number its labels: the order of the labels among the outputs of a model."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from vidrisk.data.text import label_from_text, trimmed
+
+ID_COLUMNS = {"action": "action_id", "defect": "defect_class_id"}  # target → its column; levels have an order of their own
+_ID = re.compile(r"[0-9]{1,9}")
+
+
+def labels_from_ids(cells: Iterable[tuple[str, str]]) -> dict[int, str]:
+    """Sort labels by their ids.
+
+    Args:
+        cells: label and id of every row.
+
+    Returns:
+        Labels by id, in the order of the ids; nothing where a cell is no id, a label has two ids or an id has two labels: the
+        column is about something else, or ``find_odd_row`` names the row that differs.
+    """
+    ids: dict[str, int] = {}
+    for label, text in cells:
+        number = _id_from_text(text)
+        if number is None or ids.setdefault(label_from_text(label), number) != number:
+            return {}
+    by_id = {number: label for label, number in ids.items()}
+    return {number: by_id[number] for number in sorted(by_id)} if len(by_id) == len(ids) else {}
+
+
+def find_odd_row(cells: Sequence[tuple[str, str]]) -> int | None:
+    """Find the first row whose id is not that of its label, where at least half of the rows agree on one id per label.
+
+    Args:
+        cells: label and id of every row.
+
+    Returns:
+        Index of the row; None where all rows agree, fewer than half do, or the column numbers samples: no id is there twice and
+        some label has several.
+    """
+    pairs = [(label_from_text(label), _id_from_text(text)) for label, text in cells]
+    counts = Counter((label, number) for label, number in pairs if number is not None)
+    labels, numbers = {label for label, _ in counts}, {number for _, number in counts}
+    if max(counts.values(), default=0) == 1 and len(numbers) == len(counts) > len(labels):
+        return None
+    id_of: dict[str, int] = {}
+    label_of: dict[int, str] = {}
+    for (label, number), _ in counts.most_common():
+        if label not in id_of and number not in label_of:
+            id_of[label], label_of[number] = number, label
+    odd = [index for index, (label, number) in enumerate(pairs) if number is None or id_of.get(label) != number]
+    return odd[0] if odd and 2 * len(odd) <= len(pairs) else None
+
+
+def _id_from_text(text: str) -> int | None:
+    return int(trimmed(text)) if _ID.fullmatch(trimmed(text)) else None

@@ -1,0 +1,130 @@
+"""Tables of cases: CSV, Excel, JSONL or Parquet, or a folder with ``train``, ``val`` and ``test`` of these, become cases.
+
+Rows are matched by names and ids, never by their order: a photo that is missing costs its own row alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from vidrisk.data.case_columns import columns_of_cases
+from vidrisk.data.case_rows import CaseReader, ToldCase, join_rows, rows_of_file
+from vidrisk.data.cases import Case, Cases
+from vidrisk.data.io import PARQUET_SUFFIX, SUFFIXES
+from vidrisk.data.parquet_rows import scheme_of_parquet
+from vidrisk.data.places import Places
+from vidrisk.data.report_prompts import text_of_case
+from vidrisk.data.scheme import Scheme
+from vidrisk.data.scheme_file import load_scheme, scheme_from_text
+from vidrisk.data.table import SPLIT_WORDS, SplitName, first_three
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SCHEME = "three-levels"
+_SPLIT_SUFFIXES = (PARQUET_SUFFIX, ".jsonl")
+
+
+def load_cases(source: str | Path, scheme: Scheme | str | Path | None = None, *, photos: str | Path | None = None,
+               labelled: bool = True, strict: bool = False, encoding: str | None = None, sheet: str | None = None) -> Cases:
+    """Read cases.
+
+    Args:
+        source: a ``.csv``, ``.xlsx``, ``.jsonl`` or ``.parquet`` file, or a folder with ``train``, ``val`` and ``test`` as
+            ``.parquet`` or ``.jsonl``. ``case_columns`` says which columns are understood, in English and Chinese.
+        scheme: one, or the name or the file of one; None takes the one that a Parquet file carries, else ``three-levels``.
+        photos: the folder that paths of photos are relative to; None for that of the table.
+        labelled: whether the fields that the scheme requires must be there.
+        strict: refuse missing photos; else they are left out, counted and named.
+        encoding: of CSV and JSONL; None recognises it.
+        sheet: of a workbook; None finds it.
+
+    Raises:
+        DataError: nothing there, a missing column, a level outside of the scheme, a text that is too long, one id for rows that
+            contradict each other, a path that leaves the folder, with ``strict`` a photo that is missing; no case at all.
+        SettingsError: an unknown scheme, encoding or sheet.
+        MissingExtra: Parquet without pyarrow, Excel without openpyxl, a scheme in YAML without PyYAML.
+    """
+    source = Path(source)
+    files = _files_of(source)
+    chosen = scheme if isinstance(scheme, Scheme) else load_scheme(scheme) if scheme is not None else _carried_scheme(files[0][0])
+    root = (Path(photos) if photos is not None else files[0][0].parent).resolve()
+    if photos is not None and not root.is_dir():
+        raise SettingsError(f"photos in {photos}", allowed="a folder")
+    found: list[ToldCase] = []
+    notes: list[str] = []
+    places = Places(root)
+    for path, split in files:
+        rows, in_rows = rows_of_file(path, encoding, sheet)
+        notes += rows.notes
+        columns = columns_of_cases(rows.header, chosen, path.name, labelled=labelled, has_photos=any(in_rows))
+        reader = CaseReader(path, chosen, columns, places, split)
+        told = [reader.tell(row, own) for row, own in zip(rows.rows, in_rows, strict=True)]
+        reader.refuse_bad(told, labelled=False)
+        joined = list(join_rows(told, columns, path.name))
+        reader.refuse_bad(joined, labelled=labelled)  # of several rows of a defect, one may say what the others do not
+        found += joined
+    cases, missing, left_out = _usable(chosen, _with_unique_ids(found))
+    for what, names in (("photos that are not there", missing), ("rows that are no case", left_out)):
+        if names:
+            line = f"{source.name}: {what}: {len(names)} ({first_three(names)})"
+            if strict:
+                raise DataError(line, fix="get the photos, correct the rows, or read the data without strict")
+            log.warning("%s; they are left out", line)
+    if not cases:
+        raise DataError(f"{source.name} has no case", allowed=f"rows with a photo under {root}, or with a text")
+    return Cases(root, chosen, cases, missing, left_out, tuple(notes))
+
+
+def _files_of(source: Path) -> list[tuple[Path, SplitName | None]]:
+    """The files of a source, with the split that their name says."""
+    if source.is_file():
+        return [(source.resolve(), SPLIT_WORDS.get(source.stem.casefold()) if source.suffix.lower() in _SPLIT_SUFFIXES else None)]
+    if not source.is_dir():
+        raise DataError(f"{source} does not exist", allowed=f"a file ({', '.join(SUFFIXES)}), or a folder with train.parquet")
+    for suffix in _SPLIT_SUFFIXES:
+        files: list[tuple[Path, SplitName | None]] = [
+            (path.resolve(), SPLIT_WORDS[path.stem.casefold()]) for path in sorted(source.iterdir())
+            if path.suffix.lower() == suffix and path.stem.casefold() in SPLIT_WORDS]
+        if files:
+            return files
+    raise DataError(f"{source} has no train, val or test", allowed=", ".join(f"train{suffix}" for suffix in _SPLIT_SUFFIXES),
+                    fix="name the table in it")
+
+
+def _carried_scheme(path: Path) -> Scheme:
+    carried = scheme_of_parquet(path) if path.suffix.lower() == PARQUET_SUFFIX else None
+    return load_scheme(DEFAULT_SCHEME) if carried is None else scheme_from_text(carried, f"{path.name}, the scheme in it")
+
+
+def _with_unique_ids(told: Iterable[ToldCase]) -> Iterator[ToldCase]:
+    used: set[str] = set()
+    for number, found in enumerate(told, start=1):
+        wanted = found.case.id or f"case-{number}"
+        name, again = wanted, 2
+        while name in used:
+            name, again = f"{wanted}#{again}", again + 1
+        used.add(name)
+        yield replace(found, case=replace(found.case, id=name))
+
+
+def _usable(scheme: Scheme, told: Iterable[ToldCase]) -> tuple[tuple[Case, ...], tuple[str, ...], tuple[str, ...]]:
+    """Cases with all their fields, photos that are missing, and rows that are no case."""
+    cases: list[Case] = []
+    missing: list[str] = []
+    left_out: list[str] = []
+    for found in told:
+        fields = {field.name: scheme.value_from_text(field, found.case.fields.get(field.name, "")) or "" for field in scheme.fields}
+        level = next((fields[field.name] for field in scheme.level_fields if fields[field.name]), "")
+        case = replace(found.case, fields=fields, level=level)
+        missing += found.missing
+        if found.named and not case.photos:
+            left_out.append(f"{case.where.rpartition(', ')[2]}: all its photos are missing")
+        elif not case.photos and not text_of_case(scheme, case):
+            left_out.append(f"{case.where.rpartition(', ')[2]}: neither a photo nor a text")
+        else:
+            cases.append(case)
+    return tuple(cases), tuple(missing), tuple(left_out)

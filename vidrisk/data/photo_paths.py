@@ -1,0 +1,78 @@
+"""Cells that name photos: one path, or several in a list of JSON or Python, or between separators."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from collections.abc import Iterable
+
+from vidrisk.data.cases import PhotoFile
+from vidrisk.data.places import Places
+from vidrisk.data.text import trimmed
+from vidrisk.runtimes.contract.errors import DataError
+
+MAX_CELL_CHARS = 1 << 16
+MAX_PHOTOS = 64  # of a case
+_BETWEEN = re.compile(r"[;；|\n]")
+
+
+def paths_from_cells(one: str, several: str, where: str) -> tuple[str, ...]:
+    """Return the paths that a row names, each once: that of the single column, then those of the list.
+
+    The order is that of the list, where the list has the single one too.
+
+    Raises:
+        DataError: a list that cannot be read, or that holds something else than paths; too many photos.
+    """
+    listed = _paths_from_list(trimmed(several), where) if trimmed(several) else ()
+    first = (one,) if trimmed(one) and one not in listed else ()
+    paths = tuple(dict.fromkeys(path for path in (*first, *listed) if trimmed(path)))
+    if len(paths) > MAX_PHOTOS:
+        raise DataError(f"{where} names {len(paths)} photos", allowed=f"up to {MAX_PHOTOS}",
+                        fix="keep those that show the defect best")
+    return paths
+
+
+def find_photos(named: Iterable[str], places: Places, where: str, what: str = "photos") -> tuple[list[PhotoFile], list[str]]:
+    """Look photos up by the names that a record gives; return those that are there, and the names of the others.
+
+    Args:
+        where: the record, for messages.
+        what: they are, for messages.
+
+    Raises:
+        DataError: a path that leaves the folder.
+    """
+    found, missing = [], []
+    for written in named:
+        name = places.name_of(written)
+        if name is None:
+            raise DataError(f"{where}: the path {written[:80]!r} leaves the folder of the {what}",
+                            allowed=f"files under {places.root}")
+        if os.path.isfile(places.root / name):  # noqa: PTH113 (never raises)
+            found.append(PhotoFile(places.root / name, name))
+        else:
+            missing.append(name)
+    return found, missing
+
+
+def _paths_from_list(text: str, where: str) -> tuple[str, ...]:
+    if len(text) > MAX_CELL_CHARS:
+        raise DataError(f"{where} has a list of photos of {len(text)} characters", allowed=f"up to {MAX_CELL_CHARS}")
+    if not text.startswith(("[", "(", '"')):
+        return tuple(part for part in map(trimmed, _BETWEEN.split(text)) if part)
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+        items: Iterable[object] = (value,) if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+        paths = tuple(items)
+        if paths and all(isinstance(path, str) for path in paths):
+            return tuple(str(path) for path in paths)
+        if isinstance(value, list | tuple) and not paths:
+            return ()
+        break
+    raise DataError(f"{where} has {text[:40]!r} as list of photos", allowed='["a.jpg", "b.jpg"], or paths with ; between them')
