@@ -1,0 +1,79 @@
+"""Whether a text graph computes what the model in torch does: alone, padded in a batch, and behind a past."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrisk.runtimes.contract.errors import GateRefused, require
+from vidrisk.runtimes.text.sampling import log_probabilities
+from vidrisk.runtimes.text.session import TextSession
+
+LENGTHS = (7, 64, 33, 1)  # of the sequences that are compared, side by side
+STEPS = 3  # tokens that all of them write together
+MOST_APART = 1e-3  # of log-probabilities, in nats; float32 is about 1e-4 apart
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a graph is from torch.
+
+    Attributes:
+        tokens: places where all log-probabilities were compared.
+        apart: the largest difference of a log-probability, in nats.
+        top1: share of places where the same token is the most probable.
+    """
+
+    tokens: int
+    apart: float
+    top1: float
+
+
+def check_parity(graph: Path, embeddings: Path, reference: Any, *, most_apart: float = MOST_APART) -> Parity:
+    """Compare a graph with the model that it was made of.
+
+    Args:
+        reference: causal language model of transformers, in float32.
+
+    Raises:
+        GateRefused: they are further apart.
+    """
+    rng = np.random.default_rng(0)
+    vocabulary = reference.get_input_embeddings().weight.shape[0]
+    sequences = [rng.integers(0, vocabulary, length + STEPS) for length in LENGTHS]
+    with_graph, with_torch = _by_graph(graph, embeddings, sequences), _by_torch(reference, sequences)
+    apart = max(float(np.abs(a - b).max()) for a, b in zip(with_graph, with_torch, strict=True))
+    equal = np.concatenate([a.argmax(-1) == b.argmax(-1) for a, b in zip(with_graph, with_torch, strict=True)])
+    parity = Parity(len(equal), apart, float(equal.mean()))
+    if not apart <= most_apart:
+        raise GateRefused(f"the text graph's log-probabilities are {apart:.2g} nats from torch's at {parity.tokens} places",
+                          fix="do not use it: the builder does not know this model", report=parity)
+    return parity
+
+
+def _by_graph(graph: Path, embeddings: Path, sequences: list[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.float32]]:
+    """The first half of each sequence at once, the second half behind it, then one token of all sequences at a time."""
+    session = TextSession(graph, embeddings, sequences=len(sequences), tokens=max(map(len, sequences)))
+    found: list[list[npt.NDArray[np.float32]]] = [[] for _ in sequences]
+    for slot, ids in enumerate(sequences):
+        length = len(ids) - STEPS
+        half = (length + 1) // 2
+        for part in (ids[:half], ids[half:length]):
+            if len(part):
+                found[slot].append(session.extend(slot, session.embed(part), rows=len(part)).copy())
+    for step in range(-STEPS, 0):
+        logits = session.step(session.embed(np.array([ids[step] for ids in sequences])))
+        for slot, row in enumerate(logits):
+            found[slot].append(row[None].copy())
+    session.close()
+    return [log_probabilities(np.concatenate(parts)) for parts in found]
+
+
+def _by_torch(reference: Any, sequences: list[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.float32]]:
+    torch: Any = require("torch", "export")
+    with torch.inference_mode():
+        return [log_probabilities(reference(input_ids=torch.from_numpy(ids)[None]).logits[0].float().numpy()) for ids in sequences]

@@ -1,0 +1,41 @@
+"""Text by a language model: requests in, answers out, in their order, whatever engine writes them. numpy, no torch.
+
+Read in this order:
+
+    requests.py      what is asked and what is answered, for every engine
+    engine.py        the one seam to engines, and its fake
+    session.py       a text graph on ONNX Runtime, with its KV cache in shared buffers
+    graph_engine.py  the engine over such a session: sequences enter and leave a batch
+    sequence.py      one request on its way to an answer
+    sampling.py      from logits to a token
+    stream.py        from tokens to text, piece by piece, up to a stop string
+    vocabulary.py    a tokenizer
+    schema.py        JSON by a schema: which schemas bound an answer, and which tokens they allow
+    prefixes.py      keys and values of the beginnings that prompts share
+    alternatives.py  how likely a model finds each of a few words at one place
+    server_engine.py the engine behind an OpenAI-compatible server
+    http_json.py     JSON over HTTP, with time limits and further tries
+"""
+
+from vidrisk.runtimes.text.engine import FakeTextEngine, TextEngine
+from vidrisk.runtimes.text.graph_engine import GraphEngine
+from vidrisk.runtimes.text.prefixes import Prefixes
+from vidrisk.runtimes.text.requests import Answer, Chat, Comparison, Prompt, Request
+from vidrisk.runtimes.text.server_engine import ServerEngine
+from vidrisk.runtimes.text.session import TextSession
+from vidrisk.runtimes.text.vocabulary import Vocabulary
+
+__all__ = [
+    "Answer",
+    "Chat",
+    "Comparison",
+    "FakeTextEngine",
+    "GraphEngine",
+    "Prefixes",
+    "Prompt",
+    "Request",
+    "ServerEngine",
+    "TextEngine",
+    "TextSession",
+    "Vocabulary",
+]

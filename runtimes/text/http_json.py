@@ -1,0 +1,113 @@
+"""JSON over HTTP by the standard library: bounded answers, time limits, and another try where a server is busy."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError
+
+MOST_BYTES = 2**24  # of an answer
+BUSY = (408, 429, 500, 502, 503, 504)
+MOST_WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class JsonServer:
+    """A server that takes JSON and gives JSON.
+
+    Attributes:
+        url: where its paths begin, ``http://host:port/v1``.
+        key: sent as a bearer token; never shown.
+        timeout_s: without a byte for so long, a try has failed.
+        attempts: tries of one request.
+        first_wait_s: before the second try; doubled for each further one, unless the server says how long.
+
+    Raises:
+        SettingsError: no such URL.
+    """
+
+    url: str
+    key: str | None = field(default=None, repr=False)
+    timeout_s: float = 120.0
+    attempts: int = 5
+    first_wait_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        try:
+            is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:
+            is_good = False
+        if not is_good or parts.query or parts.fragment or parts.username or not self.url.isascii():
+            raise SettingsError(f"server {self.url.rpartition('@')[2]!r}",
+                                allowed="http://host:port/v1, or https, without a password")
+
+    def ask(self, path: str, content: Any = None) -> Any:
+        """Send JSON, or nothing, and return the JSON of the answer.
+
+        Raises:
+            RuntimeFailure: an error that another try would meet again, an answer that is no JSON, or none in any try.
+        """
+        body = None if content is None else json.dumps(content).encode()
+        said, wait_s = "", 0.0
+        for attempt in range(self.attempts):
+            time.sleep(wait_s)
+            wait_s = min(self.first_wait_s * 2**attempt, MOST_WAIT_S) * random.uniform(0.75, 1.25)
+            try:
+                status, after_s, answer = self._try(path, body)
+            except TimeoutError:
+                said = f"nothing for {self.timeout_s:g} s"
+                continue
+            except (OSError, http.client.HTTPException) as error:
+                said = str(error) or type(error).__name__
+                continue
+            if status == 200:
+                return _json_of(answer, self.url)
+            said = f"HTTP {status}: {_reason(answer)}"
+            if status not in BUSY:
+                raise RuntimeFailure(f"{self.url} refuses: {said}")
+            wait_s = wait_s if after_s is None else min(after_s, MOST_WAIT_S)
+        raise RuntimeFailure(f"{self.url} gave no answer in {self.attempts} tries: {said}", fix="see whether the server works")
+
+    def _try(self, path: str, body: bytes | None) -> tuple[int, float | None, bytes]:
+        parts = urlsplit(self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(str(parts.hostname), parts.port, timeout=self.timeout_s)
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        try:
+            connection.request("GET" if body is None else "POST", f"{parts.path.rstrip('/')}/{path}", body, headers)
+            response = connection.getresponse()
+            after = response.getheader("Retry-After", "")
+            answer = response.read(MOST_BYTES + 1)
+        finally:
+            connection.close()
+        if len(answer) > MOST_BYTES:
+            raise RuntimeFailure(f"{self.url} answers with more than {MOST_BYTES} bytes")
+        return response.status, float(after) if after.isascii() and after.isdigit() else None, answer
+
+
+def _json_of(answer: bytes, url: str) -> Any:
+    try:
+        return json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        raise RuntimeFailure(f"{url} answers with {answer[:40]!r}, which is no JSON",
+                             fix="give the URL of an OpenAI-compatible API, which mostly ends in /v1") from error
+
+
+def _reason(answer: bytes) -> str:
+    """What a server says is wrong, in few words."""
+    try:
+        error = json.loads(answer)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)[:200]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return answer[:80].decode("utf-8", errors="replace") or "no reason"

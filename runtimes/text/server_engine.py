@@ -1,0 +1,126 @@
+"""The text engine behind an OpenAI-compatible server: vLLM, llama-server, TensorRT Edge-LLM, or what speaks as they do."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError
+from vidrisk.runtimes.text.engine import OnText, TextEngine
+from vidrisk.runtimes.text.http_json import JsonServer
+from vidrisk.runtimes.text.requests import Answer, Chat, Finish, Request
+
+KEY_VARIABLE = "VIDRISK_TEXT_KEY"
+MOST_PARALLEL = 256
+
+
+class ServerEngine(TextEngine):
+    """Writes answers by a server. A piece of text is a whole answer, and ``Answer.compared`` is always None.
+
+    Args:
+        url: ``http://host:port/v1``.
+        model: name of the model that must answer.
+        parallel: requests at the server at a time.
+        timeout_s, attempts: of one request; one that stays without an answer fails, and the others go on.
+        server: in place of ``url``.
+
+    The key, where the server wants one, is in the environment: ``VIDRISK_TEXT_KEY``.
+
+    Raises:
+        SettingsError: no such URL, or a number of requests that makes no sense.
+        RuntimeFailure: no server answers there, or it has another model.
+    """
+
+    name = "server"
+    prompts = Chat
+
+    def __init__(self, url: str, model: str, *, parallel: int = 8, timeout_s: float = 120.0, attempts: int = 5,
+                 server: JsonServer | None = None) -> None:
+        super().__init__()
+        if not 1 <= parallel <= MOST_PARALLEL:
+            raise SettingsError(f"{parallel} requests at a time", allowed=f"1 to {MOST_PARALLEL}")
+        self.model, self._parallel = model, parallel
+        self._server = server or JsonServer(url, os.environ.get(KEY_VARIABLE) or None, timeout_s, attempts)
+        listed = self._server.ask("models")
+        try:
+            served = [str(each["id"]) for each in listed["data"]]
+        except (KeyError, TypeError) as error:
+            raise RuntimeFailure(f"{self._server.url} lists no models", fix="give the URL of an OpenAI-compatible API") from error
+        if model not in served:
+            raise RuntimeFailure(f"{self._server.url} has no model {model!r}", allowed=", ".join(served[:8]) or "none is loaded")
+
+    def _answers(self, requests: Iterator[Request], on_text: OnText) -> Iterator[Answer]:
+        pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="vidrisk-text")
+        waiting: deque[Future[Answer]] = deque()
+        number = 0
+        try:
+            for request in requests:
+                waiting.append(pool.submit(self._ask, request))
+                while len(waiting) >= 2 * self._parallel or (waiting and waiting[0].done()):
+                    answer = waiting.popleft().result()
+                    on_text(number, answer.text)
+                    number += 1
+                    yield answer
+            while waiting:
+                answer = waiting.popleft().result()
+                on_text(number, answer.text)
+                number += 1
+                yield answer
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, request: Request) -> Answer:
+        try:
+            content = self._server.ask("chat/completions", body_from_request(request, self.model))
+            return _answer_from_json(content, request, self.model)
+        except RuntimeFailure as error:
+            return Answer("", "failed", error=str(error))
+
+
+def body_from_request(request: Request, model: str) -> dict[str, Any]:
+    """A request in the form of OpenAI's chat completions; ``top_k`` is an addition of vLLM and llama.cpp."""
+    assert isinstance(request.prompt, Chat)
+    body: dict[str, Any] = {"model": model, "messages": list(request.prompt.messages), "max_tokens": request.limit, "stream": False,
+                            "temperature": request.temperature, "top_p": request.top_p, "seed": request.seed}
+    if request.top_k:
+        body["top_k"] = request.top_k
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.banned:
+        body["logit_bias"] = {str(token): -100 for token in request.banned}
+    if request.schema is not None:
+        body["response_format"] = {"type": "json_schema",
+                                   "json_schema": {"name": "answer", "schema": dict(request.schema), "strict": True}}
+    return body
+
+
+def _answer_from_json(content: Any, request: Request, model: str) -> Answer:
+    """
+    Raises:
+        RuntimeFailure: it is no answer, of another model, or no JSON where a schema was given.
+    """
+    try:
+        (choice,) = content["choices"]
+        text, reason, named = choice["message"]["content"], choice["finish_reason"], content["model"]
+        prompt_tokens = int((content.get("usage") or {}).get("prompt_tokens", 0))
+        if not isinstance(text, str):
+            raise TypeError(f"its content is {type(text).__name__}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RuntimeFailure(f"the server's answer lacks something: {error}",
+                             allowed="one choice with a message, and the model's name") from error
+    if named != model:
+        raise RuntimeFailure(f"model {named!r} has answered", allowed=model, fix="ask the server that has this model")
+    if reason not in ("stop", "length"):
+        raise RuntimeFailure(f"the server ended an answer for {reason!r}", allowed="stop or length")
+    finish: Finish = "length" if reason == "length" else "stop" if request.schema is None else "schema"
+    if finish == "schema":
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RuntimeFailure(f"the server answers {text[:40]!r}, which is no JSON, though it has a schema",
+                                fix="let the server constrain answers by json_schema") from error
+    return Answer(text, finish, prompt_tokens=prompt_tokens)

@@ -1,0 +1,84 @@
+"""A tokenizer: text to ids of tokens and back, and the tokens that end a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from vidrisk.runtimes.contract.errors import BundleError, require
+from vidrisk.runtimes.text.requests import Ids
+from vidrisk.runtimes.text.schema import Constrainer
+
+MOST_BYTES = 2**27
+
+
+class Vocabulary:
+    """A tokenizer of Hugging Face's ``tokenizers``.
+
+    Args:
+        path: ``tokenizer.json``.
+        ends: ids of the tokens that end a text.
+
+    Raises:
+        BundleError: no such file, none that is a tokenizer, or an end that it does not know.
+        MissingExtra: tokenizers is not installed.
+    """
+
+    def __init__(self, path: Path, ends: Sequence[int]) -> None:
+        tokenizers: Any = require("tokenizers", "text")
+        again = "copy the tokenizer of the model again"
+        try:
+            size = path.stat().st_size
+            if size > MOST_BYTES:
+                raise BundleError(f"{path.name} has {size} bytes", allowed=f"a tokenizer of at most {MOST_BYTES}", fix=again)
+            self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except BundleError:
+            raise
+        except Exception as error:  # tokenizers raises Exception itself
+            raise BundleError(f"{path.name} is no tokenizer: {error}", fix=again) from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._lock = Lock()
+        self.ends = tuple(ends)
+        self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        foreign = [end for end in self.ends if self._tokenizer.id_to_token(end) is None]
+        if foreign or not self.ends:
+            raise BundleError(f"{path.name} has no token {min(foreign, default='that ends a text')}", fix=again)
+
+    def encode(self, text: str, *, special: bool = False) -> Ids:
+        """Ids of a text.
+
+        Args:
+            special: read ``<|im_end|>`` and the like as the tokens that they name: for a template, never for what a user wrote.
+        """
+        with self._lock:
+            self._tokenizer.encode_special_tokens = not special
+            return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of tokens, without special ones."""
+        text: str = self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True)
+        return text
+
+    def token(self, text: str) -> int | None:
+        """Id of one token by its name."""
+        found: int | None = self._tokenizer.token_to_id(text)
+        return found
+
+    def constrainer(self, logits: int) -> Constrainer:
+        """Constraints by schema for a model with so many logits; made once, which takes about half a second."""
+        if logits not in self._constrainers:
+            self._constrainers[logits] = Constrainer(self._tokenizer.to_str(), logits, self.ends)
+        return self._constrainers[logits]
+
+    @cached_property
+    def _constrainers(self) -> dict[int, Constrainer]:
+        return {}
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({self.size} tokens, ends {', '.join(map(str, self.ends))})"
