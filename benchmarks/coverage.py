@@ -31,7 +31,7 @@ from vidrisk.data import Sample, Table
 from vidrisk.demo import cell_photos
 from vidrisk.metrics.certainty import certainty_report
 from vidrisk.models.config import config_from_options
-from vidrisk.models.run import build_classifier, contract_from_config, resolved
+from vidrisk.models.pretrained import build_classifier, contract_from_config, resolve_config
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.uncertainty import Uncertainty, label_sets
@@ -53,9 +53,9 @@ def read_features() -> tuple[np.ndarray, np.ndarray]:
         Sample(path=path, name=path.name, labels={"level": level}, split="train") for path, level in photos))
     config = config_from_options(None, [*SETTINGS, PIXEL])
     labels = labels_from_table(table, config)
-    config = resolved(config, clips=False)
+    config = resolve_config(config, clips=False)
     contract = contract_from_config(config, labels)
-    encoder = build_classifier(config, contract, with_lora=False).eval().encoder
+    encoder = build_classifier(config, contract).eval().encoder
     data = ClipDataset(table, contract)
     parts = []
     with torch.inference_mode():

@@ -31,7 +31,8 @@ from vidrisk.inference.model import open_classifier
 from vidrisk.jobs.evaluate import evaluate
 from vidrisk.metrics.classification import classification_report
 from vidrisk.models.config import config_from_options
-from vidrisk.models.run import METRICS, Run, build_classifier
+from vidrisk.models.pretrained import build_classifier
+from vidrisk.models.run import METRICS, Run
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.train import train_run
 
@@ -64,7 +65,7 @@ def scores_of(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
 def frozen_features(run: Run, table: Table) -> dict[str, np.ndarray]:
     """Features of the same encoder without its adapter, by photo; they are the same for every seed."""
-    encoder = build_classifier(run.config, run.contract, with_lora=False).eval().encoder
+    encoder = build_classifier(run.config, run.contract).eval().encoder
     data = ClipDataset(table, run.contract)
     with torch.inference_mode():
         return {sample.name: encoder(data[i][0]).numpy()[0] for i, sample in enumerate(data.samples)}

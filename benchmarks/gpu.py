@@ -3,11 +3,12 @@
     python benchmarks/gpu.py [SECTION ...] [--work DIR] [--trial]
     python benchmarks/gpu.py --step NAME --out FILE [--work DIR] [--trial] [--families A,B] [--fake]
 
-SECTION: throughput, overhead, hand_over, memory, second_start, parity; all of them without one. Each writes its own part of
+SECTION: throughput, overhead, hand_over, memory, second_start, parity, vlm; all of them without one. Each writes its own part of
 ``results/gpu.json``, and leaves the others as they are.
 
 --step: one step of ``gpu_offline.sh`` alone. FILE has what it has found until now, at any moment. bundles, models: make what is
-measured; first, families, runner: is it right; throughput, second_start: is it fast; tests: those marked ``gpu``.
+measured; first, families, runner: is it right; throughput, second_start: is it fast; tests: those marked ``gpu``; vlm: a
+vision-language model of 3 billion weights, trained and run.
 
 --work: where bundles and engines are made, and kept for the next time. --trial: small models and few rounds, to see that
 everything works; the result of sections goes to the folder of temporary files. --families: these alone; the first one stands
@@ -34,6 +35,7 @@ from gpu_processes import memory, second_start
 from gpu_runner import runner
 from gpu_speed import hand_over, overhead, throughput
 from gpu_tests import tests
+from gpu_vlm import vlm
 
 RESULT = Path(__file__).parent / "results" / "gpu.json"
 
@@ -72,11 +74,11 @@ def models(place: Place) -> Iterator[Part]:
 
 
 SECTIONS: dict[str, Section] = {
-    section.__name__: section for section in (throughput, overhead, hand_over, memory, second_start, parity)}
+    section.__name__: section for section in (throughput, overhead, hand_over, memory, second_start, parity, vlm)}
 STEPS: dict[str, Section] = {
-    step.__name__: step for step in (bundles, first, families, runner, models, throughput, second_start, tests)}
+    step.__name__: step for step in (bundles, first, families, runner, models, throughput, second_start, tests, vlm)}
 WITHOUT_GPU = (bundles, models)
-OF_ANY_RUNTIME = (first, families, tests)  # they look for what works by themselves
+OF_ANY_RUNTIME = (first, families, tests, vlm)  # they look for what works by themselves
 
 
 def run_sections(names: list[str], work: Path, *, trial: bool) -> None:
@@ -91,20 +93,20 @@ def run_sections(names: list[str], work: Path, *, trial: bool) -> None:
     gpu, kinds = visible_gpu(), installed_kinds()
     if gpu is None:
         raise SystemExit("no NVIDIA GPU is visible: there is nothing to measure (`vidrisk doctor` says more)")
-    if not kinds:
+    if not kinds and not set(names) <= {section.__name__ for section in OF_ANY_RUNTIME}:
         raise SystemExit("no TensorRT is installed: there is nothing to measure (`vidrisk doctor` says how to install it)")
-    print(f"{gpu}, {kinds[0]}", flush=True)
-    place = Place(work, kinds[0], trial)
+    kind = kinds[0] if kinds else "tensorrt"
+    print(f"{gpu}, {kind}", flush=True)
+    place = Place(work, kind, trial)
     result = Path(tempfile.gettempdir()) / "gpu-trial.json" if trial else RESULT
     for name in names:
         print(f"{name}:", flush=True)
         begin = time.perf_counter()
-        part: Part = {}
-        for found in SECTIONS[name](place):
-            part = {key: value for key, value in found.items() if key != "headline"}
-        part |= {"seconds_in_all": round(time.perf_counter() - begin), "machine": described_gpu()}
         written = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
-        result.write_text(json.dumps({**written, name: part}, indent=2) + "\n", encoding="utf-8")
+        for found in SECTIONS[name](place):  # more of the section with each: what was measured before a failure stays
+            part = {key: value for key, value in found.items() if key != "headline"}
+            part |= {"seconds_in_all": round(time.perf_counter() - begin), "machine": described_gpu()}
+            result.write_text(json.dumps({**written, name: part}, indent=2) + "\n", encoding="utf-8")
 
 
 def run_step(name: str, out: Path, place: Place) -> int:

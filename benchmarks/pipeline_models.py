@@ -16,7 +16,8 @@ from datasets import DATASETS
 from vidrisk.export.trained import ExportOptions
 from vidrisk.jobs.export import export_run
 from vidrisk.models.config import config_from_options
-from vidrisk.models.run import METRICS, Run, build_classifier, resolved
+from vidrisk.models.pretrained import build_classifier, resolve_config
+from vidrisk.models.run import METRICS, Run
 from vidrisk.train.train import train_run
 
 UT = DATASETS["ut_interaction"]
@@ -54,7 +55,7 @@ def vit_run(like: Path, work: Path, *, trial: bool) -> Path:
         (backbone / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
         source = Run.open(like)
         options = [f"backbone={backbone}", f"frames={source.contract.frames}", "lora.last_blocks=0", "seed=0"]
-        run = Run(out, resolved(config_from_options(None, options), clips=True), source.labels)
-        run.save(build_classifier(run.config, run.contract, with_lora=False))
+        run = Run(out, resolve_config(config_from_options(None, options), clips=True), source.labels)
+        run.save(build_classifier(run.config, run.contract))
         run.write_split(source.read_split())
     return out

@@ -17,7 +17,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 ROOMS = ("vidrisk", "export", "calibration", "runtimes")
-DOCUMENTS = ("README.md", "docs/architecture.md", "docs/foreign.md", "docs/python.md")
+PAGES = ("architecture", "distributed-training", "foreign", "python", "text", "vlm")
+DOCUMENTS = ("README.md", *(f"docs/{page}.md" for page in PAGES))
+NOT_YET = "Not measured yet."
 MARK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
@@ -33,6 +35,10 @@ def measured(name: str) -> dict[str, Any]:
 
 def grid(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)])
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def machine() -> str:
@@ -62,10 +68,6 @@ def ut_interaction() -> str:
 
 def coverage() -> str:
     named = {"level": "four levels", "defective": "defective or not"}
-
-    def percent(share: float) -> str:
-        return f"{100 * share:.1f} %"
-
     rows = []
     for row in result("coverage")["rows"]:
         alone = row["one_threshold"]
@@ -188,9 +190,9 @@ def _peer_tables(rows: list[dict[str, Any]]) -> list[str]:
 
     speed = [[row["name"], *(cell(row, kind, program) for kind in ("", "model_") for program in programs)] for row in rows]
     header = [f"{title}, {part}" for part in ("whole", "model") for title in programs.values()]
-    percent = [[row["name"], *(row["top1"][program] for program in programs),
+    correct = [[row["name"], *(row["top1"][program] for program in programs),
                 *(row["agreement"][program] for program in ("script", "queue"))] for row in rows]
-    answers = [[name, *("–" if value is None else f"{100 * value:.1f} %" for value in values)] for name, *values in percent]
+    answers = [[name, *("–" if value is None else f"{100 * value:.1f} %" for value in values)] for name, *values in correct]
     return [grid(["clips/s (vidrisk is × as fast)", *header], speed),
             grid(["top-1", *programs.values(), "the script agrees with ours", "the hand-written one agrees"], answers)]
 
@@ -251,6 +253,97 @@ def foreign() -> str:
     return grid(["model", "made by", "on", "top-1", "agreement", "speed over fp32"], rows)
 
 
+def trainer() -> str:
+    """The training loop beside transformers' Trainer, in steps per second."""
+    if not (found := measured("trainer")):
+        return NOT_YET
+    rows = [[row["name"], f"{row['steps_per_s']:.2f}", f"**{row['times_trainer']:.2f}** ({row['least']:.2f} to {row['most']:.2f})"]
+            for row in found["rows"]]
+    return grid(["steps per second", "", f"times Trainer's {found['trainer_steps_per_s']:.2f}"], rows)
+
+
+def kept_features() -> str:
+    """Seconds of the first epoch and of later ones, by what is kept between them."""
+    if not (found := measured("kept_features")):
+        return NOT_YET
+    rows = [[row["name"], f"{row['first_s']:.2f} s", f"{row['later_s']:.3f} s",
+             f"**{row['times_anew']:.1f}** ({row['least']:.1f} to {row['most']:.1f})"] for row in found["rows"]]
+    header = [f"{found['clips']} clips, {found['frames']} frames of each", "first epoch", "a later one", "times as fast as anew"]
+    return grid(header, rows)
+
+
+def vlm() -> str:
+    """SmolLM2 with <ACT> beside EfficientNet-Lite0 alone and a random head: top-1, then what each variant costs."""
+    if not (found := measured("vlm")):
+        return NOT_YET
+    accuracy, variants = [], []
+    for name, row in found["datasets"].items():
+        against = {other: f"{pair['points']:+.1f} points, p = {pair['mcnemar_p']:.3g}"
+                   for other, pair in row["vlm_against"].items()}
+        top1 = {kind: percent(value) for kind, value in row["top1"].items()}
+        accuracy.append([f"`{name}` ({row['test_samples']})", f"**{top1['vlm']}**", top1["plain"], against["plain"],
+                         top1["random_head"], against["random_head"], top1["random_head_reloaded"],
+                         against["random_head_reloaded"]])
+        for key, cost in row["variants"].items():
+            kind, _, variant = key.partition(" ")
+            stages = ", ".join(f"{stage} {precision}" for stage, precision in cost["precision"].items() if precision != "fp32")
+            floats = row["variants"][f"{kind} fp32"]["ms"]
+            variants.append([f"`{name}`, {'SmolLM2 with <ACT>' if kind == 'vlm' else 'EfficientNet-Lite0'}",
+                             f"{variant} ({stages})" if stages else variant, percent(cost["top1"]),
+                             percent(cost["agreement_with_fp32"]), f"{cost['ms']:.1f} ms", f"{floats / cost['ms']:.2f}",
+                             f"{cost['size_mb']:.0f} MB", str(cost["runtime"]),
+                             ", ".join(f"{mb:.0f} MB on {runtime}" for runtime, mb in cost["memory_mb"].items())])
+    return "\n\n".join([
+        grid(["data (test samples)", "SmolLM2 with `<ACT>`, top-1", "EfficientNet-Lite0 alone", "difference",
+              "random head, in memory", "difference", "random head, reloaded", "difference"], accuracy),
+        grid(["", "variant", "top-1", "answers as fp32", "a window", "times fp32's speed", "files", "fastest on", "memory"],
+             [[cell.replace("<ACT>", "`<ACT>`") for cell in row] for row in variants])])
+
+
+def vlm_full_size() -> str:
+    """Qwen2.5-VL-3B through export and ONNX Runtime: files, then memory and time of every phase."""
+    if not (found := measured("vlm_full_size")):
+        return NOT_YET
+    stages = {f"{stage}.{variant}": row for variant in ("fp32", "int4") for stage, row in found[variant]["stages"].items()
+              if variant == "fp32" or stage == "text"}
+    files = [[f"`{name}.onnx`", f"{sum(mb for file, mb in found['files_mb'].items() if file.startswith(name)):,.0f} MB",
+              f"{row['apart']:.1e}", f"{row['cosine']:.6f}", f"{row['forward_s']:.2f} s"] for name, row in stages.items()]
+    named = {"export": "torch to ONNX", "pack": "4-bit weights", "fp32": "ONNX Runtime, float32", "int4": "ONNX Runtime, int4 text"}
+    phases = [[title, f"{found[phase]['peak_mb'] / 1000:.1f} GB"] for phase, title in named.items()]
+    return "\n\n".join([
+        f"{found['layers']} of {found['of_layers']} layers of the language model, and the vision tower whole: "
+        f"{sum(found['export']['parameters'].values()) / 1e9:.2f} billion weights, {found['export']['tokens']} tokens.",
+        grid(["file", "size", "largest difference from torch", "cosine", "one window"], files),
+        grid(["phase", "peak memory"], phases)])
+
+
+def gpu_vlm() -> str:
+    """Qwen2.5-VL-3B on a GPU: a training step, and prefill."""
+    found = measured("gpu").get("vlm")
+    if not found:
+        return NOT_YET
+    training = [[name, f"{row['step_s']:.3f} s", f"{row['peak_mb'] / 1000:.1f} GB"] for name, row in found["training"].items()]
+    prefill = [[stage, way, f"{ms:.2f} ms", f"{found['cosine'][stage].get(way, 1):.4f}"]
+               for stage, row in found["prefill_ms"].items() for way, ms in row.items() if " beside " not in way]
+    return "\n\n".join([grid([f"a training step of {found['batch']} windows, {found['machine']['gpu']}", "time", "peak memory"],
+                              training), grid(["stage", "by", "one window", "cosine with float32"], prefill)])
+
+
+def text_generation() -> str:
+    """Text generation: every engine's speed, memory and perplexity; what a schema costs, and what a constant beginning saves."""
+    if not (found := measured("text")):
+        return NOT_YET
+    rows = [[name, f"{row['prefill']:.0f}", f"{row['decode']:.0f}", f"{row['decode_of_8']:.0f}",
+             f"{row['eight_together_s']:.2f} s ({row['eight_in_turn_s']:.2f} s)", f"{found['memory_mb'][name]:.0f} MB",
+             f"{found['perplexity'][name]:.2f}"] for name, row in found["speed"].items()]
+    schema, prefix = found["schema"], found["prefix"]
+    return "\n\n".join([
+        grid(["tokens per second", "prefill", "decode", "decode, eight at once", "eight at once (one by one)", "memory",
+              "perplexity"], rows),
+        f"A schema makes a computed token take {schema['schema_ms'] / schema['free_ms']:.2f} times as long; a constant beginning "
+        f"saves {percent(prefix['saved'])} of its prefill."])
+
+
 def folders() -> str:
     """One line per folder of the four rooms."""
     return grid(["folder", "what it holds"], [[f"`{path.parent.relative_to(ROOT)}/`", _said(path)] for path in _modules()
@@ -277,7 +370,8 @@ def _said(path: Path) -> str:
 
 def with_tables(text: str) -> str:
     makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint,
-                                                  python_api, foreign, folders, files)}
+                                                  python_api, foreign, trainer, kept_features, vlm, vlm_full_size, gpu_vlm,
+                                                  text_generation, folders, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 
 

@@ -7,6 +7,7 @@ path: ``backbone.blocks.3``.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from vidrisk.calibration.graph import Net
 from vidrisk.calibration.qdq import quantisable_nodes
@@ -17,7 +18,11 @@ ENOUGH = 8  # blocks for a search to have a choice
 
 def blocks_from_net(net: Net) -> Blocks:
     """Quantisable nodes by block, in graph order: the coarsest division with enough blocks, else the finest."""
-    names = [node.name for node in quantisable_nodes(net)]
+    return blocks_from_names([node.name for node in quantisable_nodes(net)])
+
+
+def blocks_from_names(names: Sequence[str]) -> Blocks:
+    """Nodes by block, in their order: the coarsest division with enough blocks, else the finest."""
     deepest = max((name.count(".") for name in names), default=0)
     blocks: Blocks = {}
     for depth in range(deepest + 2):

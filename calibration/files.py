@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from vidrisk.calibration.tensors import (
     bytes_of,
@@ -194,6 +196,16 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             light.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=light)
+
+
+def shared_tensor(name: str, values: npt.NDArray[Any], folder: Path) -> onnx.TensorProto:
+    """A weight that refers to a file of a folder of shared weights; a small one holds its values."""
+    if values.nbytes <= SHARED_BYTES:
+        return numpy_helper.from_array(values, name)
+    tensor = onnx.TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape)
+    data = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
+    refer(tensor, shared_file(data, folder.absolute()), 0, len(data))
+    return tensor
 
 
 def _share(model: onnx.ModelProto, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from vidrisk.runtimes.contract.errors import DataError
 FloatArray = npt.NDArray[np.float32]
 WEIGHTED = ("Conv", "MatMul", "Gemm")
 QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
-             "MatMulInteger")
+             "MatMulInteger", "MatMulNBits")
 
 
 class Net:
@@ -29,13 +30,15 @@ class Net:
         weights: initialisers by name.
         maker: node that makes a tensor, by the tensor's name.
         readers: nodes that read a tensor, by the tensor's name, in graph order.
+
+    Raises:
+        DataError: two nodes have the same name.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = copied(model)
         graph = self.model.graph
-        for number, node in enumerate(graph.node):
-            node.name = node.name or f"{node.op_type}_{number}"  # ONNX does not insist on names; Q/DQ nodes are named after them
+        _name_nodes(graph)
         self.weights: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         self.maker: dict[str, onnx.NodeProto] = {name: node for node in graph.node for name in node.output}
         self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
@@ -59,10 +62,13 @@ class Net:
 
     def set_array(self, name: str, values: npt.NDArray[Any]) -> None:
         """Overwrite an initialiser, or add it."""
-        tensor = numpy_helper.from_array(values, name)
-        if name not in self.weights:
-            self.weights[name] = self.model.graph.initializer.add()
-        self.weights[name].CopyFrom(tensor)
+        self.set_tensor(numpy_helper.from_array(values, name))
+
+    def set_tensor(self, tensor: onnx.TensorProto) -> None:
+        """Overwrite the initialiser of its name, or add it."""
+        if tensor.name not in self.weights:
+            self.weights[tensor.name] = self.model.graph.initializer.add()
+        self.weights[tensor.name].CopyFrom(tensor)
 
     def set_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
         """Put other nodes in the place of all, and drop the initialisers that nobody reads any more."""
@@ -111,6 +117,18 @@ class Net:
         if node.op_type == "Conv":
             return 1
         return len(self.weights[node.input[1]].dims) - 2 if node.op_type == "MatMul" else 1 - self.output_axis(node)
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node a name of its own, which ONNX does not insist on: nodes are found, and Q/DQ nodes named, by it."""
+    taken = {node.name for node in graph.node}
+    seen: set[str] = set()
+    for number, node in enumerate(graph.node):
+        if not node.name or node.name in seen:
+            plain = node.name or f"{node.op_type}_{number}"
+            node.name = next(name for name in chain([plain], (f"{plain}_{i}" for i in count(1))) if name not in taken)
+            taken.add(node.name)
+        seen.add(node.name)
 
 
 def along(vector: npt.NDArray[Any], axis: int, rank: int) -> npt.NDArray[Any]:

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 LARGEST_HALF = float(np.finfo(np.float16).max)
 HEADROOM = 4.0  # other frames may have values so much larger
 MIN_COSINE = 0.999  # of the features of any frame
+ROWS = 64  # that are compared at a time, in float64
 Feeds = Sequence[Mapping[str, Array]]
 
 
@@ -203,7 +204,13 @@ def _cosine_of_features(model: onnx.ModelProto, keep_float32: Collection[str], f
 
 def worst_cosine(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic]) -> float:
     """The lowest cosine between rows of two arrays ``(N, …)``: 0 where one is zero and the other is not, -1 where not finite."""
-    a, b = (values.astype(np.float64).reshape(len(values) if values.ndim else 1, -1) for values in (before, after))
+    rows = len(before) if before.ndim else 1
+    pairs = [values.reshape(rows, -1) for values in (before, after)]
+    return min((_worst_cosine(*(values[begin : begin + ROWS].astype(np.float64) for values in pairs))
+                for begin in range(0, rows, ROWS)), default=1.0)
+
+
+def _worst_cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return -1.0
     a_norm, b_norm = (np.linalg.norm(values, axis=1) for values in (a, b))

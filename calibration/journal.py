@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Callable
@@ -22,6 +23,7 @@ class Journal:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
+        self._begin = ""  # of the names of steps
         self._values: dict[str, Any] = {}
         text = ""
         try:
@@ -39,10 +41,17 @@ class Journal:
 
     def value(self, step: str, measure: Callable[[], Any]) -> Any:
         """What ``measure`` gave when it was last asked for ``step``; it is called when it never was. JSON values only."""
+        step = self._begin + step
         if step not in self._values:
             self._values[step] = measure()
             self._write(step)
         return self._values[step]
+
+    def within(self, part: str) -> Journal:
+        """The same journal for a part of a search that has steps of the same names as others."""
+        journal = copy.copy(self)
+        journal._begin = f"{self._begin}{part}: "
+        return journal
 
     def _write(self, step: str) -> None:
         if self.path is None:

@@ -108,6 +108,8 @@ class Point:
         inside: its agreement reaches the aim, too.
         seconds: per frame, a value per turn; empty where it was not timed. ``float_seconds`` are those of floating point at its
             best, in the same turns.
+        recipe: how the other blocks are quantised, where a search has tried several ways.
+        size_bytes: of all weights, where points differ in it.
     """
 
     float_blocks: tuple[str, ...]
@@ -116,6 +118,18 @@ class Point:
     inside: bool
     seconds: tuple[float, ...] = ()
     float_seconds: tuple[float, ...] = ()
+    recipe: str = ""
+    size_bytes: int = 0
+
+    @property
+    def choice(self) -> tuple[str, ...]:
+        """What tells it from the other points of a search."""
+        return (self.recipe, *self.float_blocks) if self.recipe else self.float_blocks
+
+    @property
+    def in_words(self) -> str:
+        """Its choice, in words."""
+        return f"{self.recipe + ', ' if self.recipe else ''}{len(self.float_blocks)} blocks in floating point"
 
     @cached_property
     def time_share(self) -> Interval | None:
@@ -133,16 +147,18 @@ class Point:
     def to_row(self, reason: str = "", refused: str = "") -> dict[str, Any]:
         """Return what the gate's page shows; ``reason`` says why it was chosen, ``refused`` why the gate refused it."""
         share, outcome = self.time_share, self.outcome
-        return {"float_blocks": self.float_blocks, "agreement": outcome.agreement, "drop_points": outcome.drop_points,
+        return {"recipe": self.recipe, "float_blocks": self.float_blocks, "agreement": outcome.agreement,
+                "drop_points": outcome.drop_points,
                 "agreement_interval": share_interval(outcome.kept.count("1"), outcome.samples),
                 "drop_interval": outcome.drop_interval, "confidence_points": outcome.confidence_points,
                 "admissible": self.admissible, "inside": self.inside, "chosen": bool(reason), "reason": reason,
                 "refused": refused,
+                "size_bytes": self.size_bytes or None,
                 "speed": share and 1 / share[1], "speed_interval": share and (1 / share[2], 1 / share[0])}
 
 
 OUT_OF_TIME = "time was over before points could be timed; of those within the budget, the one that promises most speed"
-ALL_8_BITS = "8 bits everywhere keep to the budget, and what is missing to the aim, if anything, is chance"
+ALL_QUANTIZED = "quantised everywhere it keeps to the budget, and what is missing to the aim, if anything, is chance"
 FASTEST = "the fastest within the budget"
 BETTER = ("the fastest within the budget but for points whose agreement misses the aim, where another one agrees better "
           "beyond chance")
@@ -154,19 +170,19 @@ def choose_point(points: Sequence[Point]) -> tuple[Point, str]:
     """Choose among judged points, and say why.
 
     The fastest one within the budget is taken. A point whose agreement misses the aim has no claim where another one, still faster
-    than floating point, agrees better beyond chance. Of points whose times cannot be told apart, the one with fewest blocks in
-    floating point is taken.
+    than floating point, agrees better beyond chance. Of points whose times cannot be told apart, the smallest is taken, or the one
+    with fewest blocks in floating point.
 
     Args:
         points: at least one, those first that promise most speed. Those that were not timed are taken only where none was.
     """
     admissible = [point for point in points if point.admissible]
     if not admissible:
-        return max(points, key=lambda point: (point.outcome.agreement, -len(point.float_blocks))), CLOSEST
+        return max(points, key=lambda point: (point.outcome.agreement, -point.size_bytes, -len(point.float_blocks))), CLOSEST
     timed = [point for point in admissible if point.seconds]
     if not timed:
         point = next((point for point in admissible if point.inside), admissible[0])
-        return point, ALL_8_BITS if point.inside and not point.float_blocks else OUT_OF_TIME
+        return point, ALL_QUANTIZED if point.inside and not point.float_blocks else OUT_OF_TIME
     faster = [point for point in timed if point.is_faster_than_float]
     if not faster:
         return _fastest(timed), NOT_FASTER
@@ -175,6 +191,8 @@ def choose_point(points: Sequence[Point]) -> tuple[Point, str]:
 
 
 def _fastest(points: Sequence[Point]) -> Point:
-    quickest = min(points, key=lambda point: (statistics.median(point.seconds), len(point.float_blocks)))
-    equal = [point for point in points if not point.is_slower_than(quickest)]
-    return min(equal, key=lambda point: len(point.float_blocks))
+    def size(point: Point) -> tuple[int, int]:
+        return point.size_bytes, len(point.float_blocks)
+
+    quickest = min(points, key=lambda point: (statistics.median(point.seconds), *size(point)))
+    return min((point for point in points if not point.is_slower_than(quickest)), key=size)

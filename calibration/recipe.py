@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import onnx
@@ -18,6 +18,7 @@ from vidrisk.calibration.qdq import quantised_from_float
 from vidrisk.calibration.weights import bias_corrected, mse_weight_scales, plain_weight_scales
 
 Scales = dict[str, FloatArray]  # per output channel, by weight name
+Way = TypeVar("Way")
 WORTH_DB = 0.1  # a step that gains less is left out
 
 
@@ -101,28 +102,28 @@ def weight_scales(model: onnx.ModelProto, profile: Profile, *, mse: bool) -> Sca
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One recipe and the signal-to-noise ratio of the quantised features, in decibels."""
+class Trial(Generic[Way]):
+    """One way to quantise, and the signal-to-noise ratio of the quantised features, in decibels."""
 
-    recipe: Recipe
+    recipe: Way
     sqnr_db: float
     chosen: bool = False
 
 
 def chosen_recipe(quantiser: Quantiser, sqnr_db: Callable[[onnx.ModelProto], float], journal: Journal,
-                  on_trial: Callable[[int, int], None]) -> list[Trial]:
+                  on_trial: Callable[[int, int], None]) -> list[Trial[Recipe]]:
     """Try the steps one after the other, and keep each that gains.
 
     Returns:
         All trials in order; one is ``chosen``.
     """
 
-    def tried(recipe: Recipe) -> Trial:
+    def tried(recipe: Recipe) -> Trial[Recipe]:
         on_trial(len(trials), 1 + sum(map(len, STEPS)))
         trials.append(Trial(recipe, journal.value(f"recipe {recipe}", lambda: sqnr_db(quantiser.quantised(recipe)))))
         return trials[-1]
 
-    trials: list[Trial] = []
+    trials: list[Trial[Recipe]] = []
     best = tried(Recipe())
     for alternatives in STEPS:
         found = [tried(replace(best.recipe, **step)) for step in alternatives]

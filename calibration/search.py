@@ -17,7 +17,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -95,31 +95,45 @@ def search_precision(quantise: Quantise, blocks: Blocks, judge: Judge, budget: B
         refused: blocks in floating point of points that others than this judge have refused.
     """
     begin = time.monotonic()
-    points = _Points(quantise, blocks, judge, budget, journal, begin + budget.seconds, on_progress, refused)
+    points = Points(quantise, blocks, judge, budget, journal, begin + budget.seconds, on_progress, refused)
     if points.at(()).inside or not blocks:
         best, reason = choose_point([points.at(())])
         return Search(best, reason, (), points.judged())
-    rows = _measured_blocks(quantise, blocks, judge, journal, begin + MEASURING * budget.seconds, on_progress)
-    order = [row.block for row in sorted(rows, key=lambda row: -row.noise_share / row.float_ms)]
-    too_few, enough = 0, len(order)
-    while enough - too_few > 1 and points.has_time():
-        middle = (too_few + enough) // 2
-        too_few, enough = (too_few, middle) if points.at(order[:middle]).inside else (middle, enough)
-    chosen = order[:enough]
+    rows = points.explore(begin + MEASURING * budget.seconds)
     cost = {row.block: row.float_ms for row in rows}
-    if points.is_inside(chosen):
-        for block in sorted(chosen, key=lambda block: -cost[block])[:MAX_RETURNS]:
-            fewer = [other for other in chosen if other != block]
-            if points.is_inside(fewer):
-                chosen = fewer
-    judged = points.time_promising(cost)
-    best, reason = choose_point(judged)
+    every = sorted(points.judged(), key=lambda point: math.fsum(cost[block] for block in point.float_blocks))
+    if points.has_time():
+        every = time_promising(every, points.graph, judge, journal)
+    best, reason = choose_point(every)
     rows = [replace(row, precision="float" if row.block in best.float_blocks else "int8") for row in rows]
-    return Search(best, reason, tuple(rows), tuple(judged))
+    return Search(best, reason, tuple(rows), tuple(every))
 
 
-class _Points:
-    """Points that were judged, each once."""
+def time_promising(points: Sequence[Point], graph: Callable[[Point], onnx.ModelProto], judge: Judge,
+                   journal: Journal) -> list[Point]:
+    """Return the points, and of those that may be chosen the few most promising ones timed, in turns with floating point.
+
+    Args:
+        points: those first that promise most speed.
+    """
+    promising = _promising(points)
+    if not promising:
+        return list(points)
+    step = f"race {[point.choice for point in promising]}"
+    of_float, *seconds = journal.value(
+        step, lambda: judge.seconds([None, *(graph(point) for point in promising)], POINT_ROUNDS))
+    measured = {point.choice: replace(point, seconds=tuple(each), float_seconds=tuple(of_float))
+                for point, each in zip(promising, seconds, strict=True)}
+    return [measured.get(point.choice, point) for point in points]
+
+
+class Points:
+    """Points that were judged, each once.
+
+    Args:
+        end: of ``time.monotonic``; no further measurement is begun then.
+        The others are those of ``search_precision``.
+    """
 
     def __init__(self, quantise: Quantise, blocks: Blocks, judge: Judge, budget: Budget, journal: Journal, end: float,
                  on_progress: OnProgress, refused: Collection[tuple[str, ...]]) -> None:
@@ -152,18 +166,26 @@ class _Points:
         """What there was no time to judge does not count as inside."""
         return (self._in_order(float_blocks) in self.known or self.has_time()) and self.at(float_blocks).inside
 
-    def time_promising(self, cost: Mapping[str, float]) -> list[Point]:
-        """Return all judged points, those that promise most speed first, and time the few that may be chosen."""
-        every = sorted(self.judged(), key=lambda point: math.fsum(cost[block] for block in point.float_blocks))
-        promising = _promising(every)
-        if not promising or not self.has_time():
-            return every
-        step = f"race {[point.float_blocks for point in promising]}"
-        of_float, *seconds = self.journal.value(
-            step, lambda: self.judge.seconds([None, *(self._graph(point.float_blocks) for point in promising)], POINT_ROUNDS))
-        measured = {point.float_blocks: replace(point, seconds=tuple(each), float_seconds=tuple(of_float))
-                    for point, each in zip(promising, seconds, strict=True)}
-        return [measured.get(point.float_blocks, point) for point in every]
+    def graph(self, point: Point) -> onnx.ModelProto:
+        """The graph of a point."""
+        return self._graph(point.float_blocks)
+
+    def explore(self, end: float) -> list[BlockRow]:
+        """Measure every block, until ``end``, and judge the points with fewest blocks in floating point that are inside."""
+        rows = _measured_blocks(self.quantise, self.blocks, self.judge, self.journal, end, self.on_progress)
+        order = [row.block for row in sorted(rows, key=lambda row: -row.noise_share / row.float_ms)]
+        too_few, enough = 0, len(order)
+        while enough - too_few > 1 and self.has_time():
+            middle = (too_few + enough) // 2
+            too_few, enough = (too_few, middle) if self.at(order[:middle]).inside else (middle, enough)
+        chosen = order[:enough]
+        cost = {row.block: row.float_ms for row in rows}
+        if self.is_inside(chosen):
+            for block in sorted(chosen, key=lambda block: -cost[block])[:MAX_RETURNS]:
+                fewer = [other for other in chosen if other != block]
+                if self.is_inside(fewer):
+                    chosen = fewer
+        return rows
 
     def _in_order(self, float_blocks: Collection[str]) -> tuple[str, ...]:
         return tuple(block for block in self.blocks if block in float_blocks)

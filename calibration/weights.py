@@ -64,8 +64,8 @@ def bias_corrected(model: onnx.ModelProto, statistics: Mapping[str, Statistics],
     """
     net = Net(model)
     for node in net.nodes:
-        slot = _bias_slot(net, node)
-        if node.name in keep_float or not net.is_weighted(node) or slot is None or not _is_observed(net, node, statistics):
+        slot = _bias_slot(net, node) if net.is_weighted(node) else None
+        if node.name in keep_float or slot is None or not _is_observed(net, node, statistics):
             continue
         weight, axis = net.array(node.input[1]), net.output_axis(node)
         error = rounded(weight, scales[node.input[1]], axis, largest) - weight

@@ -29,9 +29,10 @@ from vidrisk.export.gate.hops import FloatType, recorded_hop
 from vidrisk.export.gate.judge import Files, StageJudge, weighty_stages
 from vidrisk.export.gate.keeper import Gatekeeper
 from vidrisk.export.gate.outputs import Outputs, Validation
+from vidrisk.export.gate.race import speed_refusal
 from vidrisk.export.gate.report import GateReport, Verdict
 from vidrisk.export.pack import bundle_from_variants, waived_of
-from vidrisk.export.plans import is_quantized, plans_of
+from vidrisk.export.plans import choose_shipped
 from vidrisk.export.quantize.feeds import CalibrationFrames, StageFeeds, ValidationFrames, feeds_of_stages
 from vidrisk.export.quantize.half import CHECK_FRAMES, check_stages_in_half, judge_for_gpu, variant_in_half
 from vidrisk.export.quantize.int8 import coverage_refusal, layer_ranges
@@ -57,8 +58,9 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
     Args:
         out: folder to make; it must not exist.
         validation: labelled samples for the gate.
-        calibration: samples for the INT8 ranges, disjoint from the validation samples; None without ``int8``. FP16 is checked on
-            them, too, and without them on validation samples: it learns nothing from their labels.
+        calibration: samples for the INT8 ranges, disjoint from the validation samples; None without ``int8``, or where no stage is
+            quantised by integers. FP16 is checked on them, too, and without them on validation samples: it learns nothing from
+            their labels.
 
     Returns:
         The verified bundle and what the gate measured.
@@ -72,8 +74,8 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
     check_vacant(out)
     if not file_runtimes():
         raise MissingExtra("onnxruntime", "cpu")
-    if options.int8 and calibration is None:
-        raise DataError("no calibration frames", fix="INT8 needs some")
+    if options.int8 and calibration is None and all(each.quantization == "integers" for each in trained.stages):
+        raise _no_frames()
     with tempfile.TemporaryDirectory(prefix="vidrisk-export-") as scratch:
         export = _Export(trained, validation, calibration, options, Path(scratch), on_progress)
         page = out.with_name(f"{out.name}.refused.html")
@@ -89,6 +91,10 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
             except OSError as error:
                 log.warning("%s cannot be written: %s", page, error)
             raise GateRefused(f"{refusal.what}{where}", fix=refusal.fix, report=export.gate.report) from refusal
+
+
+def _no_frames() -> DataError:
+    return DataError("no calibration frames", fix="INT8 needs some")
 
 
 class _Export:
@@ -119,21 +125,21 @@ class _Export:
         fp32 = self._onnx(merged, "fp32")
         floats = self._floats("merged → onnx fp32", exact, fp32)
         self._weigh(fp32)
+        quantizer = self._quantizer() if self.options.int8 else None
+        plans = quantizer.plans() if quantizer else []
         files: dict[VariantName, Files] = {"fp32": fp32}
         outputs: dict[VariantName, Outputs] = {"fp32": next(iter(floats.values()))}
-        if self.options.int8 and self.calibration is not None:
+        if quantizer and self.calibration is not None and "integers" in quantizer.stages.values():
             self._covers(self.calibration)
         halves = check_stages_in_half(self.gate, self._feeds(fp32, self._in_half)) if self.options.needs_half else {}
-        if self.options.makes_fp16:
+        if self.options.makes_fp16 or (quantizer and quantizer.leaves_out(plans) and self.options.only is None):
             files["fp16"], outputs["fp16"] = variant_in_half(self.gate, "onnx fp32 → fp16", "fp16", fp32, floats, halves)
             self.precision["fp16"] = {**self.precision["fp32"], **dict.fromkeys(halves, "fp16")}
-        if self.options.int8 and self.calibration is not None:
+        if quantizer:
             source, computed = fp32, floats
             if self.options.qat_steps:
                 source, computed = self._finished(merged, fp32)
-            quantizer = VariantQuantizer(self.gate, self.options, self._quantized_stages, self.calibration, self.work, self._cache,
-                                         self.on_progress)
-            for plan in plans_of(self.options.target):
+            for plan in plans:
                 judged = {runtime: floats[runtime] for runtime in self.gate.runtimes_for(plan.engines)}
                 made = quantizer.quantize(plan, source, computed, judged)
                 name, files[made.name], outputs[made.name] = made.name, made.files, made.outputs
@@ -144,12 +150,13 @@ class _Export:
                     self.precision[name] |= {stage: "fp16" for stage in halves if self.precision[name][stage] == "fp32"}
         if self.options.target != "cpu":
             judge_for_gpu(self.gate, {name: made for name, made in files.items() if self.engines.get(name) != "processor"}, floats)
-        slow = self.gate.race(files, self.engines)
         report = self.gate.report
+        report.precision = {name: dict(self.precision[name]) for name in files}
+        slow = self.gate.race(files, self.engines)
         report.temperature = {name: report.temperature[name] for name in files}  # not of what was set aside
         report.coverage = fit_coverage(outputs, report.temperature, self.validation, self.contract, self.options.coverage)
-        report.precision = {name: dict(self.precision[name]) for name in files}
-        shipped = self._shipped(files, slow)
+        slower = {speed.variant for speed in report.speeds if speed.is_slower and not speed_refusal(report, speed.variant)}
+        shipped = choose_shipped(files, self.options.only, slow, slower)
         beside: list[Path] = []
         if "openvino" in self.options.also:
             here = {name: made for name, made in shipped.items() if self.engines.get(name) != "tensorrt"}
@@ -195,7 +202,8 @@ class _Export:
             SettingsError: another model than an encoder of frames and what follows it.
         """
         sources = [each.source for each in merged]
-        if len(merged) != 2 or merged[0].stage.per != "frame" or self._quantized_stages != (merged[0].stage.name,) or not all(
+        by_integers = tuple(each.stage.name for each in merged[:1] if each.stage.per == "frame" and each.quantization == "integers")
+        if len(merged) != 2 or not by_integers or self._quantized_stages != by_integers or not all(
                 isinstance(source, nn.Module) for source in sources):
             raise SettingsError("a quantisation-aware finish of this model", fix="do without qat_steps",
                                 allowed="two torch modules, of which the first runs per frame and is the one to quantise")
@@ -254,6 +262,18 @@ class _Export:
         chosen = self.options.quantize or self.gate.weighty
         return tuple(stage.name for stage in self.judge.stages if stage.name in chosen)
 
+    def _quantizer(self) -> VariantQuantizer:
+        """What makes quantised variants.
+
+        Raises:
+            DataError: no calibration frames, and a stage that needs some.
+        """
+        how = {each.stage.name: each.quantization for each in self.trained.stages}
+        stages = {name: how[name] for name in self._quantized_stages}
+        if self.calibration is None and "integers" in stages.values():
+            raise _no_frames()
+        return VariantQuantizer(self.gate, self.options, stages, self.calibration, self.work, self._cache, self.on_progress)
+
     @property
     def _in_half(self) -> tuple[str, ...]:
         """Stages that compute in FP16 where a variant does, but for what is quantised in them."""
@@ -270,14 +290,6 @@ class _Export:
         reason = coverage_refusal(calibration, self.validation)
         if reason:
             self.gate.refuse("int8", "onnx fp32 → int8 (calibration)", reason, "calibrate on samples such as the model will see")
-
-    def _shipped(self, files: Mapping[VariantName, Files], slow: Collection[VariantName]) -> Mapping[VariantName, Files]:
-        """The variants that the bundle will hold: what was asked for, and floating point where any of it is not worth its loss: a
-        kind of engine may have lost the only variant that it can run.
-        """
-        asked = {name: made for name, made in files.items() if self.options.only in (None, "int8" if is_quantized(name) else name)}
-        wanted = {name: made for name, made in asked.items() if name not in slow}
-        return wanted if len(wanted) == len(asked) else {"fp32": files["fp32"], **wanted}
 
     def _packed(self, out: Path, files: Mapping[VariantName, Files], further: Sequence[Path]) -> Bundle:
         self.on_progress("writing the bundle", 0, 1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from vidrisk.calibration.profiles import PROFILES, Profile
 from vidrisk.runtimes.contract.choices import ExportTarget
 from vidrisk.runtimes.contract.manifest import Engines, VariantName
 from vidrisk.runtimes.processor import saturates_int8
 
+Made = TypeVar("Made")
 FOR_TENSORRT: Literal["-tensorrt"] = "-tensorrt"  # ends the names of variants that lie beside those for processors
 
 
@@ -29,7 +31,9 @@ class Plan:
     has_half: bool = False
 
     def name(self, *, is_mixed: bool) -> VariantName:
-        """Name of the variant: ``mixed`` where some blocks stay in floating point."""
+        """Name of the variant: ``mixed`` where not all that is quantised is so in 8 bits: some blocks stay in floating point, or
+        have their weights in 4 bits.
+        """
         if self.suffix:
             return "mixed-tensorrt" if is_mixed else "int8-tensorrt"
         return "mixed" if is_mixed else "int8"
@@ -47,3 +51,19 @@ def plans_of(target: ExportTarget) -> tuple[Plan, ...]:
 
 def is_quantized(variant: str) -> bool:
     return variant.removesuffix(FOR_TENSORRT) in ("int8", "mixed")
+
+
+def choose_shipped(files: Mapping[VariantName, Made], only: str | None, slow: Collection[str],
+                   slower: Collection[str]) -> Mapping[VariantName, Made]:
+    """Choose the variants that a bundle holds.
+
+    Args:
+        files: by variant.
+        only: that is asked for, ``int8`` standing for whichever quantised one was made; None asks for all.
+        slow: not worth their loss, and left out. Floating point takes their place: a kind of engine may have lost the only variant
+            that it can run.
+        slower: slower than floating point, which they never ship without.
+    """
+    asked = {name: made for name, made in files.items() if only in (None, "int8" if is_quantized(name) else name)}
+    wanted = {name: made for name, made in asked.items() if name not in slow}
+    return wanted if len(wanted) == len(asked) and wanted.keys().isdisjoint(slower) else {"fp32": files["fp32"], **wanted}

@@ -15,12 +15,12 @@ from torch import nn
 from vidrisk.calibration.conformal import check_coverage
 from vidrisk.calibration.profiles import Profile
 from vidrisk.export.plans import plans_of
-from vidrisk.runtimes.contract.choices import ExportTarget, OnlyVariant
+from vidrisk.runtimes.contract.choices import ExportTarget, OnlyVariant, Quantization
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import SettingsError, SpecError
 from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.contract.stages import Stage, check_stages
-from vidrisk.runtimes.runner import Array
+from vidrisk.runtimes.runner import Array, Arrays
 
 Format = Literal["openvino", "torch"]
 MAX_CONFIDENCE_DROP = 5.0
@@ -44,12 +44,15 @@ class TrainedStage:
             outputs; it may carry an unmerged adapter. Or a float ONNX file with just these inputs and outputs.
         constants: values of the stage's constants, by name.
         example: batch size → inputs in their order, to trace a module with; None takes noise.
+        quantization: how it is quantised where it is. ``weights`` suits a language model, whose weights outweigh its activations:
+            they are packed in 4 or 8 bits, for processors alone.
     """
 
     stage: Stage
     source: nn.Module | Path
     constants: Mapping[str, Array] = field(default_factory=dict)
     example: Callable[[int], tuple[torch.Tensor, ...]] | None = None
+    quantization: Quantization = "integers"
 
     def __post_init__(self) -> None:
         for spec in self.stage.inputs:
@@ -121,13 +124,35 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class DynamicGraph:
+    """A part of a model as a graph for other programs: no stage of a contract, and any of its axes may be of any length.
+
+    Attributes:
+        name: of its file, without a suffix.
+        module: takes the inputs in their order and gives a tuple of the outputs; it may carry an unmerged adapter.
+        inputs, outputs: text axes are of any length.
+        cases: what is shown → inputs, and the outputs that the graph must give of them. The first one traces the module.
+        texts: what is written beside it, by name.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    cases: Mapping[str, tuple[Arrays, Arrays]]
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class ExportOptions:
     """Attributes:
-        int8: also make a quantised variant: ``int8``, or ``mixed`` where some blocks have to stay in floating point.
+        int8: also make a quantised variant: ``int8``, or ``mixed`` where some blocks have to stay in floating point, or have their
+            weights in 4 bits.
         max_drop: points of top-1 that a variant may lose.
         max_confidence_drop: points of probability, 0–100, that the confidence of a variant may move by where its answers stay.
         allow_drop: ship it even if it loses more, or is not faster than floating point; the bundle records that.
-        strict: refuse the export, instead of shipping floating point alone, when a quantised variant is not faster.
+        strict: refuse the export, instead of shipping floating point alone, when a quantised variant is not worth its loss: it is
+            not faster, or, with packed weights, slower and not much smaller.
         target: what the bundle is to run on, which decides how it is quantised; what INT8 leaves is FP16 but for ``cpu``. ``any``
             puts INT8 for processors and INT8 for TensorRT side by side.
         only: ship this variant alone, ``int8`` standing for whichever quantised one was made; None ships all.

@@ -1,7 +1,8 @@
 """In which precision the layers of a graph really run, in each engine's own account of what it executes.
 
 An engine may compute in another precision than the one that a graph was made for, and says nothing of it by itself. Counted is
-what multiplies: convolutions and matrix products, where time goes and rounding comes from. In an engine of TensorRT, which fuses
+what multiplies: convolutions and matrix products, where time goes and rounding comes from. A product with packed weights counts by
+the width of these: they are what is rounded. In an engine of TensorRT, which fuses
 much into one layer, counted is every layer that does more than move data.
 """
 
@@ -10,11 +11,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
+FLOAT32, FLOAT16, INT8, INT4 = "float32", "float16", "int8", "int4"
 # In the inspector's words: what moves data, and computes nothing.
 MOVING = re.compile(r"reformat|noop|constant|shape|shuffle|copy", re.IGNORECASE)
 
@@ -22,7 +23,7 @@ _PRODUCTS = re.compile(r"conv(?!ert)|matmul|gemm|fullyconnected|innerproduct|ein
 # How engines write a type → the precision of a layer that takes it. The first that is found in a text counts.
 _NAMES = ((re.compile(r"bf16|bfloat16", re.IGNORECASE), "bfloat16"), (re.compile(r"u?int8|\b[iu]8\b", re.IGNORECASE), INT8),
           (re.compile(r"fp16|float16|half|\bf16\b", re.IGNORECASE), FLOAT16), (re.compile(r"fp8|float8", re.IGNORECASE), "float8"),
-          (re.compile(r"int4", re.IGNORECASE), "int4"), (re.compile(r"fp32|float|\bf32\b", re.IGNORECASE), FLOAT32))
+          (re.compile(r"int4|\b[iu]4\b", re.IGNORECASE), INT4), (re.compile(r"fp32|float|\bf32\b", re.IGNORECASE), FLOAT32))
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,26 @@ def layers_from_profile(events: Iterable[Mapping[str, Any]], provider: str) -> L
         fused |= kind.startswith("TRTKernel")
         if not _PRODUCTS.search(kind):
             continue
-        types = [name for one in told.get("input_type_shape", ()) for name in one]
+        inputs = told.get("input_type_shape", ())
+        types = [name for one in inputs for name in one]
         # The dynamic ones quantise floats on the way; of the others, the first input is what is multiplied.
         precision = INT8 if kind.startswith("DynamicQuantize") else _precision(types[0] if types else "")
+        if kind == "MatMulNBits":
+            precision = _packed_width(inputs)
         counts[precision if where == provider or not precision else f"{precision} by {where}"] += 1
     if fused:
         return Layers(unproved="TensorRT inside ONNX Runtime does not say how its layers run")
     return layers_from_counts(counts)
+
+
+def _packed_width(inputs: Sequence[Mapping[str, Sequence[int]]]) -> str:
+    """Width of the weights of a product that ONNX Runtime has packed for itself, which are no input any more. Its scales ``(N,
+    groups)`` and its zero points tell, two of which share a byte in 4 bits; of a single group, they do not.
+    """
+    stored = [shape[1] for one in inputs[1:] for shape in one.values() if len(shape) == 2]
+    if len(stored) != 2 or stored[0] < 2:
+        return ""
+    return INT8 if stored[1] == stored[0] else INT4
 
 
 def layers_from_openvino(operations: Iterable[Any]) -> Layers:

@@ -30,7 +30,8 @@ class OpenVinoRunner(Runner):
     """Runs an ONNX file with OpenVINO's CPU plugin, tuned for throughput: a batch is cut into requests of a few rows and of one
     fixed shape, which run side by side on a part of the cores each, instead of one request in which all cores wait for one
     another. The last request of a batch is filled up with zeros. Fewer rows than a request holds run one by one on all cores,
-    until a whole one has come. Graphs are compiled when the first rows come.
+    until a whole one has come. Graphs are compiled when the first rows come. A graph whose inputs have first axes of several names
+    has no batch, and is run as it is.
 
     The execution precision is pinned to float32, so that a variant computes what its name says: OpenVINO would otherwise
     take bfloat16 where the processor has it. Where its INT8 kernels may saturate (``processor``), a quantised graph is computed in
@@ -69,6 +70,9 @@ class OpenVinoRunner(Runner):
             request, start, _ = running[0]
             request.wait()
             for spec in self.outputs:
+                if step is None:
+                    results[spec.name] = np.array(request.get_tensor(spec.name).data)
+                    continue
                 part = request.get_tensor(spec.name).data[:rows - start]
                 if spec.name not in results:
                     results[spec.name] = np.empty((rows, *part.shape[1:]), part.dtype)
@@ -96,7 +100,7 @@ class OpenVinoRunner(Runner):
 
     def _rows_per_request(self, feed: Mapping[str, Array], rows: int) -> int | None:
         row_bytes = sum(feed[spec.name].nbytes for spec in self.inputs) // rows
-        if row_bytes < SMALL_ROW_BYTES:
+        if row_bytes < SMALL_ROW_BYTES or len({spec.shape[:1] for spec in self.inputs}) > 1:
             return None
         step = max(1, REQUEST_BYTES // row_bytes)
         return step if rows >= step or step in self._requests else 1

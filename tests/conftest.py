@@ -21,6 +21,7 @@ import pytest
 from backbones import BACKBONES, EMBEDDED, SIDE_PX, WINDOW
 from hypothesis import settings
 
+from vidrisk.runtimes.contract.errors import MissingExtra
 from vidrisk.runtimes.gpu import visible_gpu
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # an unknown backbone must fail at once, not after asking a network
@@ -68,6 +69,19 @@ def shellcheck() -> str:
     return program
 
 
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as a Hugging Face folder; made in ten seconds, once per process of tests."""
+    from vidrisk.models.vlm import smollm2
+
+    try:
+        return smollm2.smollm2_folder()
+    except MissingExtra as error:
+        if os.environ.get("VIDRISK_REQUIRE_SMOLLM2") == "1":
+            pytest.fail(f"{error}, and VIDRISK_REQUIRE_SMOLLM2=1")
+        pytest.skip(str(error))
+
+
 @pytest.fixture
 def real_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("registry", "select"):
@@ -88,13 +102,18 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         folder = root / family
         torch.manual_seed(0)
         config: Any = getattr(transformers, backbone.config_class)(**backbone.sizes)
-        getattr(transformers, backbone.model_class)(config).save_pretrained(folder)
+        model = getattr(transformers, backbone.model_class)(config)
+        for name, parameter in model.named_parameters():
+            if name.endswith(("position_embeddings", "time_embeddings")) and not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)  # as trained: some begin at zero, and tell nothing apart
+        model.save_pretrained(folder)
         described = {
             "image_processor_type": backbone.processor,
             "image_mean": backbone.mean,
             "image_std": backbone.std,
             "resample": 3,
             "size": {"height": SIDE_PX, "width": SIDE_PX},
+            **backbone.processing,
         }
         (folder / backbone.preprocessor).write_text(json.dumps(described), encoding="utf-8")
         return folder
@@ -109,6 +128,7 @@ def adapted_encoder(backbone_folder: Callable[[str], Path]) -> Callable[[str], A
     def make(family: str) -> Any:
         import torch
 
+        from vidrisk.models.config import LoraSettings
         from vidrisk.models.encoders import build_encoder
         from vidrisk.models.lora import add_lora
 
@@ -118,7 +138,7 @@ def adapted_encoder(backbone_folder: Callable[[str], Path]) -> Callable[[str], A
             pixel={"height": SIDE_PX, "width": SIDE_PX} if embedded else None,
             frames=WINDOW if family in BACKBONES and BACKBONES[family].sees_windows else 1,
         )
-        add_lora(encoder, rank=4, alpha=8, dropout=0.0, last_blocks=2)
+        add_lora(encoder, LoraSettings(rank=4, alpha=8, last_blocks=2))
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for name, parameter in encoder.named_parameters():

@@ -21,7 +21,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGES = README + "".join((REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in (
-    "architecture.md", "foreign.md", "python.md"))
+    "architecture.md", "distributed-training.md", "foreign.md", "python.md", "text.md", "vlm.md"))
 CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 CONSOLE = [
@@ -30,6 +30,7 @@ CONSOLE = [
     for line in block.splitlines()
     if line.startswith("$ ")
 ]
+QUICK_SEARCH = ("--search-s", "5")  # an export takes minutes else, and all but the choice of blocks is the same
 MOTIONS = {"wave": (200, 40, 40), "point": (40, 180, 40), "sit down": (40, 40, 200)}
 LEVELS = {"轻微": (60, 60, 60), "中等": (130, 60, 30), "严重": (230, 230, 40)}
 
@@ -55,7 +56,7 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     }
     stdout = ""
     for line in CONSOLE:
-        command = [sys.executable, "-m", *shlex.split(line)]
+        command = [sys.executable, "-m", *shlex.split(line), *QUICK_SEARCH * ("--int8" in line)]
         end = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900, check=False
         )

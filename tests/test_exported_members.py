@@ -11,6 +11,8 @@ SURFACE = {
         "Bundle", "Choice", "Contract", "FakeRunner", "Guidance", "Manifest", "PixelSpec", "Runner", "SealedFile", "Stage",
         "Target", "TensorSpec", "TimeSpec", "Variant", "VariantName", "choose", "open_runner", "write_bundle",
     },
+    "vidrisk.runtimes.text": {"Answer", "Chat", "Comparison", "FakeTextEngine", "GraphEngine", "Prefixes", "Prompt", "Request",
+                              "ServerEngine", "TextEngine", "TextSession", "Vocabulary"},
     "vidrisk.calibration": {
         "PROFILES", "Budget", "Histogram", "Observed", "Profile", "Quantiser", "Recipe", "Search", "Statistics", "chosen_recipe",
         "fitted_temperature", "matched_temperature", "Outcome", "Point", "observed_statistics", "quantised_from_float",
@@ -20,8 +22,8 @@ SURFACE = {
     "vidrisk.frames": {"MEDIA_SUFFIXES", "Clip", "Damage", "Decoder", "Frame", "FrameChoice", "FrameWindow", "Interval",
                        "MediaInfo", "decoder_versions", "is_media", "kind_of", "probe", "read_clips", "read_frames"},
     "vidrisk.data": {
-        "Sample", "Table", "check_leaks", "contact_sheet", "guidance_from_table", "load_table", "ratios_from_text", "split_table",
-        "targets_from_table", "write_table",
+        "Case", "Cases", "Sample", "Scheme", "Table", "check_leaks", "contact_sheet", "guidance_from_table", "load_cases",
+        "load_scheme", "load_table", "ratios_from_text", "split_cases", "split_table", "targets_from_table", "write_table",
     },
 }
 

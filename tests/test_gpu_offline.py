@@ -63,6 +63,11 @@ def test_a_dry_run_runs_every_step_and_keeps_what_it_finds(tmp_path: Path, bench
         assert set(model["beside_torch_compile"]) == {"tensorrt fp16", "torch.compile fp16"}
         assert len(model["ratios"]) == 4
     assert set(told["second_start"]["result"]["models"]) == set(told["throughput"]["result"]["models"])
+    vlm = told["vlm"]["result"]
+    assert set(vlm["training"]) == {"without checkpointing", "with checkpointing"}
+    assert {"torch bf16", "tensorrt fp16", "tensorrt int8", "torch.compile bf16"} <= set(vlm["prefill_ms"]["vision"])
+    assert {"torch bf16", "tensorrt fp16", "torch.compile bf16"} <= set(vlm["prefill_ms"]["text"])
+    assert min(cosine for of_stage in vlm["cosine"].values() for cosine in of_stage.values()) > 0.99
     assert set(told["tests"]["result"]["tests"].values()) == {"skipped" if visible_gpu() is None else "passed"}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert [one["step"] for one in summary["steps"]] == list(told)
@@ -431,7 +436,7 @@ def test_the_whole_way_with_wheels_that_hold_too_little(wheels: Path, tmp_path: 
         assert end.returncode == 4 and end.stdout.startswith("Claimed GPU, CUDA 13.0\ninstalled after "), end
         assert ("left out: torch and the exporter: ERROR: " in end.stderr) == installs
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
-    assert {one["state"] for one in summary["steps"]} == {"crashed"} and len(summary["steps"]) == 8
+    assert {one["state"] for one in summary["steps"]} == {"crashed"} and len(summary["steps"]) == 9
     assert all("No module named 'numpy'" in one["error"] for one in summary["steps"])
     assert (tmp_path / "out" / "work" / "full" / "families" / "vit.bundle").is_dir()
     assert not (tmp_path / "out" / "wheels").exists()

@@ -80,7 +80,7 @@ reveal_type(vidrisk.evaluate("b", "data").metrics)
 reveal_type(vidrisk.train("data", "run", task="risk"))
 reveal_type(vidrisk.export("run", "b", vidrisk.ExportOptions(int8=True, max_drop=2.0)))
 reveal_type(vidrisk.export(Path("m.onnx"), "b", labels="l.txt", pixel="p.yaml", checks={"a.jpg": "crack"}, val="data", task="risk"))
-reveal_type(vidrisk.export("hub", "b", from_hf=True, val="data"))
+reveal_type(vidrisk.export("hub", "b", from_hf=True, val="data", vendor="v", dynamic_vision=Path("t")))
 try:
     pass
 except vidrisk.errors.UnreadableError as error:
@@ -211,14 +211,30 @@ def test_from_training_to_a_score(place: Path, backbone_folder: Callable[[str], 
     bundle, report = vidrisk.export("run", "walls.bundle", vidrisk.ExportOptions(int8=True, max_drop=50, max_confidence_drop=100))
     assert report.max_drop == 50 and "fp32" in bundle.passed
     assert vidrisk.evaluate("walls.bundle", "photos").metrics["defect"].top1 == 1
+    vidrisk.export("run", "again.bundle", vendor="vendor")
+    assert {"model.onnx", "calibration"} <= {path.name for path in Path("vendor").iterdir()}
     with pytest.raises(vidrisk.errors.SettingsError, match="int8 beside options; fix: say it in the options"):
         vidrisk.export("run", "other.bundle", vidrisk.ExportOptions(), int8=True)
     with pytest.raises(vidrisk.errors.SettingsError, match="calib without int8; fix: add int8=True, or leave calib out"):
         vidrisk.export("run", "other.bundle", calib="photos")
 
 
+def test_what_is_written_beside_a_bundle_is_checked_first(place: Path) -> None:
+    foreign = {"labels": "labels.txt", "val": "nothing"}
+    for folders, said in (({"vendor": "b/v"}, "vendor names a folder that the bundle takes"),
+                          ({"vendor": "val"}, "val exists already"),
+                          ({"dynamic_vision": "tower"}, "dynamic_vision without a run; allowed: a run of Qwen2.5-VL or Qwen3-VL")):
+        with pytest.raises(vidrisk.VidriskError, match=said):
+            vidrisk.export("model.onnx", "b", **foreign, **folders)
+    with pytest.raises(vidrisk.errors.SettingsError, match="vendor with only int8; allowed: fp32"):
+        vidrisk.export("model.onnx", "b", vidrisk.ExportOptions(int8=True, only="int8"), vendor="v", **foreign)
+
+
 def test_help_shows_arguments() -> None:
-    assert "backbone" in inspect.signature(vidrisk.train).parameters and "int8" in inspect.signature(vidrisk.export).parameters
+    assert "backbone" in inspect.signature(vidrisk.train).parameters
+    assert list(inspect.signature(vidrisk.export).parameters) == [
+        "model", "out", "options", "int8", "calib", "val", "labels", "pixel", "checks", "from_hf", "task", "vendor",
+        "dynamic_vision"]
 
 
 def test_commands_and_their_functions_agree(tmp_path: Path) -> None:

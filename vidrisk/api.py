@@ -49,19 +49,20 @@ def load(path: AnyPath, *, runtime: str = "auto", variant: str = "auto", threads
 
 
 def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: str | None = None,
-          config: AnyPath | None = None, settings: Mapping[str, object] | None = None, resume: bool = False,
-          strict: bool = False) -> Run:
+          config: AnyPath | None = None, settings: Mapping[str, object] | None = None, start: AnyPath | None = None,
+          resume: bool = False, strict: bool = False) -> Run:
     """Train LoRA and head jointly, and write a run.
 
     Args:
-        data: a folder with one sub-folder per class, or a manifest.
+        data: a folder with one sub-folder per class, a folder of UCF101 or Something-Something V2, or a manifest.
         out: new folder for the run.
         task: ``action`` or ``risk``; None takes ``action``.
         backbone: ``efficientnet-lite0``, a Hugging Face hub id, or a local folder.
         config: a YAML file of settings.
         settings: single settings by their dotted names, such as ``{"optim.epochs": 3}``.
+        start: a finished run to start from: its weights, merged, and its settings where no others are given.
         resume: continue an unfinished run.
-        strict: refuse data of which the same clips lie in several splits.
+        strict: refuse data of which the same clips lie in several splits, and a data set that lists files which are not there.
 
     Raises:
         DataError: data that cannot be used.
@@ -71,16 +72,20 @@ def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: st
     require("torch", "train")
     from vidrisk.data import load_table
     from vidrisk.models.config import config_from_options
+    from vidrisk.models.run import open_start
     from vidrisk.train.train import train_run
 
-    chosen = config_from_options(None if config is None else Path(config), settings=settings, task=task, backbone=backbone)
-    return train_run(load_table(Path(data), chosen.task), chosen, Path(out), resume=resume, strict=strict)
+    base, file = open_start(start, config)
+    chosen = config_from_options(file, settings=settings, task=task, backbone=backbone)
+    table = load_table(Path(data), chosen.task, strict=strict)
+    return train_run(table, chosen, Path(out), start=base, resume=resume, strict=strict)
 
 
 def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *, int8: bool = False, calib: AnyPath | None = None,
            val: AnyPath | None = None, labels: AnyPath | None = None, pixel: AnyPath | None = None,
            checks: Mapping[AnyPath, str] | None = None, from_hf: bool = False,
-           task: Task | None = None) -> tuple[Bundle, GateReport]:
+           task: Task | None = None, vendor: AnyPath | None = None,
+           dynamic_vision: AnyPath | None = None) -> tuple[Bundle, GateReport]:
     """Export a run, or a model that was trained elsewhere, as a bundle that passed the gate.
 
     Args:
@@ -95,6 +100,8 @@ def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *
         checks: images and the label that the classifier must give of each.
         from_hf: ``model`` is a folder with a Hugging Face classifier of images or videos.
         task: what ``calib`` and ``val`` are labelled for, where ``model`` is no run; None takes ``risk``.
+        vendor: new folder for what the toolchains of Hailo, Rockchip, Qualcomm and Core ML take; None writes none.
+        dynamic_vision: new folder for Qwen-VL's vision tower as one ONNX graph for images and videos of any size; None writes none.
 
     Raises:
         GateRefused: a hop lost more than it may.
@@ -105,24 +112,25 @@ def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *
         require(module, "export")
     from vidrisk.data import load_table
     from vidrisk.export.trained import ExportOptions
-    from vidrisk.jobs.export import export_run
-    from vidrisk.jobs.foreign import export_foreign, foreign_model_from_settings
+    from vidrisk.jobs.foreign import foreign_model_from_settings
+    from vidrisk.jobs.model_export import check_folders, export_model
     from vidrisk.models.run import Run
 
     if options is not None and int8:
         raise SettingsError("int8 beside options", fix="say it in the options: ExportOptions(int8=True)")
     path, options = Path(model), options or ExportOptions(int8=int8)
-    if calib is not None and not options.int8:
+    if calib is not None and not options.int8 and vendor is None:
         raise SettingsError("calib without int8", fix="add int8=True, or leave calib out")
     foreign = foreign_model_from_settings(
         path, from_hf=from_hf, labels=None if labels is None else Path(labels), pixel=None if pixel is None else Path(pixel),
         checks=[(Path(image), label) for image, label in (checks or {}).items()], task=task, has_val=val is not None,
         qat_steps=options.qat_steps)
-    read_as = foreign.task if foreign else Run.open(path).config.task
-    calibration, validation = (None if data is None else load_table(Path(data), read_as) for data in (calib, val))
-    if foreign and validation is not None:
-        return export_foreign(foreign, Path(out), options, val=validation, calib=calibration)
-    return export_run(path, Path(out), options, calib=calibration, val=validation)
+    source = foreign or Run.open(path).config
+    for_vendors, tower = (None if folder is None else Path(folder) for folder in (vendor, dynamic_vision))
+    check_folders(source, Path(out), options, vendor=for_vendors, dynamic_vision=tower)
+    calibration, validation = (None if data is None else load_table(Path(data), source.task) for data in (calib, val))
+    return export_model(path, Path(out), options, foreign=foreign, calib=calibration, val=validation, vendor=for_vendors,
+                        dynamic_vision=tower)
 
 
 def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyPath, settings: InferSettings | None = None, *,
@@ -156,14 +164,15 @@ def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyP
 
 
 def evaluate(model: AnyPath | Model, data: AnyPath, settings: InferSettings | None = None, *, split: str | None = None,
-             **options: Any) -> Evaluation:
+             strict: bool = False, **options: Any) -> Evaluation:
     """Score a model on labelled data.
 
     Args:
         model: a bundle, a run, or a model that is loaded, with the decode processes that it has.
-        data: a folder with one sub-folder per class, or a manifest.
+        data: a folder with one sub-folder per class or of a known data set, or a manifest.
         settings: how to run; None takes the defaults.
         split: score only ``train``, ``val`` or ``test`` of it.
+        strict: refuse a data set that lists files which are not there.
         options: single fields of the settings.
 
     Raises:
@@ -174,7 +183,7 @@ def evaluate(model: AnyPath | Model, data: AnyPath, settings: InferSettings | No
     from vidrisk.jobs.evaluate import evaluate as evaluate_table
 
     with _open(model, *_settings(settings, options)) as (opened, chosen, pool):
-        table = load_table(Path(data), opened.contract.task, min_labels=1)
+        table = load_table(Path(data), opened.contract.task, min_labels=1, strict=strict)
         return evaluate_table(opened.classifier, table.of_split(split) if split else table, chosen, pool=pool)
 
 

@@ -19,7 +19,9 @@ NAME = "vidrisk_plain"
 @contextmanager
 def plain_attention(module: nn.Module) -> Iterator[None]:
     """Let the transformers in ``module`` compute plain attention, and afterwards what they did before."""
-    models: list[Any] = [part for part in module.modules() if hasattr(part, "set_attn_implementation")]
+    parts: list[Any] = list(module.modules())
+    models = [part for part in parts if hasattr(part, "set_attn_implementation")
+              and part._can_set_attn_implementation()]  # the others would only say that they cannot
     before = [model.config._attn_implementation for model in models]
     if models:
         _register()

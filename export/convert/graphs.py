@@ -33,7 +33,8 @@ def export_onnx(module: nn.Module, example: Sequence[torch.Tensor], inputs: Sequ
     Args:
         module: takes a tensor per input, gives a tensor or a tuple of tensors.
         example: a tensor per input, with a batch of at least 2 (a batch of 1 would be taken for a constant).
-        inputs, outputs: names, dtypes and shapes of the graph; text axes become dynamic.
+        inputs, outputs: names, dtypes and shapes of the graph; text axes become dynamic. ``4*tokens`` is four times as long as
+            ``tokens``, whether an axis of that name exists or not.
 
     Raises:
         RuntimeFailure: torch cannot export the module, or the graph came out with other tensors than the specs say.
@@ -54,6 +55,7 @@ def export_onnx(module: nn.Module, example: Sequence[torch.Tensor], inputs: Sequ
     _name_by_module(model)
     strip_traces(model)
     _read_pixels_by_cast(model)
+    _name_axes(model, inputs, outputs)
     check_graph(model)
     _check_tensors(model, [*inputs], [*outputs])
     save_graph(model, path)
@@ -61,8 +63,14 @@ def export_onnx(module: nn.Module, example: Sequence[torch.Tensor], inputs: Sequ
 
 def dynamic_axes(inputs: Sequence[TensorSpec]) -> tuple[dict[int, Any], ...]:
     """Named axes by input, as ``torch.export`` wants them; an axis of one name is one axis."""
-    named = {axis: torch.export.Dim(axis, min=1) for spec in inputs for axis in spec.shape if isinstance(axis, str)}
-    return tuple({place: named[axis] for place, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in inputs)
+    named: dict[str, Any] = {}
+
+    def dim(axis: str) -> Any:
+        factor, _, name = axis.rpartition("*")
+        root = named.setdefault(name, torch.export.Dim(name, min=1))
+        return int(factor) * root if factor else root
+
+    return tuple({place: dim(axis) for place, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in inputs)
 
 
 def _name_by_module(model: onnx.ModelProto) -> None:
@@ -95,6 +103,15 @@ def _read_pixels_by_cast(model: onnx.ModelProto) -> None:
                 node.input[0] = cast.output[0]
         del model.graph.node[:]
         model.graph.node.extend([cast, *(node for node in nodes if node is not cast)])
+
+
+def _name_axes(model: onnx.ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Name the axes of outputs that are no axis of an input, but follow from one: torch has only symbols for them."""
+    known = {axis for spec in inputs for axis in spec.shape}
+    for value, spec in zip(model.graph.output, outputs, strict=False):
+        for dim, axis in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
+            if isinstance(axis, str) and axis not in known and dim.dim_param and dim.dim_param not in known:
+                dim.dim_param = axis
 
 
 def _check_tensors(model: onnx.ModelProto, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> None:

@@ -14,7 +14,7 @@ from vidrisk.runtimes.contract.errors import RuntimeFailure, require
 
 def has_adapter(module: nn.Module) -> bool:
     """Whether any part of the module is a PEFT model or holds an unmerged LoRA layer."""
-    return any(hasattr(part, "merge_and_unload") or hasattr(part, "lora_A") for part in module.modules())
+    return any(hasattr(part, name) for part in module.modules() for name in ("merge_and_unload", "lora_A", "token_adapter"))
 
 
 def merged_from_trained(module: nn.Module) -> nn.Module:
@@ -25,22 +25,44 @@ def merged_from_trained(module: nn.Module) -> nn.Module:
     Raises:
         RuntimeFailure: merging makes weights that are not finite, or leaves adapter layers behind.
     """
-    peft: Any = require("peft", "export")
-    result = nn.ModuleDict({"module": _copy_sharing_weights(module)})  # so that the module itself may be a PEFT model
-    for name, part in list(result.named_modules()):
-        if isinstance(part, peft.PeftModel):
-            parent = result.get_submodule(name.rpartition(".")[0])
-            try:
-                base = part.merge_and_unload(safe_merge=True)
-            except ValueError as error:
-                raise RuntimeFailure(f"the adapter cannot be merged: {error}",
-                                     fix="train again: its weights are broken") from error
-            setattr(parent, name.rpartition(".")[2], base)
-    if has_adapter(result):
-        raise RuntimeFailure("adapter layers are left after merging", fix="load the run with PEFT's own LoRA layers")
-    plain: nn.Module = result["module"].eval()
+    plain = merge_adapters(_copy_sharing_weights(module)).eval()
     _fold_batch_norms(plain)
     return plain
+
+
+def merge_adapters(module: nn.Module) -> nn.Module:
+    """Add every adapter in a module to the weights that it adapts, in place.
+
+    PEFT models become their base models; layers of one that stand alone, in a part of such a model, become plain layers.
+
+    Returns:
+        The module; its base model where it is a PEFT model itself.
+
+    Raises:
+        RuntimeFailure: as ``merged_from_trained``.
+    """
+    peft: Any = require("peft", "export")
+    result = nn.ModuleDict({"module": module})  # so that the module itself may be a PEFT model
+    try:
+        for name, part in list(result.named_modules()):
+            if isinstance(part, peft.PeftModel):
+                _replace(result, name, part.merge_and_unload(safe_merge=True))
+        for name, part in list(result.named_modules()):
+            if hasattr(part, "unload_and_optionally_merge_module"):
+                _replace(result, name, part.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None))
+            elif hasattr(part, "lora_A") and hasattr(part, "base_layer"):
+                part.merge(safe_merge=True)
+                _replace(result, name, part.get_base_layer())
+    except ValueError as error:
+        raise RuntimeFailure(f"the adapter cannot be merged: {error}", fix="train again: its weights are broken") from error
+    if has_adapter(result):
+        raise RuntimeFailure("adapter layers are left after merging", fix="load the run with PEFT's own LoRA layers")
+    return result["module"]
+
+
+def _replace(root: nn.Module, name: str, part: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(root.get_submodule(parent), child, part)
 
 
 def _copy_sharing_weights(module: nn.Module) -> nn.Module:

@@ -13,7 +13,7 @@ from vidrisk.export.gate.hops import FloatType, few_samples_note, float_hop, los
 from vidrisk.export.gate.judge import Files, StageJudge
 from vidrisk.export.gate.outputs import Outputs
 from vidrisk.export.gate.page import gate_page
-from vidrisk.export.gate.race import race, speed_refusal
+from vidrisk.export.gate.race import race, slowness_in_words, speed_refusal
 from vidrisk.export.gate.report import GateReport, Hop, Verdict
 from vidrisk.export.gate.selection import Parts, separate_samples
 from vidrisk.export.plans import is_quantized
@@ -160,6 +160,7 @@ class Gatekeeper:
         for name in files:
             reason = speed_refusal(self.report, name)
             if not reason or self.options.allow_drop:
+                self._warn_if_slower(name)
                 continue
             if self.options.strict:
                 self.refuse(name, "speed", reason, "ship floating point for this target")
@@ -167,3 +168,8 @@ class Gatekeeper:
             log.warning("%s; the bundle ships floating point", reason)
             slow.append(name)
         return slow
+
+    def _warn_if_slower(self, name: VariantName) -> None:
+        speed = self.report.speed_of(name)
+        if speed is not None and speed.is_slower:
+            log.warning("%s", slowness_in_words(self.report, speed))

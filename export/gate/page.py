@@ -19,6 +19,7 @@ from vidrisk.export.gate.confidence import CLASS_SAMPLES, ECE_SHARE
 from vidrisk.export.gate.report import Flip, GateReport, Hop, Lap
 from vidrisk.export.gate.selection import SEPARATE_FROM, agreement_aim
 from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.manifest import WEIGHT_ONLY
 from vidrisk.runtimes.html import page_environment
 
 TEMPLATE = "gate.html.j2"
@@ -69,6 +70,7 @@ def gate_page(report: GateReport, contract: Contract, frames: npt.NDArray[np.uin
         judged=[hop for hop in report.hops if hop.changes and (hop.flipped or hop.variant not in FLOAT_VARIANTS)],
         fastest={variant: _fastest(report.laps, variant) for variant in dict.fromkeys(lap.variant for lap in report.laps)},
         refusals=[verdict for verdict in report.verdicts if not verdict.shipped],
+        has_packed=any(WEIGHT_ONLY & set(of_stages.values()) for of_stages in report.precision.values()),
         rows=sorted(report.search, key=lambda row: -row["noise_share"]), significant=SIGNIFICANT,
         judging=judging, least_points=least_provable_points(judging), separate_from=SEPARATE_FROM,
         aim=agreement_aim(report.max_drop), class_samples=CLASS_SAMPLES, ece_share=ECE_SHARE)

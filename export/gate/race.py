@@ -13,13 +13,14 @@ from vidrisk.export.gate.judge import Files, StageJudge
 from vidrisk.export.gate.outputs import Outputs
 from vidrisk.export.gate.report import GateReport, Lap, Speed
 from vidrisk.runtimes.contract.bundle import VariantName
-from vidrisk.runtimes.contract.manifest import Engines
+from vidrisk.runtimes.contract.manifest import WEIGHT_ONLY, Engines
 from vidrisk.runtimes.registry import GPU_RUNTIMES, fits
 
 ROUNDS, MOST_ROUNDS = 11, 44  # more follow as long as chance may have decided
 EQUAL = 0.03  # a speed known to lie within so much of floating point's is equal, and nothing more to learn
 FEW_ROUNDS = 3  # where speed judges nothing
 JUDGED = ("cpu", "any")  # targets
+SMALL = 0.5  # of floating point's files: worth the loss and the time where memory is short
 
 Turns = Mapping[tuple[str, str], Sequence[float]]  # seconds per frame, by variant and runtime
 
@@ -74,11 +75,29 @@ def _is_decided(speed: Speed) -> bool:
 
 def speed_refusal(report: GateReport, variant: str) -> str:
     """Why a variant is not worth its loss: it is not faster than floating point, beyond chance. Empty when it is, and where this
-    machine's speed judges nothing: for a bundle that is to run on a GPU or a Jetson."""
-    speed = next((speed for speed in report.speeds if speed.variant == variant), None)
+    machine's speed judges nothing: for a bundle that is to run on a GPU or a Jetson.
+
+    Packed weights are worth their loss in memory alone: such a variant may be slower where its files are at most ``SMALL`` as
+    large as floating point's, which ships beside it and runs wherever it is the faster one.
+    """
+    speed = report.speed_of(variant)
     if report.target not in JUDGED or speed is None or speed.is_faster:
         return ""
-    return f"{variant} is not faster than floating point: {speed_in_words(speed)}"
+    if WEIGHT_ONLY.isdisjoint(report.precision.get(variant, {}).values()):
+        return f"{variant} is not faster than floating point: {speed_in_words(speed)}"
+    return slowness_in_words(report, speed) if speed.is_slower and compare_sizes(report, variant) > SMALL else ""
+
+
+def slowness_in_words(report: GateReport, speed: Speed) -> str:
+    """Say how slow and how large a slower variant is beside floating point."""
+    share = 100 * compare_sizes(report, speed.variant)
+    return f"{speed.variant} is slower than floating point, and {share:.0f} % as large: {speed_in_words(speed)}"
+
+
+def compare_sizes(report: GateReport, variant: str) -> float:
+    """Divide the bytes of a variant's files by those of floating point's."""
+    sizes = {lap.variant: lap.bytes for lap in report.laps}
+    return sizes[variant] / sizes["fp32"]
 
 
 def speed_in_words(speed: Speed) -> str:

@@ -152,6 +152,11 @@ class Speed:
         """Whether it is faster beyond chance."""
         return self.low > 1
 
+    @property
+    def is_slower(self) -> bool:
+        """Whether it is slower beyond chance."""
+        return self.high < 1
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -233,6 +238,10 @@ class GateReport:
     def shipped(self) -> tuple[str, ...]:
         """Variants that the bundle holds; none when the gate refused."""
         return tuple(verdict.variant for verdict in self.verdicts if verdict.shipped)
+
+    def speed_of(self, variant: str) -> Speed | None:
+        """Return how fast a variant is beside floating point; None where that was not timed."""
+        return next((speed for speed in self.speeds if speed.variant == variant), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and containers, ready for JSON; what is not finite becomes None."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import statistics
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,12 @@ from vidrisk.calibration.observers import observed_statistics, ranges_from_stati
 from vidrisk.calibration.points import Budget
 from vidrisk.calibration.profiles import Profile
 from vidrisk.calibration.qdq import quantised_tensors
-from vidrisk.calibration.recipe import Observed, Quantiser, Recipe, Trial, chosen_recipe
-from vidrisk.calibration.search import BLOCK_ROUNDS, Search, search_precision
+from vidrisk.calibration.recipe import Observed, Quantiser, Recipe, chosen_recipe
+from vidrisk.calibration.search import search_precision
 from vidrisk.export.gate.judge import SearchJudge
 from vidrisk.export.gate.outputs import Validation
 from vidrisk.export.quantize.feeds import MIN_CALIBRATION, CalibrationFrames, StageFeeds
+from vidrisk.export.quantize.quantized import Quantized, lead_judge
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.runner import Array
@@ -39,27 +38,6 @@ log = logging.getLogger(__name__)
 COVERAGE_FRAMES = 64
 MAX_OUTSIDE = 0.5  # of the validation pixels, beyond what calibration has seen
 SAME_DB = 80.0  # signal to noise of two float graphs that are the same function
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """What the search has found: the graph, and how it came about.
-
-    Attributes:
-        runtime: that the search was made on.
-        migrated: the float graph that the quantised one was made from, when the recipe migrates range; it must compute the same.
-    """
-
-    model: onnx.ModelProto
-    migrated: onnx.ModelProto | None
-    runtime: str
-    trials: tuple[Trial, ...]
-    search: Search
-
-    @property
-    def sqnr_db(self) -> float:
-        """Signal-to-noise ratio of the stage's outputs by the chosen recipe, all in 8 bits."""
-        return next(trial.sqnr_db for trial in self.trials if trial.chosen)
 
 
 def quantize_stage(path: Path, feeds: StageFeeds, profile: Profile, judges: Mapping[str, SearchJudge], budget: Budget, cache: Path,
@@ -84,11 +62,7 @@ def quantize_stage(path: Path, feeds: StageFeeds, profile: Profile, judges: Mapp
     settings = {"vidrisk": __version__, "profile": profile.name, "judges": [judge.identity for judge in judges.values()]}
     journal = Journal(cache / f"{_key(model, feeds, settings)}.jsonl")
     simple = Quantiser(plain, plain, profile).quantised(Recipe())
-    of_8_bits = journal.value("8 bits by runtime", lambda: _median_seconds(simple, judges))
-    of_float = journal.value("float by runtime", lambda: _median_seconds(model, judges))
-    fastest = min(of_8_bits, key=lambda runtime: float(of_8_bits[runtime]))
-    judge = replace(judges[fastest], others=tuple(judge for runtime, judge in judges.items() if runtime != fastest),
-                    rival=(min(of_float, key=lambda runtime: float(of_float[runtime])), path))
+    judge = lead_judge(judges, lambda: simple, model, path, journal)
     quantiser = Quantiser(plain, _migrated(plain, judge, feeds, cache, on_progress), profile)
     trials = chosen_recipe(quantiser, judge.sqnr_db, journal, lambda done, total: on_progress("choosing a recipe", done, total))
     recipe = next(trial.recipe for trial in trials if trial.chosen)
@@ -96,11 +70,7 @@ def quantize_stage(path: Path, feeds: StageFeeds, profile: Profile, judges: Mapp
                               refused)
     kept = [node for block in search.best.float_blocks for node in blocks[block]]
     equal = quantiser.migrated.model if recipe.migrated else None
-    return Quantized(quantiser.quantised(recipe, kept), equal, judge.runtime, tuple(trials), search)
-
-
-def _median_seconds(model: onnx.ModelProto, judges: Mapping[str, SearchJudge]) -> dict[str, float]:
-    return {runtime: statistics.median(judge.seconds([model], BLOCK_ROUNDS)[0]) for runtime, judge in judges.items()}
+    return Quantized(quantiser.quantised(recipe, kept), equal, judge.runtime, tuple(trials), search, "mixed" if kept else "int8")
 
 
 def coverage_refusal(calibration: CalibrationFrames, validation: Validation) -> str:

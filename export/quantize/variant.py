@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vidrisk.calibration.files import save_graph
+from vidrisk.calibration.files import SHARED, load_graph, save_graph
 from vidrisk.calibration.points import Budget
+from vidrisk.calibration.weight_only import WeightPacker
 from vidrisk.export.gate.judge import Files, SearchJudge
 from vidrisk.export.gate.keeper import Gatekeeper
 from vidrisk.export.gate.outputs import Outputs
-from vidrisk.export.gate.report import Selection
+from vidrisk.export.gate.report import Selection, Verdict
 from vidrisk.export.gate.selection import agreement_aim, estimate_optimism
-from vidrisk.export.plans import Plan
+from vidrisk.export.plans import Plan, plans_of
 from vidrisk.export.quantize.feeds import CalibrationFrames, feeds_of_stages
-from vidrisk.export.quantize.int8 import Quantized, quantize_stage
+from vidrisk.export.quantize.int8 import quantize_stage
+from vidrisk.export.quantize.quantized import Quantized
+from vidrisk.export.quantize.weight_bits import pack_stage
 from vidrisk.export.trained import ExportOptions
 from vidrisk.runtimes.contract.bundle import Precision, VariantName
+from vidrisk.runtimes.contract.choices import Quantization
+from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress
 
+Refused = dict[str, dict[tuple[str, ...], str]]  # reasons of the samples that judge, by stage and ``Point.choice``
+PACKED_FOR_PROCESSORS = "not quantised: packed weights are for processors, and FP16 is for GPUs"
 MOST_REFUSALS = 2  # of points by the samples that judge, before the export is refused: each further try is one more chance for luck
 
 
@@ -43,17 +50,47 @@ class VariantQuantizer:
     """Quantizes the stages of float files that do nearly all the work, for one plan after the other.
 
     Attributes:
-        stages: names of those to quantize, in their order.
+        stages: how each of those to quantize is quantized, by name, in their order.
+        calibration: None where no stage is quantized by integers.
         work, cache: folders for files of this export, and for what further ones may use.
     """
 
     gate: Gatekeeper
     options: ExportOptions
-    stages: tuple[str, ...]
-    calibration: CalibrationFrames
+    stages: Mapping[str, Quantization]
+    calibration: CalibrationFrames | None
     work: Path
     cache: Path
     on_progress: OnProgress
+    _packers: dict[Path, WeightPacker] = field(default_factory=dict, init=False, repr=False)
+
+    def stages_for(self, plan: Plan) -> tuple[str, ...]:
+        """Names of the stages that a plan quantizes, in their order: kernels for packed weights are those of processors."""
+        return tuple(name for name, how in self.stages.items() if how == "integers" or plan.engines == "processor")
+
+    def plans(self) -> list[Plan]:
+        """Return the plans of the target that have stages to quantize. What TensorRT does not get is noted in the report.
+
+        Raises:
+            SettingsError: INT8 alone is wanted, and there is none for this target, or none for an engine of it.
+        """
+        report, packed = self.gate.report, [name for name, how in self.stages.items() if how == "weights"]
+        every = plans_of(self.options.target)
+        wanted = [plan for plan in every if self.stages_for(plan)]
+        if len(wanted) < len(every) and self.options.only == "int8":
+            raise SettingsError(f"int8 alone for the target {self.options.target}, of a model whose weights are to be packed: "
+                                "TensorRT would have no variant", allowed="int8 alone for the target cpu",
+                                fix="ship fp16, or every variant")
+        for plan in every:
+            left = set(packed).difference(self.stages_for(plan))
+            report.calibration |= {f"{name} for TensorRT": PACKED_FOR_PROCESSORS for name in packed if name in left}
+            if plan not in wanted:
+                report.verdicts.append(Verdict(plan.name(is_mixed=False), shipped=False, reason=PACKED_FOR_PROCESSORS))
+        return wanted
+
+    def leaves_out(self, plans: Sequence[Plan]) -> bool:
+        """Tell whether a plan of the target is not among those that are carried out: FP16 takes its place."""
+        return len(plans) < len(plans_of(self.options.target))
 
     def quantize(self, plan: Plan, source: Files, computed: Mapping[str, Outputs],
                  floats: Mapping[str, Outputs]) -> QuantizedVariant:
@@ -66,14 +103,15 @@ class VariantQuantizer:
         Raises:
             GateRefused: there is none.
         """
-        refused: dict[str, dict[tuple[str, ...], str]] = {name: {} for name in self.stages}
+        refused: Refused = {name: {} for name in self.stages_for(plan)}
+        aside: list[str] = []
         while True:
             # What the choosing samples cannot show, the judging ones may; from then on figures count as they are.
             tries = sum(map(len, refused.values()))
             budget = Budget(self.options.max_drop, agreement_aim(self.options.max_drop), self.options.search_s,
                             self.options.max_confidence_drop, is_strict=bool(tries))
             found, files = self._search(plan, source, floats, budget, refused)
-            name = plan.name(is_mixed=any(each.search.best.float_blocks for each in found.values()))
+            name = plan.name(is_mixed=any(each.is_mixed for each in found.values()))
             for stage, each in found.items():
                 files[stage] = self.work / f"{stage}.{name}.onnx"
                 save_graph(each.model, files[stage])
@@ -83,11 +121,12 @@ class VariantQuantizer:
             hops = [self.gate.lossy(f"onnx fp32 → {name}", name, r, floats[r], outputs) for r, outputs in after.items()]
             reason = next((hop.reason for hop in hops if hop.reason), "")
             culprit = min(found, key=lambda stage: found[stage].sqnr_db)
-            best = found[culprit].search.best.float_blocks
-            if not reason or best in refused[culprit] or tries == MOST_REFUSALS:
+            best = found[culprit].search.best
+            if not reason or best.choice in refused[culprit] or tries == MOST_REFUSALS:
                 break
-            refused[culprit][best] = reason
-        self._describe(plan, found, budget, refused)
+            refused[culprit][best.choice] = reason
+            aside.append(f"{self._prefix(plan, culprit, found)}{best.in_words}: {reason}")
+        self._describe(plan, found, budget, refused, aside)
         for stage, each in found.items():
             if each.migrated is not None:
                 path = self.work / f"{stage}.migrated.onnx"
@@ -95,49 +134,64 @@ class VariantQuantizer:
                 same = self.gate.judge.onnx(each.runtime, {**source, stage: path})
                 self.gate.admit([self.gate.exact("onnx fp32 → migrated", "migrated", each.runtime, computed[each.runtime], same)])
         self.gate.admit(hops)
-        precision: dict[str, Precision] = {stage: "mixed" if each.search.best.float_blocks else "int8"
-                                           for stage, each in found.items()}
+        precision: dict[str, Precision] = {stage: each.precision for stage, each in found.items()}
         return QuantizedVariant(name, files, after[last.runtime], precision)
 
     def _search(self, plan: Plan, source: Files, floats: Mapping[str, Outputs], budget: Budget,
-                refused: Mapping[str, Mapping[tuple[str, ...], str]]) -> tuple[dict[str, Quantized], Files]:
+                refused: Refused) -> tuple[dict[str, Quantized], Files]:
         """Quantise one stage after the other; what was found, by stage, and the files."""
         choosing = self.gate.parts.choosing
         stages = replace(self.gate.judge, validation=self.gate.judge.validation.at(choosing))
         references = {runtime: outputs.at(choosing) for runtime, outputs in floats.items()}
         files, found = dict(source), dict[str, Quantized]()
-        for name, feeds in feeds_of_stages(self.gate.judge, source, self.stages, self.calibration).items():
+        for name in self.stages_for(plan):
             given = {runtime: stages.onnx(runtime, files) for runtime in references} if found else references
             judges = {runtime: SearchJudge(stages, runtime, name, dict(files), reference, given[runtime], self.gate.temperature)
                       for runtime, reference in references.items()}
-            found[name] = quantize_stage(source[name], feeds, plan.profile, judges, budget, self.cache, self.on_progress,
-                                         refused[name])
+            found[name] = self._quantized(plan, name, source, judges, budget, refused[name])
             files[name] = self.work / f"{name}.searched.onnx"
             save_graph(found[name].model, files[name])
         return found, files
 
-    def _describe(self, plan: Plan, found: Mapping[str, Quantized], budget: Budget,
-                  refused: Mapping[str, Mapping[tuple[str, ...], str]]) -> None:
+    def _quantized(self, plan: Plan, name: str, source: Files, judges: Mapping[str, SearchJudge], budget: Budget,
+                   refused: Mapping[tuple[str, ...], str]) -> Quantized:
+        path = source[name]
+        if self.stages[name] == "weights":
+            if path not in self._packers:
+                folder = path.parent / SHARED
+                self._packers[path] = WeightPacker(load_graph(path, folder), folder)
+            return pack_stage(path, self._packers[path], judges, budget, self.cache, self.on_progress, refused)
+        assert self.calibration is not None, "integers without calibration samples"
+        feeds = feeds_of_stages(self.gate.judge, source, [name], self.calibration)[name]
+        return quantize_stage(path, feeds, plan.profile, judges, budget, self.cache, self.on_progress, refused)
+
+    @staticmethod
+    def _prefix(plan: Plan, stage: str, found: Mapping[str, Quantized]) -> str:
+        """What a line of the report is about, where there are several plans or stages."""
+        return (plan.suffix.removeprefix("-") + " " if plan.suffix else "") + (f"{stage}: " if len(found) > 1 else "")
+
+    def _describe(self, plan: Plan, found: Mapping[str, Quantized], budget: Budget, refused: Refused, aside: Sequence[str]) -> None:
         report, parts = self.gate.report, self.gate.parts
-        report.calibration |= {"frames": self.calibration.count, f"profile{plan.suffix}": plan.profile.name}
-        reasons, set_aside, optimism, best = [], [], [], []
+        if self.calibration is not None and any(self.stages[stage] == "integers" for stage in found):
+            report.calibration |= {"frames": self.calibration.count, f"profile{plan.suffix}": plan.profile.name}
+        reasons, optimism, best = [], [], []
         for stage, each in found.items():
-            search, prefix = each.search, plan.suffix.removeprefix("-") + " " if plan.suffix else ""
-            prefix += f"{stage}: " if len(found) > 1 else ""
+            search, prefix = each.search, self._prefix(plan, stage, found)
             report.calibration[f"{prefix}recipe"] = next(str(trial.recipe) for trial in each.trials if trial.chosen)
             report.recipe += [{"name": f"{prefix}{trial.recipe}", "sqnr_db": trial.sqnr_db, "chosen": trial.chosen}
                               for trial in each.trials]
             report.search += [{**vars(row), "block": f"{prefix}{row.block}"} for row in search.rows]
             for point in search.points:
                 chosen = search.reason if point == search.best else ""
-                report.points.append({**point.to_row(chosen, refused[stage].get(point.float_blocks, "")), "stage": stage})
+                report.points.append({**point.to_row(chosen, refused[stage].get(point.choice, "")), "stage": stage})
+            if self.stages[stage] == "weights" and search.best.float_blocks:
+                report.calibration[f"{prefix}in float32"] = ", ".join(search.best.float_blocks)
             reasons.append(f"{prefix}{search.reason}")
-            set_aside += [f"{prefix}{len(blocks)} blocks in floating point: {reason}" for blocks, reason in refused[stage].items()]
             estimate = None if parts.is_separate else estimate_optimism(search.points, budget)
             optimism += [] if estimate is None else [estimate]
             outcome = search.best.outcome
-            best.append(f"{prefix}{len(search.best.float_blocks)} blocks in floating point, {outcome.agreement:.1%} agreement, "
+            best.append(f"{prefix}{search.best.in_words}, {outcome.agreement:.1%} agreement, "
                         f"{outcome.drop_points:.2f} points of drop on the {len(parts.choosing)} samples that chose it")
         report.selection = Selection(len(parts.choosing), len(parts.judging), parts.is_separate, "; ".join(reasons),
-                                     "; ".join(set_aside), max(optimism, default=None))
+                                     "; ".join(aside), max(optimism, default=None))
         self.gate.best = "; ".join(best)

@@ -15,8 +15,6 @@ A model of clips whose stages do not run equally often has a folder for each gra
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,7 +26,7 @@ from vidrisk.export.foreign.session import Array
 from vidrisk.export.vendor.floats import INPUT, Frames
 from vidrisk.export.vendor.plain import PlainGraph, plain_graphs
 from vidrisk.export.vendor.readme import model_script, readme
-from vidrisk.runtimes.contract.bundle import Bundle, check_vacant
+from vidrisk.runtimes.contract.bundle import Bundle, whole_folder
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
@@ -57,25 +55,18 @@ def write_vendor_folder(graphs: Sequence[PlainGraph], contract: Contract, window
         BundleError: ``out`` exists.
         DataError: no frames, or frames of another size than the contract's.
     """
-    check_vacant(out)
     wanted = (contract.frames, *contract.pixel.frame_shape)
     if not len(windows):
         raise DataError("no calibration frames", fix="give labelled data to calibrate on")
     if windows.shape[1:] != wanted or windows.dtype != np.uint8:
         raise DataError(f"calibration windows are {windows.dtype} {windows.shape[1:]}", allowed=f"uint8 {wanted}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with whole_folder(out) as staging:
         pixels, known = windows.reshape(-1, *windows.shape[2:]), dict[str, Array]()
         for graph in graphs:
             known |= _write_graph(graph, contract, pixels, known, staging / graph.name if len(graphs) > 1 else staging)
         labels = {target.name: list(target.labels) for target in contract.targets}
         (staging / "labels.json").write_text(json.dumps(labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (staging / "README.md").write_text(readme(graphs, contract, len(windows)), encoding="utf-8")
-        staging.chmod(0o755)
-        staging.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_graph(graph: PlainGraph, contract: Contract, pixels: Frames, known: Mapping[str, Array],

@@ -13,7 +13,7 @@ from onnx import compose, helper
 from vidrisk.calibration.files import check_graph
 from vidrisk.export.foreign.read import STANDARD, opset_of, prune, with_opset
 from vidrisk.runtimes.chain import frames_of
-from vidrisk.runtimes.contract.errors import RuntimeFailure
+from vidrisk.runtimes.contract.errors import RuntimeFailure, first_line
 from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.contract.stages import Stage
 
@@ -98,7 +98,7 @@ def join_stages(part: Part, models: Mapping[str, onnx.ModelProto]) -> onnx.Model
         prune(result)
         check_graph(result)
     except (ValueError, TypeError, onnx.checker.ValidationError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise RuntimeFailure(f"stages {', '.join(stage.name for stage in part.stages)} do not become one graph: {reason}",
                              fix="report it with the model") from error
     return result

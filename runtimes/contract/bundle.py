@@ -19,7 +19,8 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -151,6 +152,24 @@ def check_vacant(root: Path) -> None:
         raise BundleError(f"{root} exists already", fix="choose another folder, or delete it first")
 
 
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Make a folder under another name: it takes its own when the block ends well, and is gone when it does not.
+
+    Raises:
+        BundleError: ``out`` exists.
+    """
+    check_vacant(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield staging
+        staging.chmod(0o755)
+        staging.rename(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def write_bundle(root: str | Path, manifest: Manifest, files: Mapping[str, Path]) -> Bundle:
     """Write a bundle in one step: it appears at ``root`` whole and verified, or not at all.
 
@@ -163,21 +182,14 @@ def write_bundle(root: str | Path, manifest: Manifest, files: Mapping[str, Path]
         BundleError: ``root`` exists, or a name is none that a bundle may hold.
     """
     root = Path(root)
-    check_vacant(root)
     for name in files:  # before the first copy: a name such as /x or ../x would be written outside
         if not re.fullmatch(FILE_NAME, name) or name.endswith("\n") or name == MANIFEST:
             raise BundleError(f"file name {name!r} in a bundle", allowed=f"letters, digits, '.', '_' and '-', not {MANIFEST}")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    try:
+    with whole_folder(root) as staging:
         sealed = {name: _copied(source, staging / name) for name, source in files.items()}
         text = manifest.model_copy(update={"files": sealed}).model_dump_json(indent=2)
         (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
         bundle = Bundle.open(staging)  # reads all of it once more
-        staging.chmod(0o755)
-        staging.rename(root)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return replace(bundle, root=root)
 
 

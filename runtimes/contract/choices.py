@@ -11,6 +11,8 @@ RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "on
 RuntimeChoice = Literal["auto", RuntimeName, "torch"]
 VariantName = Literal["fp32", "fp16", "int8", "mixed", "int8-tensorrt", "mixed-tensorrt"]
 VariantChoice = Literal["auto", VariantName]
+# How a stage is quantised: its activations and weights as integers of 8 bits, or its weights alone, in 4 or 8.
+Quantization = Literal["integers", "weights"]
 OnlyVariant = Literal["fp32", "fp16", "int8"]  # that an export ships alone; int8 is whichever quantized one was made
 Decoder = Literal["auto", "pyav", "decord"]
 FrameChoice = Literal["all", "keyframes"]

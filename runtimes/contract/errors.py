@@ -92,10 +92,11 @@ class GraphRefused(RuntimeFailure):
 
 
 class MissingExtra(VidriskError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed; ``also`` is the command that installs what no extra can bring."""
 
-    def __init__(self, module: str, extra: str) -> None:
-        super().__init__(f"{module} is not installed", fix=f"pip install 'vidrisk[{extra}]'")
+    def __init__(self, module: str, extra: str, *, also: str | None = None) -> None:
+        command = f"pip install 'vidrisk[{extra}]'"
+        super().__init__(f"{module} is not installed", fix=f"{command} && {also}" if also else command)
 
 
 class GateRefused(VidriskError):
@@ -140,3 +141,8 @@ def is_installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -20,16 +20,17 @@ from vidrisk.runtimes.contract.stages import Stage, check_stages
 from vidrisk.runtimes.contract.versions import model_from_record
 
 __all__ = [
-    "EXPORT_AGAIN", "FILE_NAME", "PRECISIONS", "SCHEMA_MINOR", "SCHEMA_VERSION", "VARIANTS", "Engines", "FileName", "Manifest",
-    "Precision", "Probability", "SealedFile", "Temperature", "Variant", "VariantName", "manifest_from_json",
+    "EXPORT_AGAIN", "FILE_NAME", "PRECISIONS", "SCHEMA_MINOR", "SCHEMA_VERSION", "VARIANTS", "WEIGHT_ONLY", "Engines", "FileName",
+    "Manifest", "Precision", "Probability", "SealedFile", "Temperature", "Variant", "VariantName", "manifest_from_json",
 ]
 
 SCHEMA_VERSION: Literal[2] = 2
-SCHEMA_MINOR = 0
+SCHEMA_MINOR = 1
 FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,119}$"
 FileName = Annotated[str, Field(pattern=FILE_NAME)]
-Precision = Literal["fp32", "fp16", "int8", "mixed"]
+Precision = Literal["fp32", "fp16", "int8-weight-only", "int8", "mixed", "int4"]  # those last that round most
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+WEIGHT_ONLY: frozenset[Precision] = frozenset(("int8-weight-only", "int4"))  # activations stay in floating point
 Engines = Literal["any", "processor", "tensorrt"]
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]  # beyond, and from 0 down, probabilities say nothing or the reverse
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -50,7 +51,8 @@ class Variant(Sealed):
 
     Attributes:
         files: ONNX file by stage.
-        precision: by stage; ``mixed`` is INT8 with some layers in floating point.
+        precision: by stage; ``mixed`` is INT8 with some layers in floating point. ``int8-weight-only`` and ``int4`` (schema 2.1 on)
+            hold weights in so many bits, but for layers that ``gate.json`` may name, and activations in floating point.
         engines: kind of engine that the files are made for.
         waived: what the gate would have refused, had the exporter not insisted.
         temperature: by target; logits are divided by it.

@@ -40,6 +40,24 @@ def test_the_model_given_is_left_as_it_is(make_mobilenet: Make) -> None:
     assert [tensor.name for tensor in net.model.graph.initializer].count("new") == 1
 
 
+def graph_of(*nodes: onnx.NodeProto) -> onnx.ModelProto:
+    return helper.make_model(helper.make_graph(list(nodes), "g", [], []))
+
+
+def test_nodes_without_a_name_get_one_that_nobody_has_and_the_others_keep_theirs() -> None:
+    net = Net(graph_of(helper.make_node("Relu", ["x"], ["a"], name="MatMul_2"),
+                       helper.make_node("Relu", ["a"], ["b"], name="MatMul_2_1"), helper.make_node("MatMul", ["b", "w"], ["c"]),
+                       helper.make_node("Relu", ["c"], ["y"])))
+    assert [node.name for node in net.nodes] == ["MatMul_2", "MatMul_2_1", "MatMul_2_2", "Relu_3"]
+
+
+def test_nodes_of_one_name_get_names_of_their_own() -> None:
+    """ONNX allows them, and surgery on graphs makes them."""
+    twins = graph_of(*(helper.make_node("MatMul", ["x", w], [w + "x"], name="mm") for w in ("a", "b", "c")),
+                     helper.make_node("Relu", ["cx"], ["y"], name="mm_1"))
+    assert [node.name for node in Net(twins).nodes] == ["mm", "mm_2", "mm_3", "mm_1"]
+
+
 @pytest.mark.parametrize(
     ("op", "dims", "attributes", "output_axis", "input_axis", "depthwise"),
     [

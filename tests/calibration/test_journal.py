@@ -106,3 +106,11 @@ def test_without_a_path_nothing_is_written(tmp_path: Path, monkeypatch: pytest.M
     journal.value("a", measured(1))
     assert journal.value("a", must_not_measure) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_of_a_search_have_steps_of_their_own(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.jsonl")
+    assert [part.value("outcome", lambda number=number: number) for number, part in enumerate(
+        (journal, journal.within("a"), journal.within("b"), journal.within("a").within("b")))] == [0, 1, 2, 3]
+    again = Journal(tmp_path / "j.jsonl").within("a")
+    assert again.value("outcome", must_not_measure) == 1 and again.within("b").value("outcome", must_not_measure) == 3

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidrisk.calibration.points import (
-    ALL_8_BITS,
+    ALL_QUANTIZED,
     BETTER,
     CLOSEST,
     FASTEST,
@@ -43,7 +43,7 @@ def test_one_clip_of_sixty_is_no_evidence_against_the_aim() -> None:
     result = outcome(59, 60, lost=1)
     assert result.agreement < BUDGET.min_agreement and result.drop_points == pytest.approx(100 / 60)
     assert result.is_within(BUDGET) and result.reaches_aim(BUDGET)
-    assert choose_point([point(result)]) == (point(result), ALL_8_BITS)
+    assert choose_point([point(result)]) == (point(result), ALL_QUANTIZED)
 
 
 @pytest.mark.parametrize(("kept", "samples", "reaches"), [
@@ -98,7 +98,7 @@ def test_what_was_not_timed_is_not_called_the_fastest_nor_what_misses_the_aim_ch
     assert misses.admissible and not misses.inside
     assert choose_point([misses]) == (misses, OUT_OF_TIME)
     assert choose_point([misses, reaches]) == (reaches, OUT_OF_TIME)
-    assert choose_point([point(outcome(512, 512))])[1] == ALL_8_BITS
+    assert choose_point([point(outcome(512, 512))])[1] == ALL_QUANTIZED
 
 
 def test_a_point_becomes_a_row_of_the_page() -> None:
@@ -107,7 +107,9 @@ def test_a_point_becomes_a_row_of_the_page() -> None:
     low, high = row["speed_interval"]
     assert 1.9 < low < 2 < high < 2.1
     assert row["agreement_interval"][0] < 59 / 60 < row["agreement_interval"][1]
-    assert point(outcome(59, 60)).to_row()["speed"] is None
+    plain = point(outcome(59, 60))
+    assert plain.to_row()["speed"] is None and plain.to_row()["size_bytes"] is None
+    assert replace(plain, size_bytes=1234).to_row()["size_bytes"] == 1234
 
 
 def test_an_outcome_survives_a_journal() -> None:

@@ -21,6 +21,7 @@ from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.export import export_bundle
 from vidrisk.export.gate.judge import weighty_stages
 from vidrisk.export.gate.outputs import Validation
+from vidrisk.export.plans import plans_of
 from vidrisk.export.quantize.feeds import StageFeeds
 from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
 from vidrisk.runtimes import Bundle, Contract, PixelSpec, Target, TensorSpec, TimeSpec
@@ -246,3 +247,94 @@ def test_constants_that_are_missing_or_do_not_fit(toy: Any) -> None:
     ({"look": 0, "pair": 0, "answer": 0}, ("look",))])
 def test_stages_that_do_nearly_all_the_work(work: dict[str, int], expected: tuple[str, ...]) -> None:
     assert weighty_stages(STAGES, work, FRAMES) == expected
+
+
+def with_packed_answer(trained: Trained) -> Trained:
+    return replace(trained, stages=(*trained.stages[:2], replace(trained.stages[2], quantization="weights")))
+
+
+@pytest.mark.slow(minutes=1)
+def test_packed_weights_are_for_processors_and_fp16_is_in_their_place_on_a_gpu(
+        toy: Any, clips: Callable[..., Any], tmp_path: Path) -> None:
+    trained, validation, _ = toy
+    options = ExportOptions(int8=True, target="any", max_drop=50, max_confidence_drop=50, allow_drop=True, search_s=5,
+                            quantize=frozenset(("pair", "answer")))
+    calibration = Windows(clips(20, FRAMES, SIDE, seed=9))
+    bundle, report = export_bundle(with_packed_answer(trained), tmp_path / "b", validation, calibration, options)
+    variants = bundle.manifest.variants
+    of_processors, of_tensorrt = (next(name for name, each in variants.items() if each.engines == engines)
+                                  for engines in ("processor", "tensorrt"))
+    assert of_processors == "mixed" or variants[of_processors].precision["answer"] == "int8-weight-only"
+    assert variants[of_processors].precision["answer"] in ("int4", "int8-weight-only")
+    assert variants[of_tensorrt].precision["answer"] == "fp16"
+    assert of_tensorrt.removesuffix("-tensorrt") == variants[of_tensorrt].precision["pair"]
+    kinds = {name: {node.op_type for node in onnx.load(str(bundle.path("answer", name))).graph.node}
+             for name in (of_processors, of_tensorrt)}
+    assert "MatMulNBits" in kinds[of_processors] and not kinds[of_tensorrt] & {"MatMulNBits", "QuantizeLinear"}
+    assert report.calibration["answer for TensorRT"] == "not quantised: packed weights are for processors, and FP16 is for GPUs"
+    assert report.calibration["answer: recipe"].startswith("int") and report.calibration["pair: recipe"]
+    assert report.calibration["frames"] == 80 and {report.calibration["profile"], report.calibration["profile-tensorrt"]} == {
+        plans_of("cpu")[0].profile.name, "tensorrt"}
+
+
+@pytest.mark.slow(minutes=1)
+@pytest.mark.parametrize(("only", "allow_drop"), [(None, False), ("int8", False), ("int8", True)])
+def test_packed_weights_that_are_slower_ship_beside_floating_point(
+        toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, only: Any,
+        allow_drop: bool) -> None:
+    """Whoever asked for INT8 alone gets it with what runs faster, not in its place."""
+    from vidrisk.export.gate import keeper
+    from vidrisk.export.gate.report import Speed
+
+    real = keeper.race
+
+    def slow(*arguments: Any) -> Any:
+        laps, speeds = real(*arguments)
+        laps = [replace(lap, bytes=lap.bytes // 4) if lap.variant != "fp32" else lap for lap in laps]
+        return laps, [Speed(speed.variant, speed.runtime, speed.float_runtime, 0.8, 0.7, 0.9, speed.turns) for speed in speeds]
+
+    monkeypatch.setattr(keeper, "race", slow)
+    trained, validation, _ = toy
+    options = ExportOptions(int8=True, max_drop=50, max_confidence_drop=50, search_s=5, quantize=frozenset({"answer"}), only=only,
+                            allow_drop=allow_drop)
+    with caplog.at_level("WARNING"):
+        bundle, _ = export_bundle(with_packed_answer(trained), tmp_path / "b", validation, None, options)
+    assert len(bundle.passed) == 2 and "fp32" in bundle.passed
+    assert sum("is slower than floating point, and" in line for line in caplog.messages) == 1
+
+
+@pytest.mark.slow(minutes=1)
+def test_packed_weights_need_no_calibration_samples(toy: Any, tmp_path: Path) -> None:
+    trained, validation, _ = toy
+    packed = with_packed_answer(trained)
+    options = ExportOptions(int8=True, max_drop=50, max_confidence_drop=50, allow_drop=True, search_s=5,
+                            quantize=frozenset({"answer"}))
+    bundle, report = export_bundle(packed, tmp_path / "b", validation, None, options)
+    name = bundle.passed[-1]
+    assert bundle.manifest.variants[name].precision["answer"] in ("int4", "int8-weight-only")
+    assert set(report.calibration) <= {"recipe", "in float32"} and report.selection is not None
+    for refused, what in ((replace(options, quantize=frozenset(("pair", "answer"))), packed), (options, trained)):
+        with pytest.raises(DataError, match="no calibration frames"):
+            export_bundle(what, tmp_path / "c", validation, None, refused)
+
+
+@pytest.mark.slow(minutes=1)
+def test_a_model_of_packed_weights_alone_is_fp16_on_a_gpu(toy: Any, tmp_path: Path) -> None:
+    trained, validation, _ = toy
+    black = Windows(np.zeros((20, FRAMES, SIDE, SIDE, 3), np.uint8))  # they calibrate nothing
+    options = ExportOptions(int8=True, target="gpu", max_drop=50, max_confidence_drop=50, quantize=frozenset({"answer"}))
+    bundle, report = export_bundle(with_packed_answer(trained), tmp_path / "b", validation, black, options)
+    assert bundle.passed == ("fp32", "fp16") and bundle.manifest.variants["fp16"].precision["answer"] == "fp16"
+    left_out = next(verdict for verdict in report.verdicts if not verdict.shipped)
+    assert (left_out.variant, left_out.reason) == ("int8", "not quantised: packed weights are for processors, and FP16 is for GPUs")
+    assert "int8 was left out:" in (bundle.root / "gate.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("target", ["gpu", "any"])
+def test_int8_alone_is_refused_where_packed_weights_leave_nothing_for_tensorrt(toy: Any, tmp_path: Path, target: Any) -> None:
+    trained, validation, _ = toy
+    options = ExportOptions(int8=True, target=target, only="int8", max_drop=50, max_confidence_drop=50, search_s=1,
+                            quantize=frozenset({"answer"}))
+    with pytest.raises(SettingsError, match=f"int8 alone for the target {target}, .*packed: TensorRT .*; allowed: .* target cpu"):
+        export_bundle(with_packed_answer(trained), tmp_path / "c", validation, None, options)
+    assert not list(tmp_path.iterdir())

@@ -62,6 +62,32 @@ def layers_of(kind: Any, path: Path) -> Layers:
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize(("bits", "counts"), [(4, {"int4": 1}), (8, {"int8": 1})])
+def test_products_with_packed_weights_count_by_the_width_of_these(tmp_path: Path, runner: Any, bits: int,
+                                                                  counts: dict[str, int]) -> None:
+    groups, group = 3, 16
+    depth = groups * group
+    arrays = {"codes": np.full((WIDTH, groups, group * bits // 8), 0x37, np.uint8), "scales": np.ones((WIDTH, groups), np.float32),
+              "zeros": np.zeros((WIDTH, -(-groups * bits // 8)), np.uint8)}
+    product = helper.make_node("MatMulNBits", ["x", *arrays], ["y"], domain="com.microsoft", K=depth, N=WIDTH, bits=bits,
+                               block_size=group)
+    x = TensorSpec("x", "float32", ("batch", depth))
+    tensors = [[helper.make_tensor_value_info(spec.name, TensorProto.FLOAT, spec.shape)] for spec in (x, OUTPUTS[0])]
+    graph = helper.make_graph([product], "g", *tensors, initializer=[numpy_helper.from_array(v, n) for n, v in arrays.items()])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=10), str(tmp_path / "m.onnx"))
+    with runner(tmp_path / "m.onnx", [x], OUTPUTS) as opened:
+        assert opened.infer({"x": np.ones((2, depth), np.float32)})["y"][0, 0] == depth * (5 if bits == 4 else 0x37)
+        assert (dict(opened.layers().counts), opened.layers().unproved) == (counts, "")
+
+
+def test_a_packed_product_of_one_group_proves_nothing() -> None:
+    event = {"cat": "Node", "name": "a_kernel_time", "args": {
+        "op_name": "MatMulNBits", "provider": "P", "input_type_shape": [{"float": [1, 64]}, {"float": [8, 1]}, {"uint8": [8, 1]}]}}
+    assert layers_from_profile([event], "P") == Layers({}, "the engine does not say the types of all layers")
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
 def test_engines_tell_what_they_run(tmp_path: Path, runner: Any) -> None:
     for kind, counts in (("float32", {"float32": 2}), ("int8", {"int8": 1, "float32": 1}), ("none", {})):
         found = layers_of(runner, saved(tmp_path / f"{kind}.onnx", kind))

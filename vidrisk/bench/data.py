@@ -17,6 +17,7 @@ import numpy as np
 
 from vidrisk.bench.alone import Candidate
 from vidrisk.data import Table, load_table
+from vidrisk.data.formats import format_of
 from vidrisk.data.io import SUFFIXES
 from vidrisk.data.targets import truth_from_table
 from vidrisk.decode.messages import Again, Input, ReadSettings
@@ -105,13 +106,16 @@ def data_from_path(path: Path, contract: Contract, limit: int, *, encoding: str 
     """
     table, unlabelled = None, ""
     try:
-        if path.is_dir() and not list_folder(path).folders:
+        if path.is_dir() and not format_of(path) and not list_folder(path).folders:
             raise DataError(f"{path.name} has no sub-folder per class")
         table = load_table(path, contract.task, min_labels=1, encoding=encoding, sheet=sheet)
     except DataError as error:
-        if path.is_file() and path.suffix.lower() in SUFFIXES:  # a manifest, and a bad one
+        if format_of(path) or (path.is_file() and path.suffix.lower() in SUFFIXES):  # a data set or a manifest, and a bad one
             raise
         unlabelled = error.what
+    if table and len(test := table.of_split("test")):  # a model may have learnt from the others
+        log.info("%s has splits: the %d samples of test are taken", path.name, len(test))
+        table = test
     paths = [os.fspath(sample.path) for sample in table.samples] if table else list(find_inputs([path]).paths)
     chosen = evenly_spread(len(paths), limit)
     if table:

@@ -64,6 +64,8 @@ def seconds_in_turns(calls: Mapping[Key, Callable[[], object]], warm_s: Mapping[
     Raises:
         RuntimeFailure: an engine failed.
     """
+    if not calls:
+        return {}
     is_short = {key: call_s < SHORT_S for key, call_s in warm_s.items()}
     round_s = sum(call_s * (1 + is_short[key]) for key, call_s in warm_s.items())
     seconds: dict[Key, list[float]] = {key: [] for key in calls}

@@ -1,4 +1,4 @@
-"""``vidrisk data``: look at labelled data and split it, before anything is trained."""
+"""``vidrisk data``: look at labelled data, split it, import and convert data sets, before anything is trained."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidrisk.cli.convert import SchemeOption, convert
 from vidrisk.cli.tables import Encoding, Sheet, Strict
 from vidrisk.runtimes.contract.choices import Task
 
 if TYPE_CHECKING:
     from vidrisk.data import Table
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at labelled data, and split it into train, val and test.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
+                  help="Look at labelled data, split it into train, val and test, and import data sets.")
 
 
 Data = Annotated[Path, typer.Argument(
-    metavar="DATA", help="A folder with one sub-folder per class, or a CSV, Excel, JSONL or Parquet manifest.")]
+    metavar="DATA", help="A folder with one sub-folder per class or of UCF101 or Something-Something V2, or a CSV, Excel, JSONL or "
+                         "Parquet manifest.")]
 TaskOption = Annotated[Task, typer.Option(
     "--task", help="action: which action a clip shows. risk: which defect, how bad.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -43,7 +46,7 @@ def split(
     from vidrisk.data import check_leaks, load_table, ratios_from_text, split_table, write_table
 
     parts = ratios_from_text(ratios)
-    table = load_table(data, task, encoding=encoding, sheet=sheet)
+    table = load_table(data, task, encoding=encoding, sheet=sheet, strict=strict)
     table = split_table(table, ratios=parts, seed=seed, group_by=group_by, force=force)
     check_leaks(table, strict=strict)
     write_table(table, output)
@@ -53,26 +56,88 @@ def split(
 @app.command()
 def preview(
     data: Data,
-    output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="PNG to write; a data set of reports needs none.")] = None,
     task: TaskOption = "action",
-    per_class: Annotated[int, typer.Option(min=1, max=100, help="Thumbnails per class.")] = 8,
+    per_class: Annotated[int, typer.Option(min=1, max=100, help="Thumbnails per class, or per level.")] = 8,
+    rows: Annotated[int, typer.Option(min=1, max=1000, help="Rows of a data set of reports to print.")] = 10,
+    scheme: SchemeOption = None,
     strict: Strict = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
     json_output: Json = False,
 ) -> None:
-    """Draw a contact sheet: one row of thumbnails per class."""
-    from vidrisk.data import check_leaks, contact_sheet, load_table
+    """Draw a contact sheet: one row of thumbnails per class. Of a Parquet file of risk reports, print rows, too."""
+    if data.suffix.lower() == ".parquet":
+        from vidrisk.data.parquet_rows import is_data_set
 
-    table = load_table(data, task, encoding=encoding, sheet=sheet)
+        if data.is_file() and is_data_set(data):
+            _preview_reports(data, output, scheme, rows, per_class, strict, json_output)
+            return
+    from vidrisk.data import check_leaks, contact_sheet, load_table
+    from vidrisk.runtimes.contract.errors import SettingsError
+
+    if output is None:
+        raise SettingsError("a preview without a name for the sheet", fix="name a PNG with -o")
+    table = load_table(data, task, encoding=encoding, sheet=sheet, strict=strict)
     check_leaks(table, strict=strict)
     contact_sheet(table, output, per_class=per_class)
     _print_counts(table, output, json_output)
 
 
-def _print_counts(table: Table, output: Path, as_json: bool) -> None:
-    """Samples per target, class and split; ``unsplit`` where there is none."""
+def _preview_reports(data: Path, output: Path | None, scheme: str | None, rows: int, per_level: int, strict: bool,
+                     as_json: bool) -> None:
     from vidrisk.cli.console import say_json, say_table
+    from vidrisk.data import load_cases
+    from vidrisk.data.preview_cases import cases_sheet, rows_of_cases
+
+    cases = load_cases(data, scheme, labelled=False, strict=strict)
+    columns, shown = rows_of_cases(cases, rows)
+    unreadable = cases_sheet(cases, output, per_level=per_level) if output else ()
+    if as_json:
+        import json
+
+        say_json(json.dumps({"samples": len(cases), "scheme": cases.scheme.name, "levels": cases.level_counts(),
+                             "rows": [dict(zip(columns, row, strict=True)) for row in shown], "unreadable": unreadable},
+                            ensure_ascii=False))
+        return
+    say_table(columns, shown, title=f"{len(cases)} samples, scheme {cases.scheme.name}, the first {len(shown)}")
+
+
+app.command()(convert)
+
+
+@app.command("import")
+def import_data_set(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The folder of a data set.")],
+    output: Annotated[Path, typer.Option(
+        "-o", "--output", metavar="MANIFEST", help="Manifest to write: .csv, .jsonl or .parquet, in a folder above the files.")],
+    format_name: Annotated[str | None, typer.Option(
+        "--format", metavar="NAME", show_default="recognised", help="ucf101 or something (Something-Something V2).")] = None,
+    number: Annotated[int | None, typer.Option(
+        "--split", metavar="N", show_default="1", help="Official split: 1 to 3 of UCF101.")] = None,
+    per_class: Annotated[int | None, typer.Option(
+        min=1, show_default="all", help="Keep at most so many clips of each class in each split, to try things out.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed gives another val, and other clips with --per-class.")] = 0,
+    strict: Strict = False,
+    json_output: Json = False,
+) -> None:
+    """Write the official lists of a data set as a manifest; val comes out of the train list."""
+    from vidrisk.data import check_leaks, write_table
+    from vidrisk.data.choice import few_per_class
+    from vidrisk.data.data_sets import import_data
+    from vidrisk.data.io import check_new_manifest
+
+    check_new_manifest(output)
+    found = import_data(source, name=format_name, split=number, seed=seed, strict=strict)
+    table = few_per_class(found.table, per_class, seed) if per_class else found.table
+    check_leaks(table, strict=strict)
+    write_table(table, output)
+    _print_counts(table, output, json_output, format=found.format.name, listed=found.listed, absent=len(found.absent))
+
+
+def _print_counts(table: Table, output: Path, as_json: bool, **more: str | int) -> None:
+    """Samples per target, class and split; ``unsplit`` where there is none."""
+    from vidrisk.cli.console import say, say_json, say_table
 
     splits = [name for name in ("train", "val", "test") if len(table.of_split(name))]
     parts = {name: table.of_split(name) for name in splits}
@@ -83,7 +148,10 @@ def _print_counts(table: Table, output: Path, as_json: bool) -> None:
     if as_json:
         import json
 
-        say_json(json.dumps({"output": str(output), "samples": len(table), "counts": counts}, ensure_ascii=False))
+        told = {"output": str(output), "samples": len(table), **more, "notes": list(table.notes), "counts": counts}
+        say_json(json.dumps(told, ensure_ascii=False))
         return
     say_table(("target", "label", *parts), ((target, label, *map(str, row.values())) for target, labels in counts.items()
                                             for label, row in labels.items()), title=f"{len(table)} samples → {output}")
+    for note in table.notes:
+        say(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,9 @@ def export(
     vendor: Annotated[Path | None, typer.Option(
         metavar="FOLDER", show_default=False, help="Also write what the toolchains of Hailo, Rockchip, Qualcomm and Core ML take: "
                                                    "plain ONNX files, calibration frames, expected outputs.")] = None,
+    dynamic_vision: Annotated[Path | None, typer.Option(
+        metavar="FOLDER", show_default=False, help="Also write Qwen-VL's vision tower for other programs: one ONNX graph for "
+                                                   "images and videos of any size.")] = None,
     encoding: Encoding = None,
     sheet: Sheet = None,
     calib_samples: Annotated[int, typer.Option(min=16, metavar="N", help="Samples to calibrate on.")] = 128,
@@ -47,7 +51,7 @@ def export(
     allow_drop: Annotated[bool, typer.Option(
         "--allow-drop", help="Ship it even if it loses more or is not faster; the bundle records that.")] = False,
     strict: Annotated[bool, typer.Option(
-        "--strict", help="Refuse the export when INT8 is not faster, instead of shipping floating point alone.")] = False,
+        "--strict", help="Refuse the export when INT8 is not worth its loss, instead of shipping floating point alone.")] = False,
     trt: Annotated[bool, typer.Option(
         "--trt", help="Also make an FP16 variant, and all for TensorRT: target gpu, jetson or any.")] = False,
     target: Annotated[ExportTarget | None, typer.Option(
@@ -57,6 +61,9 @@ def export(
     openvino: Annotated[bool, typer.Option("--openvino", help="Also put OpenVINO's IR of every variant into the bundle.")] = False,
     torch_program: Annotated[bool, typer.Option(
         "--torch", help="Also put torch's ExportedProgram of the merged model into the bundle.")] = False,
+    search_s: Annotated[float | None, typer.Option(
+        "--search-s", min=0, metavar="SECONDS", show_default="180",
+        help="How long --int8 searches for the blocks that are to stay in floating point.")] = None,
     qat_steps: Annotated[int, typer.Option(
         min=0, metavar="N", help="Fine-tune so many steps with INT8's rounding, first.")] = 0,
     only: Annotated[OnlyVariant | None, typer.Option(
@@ -78,7 +85,8 @@ def export(
 
     INT8 that loses more than --max-drop keeps some blocks in floating point; the fastest such point is searched. A hop that
     still loses more than it may stops the export: exit code 3, and no bundle is written. INT8 that is not faster than floating
-    point is left out with a word, and floating point ships; with --strict that is exit code 3, too.
+    point is left out with a word, and floating point ships; with --strict that is exit code 3, too. A language model's weights in 4
+    or 8 bits ship beside floating point even if they are slower, where their files are at most half as large.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_gate
@@ -90,11 +98,9 @@ def export(
         require("openvino", "cpu")
     from vidrisk.data import Table, load_table
     from vidrisk.export.trained import ExportOptions, Format
-    from vidrisk.jobs.export import export_run
-    from vidrisk.jobs.foreign import export_foreign, foreign_model_from_settings
-    from vidrisk.jobs.vendor import write_vendor
+    from vidrisk.jobs.foreign import foreign_model_from_settings
+    from vidrisk.jobs.model_export import check_folders, export_model
     from vidrisk.models.run import Run
-    from vidrisk.runtimes.contract.bundle import check_vacant
 
     foreign = foreign_model_from_settings(
         model, from_hf=from_hf, labels=labels, pixel=pixel, checks=[_known(text) for text in check or ()], task=task,
@@ -110,35 +116,26 @@ def export(
     also = tuple(name for name, wanted in asked.items() if wanted)
     options = ExportOptions(int8, max_drop, allow_drop, target, only, qat_steps=qat_steps, fp16=trt, also=also,
                             max_confidence_drop=max_confidence_drop, strict=strict, coverage=coverage, golden=not no_golden)
-    read_as = foreign.task if foreign else Run.open(model).config.task
+    if search_s is not None:
+        options = replace(options, search_s=search_s)
+    source = foreign or Run.open(model).config
 
     def table_of(path: Path | None) -> Table | None:
         if path is None:
             return None
-        return load_table(path, read_as) if path.is_dir() else load_table(path, read_as, encoding=encoding, sheet=sheet)
+        return load_table(path, source.task) if path.is_dir() else load_table(path, source.task, encoding=encoding, sheet=sheet)
 
-    if vendor:
-        if only not in (None, "fp32"):
-            raise SettingsError(f"--vendor with --only {only}", allowed="--only fp32", fix="leave one of the two out")
-        if vendor.resolve() == out.resolve():
-            raise SettingsError("--vendor and -o name one folder", fix="choose another folder for one of the two")
-        check_vacant(vendor)
+    check_folders(source, out, options, vendor=vendor, dynamic_vision=dynamic_vision)
+    calibration, validation = table_of(calib), table_of(val)
     try:
         with progress_bar() as advance:
-            calibration, validation = table_of(calib), table_of(val)
-            if foreign and validation is not None:
-                bundle, report = export_foreign(foreign, out, options, val=validation, calib=calibration,
-                                                calib_samples=calib_samples, on_progress=advance)
-            else:
-                bundle, report = export_run(model, out, options, calib=calibration, val=validation, calib_samples=calib_samples,
-                                            on_progress=advance)
+            bundle, report = export_model(model, out, options, foreign=foreign, calib=calibration, val=validation, vendor=vendor,
+                                          dynamic_vision=dynamic_vision, calib_samples=calib_samples, on_progress=advance)
     except GateRefused as refusal:
-        print_gate(refusal.report, as_json=json)
+        if refusal.report is not None:
+            print_gate(refusal.report, as_json=json)
         raise
     print_gate(report, as_json=json, bundle=bundle)
-    if vendor:
-        shown = validation if calibration is None and foreign else calibration  # a run has a training split
-        write_vendor(bundle, shown, model, vendor, calib_samples)
 
 
 def _known(text: str) -> tuple[Path, str]:

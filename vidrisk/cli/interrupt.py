@@ -31,18 +31,21 @@ def ending_at_second_interrupt() -> Iterator[None]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    thread = threading.Thread(target=_count, args=(ours,), name="interrupts", daemon=True)
+    is_interrupted = threading.Event()
+    thread = threading.Thread(target=_count, args=(ours, is_interrupted), name="interrupts", daemon=True)
     thread.start()
     try:
         yield
     finally:
+        if is_interrupted.is_set():  # the command is ending: a further one would end it by the signal, without its exit code
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(before)
         theirs.close()
         thread.join()
         ours.close()
 
 
-def _count(signals: socket.socket) -> None:
+def _count(signals: socket.socket, is_interrupted: threading.Event) -> None:
     interrupts = 0
     while True:
         if interrupts and not select.select([signals], [], [], PATIENCE_S)[0]:
@@ -51,6 +54,8 @@ def _count(signals: socket.socket) -> None:
         if not numbers:  # the block has ended
             return
         interrupts += numbers.count(signal.SIGINT)
+        if interrupts:
+            is_interrupted.set()
         if interrupts > 1:
             _say(END)
             os._exit(EXIT_INTERRUPTED)

@@ -25,7 +25,12 @@ FLAGS = {
     "export it for TensorRT and the target": "vidrisk export RUN -o BUNDLE --int8 --trt --target",
     "force a new split": "vidrisk data split --force",
     "name the sheet that is meant": "name the one that is meant (--sheet)",
-    "use the task risk": "use --task risk",
+    "use the task": "use --task",
+    "read the data set without strict": "leave --strict out",
+    "read the data without strict": "leave --strict out",
+    "convert without strict": "leave --strict out",
+    "name the scheme that the data are written in": "name the scheme that the data are written in (--scheme)",
+    "name the format, to be told": "name it with --format, to be told",
     "name the encoding of all of it": "name the encoding of all of it (--encoding)",
     "use another runtime": "use another --runtime",
     "use tensorrt-rtx": "use --engine tensorrt-rtx",
@@ -34,7 +39,9 @@ FLAGS = {
     "a smaller batch": "a smaller --batch",
     "export for TensorRT, which": "export with --trt, which",
     "another variant": "another --variant",
+    "do without INT8": "leave --int8 out",
     "do without the DLA": "leave --dla out",
+    "do without the dynamic vision tower": "leave --dynamic-vision out",
     "the runtime auto": "--runtime auto",
     "qat_steps": "--qat-steps",
     "give more calibration samples": "give more with --calib or --calib-samples",
@@ -43,7 +50,13 @@ FLAGS = {
     "say it in a pixel file": "say it with --pixel pixel.yaml",
 }
 # The same at the beginning of what is wrong, where names of files come later.
-FLAGS_FIRST = {"python without wheels": "--python without --wheels", "python=": "--python ", "inbox=": "--inbox "}
+FLAGS_FIRST = {"python without wheels": "--python without --wheels", "python=": "--python ", "inbox=": "--inbox ",
+               "vendor with only": "--vendor with --only",
+               "vendor of a vision-language model": "--vendor of a vision-language model",
+               "vendor names a folder that the bundle takes": "--vendor names a folder that -o takes",
+               "dynamic_vision without a run": "--dynamic-vision without a run",
+               "dynamic_vision names a folder that the bundle or vendor takes":
+                   "--dynamic-vision names a folder that -o or --vendor takes"}
 
 
 def line_from_error(error: VidriskError) -> str:

@@ -13,4 +13,5 @@ Sheet = Annotated[str | None, typer.Option(
     "--sheet", metavar="NAME", show_default="the one with a table",
     help="Sheet of an Excel manifest; Data!3 also names the row of its header.")]
 Strict = Annotated[bool, typer.Option(
-    "--strict", help="Refuse data with one content in two splits or of two labels, and groups in two splits, instead of warning.")]
+    "--strict", help="Refuse data with one content in two splits or of two labels, groups in two splits, and data sets that list "
+                     "files which are not there, instead of warning.")]

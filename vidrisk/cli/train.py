@@ -14,7 +14,8 @@ from vidrisk.runtimes.contract.choices import Task
 def train(
     data: Annotated[Path, typer.Argument(
         metavar="DATA", show_default=False,
-        help="A folder with one sub-folder per class, or a CSV, Excel, JSONL or Parquet manifest.")],
+        help="A folder with one sub-folder per class or of UCF101 or Something-Something V2, or a CSV, Excel, JSONL or Parquet "
+             "manifest.")],
     out: Annotated[Path, typer.Option(
         "-o", "--output", metavar="RUN", show_default=False, help="New folder for the run.")],
     task: Annotated[Task | None, typer.Option(
@@ -23,6 +24,9 @@ def train(
         metavar="ID", show_default="efficientnet-lite0",
         help="efficientnet-lite0, a Hugging Face hub id, or a local folder.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings; config.yaml of a run is one.")] = None,
+    start: Annotated[Path | None, typer.Option(
+        "--from", metavar="RUN", show_default=False,
+        help="Start from a finished run: its weights, merged, and its settings where no others are given.")] = None,
     assignments: Annotated[list[str] | None, typer.Option(
         "--set", metavar="KEY=VALUE", help="One setting, such as optim.epochs=3; may be repeated.")] = None,
     group_by: Annotated[str | None, typer.Option(
@@ -35,16 +39,21 @@ def train(
 ) -> None:
     """Train LoRA and head jointly on DATA and write the run: weights, metrics, split, plots, TensorBoard."""
     from vidrisk.cli.console import progress_bar
+    from vidrisk.cli.launched import silence_other_processes
     from vidrisk.cli.views import print_training
     from vidrisk.data import load_table
     from vidrisk.models.config import config_from_options
     from vidrisk.runtimes.contract.errors import require
 
     require("torch", "train")
+    from vidrisk.models.run import open_start
     from vidrisk.train.train import train_run
 
-    settings = config_from_options(config, assignments or (), task=task, backbone=backbone, group_by=group_by)
-    table = load_table(data, settings.task, encoding=encoding, sheet=sheet)
-    with progress_bar() as advance:
-        run = train_run(table, settings, out, resume=resume, strict=strict, on_progress=advance)
-    print_training(run.root, as_json=json)
+    with silence_other_processes() as is_main:
+        base, file = open_start(start, config)
+        settings = config_from_options(file, assignments or (), task=task, backbone=backbone, group_by=group_by)
+        table = load_table(data, settings.task, encoding=encoding, sheet=sheet, strict=strict)
+        with progress_bar() as advance:
+            run = train_run(table, settings, out, start=base, resume=resume, strict=strict, on_progress=advance)
+    if is_main:
+        print_training(run.root, as_json=json)

@@ -64,9 +64,10 @@ def print_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None = Non
               last_styles=["" if not hop.reason else "yellow" if hop.passed else "red" for hop in report.hops])
     if report.search:
         kept = [row for row in report.search if row["precision"] == "float"]
-        say_table(("block in floating point", "share of INT8's noise", "costs ms/frame"), (
+        say_table(("block in floating point", "share of the noise", "costs ms/frame"), (
             (row["block"], f"{row['noise_share']:.1%}", f"{row['float_ms']:.3f}") for row in kept))
-        say(f"{len(report.search) - len(kept)} of {len(report.search)} blocks are in INT8")
+        quantized = sorted({row["precision"].upper() for row in report.search} - {"FLOAT"})
+        say(f"{len(report.search) - len(kept)} of {len(report.search)} blocks are in {' or '.join(quantized) or 'INT8'}")
     if report.laps:
         say_table(("variant", "runtime", "ms/frame", "frames/s", "MB"), (
             (lap.variant, lap.runtime, f"{lap.ms_per_frame:.2f}", f"{lap.frames_per_s:.0f}", f"{lap.bytes / 1e6:.1f}")

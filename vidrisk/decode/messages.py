@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.decode.jpegs import MAX_SIDE_PX, Jpeg
 from vidrisk.decode.thumbnails import Thumbnail
 from vidrisk.frames import Decoder, Frame, FrameChoice, FrameWindow, Interval
+from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 FINAL_STATES = ("ok", "partial", "corrupt", "timeout", "crashed", "too_large", "skipped")
@@ -40,7 +42,21 @@ class ThumbnailInput:
     max_bytes: int
 
 
-Request = Input | ThumbnailInput
+@dataclass(frozen=True)
+class PhotoInput:
+    """A photo that is wanted as a JPEG: see ``jpegs.jpeg_from_photo``.
+
+    Attributes:
+        path: of the file; where there is ``content``, nothing is opened there.
+        content: the photo itself, where it lies in no file.
+    """
+
+    id: int
+    path: str
+    content: bytes | None = field(default=None, repr=False)
+
+
+Request = Input | ThumbnailInput | PhotoInput
 
 
 @dataclass(frozen=True)
@@ -95,12 +111,45 @@ class ThumbnailSettings:
         return json.dumps(asdict(self))
 
 
-Settings = ReadSettings | ThumbnailSettings
+@dataclass(frozen=True)
+class PhotoSettings:
+    """What JPEGs of photos are like.
+
+    Attributes:
+        max_width, max_height: of the box, in pixels, that they fit into.
+        quality: 1 to 100, as libjpeg counts it.
+        max_memory_mb: what a worker may allocate beyond what it starts with.
+
+    Raises:
+        SettingsError: a side or a quality outside of what is allowed.
+    """
+
+    max_width: int = 1024
+    max_height: int = 1024
+    quality: int = 85
+    max_memory_mb: int = 2048
+
+    def __post_init__(self) -> None:
+        for side in (self.max_width, self.max_height):
+            if not 1 <= side <= MAX_SIDE_PX:
+                raise SettingsError(f"a photo of {self.max_width} by {self.max_height} pixels",
+                                    allowed=f"sides of 1 to {MAX_SIDE_PX}")
+        if not 1 <= self.quality <= 100:
+            raise SettingsError(f"image quality {self.quality}", allowed="1 to 100")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+Settings = ReadSettings | ThumbnailSettings | PhotoSettings
 
 
 def settings_from_json(text: str) -> Settings:
-    """The inverse of ``to_json`` of either kind."""
-    return ReadSettings.from_json(text) if "pixel" in json.loads(text) else ThumbnailSettings(**json.loads(text))
+    """The inverse of ``to_json`` of every kind."""
+    values = json.loads(text)
+    if "pixel" in values:
+        return ReadSettings.from_json(text)
+    return PhotoSettings(**values) if "quality" in values else ThumbnailSettings(**values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +197,7 @@ class InputEnd:
     is_refused: bool = False
 
 
-Item = Frame | KnownFrame | FrameWindow | Thumbnail | Again | Pause | InputEnd
+Item = Frame | KnownFrame | FrameWindow | Thumbnail | Jpeg | Again | Pause | InputEnd
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,21 @@ from typing import Protocol
 
 from typing_extensions import Self
 
-from vidrisk.decode.messages import Input, InputEnd, Pause, Read, ReadSettings, Request, ThumbnailInput, ThumbnailSettings
+from vidrisk.decode.jpegs import Jpeg
+from vidrisk.decode.messages import (
+    READ_STATES,
+    Again,
+    Input,
+    InputEnd,
+    Pause,
+    PhotoInput,
+    PhotoSettings,
+    Read,
+    ReadSettings,
+    Request,
+    ThumbnailInput,
+    ThumbnailSettings,
+)
 from vidrisk.decode.owner import Owner
 from vidrisk.decode.session import CacheFolder, Limits, Session, Slot
 from vidrisk.decode.thumbnails import Thumbnail
@@ -29,6 +43,7 @@ from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError
 CHECK_S = 1.0
 SLOW_S = 0.02  # to give an input, from which on whoever gives them is slow
 PATIENCE_S = 0.1  # with what is being read, before a slow giver is asked for the next input
+PHOTO_LIMITS = Limits(silence_s=30.0, input_s=120.0)
 THUMBNAIL_LIMITS = Limits(silence_s=20.0, input_s=600.0, retries=False)
 
 
@@ -98,6 +113,24 @@ class DecodePool:
             if isinstance(read.item, Thumbnail):
                 found.setdefault(read.id, []).append(read.item)
         return [whole_thumbnails(request, found.get(request.id, ())) for request in numbered]
+
+    def jpegs(self, requests: Sequence[PhotoInput], settings: PhotoSettings) -> list[tuple[Jpeg | None, InputEnd]]:
+        """Each photo as a JPEG, in the order of the requests, and what became of it; None where it cannot be read.
+
+        Raises:
+            RuntimeFailure: workers cannot be started, or the pool is closed.
+        """
+        found: dict[int, Jpeg] = {}
+        ends: dict[int, InputEnd] = {}
+        numbered = [PhotoInput(place, one.path if one.content is None else "", one.content) for place, one in enumerate(requests)]
+        for read in self._answers(iter(numbered), Session(settings, PHOTO_LIMITS), None):
+            if isinstance(read.item, Jpeg):
+                found[read.id] = read.item
+            elif isinstance(read.item, Again):
+                found.pop(read.id, None)
+            elif isinstance(read.item, InputEnd):
+                ends[read.id] = read.item
+        return [_whole_jpeg(found.get(place), ends[place]) for place in range(len(requests))]
 
     def _answers(self, requests: Iterator[Request], session: Session, meter: CallMeter | None) -> Generator[Read, None, None]:
         self._refuse_unusable()
@@ -201,6 +234,13 @@ def default_workers() -> int:
 def _stop(owner: Owner, process: int) -> None:
     if os.getpid() == process:
         owner.stop()
+
+
+def _whole_jpeg(jpeg: Jpeg | None, end: InputEnd) -> tuple[Jpeg | None, InputEnd]:
+    """A picture only of an input that was read to its end."""
+    if end.state not in READ_STATES:
+        return None, end
+    return (jpeg, end) if jpeg else (None, InputEnd("crashed", "its decoder made no picture of it"))
 
 
 def whole_thumbnails(request: ThumbnailInput, found: Sequence[Thumbnail]) -> tuple[Thumbnail, ...]:

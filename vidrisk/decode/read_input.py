@@ -6,11 +6,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
-from vidrisk.decode.messages import READ_STATES, InputEnd, KnownFrame, ReadSettings
+from vidrisk.decode.jpegs import Jpeg, jpeg_from_photo
+from vidrisk.decode.messages import READ_STATES, InputEnd, KnownFrame, PhotoSettings, ReadSettings
 from vidrisk.decode.static import without_static
 from vidrisk.decode.thumbnails import MAX_KEPT_FRAMES, Thumbnail, thumbnail_from_image, thumbnails_at
 from vidrisk.decode.window_cache import through_cache
@@ -54,16 +56,9 @@ def read_input(path: str, settings: ReadSettings, cache: ArrayCache | None,
         if damage:
             state, reason = "partial", str(damage)
         reason = "; ".join(filter(None, (reason, *notes)))
-    except UnreadableError as error:
-        state, reason = error.state, str(error).removeprefix(f"{name_of(path)} ")
-        is_starved, is_refused = isinstance(error.__cause__, MemoryError), isinstance(error.__cause__, PermissionError)
-    except OSError as error:
-        state, reason = "skipped", error.strerror or repr(error)
-    except MemoryError:
-        state, reason, is_starved = "too_large", "it does not fit into memory", True
     except Exception as error:  # one file's decoder must not end the run
-        _log.debug("reading %r crashed", path, exc_info=True)
-        state, reason = "crashed", " ".join(f"{type(error).__name__}: {error}".split())
+        failed = _end_from_error(error, path)
+        state, reason, is_starved, is_refused = failed.state, failed.reason, failed.is_starved, failed.is_refused
     if last and state not in READ_STATES:
         state, reason = "partial", f"{reason}; read up to {last.end_s or 0:.2f} s"
     content = content_of(path) if last else ""
@@ -81,6 +76,32 @@ def read_thumbnails(path: str, moments_s: tuple[float, ...], max_bytes: int,
         yield InputEnd("too_large", "it does not fit into memory", time.perf_counter() - started_s, is_starved=True)
     else:
         yield InputEnd("ok", "", time.perf_counter() - started_s)
+
+
+def read_jpeg(path: str, settings: PhotoSettings) -> Iterator[Jpeg | InputEnd]:
+    """One photo as a JPEG, then its end. Never raises."""
+    started_s = time.perf_counter()
+    try:
+        jpeg, reason, is_damaged = jpeg_from_photo(Path(path), settings.max_width, settings.max_height, settings.quality)
+        yield jpeg
+        end = InputEnd("partial" if is_damaged else "ok", reason)
+    except Exception as error:
+        end = _end_from_error(error, path)
+    yield replace(end, decode_s=time.perf_counter() - started_s)
+
+
+def _end_from_error(error: Exception, path: str) -> InputEnd:
+    """The end of an input whose reading raised."""
+    if isinstance(error, UnreadableError):
+        cause = error.__cause__
+        return InputEnd(error.state, str(error).removeprefix(f"{name_of(path)} "), is_starved=isinstance(cause, MemoryError),
+                        is_refused=isinstance(cause, PermissionError))
+    if isinstance(error, OSError):
+        return InputEnd("skipped", error.strerror or repr(error))
+    if isinstance(error, MemoryError):
+        return InputEnd("too_large", "it does not fit into memory", is_starved=True)
+    _log.debug("reading %r crashed", path, exc_info=True)
+    return InputEnd("crashed", " ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def content_of(path: str) -> str:

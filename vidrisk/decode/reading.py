@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.decode.messages import FINAL_STATES, InputEnd, Item, KnownFrame, ReadSettings, Request, Settings, ThumbnailInput
+from vidrisk.decode.jpegs import Jpeg, jpeg_from_pieces, most_bytes, piece_from_value
+from vidrisk.decode.messages import (
+    FINAL_STATES,
+    InputEnd,
+    Item,
+    KnownFrame,
+    PhotoSettings,
+    ReadSettings,
+    Request,
+    Settings,
+    ThumbnailInput,
+)
 from vidrisk.decode.session import Slot
 from vidrisk.decode.thumbnails import MAX_KEPT_FRAMES, Thumbnail, thumbnail_from_values
 from vidrisk.decode.wire import MAX_REASON, Slots, features_from_slot, finite_number, whole_number
@@ -81,6 +92,8 @@ class Reading:
         begins: how often it was begun.
         indices: of its frames that a window may still name.
         windows, thumbnails, signs: that have come; the last are those of life.
+        pieces: of its JPEG, until that is whole.
+        jpegs: that are whole.
         start_s, end_s: of its last window; the end is None before there is one, and for a photo's.
     """
 
@@ -92,6 +105,8 @@ class Reading:
     windows: int = 0
     thumbnails: int = 0
     signs: int = 0
+    pieces: list[bytes] = field(default_factory=list)
+    jpegs: int = 0
     start_s: float = 0.0
     end_s: float | None = None
 
@@ -101,7 +116,8 @@ class Reading:
         Raises:
             ValueError: something has come of it, or that happens too often.
         """
-        if self.indices or self.windows or self.thumbnails or self.signs or self.begins == MAX_BEGINS:
+        has_come = self.indices or self.windows or self.thumbnails or self.signs or self.pieces or self.jpegs
+        if has_come or self.begins == MAX_BEGINS:
             raise ValueError("it begins what it has begun")
         return replace(self, size=size, mtime_ns=mtime_ns, begins=self.begins + 1)
 
@@ -120,6 +136,9 @@ def item_from_message(request: Request, settings: Settings, memory: Memory | Non
     if kind == "alive" and isinstance(request, ThumbnailInput):
         reading.signs = whole_number(reading.signs + 1, len(request.moments_s))
         return None
+    if isinstance(settings, PhotoSettings) and kind in ("piece", "jpeg"):
+        jpeg = _jpeg(settings, reading, kind, value)
+        return (jpeg, None) if jpeg else None
     if kind == "thumbnail":
         return _thumbnail(request, settings, reading, value), None
     if kind == "end":
@@ -127,7 +146,7 @@ def item_from_message(request: Request, settings: Settings, memory: Memory | Non
     if kind == "starved":
         raise Starved
     if memory is None or not isinstance(settings, ReadSettings):
-        raise ValueError(f"{kind} where thumbnails are wanted")
+        raise ValueError(f"{kind} where pictures are wanted")
     if kind == "frame":
         index, time_s = next_index(reading, value[0], settings), finite_number(value[1])
         return Frame(index, time_s, memory.next()), memory
@@ -138,6 +157,21 @@ def item_from_message(request: Request, settings: Settings, memory: Memory | Non
     if kind == "window":
         return _window(settings, reading, value), None
     raise ValueError(kind)
+
+
+def _jpeg(settings: PhotoSettings, reading: Reading, kind: str, value: Any) -> Jpeg | None:
+    """The JPEG, when all its pieces have come; a photo has one."""
+    if reading.jpegs:
+        raise ValueError("a second picture")
+    if kind == "piece":
+        reading.pieces.append(piece_from_value(value))
+        if sum(map(len, reading.pieces)) > most_bytes(settings.max_width, settings.max_height):
+            raise ValueError("a picture of more bytes than its size can have")
+        return None
+    reading.jpegs = 1
+    jpeg = jpeg_from_pieces(reading.pieces, value, settings.max_width, settings.max_height)
+    reading.pieces = []
+    return jpeg
 
 
 def _end(reading: Reading, values: Sequence[Any]) -> InputEnd:

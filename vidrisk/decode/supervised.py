@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidrisk.decode.child import Child
-from vidrisk.decode.messages import Input, InputEnd, Item, ReadSettings, Request
+from vidrisk.decode.messages import Input, InputEnd, Item, ReadSettings, Request, ThumbnailInput
 from vidrisk.decode.reading import Memory, Reading, item_from_message
 from vidrisk.decode.session import CacheFolder, Session, Slot
-from vidrisk.decode.wire import Slots, shared_memory, whole_number
+from vidrisk.decode.wire import Slots, memory_file, shared_memory, whole_number
 from vidrisk.files.paths import stored_from_path
 
 # What may be read of a file before reading counts as hanging: to hash it (twice), to find its frames, to decode them, and to seek.
@@ -91,8 +91,16 @@ class Worker:
         path = stored_from_path(request.path)
         if isinstance(request, Input):
             self.send({"read": [session.number, path, request.interval and request.interval.to_json()]})
-        else:
+        elif isinstance(request, ThumbnailInput):
             self.send({"thumbnails": [session.number, path, request.moments_s, request.max_bytes]})
+        elif request.content is None:
+            self.send({"photo": [session.number, path, False]})
+        else:
+            descriptor = memory_file(request.content)
+            try:
+                self.send({"photo": [session.number, "", True]}, [descriptor])
+            finally:
+                os.close(descriptor)
 
     def _open(self, session: Session) -> None:
         opening = {"open": [session.number, session.settings.to_json()]}

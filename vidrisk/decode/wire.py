@@ -4,6 +4,7 @@
                      {"read": [session, path, interval]}   one more input, in this order; the path as ``paths.stored_from_path``
                                                        makes it, the interval null for a whole file
                      {"thumbnails": [session, path, [moment_s, …], max_bytes]}
+                     {"photo": [session, path, has_content]}   with content, a descriptor of it comes along and the path is empty
                      {"free": [session, n]}            n of its slots may be written again, oldest first
                      {"give back": true}               inputs that are not begun, to be read by somebody else
                      {"drop": session}                 nobody wants its inputs any more
@@ -14,6 +15,8 @@
                      {"features": [index, time_s, D]}  D float32 that were kept are in the next slot
                      {"window": [start_s, end_s, [index, …]]}
                      {"thumbnail": [webp, width, height, time_s]}
+                     {"piece": base64}                 of a JPEG, in order
+                     {"jpeg": [width, height]}         that the pieces before it make up
                      {"end": [state, reason, decode_s, key, sha256]}
                      {"starved": true}                 the input needs more memory than it may have; the worker ends
                      {"given back": n}                 the last n inputs
@@ -145,6 +148,23 @@ def shared_memory(count: int, frame_shape: tuple[int, int, int]) -> int:
         descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, size)
     return descriptor
+
+
+def memory_file(content: bytes) -> int:
+    """Descriptor of a file without a name that holds some bytes. The caller closes it."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("vidrisk-photo", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(content)
+    return descriptor
+
+
+def path_of_descriptor(descriptor: int) -> str:
+    """Where a process finds a file that it has open."""
+    return f"/proc/self/fd/{descriptor}" if sys.platform == "linux" else f"/dev/fd/{descriptor}"
 
 
 def whole_number(value: object, most: int = MAX_INT64) -> int:

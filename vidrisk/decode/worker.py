@@ -7,6 +7,7 @@ ends.
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
@@ -23,11 +24,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.decode.messages import Input, InputEnd, Item, KnownFrame, ReadSettings, Settings, ThumbnailInput, settings_from_json
-from vidrisk.decode.read_input import read_input, read_thumbnails
+from vidrisk.decode.jpegs import PIECE_BYTES, Jpeg
+from vidrisk.decode.messages import (
+    Input,
+    InputEnd,
+    Item,
+    KnownFrame,
+    PhotoInput,
+    PhotoSettings,
+    ReadSettings,
+    Request,
+    Settings,
+    ThumbnailInput,
+    settings_from_json,
+)
+from vidrisk.decode.read_input import read_input, read_jpeg, read_thumbnails
 from vidrisk.decode.sandbox import Sandbox, confine_process
 from vidrisk.decode.thumbnails import Thumbnail
-from vidrisk.decode.wire import Line, Slots
+from vidrisk.decode.wire import Line, Slots, path_of_descriptor
 from vidrisk.files.cache import ArrayCache
 from vidrisk.files.stamps import stamp_of
 from vidrisk.frames import Frame, FrameWindow
@@ -45,7 +59,7 @@ class _Session:
     """A call whose inputs are read here.
 
     Attributes:
-        slots: for its frames; None where only thumbnails are wanted.
+        slots: for its frames; None where only pictures are wanted.
         free: slots that may be written.
     """
 
@@ -60,9 +74,10 @@ class _Worker:
     def __init__(self, line: Line, cache: ArrayCache | None, limit_memory: Callable[[int], None]) -> None:
         self._line, self._cache, self._limit_memory = line, cache, limit_memory
         self._sessions: dict[int, _Session] = {}
-        self._inputs: deque[tuple[int, Input | ThumbnailInput]] = deque()
+        self._inputs: deque[tuple[int, Request]] = deque()
         self._reading: int | None = None  # the session of the input that is being read
         self._is_dropped = False
+        self._contents: dict[str, int] = {}  # path → descriptor of a photo that lies in no file
 
     def work(self, sandbox: Sandbox) -> None:
         self._line.send({"ready": True})
@@ -70,7 +85,7 @@ class _Worker:
             while not self._inputs:
                 self._receive()
             known = {request.path: _identity_of(request.path) for _, request in self._inputs}
-            sandbox.read_alone(known, partial(self._read, known))
+            sandbox.read_alone([path for path in known if path not in self._contents], partial(self._read, known))
 
     @property
     def writable(self) -> list[Path]:
@@ -88,14 +103,16 @@ class _Worker:
                 if not self._read_one(self._sessions[self._reading], request, known):
                     self._inputs.appendleft((self._reading, request))  # another file took its place before it was opened
                     return
+                self._close_content(request)
             except _Dropped:
+                self._close_content(request)
                 self._forget(self._reading)
             finally:
                 self._reading, self._is_dropped = None, False
             following = self._inputs[0][1].path if self._inputs else ""
             is_open = following in known and known[following] == _identity_of(following)
 
-    def _read_one(self, session: _Session, request: Input | ThumbnailInput, known: dict[str, tuple[int, int] | None]) -> bool:
+    def _read_one(self, session: _Session, request: Request, known: dict[str, tuple[int, int] | None]) -> bool:
         """Read an input; False where it may not be opened because it is no longer the file that was let in."""
         self._limit_memory(session.settings.max_memory_mb)
         self._line.send({"begin": _stamp_of(request.path)})
@@ -109,9 +126,12 @@ class _Worker:
             self._hand_over(session, item)
         return True
 
-    def _items(self, settings: Settings, request: Input | ThumbnailInput) -> Iterator[Item]:
+    def _items(self, settings: Settings, request: Request) -> Iterator[Item]:
         if isinstance(request, ThumbnailInput):
             return read_thumbnails(request.path, request.moments_s, request.max_bytes, lambda: self._line.send({"alive": True}))
+        if isinstance(request, PhotoInput):
+            assert isinstance(settings, PhotoSettings)
+            return read_jpeg(request.path, settings)
         assert isinstance(settings, ReadSettings)
         return read_input(request.path, settings, self._cache if settings.cache_salt else None, request.interval)
 
@@ -126,6 +146,10 @@ class _Worker:
             self._line.send({"window": [item.start_s, item.end_s, item.indices]})
         elif isinstance(item, Thumbnail):
             self._line.send({"thumbnail": [item.webp, item.width, item.height, item.time_s]})
+        elif isinstance(item, Jpeg):
+            for start in range(0, len(item.data), PIECE_BYTES):
+                self._line.send({"piece": base64.b64encode(item.data[start:start + PIECE_BYTES]).decode("ascii")})
+            self._line.send({"jpeg": [item.width, item.height]})
         elif isinstance(item, InputEnd):
             if item.is_starved:
                 self._line.send({"starved": True})
@@ -150,6 +174,13 @@ class _Worker:
             elif kind == "thumbnails":
                 session, path, moments_s, max_bytes = value
                 self._inputs.append((session, ThumbnailInput(0, path, tuple(moments_s), max_bytes)))
+            elif kind == "photo":
+                session, path, has_content = value
+                if has_content:
+                    descriptor = self._line.descriptors.popleft()
+                    path = path_of_descriptor(descriptor)
+                    self._contents[path] = descriptor
+                self._inputs.append((session, PhotoInput(0, path)))
             elif kind == "free":
                 session, count = value
                 if session in self._sessions:
@@ -158,8 +189,13 @@ class _Worker:
                 self._open(*value)
             elif kind == "give back":
                 self._line.send({"given back": len(self._inputs)})
+                for _, request in self._inputs:
+                    self._close_content(request)
                 self._inputs.clear()
             elif kind == "drop":
+                for session, request in self._inputs:
+                    if session == value:
+                        self._close_content(request)
                 self._inputs = deque(waiting for waiting in self._inputs if waiting[0] != value)
                 if self._reading == value:
                     self._is_dropped = True  # said when its decoder has come to rest
@@ -174,6 +210,11 @@ class _Worker:
             slots = Slots(memory, settings.slots, settings.pixel.frame_shape)
             os.close(memory)
         self._sessions[session] = _Session(settings, slots, free)
+
+    def _close_content(self, request: Request) -> None:
+        descriptor = self._contents.pop(request.path, None)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _forget(self, session: int) -> None:
         self._sessions.pop(session, None)

@@ -20,6 +20,7 @@ from vidrisk.deploy.devices import GLIBC, TARGETS, Target, TargetName
 from vidrisk.deploy.wheel import write_wheel
 from vidrisk.runtimes.contract.bundle import MANIFEST, Bundle, sha256_of
 from vidrisk.runtimes.contract.errors import BundleError, SettingsError, VidriskError, require
+from vidrisk.runtimes.contract.manifest import WEIGHT_ONLY
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
 STATE = "/var/lib/vidrisk"
@@ -103,8 +104,13 @@ def _check(bundle: Bundle, name: TargetName, target: Target, out: Path, inbox: s
             raise SettingsError(f"inbox={inbox}: {STATE} holds what the service itself keeps",
                                 allowed=f"another folder, such as {DEFAULT_INBOX}")
     quantised = {name: variant for name, variant in bundle.manifest.variants.items()
-                 if variant.lowest_precision in ("int8", "mixed")}
-    is_for_processors = all(variant.engines == "processor" for variant in quantised.values()) or _quantised_for(bundle) == "cpu"
+                 if variant.lowest_precision not in ("fp32", "fp16")}
+    told, precisions = _quantised_for(bundle), [set(variant.precision.values()) for variant in quantised.values()]
+    # What was exported for any target and has packed weights is for TensorRT in floating point, where it has such a variant.
+    is_for_both = (told == "any" and all(WEIGHT_ONLY & each for each in precisions)
+                   and any(variant.engines != "processor" for variant in bundle.manifest.variants.values()))
+    is_for_processors = told == "cpu" or (
+        not is_for_both and all(variant.engines == "processor" for variant in quantised.values()))
     if target.engine and quantised and is_for_processors:
         raise BundleError(f"{bundle.root.name} has {' and '.join(quantised)} for processors, which TensorRT refuses",
                           fix=f"export it for TensorRT and the target {'jetson' if target.is_jetson else 'gpu'}")

@@ -76,6 +76,15 @@ class Photo:
     note: str
 
 
+@dataclass(frozen=True, eq=False)
+class Upright:
+    """A photo as it is seen, RGB. ``damage`` and ``note`` as in ``Photo``."""
+
+    image: Image.Image
+    damage: Damage | None
+    note: str
+
+
 def photo_size(path: Path) -> tuple[int, int]:
     """(width, height) of a photo as it is seen.
 
@@ -96,15 +105,34 @@ def read_photo(path: Path, spec: PixelSpec, on_image: Callable[[Image.Image], No
     Raises:
         UnreadableError: corrupt, too_large, or of a kind that is not read (skipped).
     """
-    with _stored(path, draft_side=DRAFT_GAP * max(spec.height, spec.width) / spec.crop_fraction) as stored:
+    with _opened_upright(path, DRAFT_GAP * max(spec.height, spec.width) / spec.crop_fraction) as photo:
+        if on_image:
+            on_image(photo.image)
+        return Photo(pixels_from_image(photo.image, spec), photo.damage, photo.note)
+
+
+def read_upright(path: Path, draft_side: float | None = None) -> Upright:
+    """Read a photo as it is seen, RGB.
+
+    Args:
+        draft_side: the shorter side, in pixels, that a JPEG must keep; None keeps its size.
+
+    Raises:
+        UnreadableError: as ``read_photo``.
+    """
+    with _opened_upright(path, draft_side) as photo:
+        return photo
+
+
+@contextmanager
+def _opened_upright(path: Path, draft_side: float | None) -> Iterator[Upright]:
+    with _stored(path, draft_side) as stored:
         rgb, brightness = rgb_from_image(stored.image, stored.samples)
         if stored.mask:
             rgb.paste((PAD_GREY,) * 3, mask=stored.mask)
         turn = TURNS.get(stored.orientation)
         upright = rgb.transpose(turn) if turn is not None else rgb
-        if on_image:
-            on_image(upright)
-        return Photo(pixels_from_image(upright, spec), stored.damage, "; ".join(filter(None, (stored.note, brightness))))
+        yield Upright(upright, stored.damage, "; ".join(filter(None, (stored.note, brightness))))
 
 
 def pixels_from_photo(path: Path, spec: PixelSpec) -> npt.NDArray[np.uint8]:

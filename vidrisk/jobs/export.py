@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,16 +26,19 @@ from vidrisk.files.cache import array_cache
 from vidrisk.frames.cached import CachedClips
 from vidrisk.models.run import METRICS, Run
 from vidrisk.models.trainable import TrainableModel
+from vidrisk.runtimes.chain import frames_of
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.bundle import Bundle, check_vacant
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError, UnreadableError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
+from vidrisk.runtimes.contract.stages import Stage
 
 log = logging.getLogger(__name__)
 
 VALIDATION_SAMPLES = 512
 MAX_VALIDATION_BYTES = 2 * 2**30
+MAX_OUTPUT_BYTES = 2**29  # of all stages, float32; the gate holds them of several models at a time
 FRAMES_PER_CLIP = 4  # of a calibration clip: its other frames look much the same
 
 
@@ -64,19 +67,21 @@ def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Tabl
     judged = splits.of_split("val") if val is None else _given_validation(val, splits)
     if not len(judged):
         raise DataError(f"{run_path} has no validation samples to judge the export by", fix="give labelled data as val")
-    validation = _validation(_drawn_judges(judged, contract, seed), clips, on_progress)
+    model = run.load_classifier()
+    stages = trained_stages(model, contract)
+    drawn_from = _drawn_judges(judged, contract, [each.stage for each in stages], seed)
+    validation = _validation(drawn_from, clips, on_progress)
     frames = None
     if options.int8:
         source = _calibration_source(splits.of_split("train") if calib is None else calib, judged, splits)
         frames = ReadFrames(readable_samples(balanced_order(source, seed), calib_samples, clips, on_progress), clips)
     recorded, recorded_on, unreadable = _recorded(run)
-    model = run.load_classifier()
     options = replace(options, source={"run": run_path.resolve().name, "backbone": run.config.backbone, "digest": run.digest})
     learnt = None
     if options.qat_steps:
         table = _without_judges(splits.of_split("train"), judged)
         learnt = ReadClips(tuple(s for s in table.samples if s.title not in unreadable), clips)
-    trained = Trained(trained_stages(model, contract), contract, recorded=recorded if val is None else {}, recorded_on=recorded_on,
+    trained = Trained(stages, contract, recorded=recorded if val is None else {}, recorded_on=recorded_on,
                       clips=learnt)
     return export_bundle(trained, out, validation, frames, options, on_progress)
 
@@ -90,7 +95,7 @@ def export_trained(trained: Trained, out: Path, options: ExportOptions, val: Tab
         GateRefused: a hop lost more than it may.
     """
     clips = CachedClips(trained.contract, array_cache())
-    judged = _drawn_judges(_own_split(val, "val"), trained.contract, seed)
+    judged = _drawn_judges(_own_split(val, "val"), trained.contract, trained.specs, seed)
     validation = _validation(judged, clips, on_progress)
     frames = None
     if options.int8 and calib is not None:
@@ -104,15 +109,19 @@ def _own_split(table: Table, split: str) -> Table:
     return table.of_split(split) if any(sample.split for sample in table.samples) else table
 
 
-def _drawn_judges(table: Table, contract: Contract, seed: int) -> Table:
-    """Validation samples: as many as memory is spent on."""
-    most = max(1, MAX_VALIDATION_BYTES // (contract.frames * math.prod(contract.pixel.frame_shape)))
+def _drawn_judges(table: Table, contract: Contract, stages: Sequence[Stage], seed: int) -> Table:
+    """Validation samples: as many as memory is spent on, for their pixels and for what the stages give of them."""
+    pixels = contract.frames * math.prod(contract.pixel.frame_shape)
+    outputs = sum(4 * math.prod(map(int, spec.shape[1:])) * contract.frames // frames_of(stage, contract.frames)
+                  for stage in stages for spec in stage.outputs)
+    most = max(1, min(MAX_VALIDATION_BYTES // pixels, MAX_OUTPUT_BYTES // outputs))
     return drawn(table, min(VALIDATION_SAMPLES, most), seed)
 
 
 def trained_stages(model: TrainableModel, contract: Contract) -> tuple[TrainedStage, ...]:
     """Return the stages of a model that vidrisk has trained, as an export takes them."""
-    return tuple(TrainedStage(each.stage, each.module, each.constants, each.example) for each in model.stages(contract))
+    return tuple(TrainedStage(each.stage, each.module, each.constants, each.example, each.quantization)
+                 for each in model.stages(contract))
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ class Metrics:
         per_class: in the order of the labels.
         confusion: ``confusion[true][predicted]`` samples.
         mean_absolute_level_error: mean distance in levels; None unless the labels are ordered.
+        quadratic_kappa: agreement of ordered levels beyond chance, by squared distances (Cohen 1968): 1 is perfect, 0 chance. None
+            unless the labels are ordered, and where truth and predictions are all of one level.
     """
 
     n: int
@@ -59,6 +61,7 @@ class Metrics:
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
     mean_absolute_level_error: float | None = None
+    quadratic_kappa: float | None = None
 
     def __repr__(self) -> str:
         mean_ap = "n/a" if self.mean_average_precision is None else f"{self.mean_average_precision:.4f}"
@@ -103,7 +106,16 @@ def classification_report(truth: Ints, probabilities: Floats, labels: Sequence[s
             for c, label in enumerate(labels)),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         mean_absolute_level_error=float(np.abs(predicted - truth).mean()) if ordered else None,
+        quadratic_kappa=_quadratic_kappa(confusion) if ordered else None,
     )
+
+
+def _quadratic_kappa(confusion: Ints) -> float | None:
+    places = np.arange(len(confusion))
+    distances = (places[:, None] - places) ** 2
+    by_chance = np.outer(confusion.sum(axis=1), confusion.sum(axis=0)) / confusion.sum()
+    expected = float((distances * by_chance).sum())
+    return 1 - float((distances * confusion).sum()) / expected if expected else None
 
 
 def _checked(truth: Ints, probabilities: Floats, classes: int) -> tuple[Ints, Floats]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vidrisk.models.config import OptimSettings
+from vidrisk.export.convert.merge import merge_adapters
+from vidrisk.models.activations import checkpoint_activations
+from vidrisk.models.config import OptimSettings, TrainConfig
 from vidrisk.models.encoders import Encoder
 from vidrisk.models.heads import Head
-from vidrisk.models.lora import load_adapter, save_adapter
+from vidrisk.models.lora import add_lora, load_adapter, save_adapter
 from vidrisk.models.trainable import ModelStage, TrainableModel
-from vidrisk.models.weights import load_tensors, save_tensors
+from vidrisk.models.weights import load_state, save_tensors
 from vidrisk.runtimes.contract.contract import Contract
-from vidrisk.runtimes.contract.errors import BundleError
 from vidrisk.runtimes.contract.stages import frame_encoder_stages, window_encoder_stages
-
-log = logging.getLogger(__name__)
 
 ADAPTER, HEAD = "adapter", "head.safetensors"
 
@@ -58,22 +57,25 @@ class ClipClassifier(TrainableModel):
         logits: tuple[Tensor, ...] = self.head(features)
         return logits
 
-    def standardise_by(self, features: Tensor) -> None:
-        self.head.standardise_by(features)
+    def standardise(self, batches: Callable[[], Iterable[Tensor]]) -> None:
+        self.head.standardise_by(torch.cat([self.features(inputs).float().flatten(0, -2) for inputs in batches()]))
+
+    def adapt(self, config: TrainConfig) -> None:
+        if not self.encoder.is_frozen:
+            add_lora(self.encoder, config.lora)
+
+    def merge(self) -> None:
+        merge_adapters(self.encoder)
+        self.encoder.requires_grad_(False)
 
     def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
         """LoRA with its own rate and no decay (it decays towards the pretrained weights by itself), then the head."""
         lora = [p for p in self.encoder.parameters() if p.requires_grad]
-        return [{"params": lora, "lr": optim.lora_lr, "weight_decay": 0.0},
-                {"params": list(self.head.parameters()), "lr": optim.head_lr, "weight_decay": optim.weight_decay}]
+        return [{"name": "lora", "params": lora, "lr": optim.lora_lr, "weight_decay": 0.0},
+                {"name": "head", "params": list(self.head.parameters()), "lr": optim.head_lr, "weight_decay": optim.weight_decay}]
 
     def checkpoint_gradients(self) -> None:
-        names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # transformers 5 has both
-        enable = next((getattr(self.encoder.backbone, name) for name in names if hasattr(self.encoder.backbone, name)), None)
-        if enable is None:
-            log.warning("%s has no gradient checkpointing: going on without", self.encoder.family.name)
-        else:
-            enable()
+        checkpoint_activations(self.encoder.backbone)
 
     def stages(self, contract: Contract) -> tuple[ModelStage, ...]:
         describe = window_encoder_stages if self.encoder.sees_windows else frame_encoder_stages
@@ -83,17 +85,12 @@ class ClipClassifier(TrainableModel):
     def save(self, folder: Path) -> None:
         """Write the adapter, unless the encoder stayed frozen, and the head."""
         if not self.encoder.is_frozen:
-            save_adapter(self.encoder, folder / ADAPTER)
+            save_adapter(self.encoder.backbone, folder / ADAPTER)
         save_tensors(self.head.state_dict(), folder / HEAD)
 
-    def load(self, folder: Path) -> None:
+    def load_backbone(self, folder: Path) -> None:
         if (folder / ADAPTER).is_dir():
-            load_adapter(self.encoder, folder / ADAPTER)
-        elif not self.encoder.is_frozen:
-            raise BundleError(f"{folder} lacks its {ADAPTER} folder", fix="copy the run whole, or train it again")
-        weights = load_tensors(folder / HEAD)
-        try:
-            self.head.load_state_dict(weights)
-        except RuntimeError as error:
-            raise BundleError(f"{folder / HEAD} does not fit the run: {str(error).splitlines()[0]}",
-                              fix="copy the run whole, or train it again") from error
+            self.encoder.backbone = load_adapter(self.encoder.backbone, folder / ADAPTER)
+
+    def load_head(self, folder: Path) -> None:
+        load_state(self.head, folder / HEAD)

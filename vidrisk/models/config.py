@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from vidrisk.models import Pool
 from vidrisk.runtimes.contract import versions
@@ -25,33 +25,90 @@ class LoraSettings(Sealed, allow_inf_nan=False):
     """``last_blocks`` adapts only that many of the last blocks; 0 leaves the encoder frozen, null adapts all of them.
 
     What lies below the first adapted block of EfficientNet-Lite0 runs once per view (see ``views``), not once per epoch.
+    ``targets`` are ends of layers' paths, such as ``q_proj``; null takes what the family adapts. Of a vision-language model,
+    ``parts`` says where; there, 0 blocks leave the row of the model's token as it is, too.
     """
 
     rank: int = Field(16, ge=1, le=512)
     alpha: float = Field(16.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     last_blocks: int | None = Field(5, ge=0)
+    dora: bool = Field(False, description="DoRA (Liu et al. 2024): magnitude and direction of weights apart")
+    rslora: bool = Field(False, description="rank-stabilised scaling, alpha / sqrt(rank) (Kalajdzievski 2023)")
+    targets: tuple[str, ...] | None = Field(None, min_length=1)
+    parts: tuple[Literal["language", "vision"], ...] = Field(("language",), min_length=1)
 
 
 class HeadSettings(Sealed):
     """``linear`` and ``mlp`` average the features over time; ``segments`` and ``attention`` see their order and motion.
 
-    ``auto`` is ``segments`` for clips and ``linear`` for photos.
+    ``auto`` is ``segments`` for clips and ``linear`` for photos. Behind a vision-language model, ``linear``, ``mlp`` and
+    ``transformer_no_vision`` see the state at its token, ``transformer`` the visual tokens, too; ``auto`` is ``linear``.
     """
 
-    kind: Literal["auto", "linear", "mlp", "segments", "attention"] = "auto"
+    kind: Literal["auto", "linear", "mlp", "segments", "attention", "transformer", "transformer_no_vision"] = "auto"
     hidden: int = Field(256, ge=8, le=4096)
     dropout: float = Field(0.3, ge=0, lt=1)
+    layers: int = Field(2, ge=1, le=24, description="blocks of a transformer head")
+    heads: int = Field(8, ge=1, le=64, description="attention heads of a transformer head")
+
+
+class PromptPair(Sealed):
+    """A question about what is shown, and a reply that holds the model's token once."""
+
+    question: str = Field(min_length=1, max_length=2000)
+    reply: str = Field(min_length=1, max_length=2000)
+
+
+MERGE = "<<"  # YAML's key for the keys of another mapping
+FILE, PAIRS = "file", "pairs"
+Prompts = Annotated[Annotated[Path, Tag(FILE)] | Annotated[tuple[PromptPair, ...], Tag(PAIRS)],
+                    Discriminator(lambda value: FILE if isinstance(value, str | Path) else PAIRS)]
+
+
+class VlmSettings(Sealed, allow_inf_nan=False):
+    """How a vision-language model classifies: by the state at a token of the reply that training adds.
+
+    Attributes:
+        token: that is added.
+        prompts: pairs of question and reply, or a YAML file of them, from which training draws; null takes vidrisk's own.
+        fixed_prompt: number of the pair, from 0, for validation and export.
+        system: what the conversation begins with; null leaves that to the backbone's chat template. Fewer tokens are faster.
+        question_first: whether the question stands in front of the visual tokens. What is in front of them is computed once, at
+            export, so that inference is faster; published models were trained with the question behind them.
+        language_loss: weight of the language-model loss on the reply, beside the classes' cross-entropy.
+        max_tokens: of the whole sequence; a longer one is refused, never cut off.
+        grid: averages of a composed model's feature map per side: 2 makes 4 visual tokens per frame; null keeps all.
+        fps: frames per second that positions in time assume, a nominal rate: moments are spread evenly over clips of any length.
+        weights: type in which training holds weights that are not trained. 4bit needs bitsandbytes.
+    """
+
+    token: str = Field("<ACT>", pattern=r"^<[A-Za-z0-9_|]{1,30}>$")
+    prompts: Prompts | None = None
+    fixed_prompt: int = Field(0, ge=0)
+    system: str | None = Field(None, max_length=4000)
+    question_first: bool = False
+    language_loss: float = Field(0.1, ge=0)
+    max_tokens: int = Field(4096, ge=8)
+    grid: int | None = Field(2, ge=1, le=64)
+    fps: float = Field(2.0, gt=0)
+    weights: Literal["float32", "bfloat16", "4bit"] = "float32"
 
 
 class OptimSettings(Sealed, allow_inf_nan=False):
-    """AdamW with its own learning rate for LoRA and head, linear warm-up, cosine decay to zero."""
+    """AdamW with its own learning rates, linear warm-up, cosine decay to zero.
+
+    A vision-language model's projector keeps its weights where ``projector_lr`` is 0; null is the family's own choice: 0.001 for
+    a composed model, whose projector is new, and 0 for others.
+    """
 
     epochs: int = Field(10, ge=1, le=10_000)
     batch_size: int = Field(16, ge=1)
     accumulate: int = Field(1, ge=1)
     lora_lr: float = Field(2e-4, ge=0)
     head_lr: float = Field(1e-3, ge=0)
+    token_lr: float = Field(1e-3, ge=0)
+    projector_lr: float | None = Field(None, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.1, ge=0, le=1, description="fraction of all steps")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -73,6 +130,7 @@ class TrainConfig(Sealed):
     level_order: tuple[str, ...] | None = None
     lora: LoraSettings = LoraSettings()
     head: HeadSettings = HeadSettings()
+    vlm: VlmSettings = VlmSettings()
     optim: OptimSettings = OptimSettings()
     augment: tuple[Augmentation, ...] | None = Field(None, description="none, and flip for photos of defects, unless given")
     seed: int = Field(0, ge=0, le=2**31)
@@ -82,7 +140,9 @@ class TrainConfig(Sealed):
     cache_mb: int = Field(2048, ge=0, description="decoded frames, or views, kept in memory between epochs")
     views: int = Field(4, ge=0, le=64, description="augmented views per sample carried once through the frozen layers; 0: none")
     group_by: str | None = None
+    start: str | None = Field(None, description="sha256 of what the run started from; training writes it")
     decoder: Literal["auto", "pyav", "decord"] = "auto"
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(("tensorboard",), description="where curves go")
 
 
 def config_from_options(path: Path | None = None, assignments: Sequence[str] = (), settings: Mapping[str, object] | None = None,
@@ -102,7 +162,9 @@ def config_from_options(path: Path | None = None, assignments: Sequence[str] = (
     values: dict[str, Any] = {}
     try:
         if path is not None:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            text = path.read_text(encoding="utf-8")
+            _check_keys(yaml.compose(text, Loader=yaml.SafeLoader), path)
+            loaded = yaml.safe_load(text) or {}
             if not isinstance(loaded, Mapping):
                 raise SettingsError(f"{path} holds a {type(loaded).__name__}", allowed="a mapping of settings")
             values.update(loaded)
@@ -121,17 +183,76 @@ def config_from_options(path: Path | None = None, assignments: Sequence[str] = (
         raise SettingsError(f"cannot read {path}: {error}") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise SettingsError("not valid YAML: nested too deeply") from error
     try:
         return versions.CONFIG.read_model(values, TrainConfig)
     except DataError as error:
         raise SettingsError(error.what, allowed=error.allowed, fix=error.fix) from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        sections: dict[str, type[Sealed]] = {"lora": LoraSettings, "head": HeadSettings, "optim": OptimSettings}
-        section = sections.get(str(first["loc"][0]), TrainConfig)
-        known = ", ".join(section.model_fields) if first["type"] == "extra_forbidden" else None
-        raise SettingsError(f"setting {where}: {first['msg']}", allowed=known) from error
+        keys = [key for key in first["loc"] if key not in (FILE, PAIRS)]
+        where = ".".join(map(str, keys))
+        known = ", ".join(_settings_around(keys).model_fields) if first["type"] == "extra_forbidden" else None
+        line = _line_of(path, keys, first["input"])
+        place = f" ({path} line {line})" if line else ""
+        raise SettingsError(f"setting {where}: {first['msg']}{place}", allowed=known) from error
+
+
+def _settings_around(keys: Sequence[str | int]) -> type[Sealed]:
+    """The settings whose field a key names."""
+    if keys[:2] == ["vlm", "prompts"]:
+        return PromptPair
+    sections: dict[object, type[Sealed]] = {"lora": LoraSettings, "head": HeadSettings, "vlm": VlmSettings, "optim": OptimSettings}
+    return sections.get(keys[0], TrainConfig)
+
+
+def _check_keys(node: Any, path: Path, around: tuple[int, ...] = (), known: set[int] | None = None) -> None:
+    """Refuse a mapping with a key twice: YAML would keep the last one, and drop all that the first one holds.
+
+    Args:
+        around, known: nodes that hold this one, and those that were looked at; an alias names one of them again.
+
+    Raises:
+        SettingsError: as said, or something that holds itself.
+    """
+    known = set() if known is None else known
+    if id(node) in around:
+        raise SettingsError(f"a setting holds itself ({path} line {node.start_mark.line + 1})", allowed="aliases of other settings")
+    if node is None or node.id == "scalar" or id(node) in known:
+        return
+    known.add(id(node))
+    lines: dict[str, int] = {}
+    for key, value in node.value if node.id == "mapping" else ((None, item) for item in node.value):
+        if key is not None and key.id == "scalar" and key.value != MERGE:
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                twice = f"lines {lines[key.value]} and {line}"
+                raise SettingsError(f"setting {key.value} stands twice ({path} {twice})", allowed="once")
+            lines[key.value] = line
+        _check_keys(value, path, (*around, id(node)), known)
+
+
+def _line_of(path: Path | None, keys: Sequence[str | int], value: object) -> int | None:
+    """Line, from 1, where a YAML file holds a value under a key; None where the value does not come from it.
+
+    Of a key that YAML reads as something else (``on``) or that is merged in (``<<``), it is the line of the section.
+    """
+    if path is None:
+        return None
+    yaml: Any = require("yaml", "train")
+    text = path.read_text(encoding="utf-8")
+    node, held, line = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text), None
+    for key in keys:
+        is_map = isinstance(node, yaml.MappingNode) and key in held
+        if not is_map and not (isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(held)):
+            break
+        found = [pair for pair in node.value if pair[0].value == str(key)] if is_map else [(node.value[key],) * 2]
+        if not found:
+            return line
+        name, node = found[0]
+        line, held = name.start_mark.line + 1, held[key]
+    return line if held == value else None
 
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vidrisk.models import Pool
 from vidrisk.models.families import FAMILIES, Family, Source, family_of
-from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.contract.errors import SettingsError, first_line
 from vidrisk.runtimes.contract.specs import PixelSpec
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Encoder(nn.Module):
     scale: Tensor
     shift: Tensor
     backbone: Any
+    token_grid: tuple[int, int]
 
     def __init__(self, backbone: nn.Module, pixel: PixelSpec, *, pool: Pool, family: Family, frames: int = 1) -> None:
         super().__init__()
@@ -93,6 +94,19 @@ class Encoder(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         return _pooled(self.family.run(self.backbone, self._pixels(frames)), self.pool)
 
+    def tokens(self, frames: Tensor) -> Tensor:
+        """Frames ``uint8 (N, H, W, 3)`` → places of the last feature map ``(N, h · w, D)``, row by row, without class tokens."""
+        output = self.family.run(self.backbone, self._pixels(frames))
+        if isinstance(output, tuple):
+            output = output[-1]
+        values: Tensor = output if isinstance(output, Tensor) else output.last_hidden_state
+        if values.ndim == 4:
+            self.token_grid = (int(values.shape[2]), int(values.shape[3]))
+            return values.flatten(2).transpose(1, 2)
+        patch = self.backbone.config.patch_size
+        self.token_grid = (self.input_shape[0] // patch, self.input_shape[1] // patch)
+        return values[:, -self.token_grid[0] * self.token_grid[1]:]  # class and register tokens come first
+
     def _pixels(self, frames: Tensor) -> Tensor:
         # Cast, then permute: TensorRT takes a uint8 input into a Cast only.
         if not self.sees_windows:
@@ -142,13 +156,22 @@ def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: P
         log.warning("%s is of family %s, which no test has seen (CONTRIBUTING: adding a backbone): its export is judged by the "
                     "gate alone", backbone, family.name)
     loaded = family.load(source, spec, frames)
+    if pool != "pooler":
+        drop_pooling_head(loaded)
     try:
         return Encoder(loaded, spec, pool=pool, family=family, frames=frames)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         size = f"{spec.height}x{spec.width}"
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise SettingsError(f"backbone {backbone!r} does not encode {size} images with pool {pool!r}: {reason}",
                             fix="choose an image encoder, and a size that it takes") from error
+
+
+def drop_pooling_head(backbone: nn.Module) -> None:
+    """Leave out a head that pools tokens by attention, as SigLIP's does: nothing reads it but the pool of that name."""
+    for module in backbone.modules():
+        if getattr(module, "use_head", False):
+            module.use_head, module.head = False, nn.Identity()  # type: ignore[assignment]
 
 
 def default_pixel(backbone: str) -> PixelSpec:

@@ -67,13 +67,18 @@ class Head(nn.Module):
 
     def standardise_by(self, features: Tensor) -> None:
         """Take mean and deviation from training features ``(N, D)``."""
-        deviation = features.std(dim=0, unbiased=False)
-        self.mean.copy_(features.mean(dim=0))
-        self.deviation.copy_((deviation + QUIET * deviation.mean()).clamp_min(1e-6))
+        copy_statistics(features, self.mean, self.deviation)
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         summary = self.dropout(self.trunk((features - self.mean) / self.deviation))
         return tuple(classifier(summary) for classifier in self.classifiers)
+
+
+def copy_statistics(features: Tensor, mean: Tensor, deviation: Tensor) -> None:
+    """Write mean and deviation of features ``(N, D)`` into two buffers ``(D,)``; nearly constant ones count as ``QUIET``."""
+    found = features.std(dim=0, unbiased=False)
+    mean.copy_(features.mean(dim=0))
+    deviation.copy_((found + QUIET * found.mean()).clamp_min(1e-6))
 
 
 class AverageOverTime(nn.Module):

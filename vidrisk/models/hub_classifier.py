@@ -17,7 +17,7 @@ from vidrisk.models.families.family import Source
 from vidrisk.models.families.hub import refuse_adapter
 from vidrisk.models.hub_pixels import PREPROCESSOR, pixel_from_preprocessor
 from vidrisk.runtimes.contract.bundle import sha256_of
-from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, require
+from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, first_line, require
 from vidrisk.runtimes.contract.specs import MAX_FRAMES, PixelSpec
 
 CONFIG = "config.json"
@@ -60,7 +60,7 @@ class HubClassifier:
                          for begin in range(0, len(pixels), step)]
                 return torch.cat(parts).numpy()
         except Exception as error:  # models of transformers raise many types
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = first_line(error)
             shape = f"{frames}x{pixels.shape[-2]}x{pixels.shape[-1]}"
             raise DataError(f"{self.architecture} does not take windows of {shape}: {reason}",
                             fix=f"correct size in {PREPROCESSOR}") from error
@@ -167,7 +167,7 @@ def _loaded(folder: Path, auto: str, architecture: str) -> nn.Module:
             folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, attn_implementation=attention,
             output_loading_info=True)
     except Exception as error:  # transformers and safetensors raise many types
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise SettingsError(f"{folder} cannot be loaded: {reason}", fix="save it again with save_pretrained") from error
     if loaded["missing_keys"]:
         raise SettingsError(f"{folder} lacks {len(loaded['missing_keys'])} weights, such as {sorted(loaded['missing_keys'])[0]}",

@@ -15,7 +15,8 @@ from vidrisk.runtimes.contract.specs import Interpolation, PixelSpec
 PREPROCESSOR = "preprocessor_config.json"
 FILTERS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}  # in Pillow's numbering
 SQUASHED_FROM_PX = 384  # ConvNeXt cuts smaller ones only
-ENDING = re.compile(r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$")
+ENDING = re.compile(r"(ImageProcessor|VideoProcessor|FeatureExtractor)(Fast|Pil)?$")
+TYPES = ("image_processor_type", "video_processor_type", "feature_extractor_type")
 
 Triple = tuple[float, float, float]
 Size = int | tuple[int, int]  # of the shorter side, or height and width
@@ -92,18 +93,36 @@ def pixel_from_preprocessor(settings: Mapping[str, Any], config: Mapping[str, An
         raise DataError(f"{PREPROCESSOR}: {error}") from error
 
 
+def normalisation_from_preprocessor(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Triple, Triple]:
+    """Mean and deviation on the 0–1 scale that an image or video processor comes to: what it does to the shape of a picture aside.
+
+    Args:
+        settings: of ``preprocessor_config.json`` or ``video_preprocessor_config.json``; of a processor that is not known, too.
+        config: of the model.
+
+    Raises:
+        DataError: a value is missing or makes no sense.
+    """
+    _, processor = _named(settings, config)
+    return _arithmetic(settings, processor or Processor(2))
+
+
 def _processor(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Processor:
-    key = next((key for key in ("image_processor_type", "feature_extractor_type") if settings.get(key) is not None), None)
-    if key is None:
-        found = BY_MODEL_TYPE.get(str(config.get("model_type")).replace("_", ""))
-        if found is None:
-            raise DataError(f"{PREPROCESSOR} has no image_processor_type", allowed=ALLOWED, fix="add the one it was trained with")
+    key, found = _named(settings, config)
+    if found is not None:
         return found
+    if key is None:
+        raise DataError(f"{PREPROCESSOR} has no image_processor_type", allowed=ALLOWED, fix="add the one it was trained with")
+    raise _wrong(key, settings[key], ALLOWED)
+
+
+def _named(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str | None, Processor | None]:
+    """The key that names the processor, and which one that is; without a key that of the model's type."""
+    key = next((key for key in TYPES if settings.get(key) is not None), None)
+    if key is None:
+        return None, BY_MODEL_TYPE.get(str(config.get("model_type")).replace("_", ""))
     name = str(settings[key])
-    found = PROCESSORS.get(ENDING.sub("", name)) if ENDING.search(name) else None
-    if found is None:
-        raise _wrong(key, settings[key], ALLOWED)
-    return found
+    return key, PROCESSORS.get(ENDING.sub("", name)) if ENDING.search(name) else None
 
 
 def _geometry(settings: Mapping[str, Any], processor: Processor) -> tuple[int, int, float | None]:

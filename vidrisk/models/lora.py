@@ -5,9 +5,10 @@ Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,20 +17,47 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import nn
 from typing_extensions import Self
 
+from vidrisk.models.config import LoraSettings
 from vidrisk.models.encoders import Encoder
 from vidrisk.models.weights import load_tensors
 from vidrisk.runtimes.contract.contract import Sealed
-from vidrisk.runtimes.contract.errors import BundleError, VidriskError, require
+from vidrisk.runtimes.contract.errors import BundleError, SettingsError, VidriskError, first_line, require
 
 
-def add_lora(encoder: Encoder, *, rank: int, alpha: float, dropout: float, last_blocks: int | None) -> None:
+def add_lora(encoder: Encoder, lora: LoraSettings) -> None:
     """Freeze the encoder and put trainable LoRA layers into its backbone, in place."""
+    paths = choose_paths(encoder.family.lora_targets(encoder.backbone, lora.last_blocks), lora)
+    if encoder.family.divisible and lora.last_blocks is not None:
+        encoder.frozen_blocks = min(encoder.family.divisible, max(0, len(encoder.backbone.blocks) - lora.last_blocks))
+    encoder.backbone = attach_lora(encoder.backbone, peft_config_from_lora(lora), paths)
+
+
+def peft_config_from_lora(lora: LoraSettings) -> Any:
+    """Return PEFT's configuration of new adapters, without their places."""
     peft: Any = require("peft", "train")
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout)
-    paths = encoder.family.lora_targets(encoder.backbone, last_blocks)
-    if encoder.family.divisible and last_blocks is not None:
-        encoder.frozen_blocks = min(encoder.family.divisible, max(0, len(encoder.backbone.blocks) - last_blocks))
-    encoder.backbone = attach_lora(encoder.backbone, config, paths)
+    return peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=lora.dora,
+                           use_rslora=lora.rslora)
+
+
+def choose_paths(paths: Sequence[str], lora: LoraSettings) -> list[str]:
+    """Return the layers to adapt: those whose path ends in one of ``lora.targets``, or all.
+
+    Raises:
+        SettingsError: a target that no path ends in; names those that are spelt alike.
+    """
+    if lora.targets is None:
+        return list(paths)
+    for target in lora.targets:
+        if not any(_ends_in(path, target) for path in paths):
+            names = sorted({path.rpartition(".")[2] for path in paths})
+            near = difflib.get_close_matches(target.rpartition(".")[2], names, n=3, cutoff=0.5)
+            raise SettingsError(f"lora.targets {target!r} matches no layer that can be adapted", allowed=", ".join(near or names),
+                                fix="correct the name, or leave lora.targets out to adapt all of them")
+    return [path for path in paths if any(_ends_in(path, target) for target in lora.targets)]
+
+
+def _ends_in(path: str, target: str) -> bool:
+    return f".{path}".endswith(f".{target}")
 
 
 def attach_lora(backbone: nn.Module, config: Any, paths: Collection[str]) -> Any:
@@ -44,15 +72,14 @@ def attach_lora(backbone: nn.Module, config: Any, paths: Collection[str]) -> Any
     return adapted
 
 
-def save_adapter(encoder: Encoder, folder: Path) -> None:
-    """Write the adapter (PEFT layout, safetensors); the backbone's own weights are not in it.
+def save_adapter(adapted: Any, folder: Path) -> None:
+    """Write the adapter of a PEFT model (PEFT's layout, safetensors); the backbone's own weights are not in it.
 
     Raises:
         VidriskError: the disk is full or may not be written.
     """
-    backbone: Any = encoder.backbone
     try:
-        backbone.save_pretrained(str(folder), safe_serialization=True)
+        adapted.save_pretrained(str(folder), save_embedding_layers=False)
     except (OSError, safetensors.SafetensorError) as error:
         raise VidriskError(f"{folder} cannot be written: {error}", fix="make room, then run it again with resume") from error
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card template, empty
@@ -79,6 +106,9 @@ class AdapterConfig(BaseModel):
     lora_alpha: float = Field(gt=0, allow_inf_nan=False)
     lora_dropout: float = Field(ge=0, lt=1)
     target_modules: list[Annotated[str, Field(pattern=r"^\w+(\.\w+)*$", max_length=300)]] = Field(min_length=1)
+    use_dora: bool = False
+    use_rslora: bool = False
+    trainable_token_indices: list[Annotated[int, Field(ge=0)]] | None = Field(None, max_length=64)
     # Notes that change nothing.
     auto_mapping: AutoMapping | None = None
     base_model_name_or_path: str | None = None
@@ -108,8 +138,8 @@ def read_adapter_config(path: Path) -> AdapterConfig:
                           fix="train the run again, or copy it whole") from error
 
 
-def load_adapter(encoder: Encoder, folder: Path, *, trainable: bool = False) -> None:
-    """Put a saved adapter onto the encoder's fresh backbone, in place.
+def load_adapter(backbone: nn.Module, folder: Path, *, trainable: bool = False) -> Any:
+    """Put a saved adapter onto a fresh backbone, in place; return the PEFT model.
 
     Raises:
         BundleError: the adapter is missing, damaged, foreign, or made for another backbone.
@@ -119,19 +149,24 @@ def load_adapter(encoder: Encoder, folder: Path, *, trainable: bool = False) -> 
     if not weights.is_file() or not (folder / "adapter_config.json").is_file():
         raise BundleError(f"{folder} holds no adapter", fix="train the run again, or copy it whole")
     read, saved = read_adapter_config(folder / "adapter_config.json"), load_tensors(weights)
-    config = peft.LoraConfig(r=read.r, lora_alpha=read.lora_alpha, lora_dropout=read.lora_dropout, inference_mode=not trainable)
+    config = peft.LoraConfig(r=read.r, lora_alpha=read.lora_alpha, lora_dropout=read.lora_dropout, use_dora=read.use_dora,
+                             use_rslora=read.use_rslora, trainable_token_indices=read.trainable_token_indices,
+                             inference_mode=not trainable)
     fix = "use the backbone that the run was trained with"
+    here, made_for = type(backbone).__name__, read.auto_mapping and read.auto_mapping.base_model_class
+    if made_for not in (None, here):  # layers of one name and one size are no proof
+        raise BundleError(f"{folder} does not fit the backbone: it was made for {made_for}, and this is {here}", fix=fix)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of missing keys, which the comparison below refuses
-            adapted = attach_lora(encoder.backbone, config, read.target_modules)
+            adapted = attach_lora(backbone, config, read.target_modules)
             peft.set_peft_model_state_dict(adapted, saved)
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+        reason = first_line(error)
         raise BundleError(f"{folder} does not fit the backbone: {reason}", fix=fix) from error
     # PEFT skips a layer that only one side has.
-    alone = sorted(set(saved) ^ set(peft.get_peft_model_state_dict(adapted)))
+    alone = sorted(set(saved) ^ set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if alone:
         raise BundleError(f"{folder} does not fit the backbone: {len(alone)} layers without a partner, such as {alone[0]}",
                           fix=fix)
-    encoder.backbone = adapted
+    return adapted

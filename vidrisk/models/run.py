@@ -2,8 +2,10 @@
 
     config.yaml          the whole configuration, pixel and time specs resolved
     labels.json          targets and guidance: with config.yaml, the contract
-    adapter/             LoRA (PEFT, safetensors); absent when the encoder stayed frozen
+    adapter/             LoRA, and the row of a token (PEFT, safetensors); absent when the backbone stayed frozen
     head.safetensors     the head
+    projector.safetensors, prompt.json    of a vision-language model
+    base/                what an earlier run trained, where this one started from it: merged first. It may have a base in its turn
     metrics.json         best epoch, validation and test metrics
     split.parquet        who was in train, val and test
     checkpoints/         last epoch, for --resume
@@ -12,7 +14,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -26,27 +27,16 @@ from pydantic import ValidationError
 from vidrisk.data import Sample, Table
 from vidrisk.files.paths import is_unicode
 from vidrisk.frames import Interval
-from vidrisk.models.classifier import ADAPTER, HEAD, ClipClassifier
+from vidrisk.models.bases import BASE, bases_of, load_bases, start_digest, weight_files
+from vidrisk.models.classifier import ADAPTER, HEAD
 from vidrisk.models.config import TrainConfig, config_from_options, write_config
-from vidrisk.models.encoders import build_encoder, default_pixel, pixel_spec
-from vidrisk.models.families import Source, family_of
-from vidrisk.models.heads import Head, HeadKind
-from vidrisk.models.lora import add_lora
+from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract import versions
-from vidrisk.runtimes.contract.contract import Contract, Guidance, Sealed, Target
+from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, SpecError, require
-from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 CONFIG, LABELS, SPLIT, METRICS = "config.yaml", "labels.json", "split.parquet", "metrics.json"
-
-
-class Labels(Sealed):
-    """Content of ``labels.json``."""
-
-    targets: tuple[Target, ...]
-    guidance: tuple[Guidance, ...] = ()
-    clips: bool
 
 
 @dataclass(frozen=True)
@@ -85,11 +75,17 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """sha256 over the trained weights: head, then adapter."""
-        digest = hashlib.sha256((self.root / HEAD).read_bytes())
-        adapter = self.root / ADAPTER / "adapter_model.safetensors"
-        digest.update(adapter.read_bytes() if adapter.is_file() else b"")
+        """sha256 over the trained weights: head, adapter, and the others by their names."""
+        first = [self.root / HEAD, self.root / ADAPTER / "adapter_model.safetensors"]
+        digest = hashlib.sha256()
+        for path in [*first, *(path for path in weight_files(self.root) if path not in first)]:
+            digest.update(path.read_bytes() if path.is_file() else b"")
         return digest.hexdigest()
+
+    @property
+    def bases(self) -> list[Path]:
+        """Folders of the runs that this one started from, the first one first."""
+        return bases_of(self.root)
 
     def load_classifier(self) -> TrainableModel:
         """The trained model on the CPU, adapter unmerged, in evaluation mode. Its backbone must be on this machine: the run may be
@@ -98,8 +94,15 @@ class Run:
         Raises:
             BundleError: weights are missing or do not fit the configuration.
         """
-        model = build_classifier(self.config, self.contract, with_lora=False, local_only=True)
-        model.load(self.root)
+        if self.config.start != (start_digest(self.root / BASE) if self.bases else None):
+            raise BundleError(f"{self.root / BASE} is not what the run started from", fix="copy the run whole, or train it again")
+        vlm = self.config.vlm.model_copy(update={"weights": "float32"})  # whatever training held them in
+        model = build_classifier(self.config.model_copy(update={"vlm": vlm}), self.contract, local_only=True)
+        load_bases(model, self.bases)
+        if self.config.lora.last_blocks != 0 and not (self.root / ADAPTER).is_dir():
+            raise BundleError(f"{self.root} lacks its {ADAPTER} folder", fix="copy the run whole, or train it again")
+        model.load_backbone(self.root)
+        model.load_head(self.root)
         return model.eval()
 
     def save(self, model: TrainableModel) -> None:
@@ -147,6 +150,17 @@ class Run:
         (self.root / METRICS).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
+def open_start(start: str | os.PathLike[str] | None, config: str | os.PathLike[str] | None) -> tuple[Run | None, Path | None]:
+    """Open a run to start from, if any; return it with the file of settings: its own where no other is given.
+
+    Raises:
+        BundleError: not a run directory, incomplete or damaged.
+    """
+    run = None if start is None else Run.open(Path(start))
+    own = None if run is None else run.root / CONFIG
+    return run, own if config is None else Path(config)
+
+
 def _interval_fields(interval: Interval | None) -> dict[str, Any]:
     """Columns of ``split.parquet``; runs of earlier versions have none."""
     values = (None, None, None) if interval is None else (float(interval.start), float(interval.end), interval.unit)
@@ -157,51 +171,3 @@ def _interval_from_fields(row: Mapping[str, Any]) -> Interval | None:
     if row.get("interval_unit") is None:
         return None
     return Interval(row["interval_start"], row["interval_end"], row["interval_unit"])
-
-
-def resolved(config: TrainConfig, *, clips: bool) -> TrainConfig:
-    """The configuration with nothing left to defaults or to the folder it was run in.
-
-    Mean, deviation, size and filter are the backbone's own. Clips are cropped, so that the aspect ratio of a camera does not
-    give the label away; photos are squashed, so that a defect at the rim is not cut off.
-    """
-    pixel = pixel_spec(default_pixel(config.backbone), {"resize": "crop" if clips else "squash", **config.pixel})
-    # A mirrored swipe to the left is a swipe to the right: clips are augmented only when asked for.
-    augment = config.augment if config.augment is not None else ("flip",) if config.task == "risk" else ()
-    folder = Path(config.backbone)
-    backbone = str(folder.resolve()) if folder.is_dir() else config.backbone
-    return config.model_copy(update={"backbone": backbone, "pixel": dataclasses.asdict(pixel), "augment": augment})
-
-
-def contract_from_config(config: TrainConfig, labels: Labels) -> Contract:
-    """The contract of a resolved configuration."""
-    pixel = {key: tuple(value) if isinstance(value, list) else value for key, value in config.pixel.items()}
-    return Contract(task=config.task, pixel=pixel_spec(PixelSpec(), pixel), targets=labels.targets,
-                    time=TimeSpec(config.frames) if labels.clips else None, guidance=labels.guidance)
-
-
-def build_classifier(config: TrainConfig, contract: Contract, *, with_lora: bool, local_only: bool = False) -> TrainableModel:
-    """Build a pretrained model with a fresh head; ``with_lora`` adds fresh adapters and freezes the rest.
-
-    Args:
-        local_only: see ``build_encoder``.
-    """
-    build = family_of(Source(config.backbone, local_only)).build or build_clip_classifier
-    return build(config, contract, with_lora=with_lora, local_only=local_only)
-
-
-def build_clip_classifier(config: TrainConfig, contract: Contract, *, with_lora: bool, local_only: bool = False) -> ClipClassifier:
-    """Build an encoder and a head: what a family without a ``build`` of its own is."""
-    encoder = build_encoder(config.backbone, pixel=dataclasses.asdict(contract.pixel), pool=config.pool, frames=contract.frames,
-                            local_only=local_only)
-    encoder.requires_grad_(False)
-    encoder.is_frozen = config.lora.last_blocks == 0
-    if with_lora and not encoder.is_frozen:
-        lora = config.lora
-        add_lora(encoder, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, last_blocks=lora.last_blocks)
-    sees_order = contract.time is not None and not encoder.sees_windows  # a window encoder has seen it
-    kind: HeadKind = config.head.kind if config.head.kind != "auto" else ("segments" if sees_order else "linear")
-    frames = None if encoder.sees_windows else contract.frames
-    head = Head(kind, width=encoder.width, frames=frames, targets=contract.targets, hidden=config.head.hidden,
-                dropout=config.head.dropout)
-    return ClipClassifier(encoder, head)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidrisk.runtimes.contract.errors import BundleError, VidriskError
 
@@ -38,3 +38,17 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read: {error}", fix="copy the run whole, or train it again") from error
     return tensors
+
+
+def load_state(module: nn.Module, path: Path) -> None:
+    """Read a file into a module, all of whose parameters and buffers it must hold, and no others.
+
+    Raises:
+        BundleError: missing, damaged, or of another module.
+    """
+    weights = load_tensors(path)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise BundleError(f"{path} does not fit the run: {reason}", fix="copy the run whole, or train it again") from error

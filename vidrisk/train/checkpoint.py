@@ -1,6 +1,6 @@
 """Checkpoints of an unfinished run: trained weights and optimiser state, in safetensors and JSON only (no pickle).
 
-    model.<parameter>               what training changes, and all of the head
+    model.<parameter>               what training changes, and all of the model's own parts
     optimizer.<parameter>.<slot>    state of the optimiser; 0.1.0 wrote the parameter's place in the optimiser instead of its name
 """
 
@@ -11,13 +11,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from vidrisk.models.trainable import TrainableModel
 from vidrisk.models.weights import load_tensors, save_tensors
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import BundleError, DataError
 from vidrisk.train.history import Epoch
+from vidrisk.train.shares import ALONE, Share, is_asked
+from vidrisk.train.strategies import gather_weights, lay_out_as, load_weights, reshard, whole
 
 STATE_KEYS = ("fingerprint", "file", "schedule_step", "history")
 
@@ -25,24 +27,31 @@ STATE_KEYS = ("fingerprint", "file", "schedule_step", "history")
 class Checkpoint:
     """``last.safetensors`` and ``state.json`` after every epoch, ``best.safetensors`` when the metric is the best so far.
 
-    Files are replaced in one step, the JSON last: whatever is killed when, the pair on disk belongs together.
+    Files are replaced in one step, the JSON last: whatever is killed when, the pair on disk belongs together. Of several processes
+    the main one writes and all of them read: the folder has to be one that all can see.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str, share: Share = ALONE) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
+        self.share = share
 
     def exists(self) -> bool:
         return (self.folder / "state.json").is_file()
 
-    def save(self, model: nn.Module, optimizer: Any, schedule: Any, history: list[Epoch], *, is_best: bool) -> None:
+    def save(self, model: TrainableModel, optimizer: Any, schedule: Any, history: list[Epoch], *, is_best: bool) -> None:
+        """Write the state after an epoch; all processes have to take part."""
+        moments = {name: whole(tensor) for name, tensor in _moments(model, optimizer).items()}
+        with gather_weights(model):
+            if self.share.is_main:
+                self._write(_trained(model), moments, schedule, history, is_best=is_best)
+        self.share.wait()
+
+    def _write(self, weights: dict[str, Tensor], moments: dict[str, Tensor], schedule: Any, history: list[Epoch], *,
+               is_best: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        weights = _trained(model)
         if is_best:
             save_tensors(weights, self.folder / "best.safetensors")
-        names = _names_in_optimizer(model, optimizer)
-        moments = {f"optimizer.{names[i]}.{slot}": value for i, slots in optimizer.state_dict()["state"].items()
-                   for slot, value in slots.items()}
         name = f"epoch-{history[-1].epoch}.safetensors"
         save_tensors({**weights, **moments}, self.folder / name)
         content = versions.CHECKPOINT.stamp({
@@ -72,7 +81,7 @@ class Checkpoint:
                               fix="resume with the same ones, or choose another run folder")
         return content
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any) -> list[Epoch]:
+    def load(self, model: TrainableModel, optimizer: Any, schedule: Any) -> list[Epoch]:
         """Restore weights, optimiser and schedule; returns the history so far.
 
         Raises:
@@ -80,7 +89,11 @@ class Checkpoint:
         """
         content = self.read_state()
         tensors = load_tensors(self.folder / content["file"])
+        if is_asked("DEEPSPEED") or not any(key.startswith("optimizer.") for key in tensors):
+            raise BundleError(f"{self.folder} cannot be continued: DeepSpeed's optimiser has a state of its own, which is not kept",
+                              fix="train again, with DDP or FSDP2 where a run has to be resumed")
         _restore(model, tensors)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         places = {name: place for place, name in enumerate(_names_in_optimizer(model, optimizer))}
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
@@ -89,7 +102,8 @@ class Checkpoint:
                 if name not in places and not name.isdecimal():
                     raise BundleError(f"the checkpoint holds the state of {name}, which is not trained",
                                       fix="delete it and train again")
-                state.setdefault(int(name) if name.isdecimal() else places[name], {})[slot] = value
+                place = int(name) if name.isdecimal() else places[name]
+                state.setdefault(place, {})[slot] = lay_out_as(value, parameters[place])
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         schedule.last_epoch = content["schedule_step"]
         for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
@@ -97,7 +111,7 @@ class Checkpoint:
         known = {field.name for field in dataclasses.fields(Epoch)}
         return [Epoch(**{key: epoch[key] for key in epoch if key in known}) for epoch in content["history"]]
 
-    def load_best(self, model: nn.Module) -> None:
+    def load_best(self, model: TrainableModel) -> None:
         _restore(model, load_tensors(self.folder / "best.safetensors"))
 
 
@@ -107,15 +121,32 @@ def _names_in_optimizer(model: nn.Module, optimizer: Any) -> list[str]:
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _trained(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes: the parameters with a gradient, and all of the head."""
+def _moments(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
+    """State of an optimiser by parameter; none of DeepSpeed's, which is flat and in pieces."""
+    if is_asked("DEEPSPEED"):
+        return {}
+    reshard(model)
+    names = _names_in_optimizer(model, optimizer)
+    return {f"optimizer.{names[i]}.{slot}": value for i, slots in optimizer.state_dict()["state"].items()
+            for slot, value in slots.items()}
+
+
+def _trained(model: TrainableModel) -> dict[str, Tensor]:
+    """What training changes: the parameters with a gradient, and all of the model's own parts."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {f"model.{name}": tensor for name, tensor in model.state_dict().items()
-            if name in trained or name.startswith("head.")}
+            if name in trained or name.startswith(model.own_parts)}
 
 
-def _restore(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
+def _restore(model: TrainableModel, tensors: dict[str, Tensor]) -> None:
+    """Raises:
+        BundleError: a tensor that training changes is not there, or one that the model lacks is.
+    """
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad or name.startswith(model.own_parts)}
+    lacking = sorted(trained - {key.removeprefix("model.") for key in tensors})
+    if lacking:
+        raise BundleError(f"the checkpoint lacks {lacking[0]}", fix="delete it and train again")
+    unexpected = load_weights(model, {key.removeprefix("model."): value for key, value in tensors.items()
+                                      if key.startswith("model.")})
     if unexpected:
         raise BundleError(f"the checkpoint holds {unexpected[0]}, which the model lacks", fix="delete it and train again")

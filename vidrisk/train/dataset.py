@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,18 @@ from vidrisk.frames import Decoder, Interval, read_clips
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import UnreadableError
 from vidrisk.runtimes.contract.specs import TimeSpec
+from vidrisk.train.shares import ALONE, Share
+
+FRAMES_AT_ONCE = 32
+
+
+def chunks_of(count: int, moments: int) -> list[list[int]]:
+    """Numbers of samples in the batches in which they are run where no gradient is needed.
+
+    Few frames at a time stay in the processor's cache.
+    """
+    size = max(1, FRAMES_AT_ONCE // moments)
+    return [list(range(begin, min(begin + size, count))) for begin in range(0, count, size)]
 
 
 class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -25,6 +38,7 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
     one of the k. Frames are cached up to ``cache_mb``, so that later epochs do not decode again.
 
     Attributes:
+        moments: of an item, T·jitter; 1 of photos.
         notes: what was said of samples that could be read all the same, by their titles.
     """
 
@@ -34,6 +48,7 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         self.time = TimeSpec(contract.time.frames * jitter) if contract.time else None
         self.decoder: Decoder = decoder
         self.jitter = jitter
+        self.moments = contract.frames * jitter if contract.time else 1
         self.samples = list(table.samples)
         truth = truth_from_table(table, contract.targets)
         self.truth = torch.from_numpy(np.stack([truth[t.name] for t in contract.targets], axis=1))
@@ -67,15 +82,23 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
     def cached_mb(self) -> float:
         return sum(frames.numel() for frames in self._cache.values()) / 2**20
 
-    def drop_unreadable(self, on_progress: Callable[[int, int], None]) -> list[tuple[Sample, str]]:
-        """Decode every sample once and forget those that cannot be; returns them with their reasons."""
-        bad: dict[int, str] = {}
-        for index in range(len(self)):
+    def drop_unreadable(self, on_progress: Callable[[int, int], None], share: Share = ALONE) -> list[tuple[Sample, str]]:
+        """Decode every sample once and forget those that cannot be; returns them with their reasons.
+
+        Args:
+            share: of several processes: each decodes its samples, and learns what the others found.
+        """
+        found: list[tuple[int, str]] = []
+        # By chunks, as they are run: frames that this process keeps are then those that it needs first.
+        for index in chain(*share.of(chunks_of(len(self), self.moments))):
             on_progress(index, len(self))
             try:
                 self[index]
             except UnreadableError as error:
-                bad[index] = str(error)
+                found.append((index, str(error)))
+        told = share.gather([found, list(self.notes.items())])
+        bad: dict[int, str] = dict(sorted((index, reason) for each, _ in told for index, reason in each))
+        self.notes = {title: note for _, notes in told for title, note in notes}
         dropped = [(self.samples[index], reason) for index, reason in bad.items()]
         kept = [index for index in range(len(self)) if index not in bad]
         self.samples = [self.samples[index] for index in kept]

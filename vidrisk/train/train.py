@@ -6,99 +6,135 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from vidrisk.data import Table, check_leaks, guidance_from_table, split_table, targets_from_table
 from vidrisk.data.table import SPLITS
 from vidrisk.frames import kind_of
+from vidrisk.models.bases import bases_of, copy_base, load_bases, start_digest
 from vidrisk.models.config import TrainConfig
-from vidrisk.models.run import METRICS, Labels, Run, build_classifier, contract_from_config, resolved
+from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config, resolve_config
+from vidrisk.models.run import METRICS, Run
+from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError, Interrupted, SettingsError, require
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.dataset import ClipDataset
+from vidrisk.train.failures import name_memory_knobs
 from vidrisk.train.history import Epoch
-from vidrisk.train.loop import best_epoch, evaluate, fit
+from vidrisk.train.loop import best_epoch, fit
+from vidrisk.train.passes import evaluate
 from vidrisk.train.run_plots import plot_run
+from vidrisk.train.shares import Share, name_lost_processes, open_share
+from vidrisk.train.strategies import gather_weights
+from vidrisk.train.trackers import Tracker, check_trackers, open_trackers, track_epoch
 
 log = logging.getLogger(__name__)
 
 
-def train_run(table: Table, config: TrainConfig, out: Path, *, resume: bool = False, strict: bool = False,
-              on_progress: OnProgress = ignore_progress) -> Run:
+@name_lost_processes()
+def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None = None, resume: bool = False,
+              strict: bool = False, on_progress: OnProgress = ignore_progress) -> Run:
     """Train on a table and write a run directory.
 
     Args:
         table: labelled samples; without a split of its own it is split 8:1:1 (``config.group_by`` keeps sources together).
         out: folder to make. With ``resume`` an unfinished run there goes on.
+        start: run whose trained weights, but for the head, are merged into the backbone first; the new run keeps a copy of them.
         strict: refuse what ``check_leaks`` else warns of.
 
+    Of several processes that a launcher started (see ``shares``), the main one writes.
+
     Raises:
-        SettingsError: ``out`` exists (without resume), or holds a finished run.
+        SettingsError: ``out`` exists (without resume), or holds a finished run; ``start`` is of another backbone; a loss that
+            is not finite.
         DataError: too few or unreadable samples; with ``strict`` also leaks.
+        VidriskError: memory does not suffice, or another process has ended.
     """
+    share = open_share()
+    on_progress = on_progress if share.is_main else ignore_progress
     if out.exists() and not out.is_dir():
         raise SettingsError(f"{out} is a file", allowed="a new folder", fix="choose another one")
     if out.exists() and any(out.iterdir()) and not resume:
         raise SettingsError(f"{out} exists and is not empty", fix="run it again with resume, or choose another folder")
     if resume and (out / METRICS).is_file():
         raise SettingsError(f"{out} is a finished run", fix="choose another folder to train again")
+    check_trackers(config)
     begin = time.perf_counter()
     table = split_table(table, seed=config.seed, group_by=config.group_by)
     check_leaks(table, strict=strict)
     labels = labels_from_table(table, config)
-    config = resolved(config, clips=labels.clips)
+    config = resolve_config(config, clips=labels.clips)
     contract = contract_from_config(config, labels)
     if "dihedral" in (config.augment or ()) and contract.pixel.height != contract.pixel.width:
         raise SettingsError(f"augment dihedral of {contract.pixel.height}x{contract.pixel.width} frames",
                             allowed="square frames", fix="set pixel.height and pixel.width alike, or augment=[flip]")
-    checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table))
+    if start is not None and config.backbone != start.config.backbone:
+        raise SettingsError(f"{start.root} was trained on {start.config.backbone!r}, and this run is to be on {config.backbone!r}",
+                            allowed="the same backbone", fix="leave the backbone out, or start from none")
+    bases = bases_of(out) or ([*start.bases, start.root] if start is not None else [])
+    if bases and config.vlm.weights == "4bit":
+        raise SettingsError("a start from another run with vlm.weights 4bit, into which its adapter would be rounded",
+                            allowed="float32, bfloat16", fix="set vlm.weights=bfloat16")
+    config = config.model_copy(update={"start": start_digest(bases[-1]) if bases else None})
+    checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table), share)
     if checkpoint.exists():
         checkpoint.read_state()  # refuses another run's before anything is read or written
-    parts, unreadable = _readable_parts(table, contract, config, on_progress)
-
-    require("accelerate", "train").utils.set_seed(config.seed)
-    model = build_classifier(config, contract, with_lora=True)
+    parts, unreadable = _readable_parts(table, contract, config, share, on_progress)
     if "val" not in parts:
         log.warning("no sample is in the val split: training to the last epoch, without early stop")
     run = Run(out, config, labels)
-    out.mkdir(parents=True, exist_ok=True)
-    run.write_split(table)
-    board: Any = require("torch.utils.tensorboard", "train").SummaryWriter(str(out / "tensorboard"))
-
-    def on_epoch(epoch: Epoch) -> None:
-        log.info("%s", epoch)
-        board.add_scalar("loss/train", epoch.train_loss, epoch.epoch)
-        if epoch.metric is not None:
-            board.add_scalar("loss/val", epoch.val_loss, epoch.epoch)
-            board.add_scalar(f"val/{config.optim.metric}", epoch.metric, epoch.epoch)
-        board.add_scalar("lr/lora", epoch.lora_lr, epoch.epoch)
-        board.add_scalar("lr/head", epoch.head_lr, epoch.epoch)
-
-    try:
-        history = fit(model, contract, config, parts["train"], parts.get("val"), checkpoint=checkpoint, on_epoch=on_epoch,
-                      on_progress=on_progress)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped by Ctrl-C", fix=f"run it again with resume, which continues in {out}") from None
-    finally:
-        board.close()
-    run.save(model)
-    reports = {name: evaluate(model, contract, data, config, on_progress)[1] for name, data in parts.items() if name != "train"}
-    plot_run(out / "plots", history, reports, config.optim.metric)
-    run.write_metrics({
-        "best_epoch": best_epoch(history),
-        "epochs": [vars(epoch) for epoch in history],
-        **{name: {target: report.to_dict() for target, report in by_target.items()} for name, by_target in reports.items()},
-        "samples": {name: len(part) for name, part in parts.items()},
-        "unreadable": unreadable,
-        "data_notes": list(table.notes),
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "seconds": round(time.perf_counter() - begin, 1),
-    })
+    with name_memory_knobs():
+        require("accelerate", "train").utils.set_seed(config.seed)
+        model = build_classifier(config, contract)
+        load_bases(model, bases)
+        model.adapt(config)
+        if start is not None and share.is_main:
+            copy_base(start.root, out)
+        share.wait()
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        history = _fit(run, model, contract, table, parts, checkpoint, share, on_progress)
+        with gather_weights(model):
+            if share.is_main:
+                run.save(model)
+        reports = {name: evaluate(model, contract, data, config, share, on_progress)[1]
+                   for name, data in parts.items() if name != "train"}
+    if share.is_main:
+        plot_run(out / "plots", history, reports, config.optim.metric)
+        run.write_metrics({
+            "best_epoch": best_epoch(history),
+            "epochs": [vars(epoch) for epoch in history],
+            **{name: {target: report.to_dict() for target, report in by_target.items()} for name, by_target in reports.items()},
+            "samples": {name: len(part) for name, part in parts.items()},
+            "unreadable": unreadable,
+            "data_notes": list(table.notes),
+            "trainable_parameters": trainable,
+            "seconds": round(time.perf_counter() - begin, 1),
+        })
+    share.wait()
     return run
+
+
+def _fit(run: Run, model: TrainableModel, contract: Contract, table: Table, parts: Mapping[str, ClipDataset],
+         checkpoint: Checkpoint, share: Share, on_progress: OnProgress) -> list[Epoch]:
+    """Train, and tell the trackers; the main process alone writes."""
+    config = run.config
+    trackers: list[Tracker] = []
+    if share.is_main:
+        run.root.mkdir(parents=True, exist_ok=True)
+        run.write_split(table)
+        trackers = open_trackers(config, run.root)
+    try:
+        return fit(model, contract, config, parts["train"], parts.get("val"), share=share, checkpoint=checkpoint,
+                   on_epoch=lambda epoch: track_epoch(trackers, epoch, config.optim.metric), on_progress=on_progress)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped by Ctrl-C", fix=f"run it again with resume, which continues in {run.root}") from None
+    finally:
+        for tracker in trackers:
+            tracker.close()
 
 
 def labels_from_table(table: Table, config: TrainConfig) -> Labels:
@@ -114,7 +150,7 @@ def labels_from_table(table: Table, config: TrainConfig) -> Labels:
     return Labels(targets=targets_from_table(train, config.level_order), guidance=guidance_from_table(train), clips=clips)
 
 
-def _readable_parts(table: Table, contract: Contract, config: TrainConfig,
+def _readable_parts(table: Table, contract: Contract, config: TrainConfig, share: Share,
                     on_progress: OnProgress) -> tuple[dict[str, ClipDataset], list[dict[str, str]]]:
     """Datasets per split without the samples that cannot be read, and those samples with their reasons.
 
@@ -130,8 +166,8 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig,
             continue
         data = ClipDataset(part, contract, jitter=config.jitter if name == "train" else 1, decoder=config.decoder,
                            cache_mb=room_mb)
-        bad = data.drop_unreadable(partial(on_progress, f"reading {name}"))
-        room_mb -= data.cached_mb
+        bad = data.drop_unreadable(partial(on_progress, f"reading {name}"), share)
+        room_mb -= data.cached_mb * share.world  # in the end, each process has what all have now
         unreadable += [{**sample.identity, "split": name, "reason": reason} for sample, reason in bad]
         notes |= data.notes
         if not len(data):
@@ -147,6 +183,8 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig,
 
 
 def _fingerprint(config: TrainConfig, table: Table) -> str:
-    """What must be equal for a checkpoint to be continued."""
+    """What must be equal for a checkpoint to be continued: settings, data, and what the run started from."""
     rows = sorted((s.title, s.split or "", sorted(s.labels.items())) for s in table.samples)
-    return hashlib.sha256(json.dumps([config.model_dump(mode="json"), rows]).encode()).hexdigest()
+    order = [{target: table.labels_of(target) for target in table.label_order}] if table.label_order else []
+    content = [config.model_dump(mode="json", exclude={"trackers"}, exclude_defaults=True), rows, *order]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -15,17 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.train.augment import augmented
-from vidrisk.train.dataset import ClipDataset, moments_of
+from vidrisk.train.dataset import ClipDataset, chunks_of, moments_of
+from vidrisk.train.shares import ALONE, Share
 
 log = logging.getLogger(__name__)
-
-
-FRAMES_AT_ONCE = 32
-
-
-def clips_at_once(moments: int) -> int:
-    """Clips per batch where no gradient is needed: few frames at a time stay in the processor's cache."""
-    return max(1, FRAMES_AT_ONCE // moments)
 
 
 class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -54,8 +47,11 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
 
 @torch.inference_mode()
 def views_from_clips(model: TrainableModel, data: ClipDataset, *, views: int, kinds: tuple[str, ...], jitter: int, seed: int,
-                     room_mb: float, on_progress: Callable[[int, int], None]) -> ViewDataset | None:
+                     room_mb: float, on_progress: Callable[[int, int], None], share: Share = ALONE) -> ViewDataset | None:
     """Carry ``views`` views of every sample through the frozen part of a model.
+
+    Args:
+        share: of several processes: each computes the views of its samples, and gets all of them.
 
     Returns:
         None when the model has no frozen part that can be run alone, or when the views would not fit ``room_mb``.
@@ -63,19 +59,20 @@ def views_from_clips(model: TrainableModel, data: ClipDataset, *, views: int, ki
     if not views or not model.has_frozen_part:
         return None
     model.eval()
-    one = model.lower(moments_of(data[0][0][None], jitter, None))
+    device = next(model.parameters()).device
+    one = model.lower(moments_of(data[0][0][None], jitter, None).to(device))
     needed_mb = one.numel() * 2 * views * len(data) / 2**20
     if needed_mb > room_mb:
         log.warning("%d views need %.0f MB, cache_mb leaves %.0f: training without them, slower", views, needed_mb, room_mb)
         return None
-    generator = torch.Generator().manual_seed(seed)
-    kept = torch.empty((len(data), views, *one.shape[1:]), dtype=torch.float16)
-    done = 0
-    for frames, _ in DataLoader(data, batch_size=clips_at_once(data[0][0].shape[0])):
-        on_progress(done, len(data))
+    generator = torch.Generator().manual_seed(seed + share.rank)
+    shape = (len(data), views, *one.shape[1:])
+    kept = (torch.empty if share.world == 1 else torch.zeros)(shape, dtype=torch.float16)
+    chunks = share.of(chunks_of(len(data), data.moments))
+    for rows, (frames, _) in zip(chunks, DataLoader(data, batch_sampler=chunks), strict=True):
+        on_progress(rows[0], len(data))
         for view in range(views):
             plain = view == 0
-            chosen = moments_of(frames, jitter, None if plain else generator)
-            kept[done : done + len(frames), view] = model.lower(chosen if plain else augmented(chosen, kinds, generator)).half()
-        done += len(frames)
-    return ViewDataset(kept, data.truth)
+            chosen = moments_of(frames, jitter, None if plain else generator).to(device)
+            kept[rows, view] = model.lower(chosen if plain else augmented(chosen, kinds, generator)).half().cpu()
+    return ViewDataset(share.join(kept), data.truth)

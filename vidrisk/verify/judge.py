@@ -16,12 +16,14 @@ from vidrisk.inference.model import Classifier
 from vidrisk.runtimes.contract.bundle import Precision, Variant, VariantName
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.golden import Expected, FloatArray, Golden, logit_errors
-from vidrisk.runtimes.layers import FLOAT16, FLOAT32, INT8, Layers
+from vidrisk.runtimes.layers import FLOAT16, FLOAT32, INT4, INT8, Layers
 
 Floats = npt.NDArray[np.float64]
 
 BATCH = 32  # frames, as many as `vidrisk infer` computes at once
-ASKED = {"fp32": FLOAT32, "fp16": FLOAT16, "int8": INT8, "mixed": INT8}  # lowest precision → what some layer must run in
+# Lowest precision → what some layer must run in.
+ASKED: dict[Precision, str] = {"fp32": FLOAT32, "fp16": FLOAT16, "int8": INT8, "mixed": INT8, "int8-weight-only": INT8,
+                               "int4": INT4}
 SPREADS = 2.0  # that an engine may be apart from the reference, of what those were that judged at export
 
 
@@ -40,8 +42,10 @@ class Tolerance:
 
 # Measured with EfficientNet-Lite0 on ONNX Runtime and OpenVINO on an x86 processor, of a probability and of the logits: 0.00002 and
 # 0.0001 in fp32, 0.006 and 0.011 where every node rounds to fp16, 0.06 and 0.14 in int8 and mixed. GPUs round in other places.
+# Beside packed weights, an engine may round activations to 8 bits or leave them as they are; in INT8, engines round them both.
+_INTEGERS = Tolerance(0.15, 0.3)
 TOLERANCES: dict[Precision, Tolerance] = {"fp32": Tolerance(0.005, 0.005), "fp16": Tolerance(0.05, 0.05),
-                                          "int8": Tolerance(0.15, 0.3), "mixed": Tolerance(0.15, 0.3)}
+                                          **dict.fromkeys(("int8-weight-only", "int8", "mixed", "int4"), _INTEGERS)}
 # Whatever the spread was. Where runtimes are far apart at the decision boundary of a model that is sure of itself, its logits judge
 # alone; beyond this, they are another model's.
 MOST = Tolerance(1.0, 0.8)

@@ -198,25 +198,32 @@ def _built_blob(parsed: _Parsed, config: trt.IBuilderConfig, what: str, on_progr
     """Build in a thread of its own, while this one tells the progress and listens for Ctrl-C. None when TensorRT fails."""
     monitor = new_monitor(parsed.api)
     config.progress_monitor = monitor
-    with ThreadPoolExecutor(1) as pool:
+    pool = ThreadPoolExecutor(1)
+    try:  # from before the thread starts: a Ctrl-C may come with the build's first step
         future: Future[Any] = pool.submit(lambda: parsed.builder.build_serialized_network(parsed.network, config))
-        try:
-            while not future.done():
-                on_progress(what, monitor.percent, PERCENT)
-                wait([future], timeout=SECONDS_BETWEEN_LOOKS)
-        except KeyboardInterrupt as error:
-            log.warning("stopping: %s ends at its next step", parsed.api.kind)
-            raise Interrupted(f"stopped by Ctrl-C while {what}") from error
-        finally:  # also of a terminal that is gone
-            monitor.cancelled = True
-            while not future.done():  # TensorRT crashes where it is left in the middle, so another Ctrl-C changes nothing
-                with suppress(KeyboardInterrupt):
-                    wait([future])
-        memory = future.result()
+        while not future.done():
+            on_progress(what, monitor.percent, PERCENT)
+            wait([future], timeout=SECONDS_BETWEEN_LOOKS)
+    except KeyboardInterrupt as error:
+        log.warning("stopping: %s ends at its next step", parsed.api.kind)
+        raise Interrupted(f"stopped by Ctrl-C while {what}") from error
+    finally:  # also of a terminal that is gone
+        monitor.cancelled = True
+        _shut_down(pool)
+    memory = future.result()
     if memory is None:
         return None
     on_progress(what, PERCENT, PERCENT)
     return memoryview(memory)
+
+
+def _shut_down(pool: ThreadPoolExecutor) -> None:
+    """Wait for the pool's thread. TensorRT crashes where it is left in the middle, so another Ctrl-C changes nothing."""
+    ended = False
+    while not ended:
+        with suppress(KeyboardInterrupt):
+            pool.shutdown()
+            ended = True
 
 
 def _batches_that_fit(parsed: _Parsed, path: Path, device: Device, batches: Batches) -> Batches:

@@ -107,15 +107,19 @@ def ensured_engines(bundle: Bundle, kind: Kind, variants: Sequence[VariantName],
     return [_ensured(source, kind, on_progress) for source in _sources(bundle, _for_kind(bundle, kind, variants))]
 
 
-def ensured_engine(stage: str, path: Path, inputs: Sequence[TensorSpec], kind: Kind,
-                   on_progress: OnProgress = ignore_progress) -> EngineReport:
-    """The same for a graph that is in no bundle yet."""
-    return _ensured(_Source(stage, (), path, graph_sha256(path), tuple(inputs)), kind, on_progress)
+def ensured_engine(stage: str, path: Path, inputs: Sequence[TensorSpec], kind: Kind, on_progress: OnProgress = ignore_progress,
+                   options: BuildOptions | None = None) -> EngineReport:
+    """The same for a graph that is in no bundle yet.
+
+    Args:
+        options: what an engine that is missing is built for.
+    """
+    return _ensured(_Source(stage, (), path, graph_sha256(path), tuple(inputs)), kind, on_progress, options)
 
 
-def _ensured(source: _Source, kind: Kind, on_progress: OnProgress) -> EngineReport:
+def _ensured(source: _Source, kind: Kind, on_progress: OnProgress, options: BuildOptions | None = None) -> EngineReport:
     api, device = open_api(kind), current_device()
-    work = _Work(api, device, BuildOptions(), engine_store(), on_progress)
+    work = _Work(api, device, options or BuildOptions(), engine_store(), on_progress)
     return _engine(work, source, partial(work.store.find, api.kind, api.version, device, source.sha256), logging.WARNING)
 
 

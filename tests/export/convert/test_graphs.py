@@ -107,3 +107,33 @@ def test_a_graph_that_breaks_its_promise_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(RuntimeFailure, match=r"the exported graph has .*batch, 4.*; allowed: .*batch, 5"):
         export_onnx(nn.Linear(3, 4), [torch.ones(2, 3)], spec("x", "batch", 3), spec("y", "batch", 5), tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
+
+
+class Merger(nn.Module):
+    """Four rows become one."""
+
+    def forward(self, rows: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+        return rows.reshape(-1, 12) + shifts.sum()
+
+
+class Twice(nn.Module):
+    """A row becomes two."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.cat([rows, rows])
+
+
+def test_an_axis_may_be_a_multiple_of_another(tmp_path: Path) -> None:
+    """torch has no name for the axis of the output: it gets that of its spec."""
+    inputs, outputs = (*spec("rows", "4*tokens", 3), *spec("shifts", "shifts")), spec("merged", "tokens", 12)
+    export_onnx(Merger(), [torch.ones(8, 3), torch.ones(3)], inputs, outputs, tmp_path / "x.onnx")
+    model = onnx.load(str(tmp_path / "x.onnx"))
+    assert tuple(tensor_spec(value) for value in (*model.graph.input, *model.graph.output)) == (*inputs, *outputs)
+    rows, shifts = np.arange(60, dtype=np.float32).reshape(20, 3), np.ones(2, np.float32)
+    for runner in (OnnxRuntimeRunner, OpenVinoRunner):
+        with runner(tmp_path / "x.onnx", inputs, outputs) as opened:
+            np.testing.assert_array_equal(opened.infer({"rows": rows, "shifts": shifts})["merged"], rows.reshape(5, 12) + 2)
+    with pytest.raises(RuntimeFailure, match=r"the exported graph has .*batch, 4.*; allowed: .*4\*batch, 4"):
+        export_onnx(nn.Linear(3, 4), [torch.ones(8, 3)], spec("x", "batch", 3), spec("y", "4*batch", 4), tmp_path / "z.onnx")
+    with pytest.raises(RuntimeFailure, match=r"the exported graph has .*; allowed: .*batch, 3"):
+        export_onnx(Twice(), [torch.ones(8, 3)], spec("x", "batch", 3), spec("y", "batch", 3), tmp_path / "z.onnx")

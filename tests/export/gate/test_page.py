@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidrisk.calibration.points import ALL_8_BITS, BETTER, Outcome, Point
+from vidrisk.calibration.points import ALL_QUANTIZED, BETTER, Outcome, Point
 from vidrisk.export.gate.coverage import fit_coverage
 from vidrisk.export.gate.hops import few_samples_note, float_hop, lossy_hop, recorded_hop
 from vidrisk.export.gate.outputs import Outputs, Validation
@@ -107,6 +107,30 @@ class Tags(HTMLParser):
 def page_of(**settings: Any) -> tuple[GateReport, Tags]:
     report, frames = made(**settings)
     return report, Tags(gate_page(report, CONTRACT, frames, "elpv.bundle"))
+
+
+def test_packed_weights_are_told_like_recipes() -> None:
+    report, frames = made()
+    report.points = [replace(point, recipe=f"int{bits} weights in groups of 64", size_bytes=bits * 500_000).to_row(
+                         BETTER if bits == 4 else "") for point, bits in zip(POINTS, (8, 4), strict=True)]
+    report.recipe = [{"name": f"text: int{bits} weights in groups of 64", "sqnr_db": 4.0 * bits, "chosen": bits == 4}
+                     for bits in (4, 8)]
+    report.calibration = {"text: recipe": "int4 weights in groups of 64", "text: in float32": "model.layers.0, model.layers.7"}
+    report.search = [{**row, "precision": "float" if row["precision"] == "float" else "int4"} for row in report.search]
+    report.precision = {"mixed": {"text": "int4"}}
+    page = gate_page(report, CONTRACT, frames, "elpv.bundle")
+    for said in ("Text: recipeint4 weights in groups of 64", "Text: in float32model.layers.0, model.layers.7",
+                 "2 of 18 blocks stay in floating point",
+                 "or, with packed weights, which save memory, not slower or at most half as large"):
+        assert said in Tags(page).text, said
+    rows = rows_of(page)
+    assert ["text: int4 weights in groups of 64", "16.0", "✓ chosen"] in rows
+    assert any(row[0].startswith("2 int4 weights in groups of 64") and "✓ chosen" in row[-1] for row in rows)
+    assert any(row[0].startswith("none int8 weights in groups of 64") for row in rows)
+    assert [row[-2] for row in rows if "weights in groups of 64" in row[0] and len(row) == 7] == ["4.0 MB", "2.0 MB"]
+    assert "of equally fast points, the smallest is taken" in Tags(page).text
+    assert "of equally fast points" not in page_of()[1].text
+    assert "packed weights" not in page_of()[1].text
 
 
 def test_a_shipped_bundle() -> None:
@@ -200,7 +224,7 @@ def test_the_trade_between_points_is_shown() -> None:
 
 def test_the_page_says_where_the_same_samples_chose_and_judged() -> None:
     report, frames = made(60)
-    report.selection = Selection(60, 60, False, ALL_8_BITS, "", None)
+    report.selection = Selection(60, 60, False, ALL_QUANTIZED, "", None)
     page = Tags(gate_page(report, CONTRACT, frames, "b"))
     assert "The same 60 samples have chosen the precision of the blocks and judged the result" in page.text
     assert "One choice alone was tried" in page.text

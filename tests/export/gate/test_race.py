@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidrisk.export.gate.race import _is_decided, speed_refusal, speeds_from_turns
-from vidrisk.export.gate.report import GateReport, Speed
+from vidrisk.export.gate.report import GateReport, Lap, Speed
 
 
 def turns(ratio: float, noise: float = 0.0, rounds: int = 11, seed: int = 0) -> dict[tuple[str, str], list[float]]:
@@ -46,6 +46,19 @@ def test_what_is_not_faster_is_not_worth_its_loss(ratio: float) -> None:
     assert "int8 on openvino, fp32 on openvino" in reason
     assert speed_refusal(report(ratio, target="jetson"), "int8") == ""  # it runs elsewhere
     assert speed_refusal(report(ratio), "fp32") == ""
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8-weight-only"])
+@pytest.mark.parametrize(("ratio", "size", "refused"), [(0.5, 90, False), (1.0, 90, False), (1.3, 90, True), (1.3, 50, False)])
+def test_packed_weights_must_not_be_slower_unless_they_are_small(precision: str, ratio: float, size: int, refused: bool) -> None:
+    """At the same speed, or at half the size, they are worth their loss: floating point ships beside them."""
+    found = report(ratio)
+    found.laps = [Lap("fp32", "openvino", 10.0, 100.0, 100), Lap("int8", "openvino", 10.0 * ratio, 100.0 / ratio, size)]
+    found.precision = {"fp32": {"text": "fp32", "head": "fp32"}, "int8": {"text": precision, "head": "fp32"}}
+    reason = speed_refusal(found, "int8")
+    assert bool(reason) == refused == ("int8 is slower than floating point, and 90 % as large: 0.77 × its speed" in reason)
+    found.precision["int8"]["text"] = "int8"
+    assert bool(speed_refusal(found, "int8")) == (ratio > 0.5)
 
 
 def test_what_is_faster_is() -> None:

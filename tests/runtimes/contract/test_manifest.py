@@ -110,6 +110,21 @@ def test_golden_samples_of_a_newer_minor_version_are_read(tmp_path: Path) -> Non
         read_golden(bundle)
 
 
+def test_packed_weights_are_precisions_of_a_stage(make_bundle: Callable[..., Bundle]) -> None:
+    def change(described: dict[str, Any]) -> None:
+        described["variants"]["int8"]["precision"] = {"encoder": "int8-weight-only", "head": "int4"}
+        described["variants"]["fp32"]["precision"]["encoder"] = "int8-weight-only"
+
+    variants = Bundle.open(rewrite_manifest(make_bundle(), change)).manifest.variants
+    assert (variants["int8"].lowest_precision, variants["fp32"].lowest_precision) == ("int4", "int8-weight-only")
+
+
+def test_a_bundle_of_schema_2_0_is_read(make_bundle: Callable[..., Bundle]) -> None:
+    made = make_bundle()
+    opened = Bundle.open(rewrite_manifest(made, lambda described: described.update(schema_minor=0)))
+    assert opened.manifest.schema_minor == 0 and opened.manifest.variants == made.manifest.variants
+
+
 def test_unknown_keys_of_this_minor_version_are_refused(make_bundle: Callable[..., Bundle]) -> None:
     with pytest.raises(BundleError, match=r"tomorrow|int4"):
         Bundle.open(rewrite_manifest(make_bundle(), strange))

@@ -27,7 +27,7 @@ from vidrisk.runtimes.tensorrt.device import Device
 DEVICE = Device("Fake GPU", "8.7", "12.6", 8 << 30, 6 << 30)
 VERSION = "10.3.0"
 BATCHES = Batches(1, 4, 8)
-DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(int64)": np.int64}
 
 
 @dataclass(eq=False)

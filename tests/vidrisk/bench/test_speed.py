@@ -92,3 +92,8 @@ def test_batches_stop_where_memory_does() -> None:
 def test_an_encoder_that_fails_at_once_is_an_error() -> None:
     with pytest.raises(RuntimeFailure, match="no memory for 1 frames"):
         throughputs_of({A: classifier_of(lambda count: 0.0, most=0)})
+
+
+def test_no_model_with_a_stage_per_frame_has_no_latency_of_one() -> None:
+    assert seconds_in_turns({}, {}, least=20, most=40, budget_s=6) == {}
+    assert frame_latencies({}) == {}

@@ -104,7 +104,7 @@ def assert_equals_the_checkpoint(folder: Path, bundle: Bundle) -> None:
         ("model.onnx --labels swapped.txt --val val -o b", 1, "bring the labels into the order of the model's outputs"),
         ("model.onnx --labels labels.txt --pixel wrong.yaml --val val -o b", 1, "the given pixels look wrong"),
         ("model.onnx --labels labels.txt --val val --int8 --only int8 --vendor v -o b", 2, "--vendor with --only int8"),
-        ("model.onnx --labels labels.txt --val val --vendor b -o b", 2, "--vendor and -o name one folder"),
+        ("model.onnx --labels labels.txt --val val --vendor b -o b", 2, "--vendor names a folder that -o takes"),
         ("hub --from-hf --labels labels.txt --val val -o b", 2, "labels with a Hugging Face folder"),
         ("model.onnx --from-hf --val val -o b", 2, "model.onnx is no folder"),
         ("modle.onnx --labels labels.txt --val val -o b", 1, "modle.onnx is no file; fix: give an ONNX file"),

@@ -59,7 +59,7 @@ def test_clips_as_strips_of_four_moments(tmp_path: Path, clip: Callable[..., Pat
 def test_labels_without_a_font_are_escaped(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(sheet, "FONT_FOLDERS", ("/nowhere",))
     with caplog.at_level(logging.WARNING, logger="vidrisk"):
-        font = sheet._font("缺陷")
+        font = sheet.font_for("缺陷")
     assert "no font with Chinese characters" in caplog.text
     assert sheet._fitted("缺陷", font) == r"\u7f3a\u9677"
     assert sheet._fitted("long " * 20, font).endswith("...")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidrisk.data import Sample, Table, load_table, ratios_from_text, split_table
+from vidrisk.data.split import hold_out
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 ROOT = Path("/data")
@@ -126,3 +127,34 @@ def test_ratios() -> None:
     for text in ("8:2", "a:b:c", "8:-1:1", "0:1:1", "nan:1:1", "inf:1:1", ""):
         with pytest.raises(SettingsError, match="ratios"):
             ratios_from_text(text)
+
+
+rows_with_splits = st.lists(st.tuples(st.sampled_from("abc"), st.one_of(st.none(), st.sampled_from("uvwxyz")),
+                                      st.sampled_from(["train", "test", "train"])), min_size=1, max_size=60)
+
+
+def with_splits(rows: list[tuple[str, str | None, str]]) -> Table:
+    return Table(ROOT, "risk", tuple(Sample(ROOT / f"{i}.jpg", f"{i}.jpg", {"defect": label}, group=group, split=split)  # type: ignore[arg-type]
+                                     for i, (label, group, split) in enumerate(rows)))
+
+
+@given(rows_with_splits, st.sampled_from([0.1, 0.3]), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_what_is_held_out_of_train_is_whole_groups(rows: list[tuple[str, str | None, str]], share: float, seed: int,
+                                                   rng: random.Random) -> None:
+    table = with_splits(rows)
+    done = hold_out(table, share, seed=seed)
+    assert [replace(sample, split=None) for sample in done.samples] == [replace(sample, split=None) for sample in table.samples]
+    for before, after in zip(table.samples, done.samples, strict=True):
+        assert after.split in {"train": ("train", "val"), "test": ("test",)}[str(before.split)]
+    train, val = done.of_split("train"), done.of_split("val")
+    assert not {s.group for s in train.samples if s.group} & {s.group for s in val.samples}
+    if len(val):
+        assert train.label_counts("defect").keys() == table.of_split("train").label_counts("defect").keys()
+    assert splits(hold_out(table.with_samples(rng.sample(table.samples, len(table))), share, seed=seed)) == splits(done)
+
+
+def test_a_tenth_of_every_class_is_held_out() -> None:
+    table = with_splits([(label, None, split) for label in "ab" * 50 + "c" * 20 for split in ("train", "test")])
+    assert hold_out(table, 0.1).of_split("val").label_counts("defect") == {"a": 5, "b": 5, "c": 2}
+    with pytest.raises(SettingsError, match="more than 0 and less than 1"):
+        hold_out(table, 1)

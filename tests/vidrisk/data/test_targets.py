@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidrisk.data import Sample, Table, guidance_from_table, targets_from_table
-from vidrisk.data.targets import SCALES, ordered_levels
+from vidrisk.data.targets import SCALES, ordered_levels, truth_from_table
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, SpecError
 
 ROOT = Path("/data")
@@ -54,6 +55,18 @@ def test_targets() -> None:
     defect, level = targets_from_table(table)
     assert (defect.name, defect.labels, defect.ordered, defect.severity) == ("defect", ("a", "b"), False, None)
     assert level.labels == ("minor", "moderate", "severe") and level.ordered and level.severity == (0.0, 50.0, 100.0)
+
+
+def test_an_order_of_the_table_is_the_order_of_the_labels_and_may_name_more() -> None:
+    table = replace(risk_table({"defect": "b"}, {"defect": "a"}, {"defect": "b"}), label_order={"defect": (" d", "b", "c", "a")})
+    (target,) = targets_from_table(table)
+    assert target.labels == table.labels_of("defect") == ("d", "b", "c", "a")
+    assert list(table.label_counts("defect").items()) == [("b", 2), ("a", 1)]
+    assert truth_from_table(table, [target])["defect"].tolist() == [1, 3, 1]
+    assert table.with_samples(table.samples[:1]).labels_of("defect") == ("d", "b", "c", "a")
+    for wrong, said in ((("b",), "lacks a"), (("a", "b", "a"), "has a label twice"), (("a", "b", "a "), "has a label twice")):
+        with pytest.raises(DataError, match=said):
+            replace(table, label_order={"defect": wrong})
 
 
 def test_level_order_is_obeyed_and_may_name_more() -> None:

@@ -206,6 +206,14 @@ def test_int8_for_processors_does_not_go_to_tensorrt(bundle: Path, tmp_path: Pat
         write_deployment(quantised, "jetson-thor", tmp_path / "out")
     assert write_deployment(quantised, "cpu", tmp_path / "out").folder.is_dir()
     if target == "any":
+        manifest["variants"]["int8"]["precision"]["encoder"] = "int4"  # in floating point to TensorRT, on purpose
+        (quantised / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+        assert write_deployment(quantised, "jetson-thor", tmp_path / "packed").folder.is_dir()
+        fp32 = manifest["variants"].pop("fp32")
+        (quantised / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+        with pytest.raises(BundleError, match="has int8 for processors, which TensorRT refuses"):  # and nothing else
+            write_deployment(quantised, "jetson-thor", tmp_path / "alone")
+        manifest["variants"]["fp32"] = fp32
         manifest["variants"]["int8-tensorrt"] = {**int8, "engines": "tensorrt"}
         (quantised / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
         assert write_deployment(quantised, "jetson-thor", tmp_path / "thor").folder.is_dir()

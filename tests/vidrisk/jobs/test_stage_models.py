@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,19 @@ class Toy(TrainableModel):
     def logits(self, features: Tensor) -> tuple[Tensor, ...]:
         return (self.head(features),)
 
-    def standardise_by(self, features: Tensor) -> None:
-        assert features.shape[1] == WIDTH
+    def standardise(self, batches: Callable[[], Iterable[Tensor]]) -> None:
+        assert all(self.features(inputs).shape[1] == WIDTH for inputs in batches())
+
+    def adapt(self, config: TrainConfig) -> None:
+        """Train all of it."""
+
+    def merge(self) -> None:
+        raise AssertionError("starts from no other run")
 
     def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
         adapted = [*self.merger.parameters(), *self.text.parameters()]
-        return [{"params": adapted, "lr": 0.01}, {"params": list(self.head.parameters()), "lr": optim.head_lr}]
+        return [{"name": "all", "params": adapted, "lr": 0.01},
+                {"name": "head", "params": list(self.head.parameters()), "lr": optim.head_lr}]
 
     def checkpoint_gradients(self) -> None:
         raise AssertionError("not asked for")
@@ -120,11 +127,14 @@ class Toy(TrainableModel):
     def save(self, folder: Path) -> None:
         save_tensors(self.state_dict(), folder / HEAD)
 
-    def load(self, folder: Path) -> None:
+    def load_backbone(self, folder: Path) -> None:
+        """All of it lies in one file."""
+
+    def load_head(self, folder: Path) -> None:
         self.load_state_dict(load_tensors(folder / HEAD))
 
 
-def build_toy(config: TrainConfig, contract: Contract, *, with_lora: bool, local_only: bool) -> Toy:
+def build_toy(config: TrainConfig, contract: Contract, *, local_only: bool) -> Toy:
     return Toy(len(contract.targets[0].labels))
 
 
@@ -141,7 +151,8 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_from_train_to_infer(toy: str, clip_folder: Path, tmp_path: Path) -> None:
     table = load_table(clip_folder, "action")
-    settings = {"frames": FRAMES, "optim.epochs": 12, "optim.batch_size": 6, "optim.head_lr": 0.05, "precision": "fp32"}
+    settings = {"frames": FRAMES, "lora.last_blocks": 0,
+                "optim.epochs": 12, "optim.batch_size": 6, "optim.head_lr": 0.05, "precision": "fp32"}
     run = train_run(table, config_from_options(backbone=toy, settings=settings), tmp_path / "run")
     options = ExportOptions(int8=True, quantize=frozenset({"text"}), max_drop=50, max_confidence_drop=100, search_s=0,
                             allow_drop=True)

@@ -1,4 +1,4 @@
-"""Encoders that see whole windows, from training to inference: VideoMAE and V-JEPA 2, the real architectures at small size."""
+"""Encoders that see whole windows, from training to inference: the real architectures at small size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backbones import WINDOW, WINDOW_TRANSFORMERS
+from backbones import BACKBONES, WINDOW, WINDOW_TRANSFORMERS
+from PIL import Image
 
 from vidrisk.data import load_table
 from vidrisk.export.trained import ExportOptions
@@ -41,7 +42,7 @@ def test_from_train_to_infer(
     adapted = run.load_classifier().encoder
     assert adapted.sees_windows
     lora = [name for name, _ in adapted.named_parameters() if "lora_A" in name]
-    assert len(lora) == 2 * 6  # query, key, value, output and both of the MLP, in the last two blocks
+    assert len(lora) == 2 * BACKBONES[family].lora  # those of attention and MLP, in the last two blocks
     options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=10, max_confidence_drop=5, search_s=20)
     bundle, report = export_run(run.root, tmp_path / "b", options)
     assert bundle.contract.digest == Run.open(run.root).contract.digest
@@ -64,6 +65,36 @@ def test_from_train_to_infer(
     ahead = BuildOptions(compute_capabilities=("8.6",))
     built = build_engines(bundle, ahead, kind="tensorrt-rtx", variants=[name], store=EngineStore(tmp_path / "engines"))
     assert len(built) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", WINDOW_TRANSFORMERS)
+def test_a_head_learns_on_a_frozen_encoder(backbone_folder: Callable[[str], Path], clip_folder: Path, tmp_path: Path,
+                                           family: str) -> None:
+    table = load_table(clip_folder, "action")
+    config = config_from_options(None, (*SMALL, "lora.last_blocks=0"), backbone=str(backbone_folder(family)))
+    run = train_run(table, config, tmp_path / "run")
+    assert not (run.root / "adapter").exists()
+    with open_classifier(run.root) as classifier:
+        learned = evaluate(classifier, table, InferSettings(workers=1))
+    assert learned.metrics["action"].top1 == 1
+
+
+def test_timesformer_takes_a_photo_for_a_window_of_one_frame(
+    backbone_folder: Callable[[str], Path], clips: Callable[..., Any], tmp_path: Path
+) -> None:
+    for label, at in (("crack", 0), ("ok", 30)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(8):
+            pixels = clips(1, seed=number)[0, 0] // 8 + at * 6
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{number}.png")
+    table = load_table(tmp_path / "photos", "risk")
+    small = ("lora.rank=4", "lora.last_blocks=1", "optim.epochs=3", "optim.batch_size=4", "optim.head_lr=0.01")
+    config = config_from_options(None, small, task="risk", backbone=str(backbone_folder("timesformer")))
+    run = train_run(table, config, tmp_path / "run")
+    with open_classifier(run.root) as classifier:
+        assert classifier.contract.time is None
+        assert evaluate(classifier, table, InferSettings(workers=1)).metrics["defect"].top1 == 1
 
 
 @pytest.mark.parametrize(("assignment", "said"), [

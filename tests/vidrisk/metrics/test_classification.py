@@ -50,6 +50,10 @@ def test_equal_to_scikit_learn(case: Case) -> None:
     else:  # no rest that the class could be told from
         assert report.mean_average_precision is None and all(c.ap is None for c in report.per_class)
     assert report.mean_absolute_level_error == pytest.approx(sk.mean_absolute_error(truth, predicted))
+    if len({*truth.tolist(), *predicted.tolist()}) > 1:
+        assert report.quadratic_kappa == pytest.approx(sk.cohen_kappa_score(truth, predicted, labels=every, weights="quadratic"))
+    else:  # no disagreement is possible by chance
+        assert report.quadratic_kappa is None
     np.testing.assert_array_equal(report.confusion, sk.confusion_matrix(truth, predicted, labels=every))
     assert 0 <= report.ece <= 1
     assert report.top5 is None if classes <= 5 else report.top5 is not None and report.top5 >= report.top1
@@ -77,7 +81,7 @@ def test_ece_by_hand() -> None:
 def test_a_certain_and_right_model_is_calibrated() -> None:
     report = classification_report(np.array([0, 1]), np.eye(2), ["a", "b"])
     assert (report.ece, report.top1, report.macro_f1, report.mean_average_precision) == (0, 1, 1, 1)
-    assert report.mean_absolute_level_error is None and report.top5 is None
+    assert report.mean_absolute_level_error is report.quadratic_kappa is None and report.top5 is None
 
 
 def test_to_dict_is_json_and_repr_is_short() -> None:

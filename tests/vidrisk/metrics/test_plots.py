@@ -26,14 +26,15 @@ def is_drawn(path: Path) -> bool:
 
 
 def test_a_run_with_validation_has_loss_metric_and_confusion(tmp_path: Path) -> None:
-    history = [Epoch(1, 1.0, 1.1, 0.4, 1e-3, 1e-2), Epoch(2, 0.5, 0.8, 0.7, 1e-3, 1e-2)]
+    rates = {"head": 1e-2, "lora": 1e-3}
+    history = [Epoch(1, 1.0, 1.1, 0.4, rates), Epoch(2, 0.5, 0.8, 0.7, rates)]
     plot_run(tmp_path / "plots", history, {"val": {"action": report(("a", "b"))}}, "top1")
     assert {p.name for p in (tmp_path / "plots").iterdir()} == {"loss.png", "metric.png", "confusion-val-action.png"}
     assert all(is_drawn(p) for p in (tmp_path / "plots").iterdir())
 
 
 def test_a_run_without_validation_has_the_loss_alone(tmp_path: Path) -> None:
-    plot_run(tmp_path, [Epoch(1, 1.0, None, None, 0.0, 0.0)], {}, "top1")
+    plot_run(tmp_path, [Epoch(1, 1.0, None, None)], {}, "top1")
     assert [p.name for p in tmp_path.iterdir()] == ["loss.png"]
 
 

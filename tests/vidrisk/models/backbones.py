@@ -19,6 +19,9 @@ VIDEOMAE_SIZES: dict[str, Any] = {**SIZES, "num_frames": WINDOW, "decoder_num_hi
 VJEPA2_SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "mlp_ratio": 2.0,
                                 "crop_size": SIDE_PX, "patch_size": 16, "frames_per_clip": WINDOW, "pred_hidden_size": 32,
                                 "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1}  # fmt: skip
+TIMESFORMER_SIZES: dict[str, Any] = {**SIZES, "num_frames": WINDOW}
+VIVIT_SIZES: dict[str, Any] = {**SIZES, "num_frames": WINDOW, "tubelet_size": [2, 16, 16]}
+del VIVIT_SIZES["patch_size"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,12 @@ class Backbone:
 
     Attributes:
         config_class, model_class: in transformers.
-        processor: type of the image processor; mean and deviation as published checkpoints have them.
+        processor: type of the image processor.
+        normalisation: mean and deviation on the 0–1 scale, as published checkpoints come to them.
         preprocessor: file that holds them.
+        processing: what else it says.
+        lora: layers that LoRA adapts in a block.
+        softmaxes: of a block.
     """
 
     config_class: str
@@ -38,6 +45,9 @@ class Backbone:
     sizes: dict[str, Any] = field(default_factory=lambda: SIZES)
     preprocessor: str = "preprocessor_config.json"
     sees_windows: bool = False
+    processing: dict[str, Any] = field(default_factory=dict)
+    lora: int = 6
+    softmaxes: int = 1
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -56,8 +66,12 @@ BACKBONES: dict[str, Backbone] = {
     "dinov3_vit": Backbone("DINOv3ViTConfig", "DINOv3ViTModel", "DINOv3ViTImageProcessorFast",
                            ((0.43, 0.411, 0.296), (0.213, 0.156, 0.143))),
     "siglip_vision_model": Backbone("SiglipVisionConfig", "SiglipVisionModel", "SiglipImageProcessor", HALVES),
+    "timesformer": Backbone("TimesformerConfig", "TimesformerModel", "VideoMAEImageProcessor", ((0.45,) * 3, (0.225,) * 3),
+                            TIMESFORMER_SIZES, sees_windows=True, lora=7, softmaxes=2),
     "videomae": Backbone("VideoMAEConfig", "VideoMAEModel", "VideoMAEImageProcessor", IMAGENET, VIDEOMAE_SIZES, sees_windows=True),
     "vit": Backbone("ViTConfig", "ViTModel", "ViTImageProcessor", HALVES),
+    "vivit": Backbone("VivitConfig", "VivitModel", "VivitImageProcessor", HALVES, VIVIT_SIZES, sees_windows=True,
+                      processing={"rescale_factor": 1 / 127.5, "offset": True, "do_normalize": False}),
     "vjepa2": Backbone("VJEPA2Config", "VJEPA2Model", "VJEPA2VideoProcessor", IMAGENET, VJEPA2_SIZES,
                        "video_preprocessor_config.json", sees_windows=True),
 }  # fmt: skip

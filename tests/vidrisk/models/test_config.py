@@ -88,13 +88,29 @@ def test_an_unknown_key_is_answered_with_the_known_ones_beside_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"- a\n- b\n", b"{", b"\xff\xfe\xff", b"optim: 3", b"1: 2", b"!!python/object:os.system {}"]
+    "content", [b"- a\n- b\n", b"{", b"\xff\xfe\xff", b"optim: 3", b"1: 2", b"!!python/object:os.system {}",
+                b"on: 3", b"optim: {on: 3}", b"optim:\n  <<: {epochs: x}\n", b"optim: &d {weird: 1}\nlora: {<<: *d}\n",
+                b"vlm: &a {prompts: [*a]}\n",
+                b"seed: " + b"[" * 5000],
 )
 def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c.yaml").write_bytes(content)
     with pytest.raises(SettingsError) as caught:
         config_from_options(tmp_path / "c.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["optim: {epochs: 99}\nseed: 1\noptim: {batch_size: 2}\n",
+                                     "seed: 1\nvlm:\n  prompts: [{question: a, question: b, reply: c}]\n"])
+def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path: Path, content: str) -> None:
+    (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(SettingsError, match=r"stands twice \(.*c\.yaml lines \d and \d\); allowed: once"):
+        config_from_options(tmp_path / "c.yaml")
+
+
+def test_the_keys_that_are_allowed_are_those_beside_the_unknown_one(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"allowed: question, reply$"):
+        config_from_options(None, ["vlm.prompts=[{question: a, reply: b, extra: c}]"])
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -108,3 +124,20 @@ def test_no_assignment_is_anything_but_settings_or_one_line(text: str) -> None:
         assert isinstance(config_from_options(None, [text]), TrainConfig)
     except SettingsError as error:
         assert "\n" not in str(error)
+
+
+def test_an_error_in_a_file_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("# a comment\nseed: 1\noptim:\n  epochs: 3\n  lora_rate: 0.1\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"setting optim\.lora_rate: .*c\.yaml line 5\); allowed: epochs, "):
+        config_from_options(path)
+    path.write_text("vlm:\n  prompts:\n    - {question: a, reply: b}\n    - {question: '', reply: b}\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"prompts.*c\.yaml line 4\)"):
+        config_from_options(path)
+    path.write_text("optim: {epochs: 3}\n", encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        config_from_options(path, ["optim.epochs=0"])
+    assert "line" not in str(caught.value)
+    path.write_text("optim:\n  epochs: [\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="line 3"):
+        config_from_options(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import shutil
@@ -15,9 +16,11 @@ import torch
 import transformers
 from backbones import BACKBONES, FAMILIES, FRAME_TRANSFORMERS, TRANSFORMERS, WINDOW, WINDOW_TRANSFORMERS
 from torch import nn
+from vlms import QWEN
 
 from vidrisk.models.encoders import Encoder, build_encoder, default_pixel
 from vidrisk.models.families import FAMILIES as KNOWN
+from vidrisk.models.families.family import COMPOSE
 from vidrisk.runtimes import PixelSpec
 from vidrisk.runtimes.contract.errors import SettingsError
 
@@ -46,39 +49,68 @@ def test_features_are_the_familys_own_on_normalised_pixels(backbone_folder: Make
 @pytest.mark.parametrize("family", TRANSFORMERS)
 def test_default_pixel_is_what_the_folder_says(backbone_folder: Make, family: str, caplog: pytest.LogCaptureFixture) -> None:
     folder = backbone_folder(family)
-    described = json.loads((folder / BACKBONES[family].preprocessor).read_text())
-    expected = PixelSpec(
-        64, 64, interpolation="bicubic", mean=tuple(described["image_mean"]), std=tuple(described["image_std"])
-    )
-    assert default_pixel(str(folder)) == expected
+    backbone = BACKBONES[family]
+    assert default_pixel(str(folder)) == PixelSpec(64, 64, interpolation="bicubic", mean=backbone.mean, std=backbone.std)
     assert not [r for r in caplog.records if r.name.startswith("vidrisk")]
 
 
 def test_the_families_tested_are_all_there_are() -> None:
     """Adding an architecture is one file in ``models/families`` and one line in ``tests/backbones.py``."""
-    assert {family.name for family in KNOWN.values()} == set(FAMILIES)
+    assert {family.name for family in KNOWN.values() if family.build is None} == set(FAMILIES)
+    assert {family.name for family in KNOWN.values() if family.build is not None} == {*QWEN, COMPOSE}
     assert {name for name, family in KNOWN.items() if family.per == "window"} == set(WINDOW_TRANSFORMERS)
 
 
+def pixels_of(windows: torch.Tensor, family: str) -> torch.Tensor:
+    mean, std = (torch.tensor(values).view(1, 1, 3, 1, 1) for values in BACKBONES[family].normalisation)
+    return (windows.permute(0, 1, 4, 2, 3) / 255 - mean) / std
+
+
 @pytest.mark.parametrize("family", WINDOW_TRANSFORMERS)
-def test_features_of_a_window_are_the_mean_of_its_tokens(backbone_folder: Make, clips: Make, family: str) -> None:
+def test_features_of_a_window_are_what_its_own_classifier_reads(backbone_folder: Make, clips: Make, family: str) -> None:
     folder, windows = backbone_folder(family), torch.from_numpy(clips(3, WINDOW))
     encoder = build_encoder(str(folder), frames=WINDOW)
-    described = json.loads((folder / BACKBONES[family].preprocessor).read_text())
-    mean, std = (torch.tensor(described[f"image_{name}"]).view(1, 1, 3, 1, 1) for name in ("mean", "std"))
-    pixels = (windows.permute(0, 1, 4, 2, 3) / 255 - mean) / std
     own = getattr(transformers, BACKBONES[family].model_class).from_pretrained(folder).eval()
+    pixels = pixels_of(windows, family)
     with torch.inference_mode():
-        output = own(pixels, skip_predictor=True) if family == "vjepa2" else own(pixels)
+        tokens = (own(pixels, skip_predictor=True) if family == "vjepa2" else own(pixels)).last_hidden_state
         features = encoder(windows)
         backwards = encoder(windows.flip(1))
-    torch.testing.assert_close(features, output.last_hidden_state.mean(dim=1), atol=1e-4, rtol=1e-4)
+    expected = tokens[:, 0] if family in ("timesformer", "vivit") else tokens.mean(dim=1)
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
     assert features.shape == (3, encoder.width) == (3, 64)
     assert features.std(dim=0).max() > 1e-3
     assert (backwards - features).abs().max() > 1e-3  # it sees the order of the frames
 
 
-@pytest.mark.parametrize("family", WINDOW_TRANSFORMERS)
+@pytest.mark.parametrize("processing", [
+    {}, {"do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.6, 0.7]},
+    {"offset": False, "rescale_factor": 1 / 255}])
+@pytest.mark.parametrize(("family", "processor"), [
+    ("timesformer", "videomae.image_processing_pil_videomae.VideoMAEImageProcessorPil"),
+    ("vivit", "vivit.image_processing_vivit.VivitImageProcessor")])
+def test_a_tower_sees_the_pixels_that_its_own_processor_makes(
+    backbone_folder: Make, clips: Make, tmp_path: Path, family: str, processor: str, processing: dict[str, Any]
+) -> None:
+    folder = Path(shutil.copytree(backbone_folder(family), tmp_path / family))
+    path = folder / "preprocessor_config.json"
+    described = json.loads(path.read_text()) | {"do_center_crop": False} | processing
+    path.write_text(json.dumps(described))
+    module, name = processor.rsplit(".", 1)
+    own = getattr(importlib.import_module(f"transformers.models.{module}"), name)(**described)
+    windows = clips(1, WINDOW)
+    expected = own(list(windows[0]), return_tensors="pt")["pixel_values"]
+    encoder = build_encoder(str(folder), frames=WINDOW)
+    torch.testing.assert_close(encoder._pixels(torch.from_numpy(windows)), expected, atol=1e-5, rtol=0)
+    before = default_pixel(str(folder))
+    del described["image_processor_type"]  # as a video processor writes it
+    described["video_processor_type"] = processor.rsplit(".", 1)[1].replace("Image", "Video").removesuffix("Pil")
+    path.with_name("video_preprocessor_config.json").write_text(json.dumps(described))
+    path.unlink()
+    assert default_pixel(str(folder)) == before
+
+
+@pytest.mark.parametrize("family", [family for family in WINDOW_TRANSFORMERS if KNOWN[family].tubelet == 2])
 @pytest.mark.parametrize("frames", [1, 3])
 def test_windows_are_whole_tubelets(backbone_folder: Make, family: str, frames: int) -> None:
     with pytest.raises(SettingsError, match=f"windows of {frames} frames .* allowed: clips, multiples of 2; fix: set frames"):
@@ -152,7 +184,7 @@ def test_unknown_backbones_are_one_line_at_once(name: str, tmp_path: Path, monke
         with pytest.raises(SettingsError, match="unknown backbone") as caught:
             ask(name)
         assert len(str(caught.value).splitlines()) == 1
-        assert "efficientnet-lite0, a Hugging Face hub id or a local folder" in str(caught.value)
+        assert "efficientnet-lite0, a Hugging Face hub id, a local folder or compose:TOWER+LLM" in str(caught.value)
 
 
 def refused(folder: Path, said: str) -> None:
@@ -210,7 +242,7 @@ def test_a_model_that_answers_in_text_is_not_taken_for_its_vision_tower(tmp_path
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     transformers.LlavaConfig(vision_config=transformers.CLIPVisionConfig(**sizes), text_config=transformers.LlamaConfig(**sizes),
                              architectures=["LlavaForConditionalGeneration"]).save_pretrained(tmp_path)
-    with pytest.raises(SettingsError, match="is a llava model, which answers in text; allowed: image and video encoders; fix: sav"):
+    with pytest.raises(SettingsError, match=r"is a llava model, .*; allowed: .*Qwen2\.5-VL, .*; fix: save its vision tower"):
         build_encoder(str(tmp_path))
 
 

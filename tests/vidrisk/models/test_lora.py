@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from backbones import BACKBONES, WINDOW
 from peft import LoraConfig
 from torch import nn
 
+from vidrisk.models import Pool
+from vidrisk.models.config import LoraSettings
 from vidrisk.models.encoders import build_encoder
 from vidrisk.models.families.projections import projection_names
 from vidrisk.models.lora import add_lora, attach_lora, load_adapter, save_adapter
@@ -25,7 +28,11 @@ PER_LAYER = {
     "siglip_vision_model": {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"},
     "dinov2": {"q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"},
     "dinov3_vit": {"q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"},
+    "timesformer": {"qkv", "dense", "temporal_dense"},
+    "videomae": {"query", "key", "value", "dense"},
     "vit": {"q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"},
+    "vivit": {"q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"},
+    "vjepa2": {"query", "key", "value", "proj", "fc1", "fc2"},
 }
 POOLING_HEAD = {"head.mlp.fc1", "head.mlp.fc2"}
 
@@ -36,25 +43,31 @@ def in_layers(names: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("family", list(PER_LAYER))
 def test_projections_are_attention_and_mlp(backbone_folder: Make, family: str) -> None:
-    backbone = build_encoder(str(backbone_folder(family))).backbone
-    names = projection_names(backbone)
+    backbone = build_encoder(str(backbone_folder(family)), frames=WINDOW if BACKBONES[family].sees_windows else 1).backbone
+    names, in_layer = projection_names(backbone), BACKBONES[family].lora
     layers = in_layers(names)
     assert {name.rpartition(".")[2] for name in layers} == PER_LAYER[family]
-    assert len(layers) == 3 * 6
+    assert len(layers) == 3 * in_layer
     assert len(names) - len(layers) == (2 if family == "siglip_vision_model" else 0)
     assert not any("embed" in name or "norm" in name for name in names)
     last = projection_names(backbone, last_blocks=1)
-    assert len(in_layers(last)) == 6
+    assert len(in_layers(last)) == in_layer
     assert last == names[-len(last) :]
-    assert len(in_layers(projection_names(backbone, last_blocks=2))) == 12
+    assert len(in_layers(projection_names(backbone, last_blocks=2))) == 2 * in_layer
     assert projection_names(backbone, last_blocks=99) == names
 
 
 def test_nothing_left_to_adapt(backbone_folder: Make) -> None:
-    with pytest.raises(SettingsError, match="LoRA finds no projection to adapt in ViTModel; allowed: a CNN or a transformer"):
+    with pytest.raises(SettingsError, match="LoRA finds no projection to adapt in ViTModel; allowed: a CNN, or a transformer"):
         projection_names(build_encoder(str(backbone_folder("vit"))).backbone, last_blocks=0)
     with pytest.raises(SettingsError, match="no projection"):
         projection_names(nn.Conv2d(3, 3, 3))
+
+
+@pytest.mark.parametrize(("pool", "in_head"), [("pooler", 2), ("mean", 0), ("cls", 0)])
+def test_a_pooling_head_is_adapted_where_it_is_read(backbone_folder: Make, pool: Pool, in_head: int) -> None:
+    names = projection_names(build_encoder(str(backbone_folder("siglip_vision_model")), pool=pool).backbone)
+    assert len(names) - len(in_layers(names)) == in_head
 
 
 def test_projections_of_the_cnn_are_its_pointwise_convolutions() -> None:
@@ -71,13 +84,13 @@ def test_an_adapter_comes_back_as_it_was(
     adapted_encoder: Make, backbone_folder: Make, clips: Make, tmp_path: Path, family: str
 ) -> None:
     adapted = adapted_encoder(family)
-    save_adapter(adapted, tmp_path / "adapter")
+    save_adapter(adapted.backbone, tmp_path / "adapter")
     assert {p.name for p in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     fresh = build_encoder(family, pixel=SIDE) if family == "efficientnet-lite0" else build_encoder(str(backbone_folder(family)))
     frames = torch.from_numpy(clips(3)[:, 0])
     with torch.inference_mode():
         plain = fresh(frames)
-        load_adapter(fresh, tmp_path / "adapter")
+        fresh.backbone = load_adapter(fresh.backbone, tmp_path / "adapter")
         loaded, expected = fresh.eval()(frames), adapted(frames)
     assert (plain - expected).abs().max() > 0.01
     torch.testing.assert_close(loaded, expected)
@@ -85,9 +98,9 @@ def test_an_adapter_comes_back_as_it_was(
 
 
 def test_a_loaded_adapter_can_be_trained_on(adapted_encoder: Make, backbone_folder: Make, tmp_path: Path) -> None:
-    save_adapter(adapted_encoder("vit"), tmp_path)
+    save_adapter(adapted_encoder("vit").backbone, tmp_path)
     fresh = build_encoder(str(backbone_folder("vit")))
-    load_adapter(fresh, tmp_path, trainable=True)
+    fresh.backbone = load_adapter(fresh.backbone, tmp_path, trainable=True)
     assert {name for name, p in fresh.named_parameters() if p.requires_grad} == {
         n for n, _ in fresh.named_parameters() if "lora_" in n
     }
@@ -98,7 +111,7 @@ def test_a_new_adapter_changes_nothing_and_trains_little(backbone_folder: Make, 
     frames = torch.from_numpy(clips(2)[:, 0])
     with torch.inference_mode():
         before = encoder(frames)
-        add_lora(encoder, rank=2, alpha=4, dropout=0.0, last_blocks=None)
+        add_lora(encoder, LoraSettings(rank=2, alpha=4, last_blocks=None))
         torch.testing.assert_close(encoder(frames), before)
     trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
     assert trained == 3 * 2 * (4 * (64 + 64) + 2 * (64 + 128))
@@ -106,12 +119,12 @@ def test_a_new_adapter_changes_nothing_and_trains_little(backbone_folder: Make, 
 
 def refused(family: Any, folder: Path, said: str) -> None:
     with pytest.raises(BundleError, match=said) as caught:
-        load_adapter(family(), folder)
+        load_adapter(family().backbone, folder)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_adapters_that_do_not_fit(adapted_encoder: Make, backbone_folder: Make, tmp_path: Path) -> None:
-    save_adapter(adapted_encoder("vit"), tmp_path)
+    save_adapter(adapted_encoder("vit").backbone, tmp_path)
 
     def vit(**changed: int) -> Callable[[], Any]:
         import transformers
@@ -136,7 +149,7 @@ def test_damaged_adapters(adapted_encoder: Make, backbone_folder: Make, tmp_path
         return build_encoder(str(backbone_folder("vit")))
 
     refused(make, tmp_path / "absent", "holds no adapter")
-    save_adapter(adapted_encoder("vit"), tmp_path)
+    save_adapter(adapted_encoder("vit").backbone, tmp_path)
     weights, config = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
@@ -167,7 +180,8 @@ HOSTILE = {
     "initial weights": {"init_lora_weights": "pissa"},
     "other layers too": {"modules_to_save": ["layernorm"]},
     "other ranks": {"rank_pattern": {"query": 99}},
-    "another scale": {"use_rslora": True},
+    "another start": {"use_bdlora": True},
+    "rows of another token than a number": {"trainable_token_indices": ["evil"]},
     "the unknown": {"of_a_later_peft": {"a": 1}},
     "a slow pattern": {"target_modules": "(a+)+$"},
     "no rank": {"r": 0},
@@ -183,7 +197,7 @@ def test_a_strangers_adapter_chooses_no_code(case: str, adapted_encoder: Make, b
                                              monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
-    save_adapter(adapted_encoder("vit"), tmp_path / "adapter")
+    save_adapter(adapted_encoder("vit").backbone, tmp_path / "adapter")
     config, change = tmp_path / "adapter" / "adapter_config.json", HOSTILE[case]
     config.write_text(json.dumps([] if change is None else json.loads(config.read_text()) | change))
     refused(lambda: build_encoder(str(backbone_folder("vit"))), tmp_path / "adapter",
@@ -193,13 +207,13 @@ def test_a_strangers_adapter_chooses_no_code(case: str, adapted_encoder: Make, b
 
 def test_an_adapter_of_an_older_or_later_peft_is_read(adapted_encoder: Make, backbone_folder: Make, tmp_path: Path) -> None:
     """Other versions write fewer or more keys; those that change nothing are no reason to refuse it."""
-    save_adapter(adapted_encoder("vit"), tmp_path)
+    save_adapter(adapted_encoder("vit").backbone, tmp_path)
     config = tmp_path / "adapter_config.json"
     described = json.loads(config.read_text())
     for content in ({"peft_type": "LORA", **{key: described[key] for key in ("r", "lora_alpha", "lora_dropout", "target_modules")}},
                     described | {"of_a_later_peft": None, "and_another": False, "peft_version": "99.0"}):
         config.write_text(json.dumps(content))
-        load_adapter(build_encoder(str(backbone_folder("vit"))), tmp_path)
+        load_adapter(build_encoder(str(backbone_folder("vit"))).backbone, tmp_path)
 
 
 def test_a_module_is_adapted_by_its_path_and_not_by_the_end_of_it() -> None:

@@ -11,7 +11,8 @@ import torch
 
 from vidrisk.data import Sample, Table, load_table
 from vidrisk.models.config import TrainConfig, config_from_options
-from vidrisk.models.run import METRICS, Labels, Run, build_classifier, contract_from_config, resolved
+from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config, resolve_config
+from vidrisk.models.run import METRICS, Run, open_start
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError
 
@@ -25,14 +26,15 @@ def copy(tiny_run: Path, tmp_path: Path) -> Path:
 def test_what_is_saved_answers_as_what_was_trained(
     backbone_folder: Callable[[str], Path], tmp_path: Path, last_blocks: str
 ) -> None:
-    config = resolved(
+    config = resolve_config(
         config_from_options(
             None, [f"lora.last_blocks={last_blocks}", "frames=3", "lora.rank=4"], backbone=str(backbone_folder("vit"))
         ),
         clips=True,
     )
     labels = Labels(targets=(Target(name="action", labels=("a", "b", "c")),), clips=True)
-    trained = build_classifier(config, contract_from_config(config, labels), with_lora=True)
+    trained = build_classifier(config, contract_from_config(config, labels))
+    trained.adapt(config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in trained.parameters():
@@ -46,7 +48,7 @@ def test_what_is_saved_answers_as_what_was_trained(
     assert (read.labels, read.contract) == (labels, contract_from_config(config, labels))
     frames = torch.randint(0, 256, (2, 3, 64, 64, 3), dtype=torch.uint8, generator=generator)
     with torch.inference_mode():
-        expected, found = trained.eval()(frames)[0], read.load_classifier()(frames)[0]
+        expected, found = trained.eval()(frames)[0][0], read.load_classifier()(frames)[0][0]
     assert expected.std() > 0.01
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
@@ -55,17 +57,17 @@ def test_the_contract_is_resolved(tiny_run: Path) -> None:
     run = Run.open(tiny_run)
     assert (run.contract.pixel.height, run.contract.pixel.resize, run.contract.frames) == (64, "crop", 2)
     assert set(run.config.pixel) >= {"height", "width", "resize", "mean", "std", "interpolation", "crop_fraction"}
-    assert resolved(TrainConfig(), clips=False).pixel["resize"] == "squash"
+    assert resolve_config(TrainConfig(), clips=False).pixel["resize"] == "squash"
     with pytest.raises(SettingsError, match=r"pixel\.hight"):
-        resolved(config_from_options(None, ["pixel.hight=64"]), clips=False)
+        resolve_config(config_from_options(None, ["pixel.hight=64"]), clips=False)
 
 
 def test_clips_are_mirrored_only_when_asked_for() -> None:
     """A mirrored swipe to the left is a swipe to the right."""
-    assert resolved(TrainConfig(task="action"), clips=True).augment == ()
-    assert resolved(TrainConfig(task="risk"), clips=False).augment == ("flip",)
-    assert resolved(TrainConfig(task="action", augment=("flip",)), clips=True).augment == ("flip",)
-    assert resolved(TrainConfig(task="risk", augment=()), clips=False).augment == ()
+    assert resolve_config(TrainConfig(task="action"), clips=True).augment == ()
+    assert resolve_config(TrainConfig(task="risk"), clips=False).augment == ("flip",)
+    assert resolve_config(TrainConfig(task="action", augment=("flip",)), clips=True).augment == ("flip",)
+    assert resolve_config(TrainConfig(task="risk", augment=()), clips=False).augment == ()
 
 
 def test_the_split_is_read_back(tiny_run: Path, clip_folder: Path) -> None:
@@ -99,6 +101,16 @@ def test_a_damaged_run_is_one_line_that_names_the_file(copy: Path, name: str, co
     with pytest.raises(BundleError, match=name) as caught:
         Run.open(copy)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_are_those_of_the_start_unless_others_are_given(tiny_run: Path, tmp_path: Path) -> None:
+    assert open_start(None, None) == (None, None)
+    assert open_start(None, "c.yaml") == (None, Path("c.yaml"))
+    run, own = open_start(str(tiny_run), None)
+    assert run == Run.open(tiny_run) and own == tiny_run / "config.yaml"
+    assert open_start(tiny_run, tmp_path / "c.yaml") == (run, tmp_path / "c.yaml")
+    with pytest.raises(BundleError, match="is no finished run"):
+        open_start(tmp_path, "c.yaml")
 
 
 def test_a_missing_adapter(copy: Path) -> None:

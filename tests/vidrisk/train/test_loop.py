@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +12,10 @@ from torch import Tensor
 
 from vidrisk.data import Table
 from vidrisk.models.config import OptimSettings, TrainConfig
-from vidrisk.models.run import Labels, build_classifier, contract_from_config, resolved
-from vidrisk.runtimes.contract.contract import Contract, Target
-from vidrisk.runtimes.contract.specs import PixelSpec
+from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config, resolve_config
+from vidrisk.runtimes.contract.contract import Target
 from vidrisk.train.history import Epoch
-from vidrisk.train.loop import _class_weights, _is_stale, _warm_cosine, best_epoch
+from vidrisk.train.loop import _is_stale, _warm_cosine, best_epoch
 from vidrisk.train.train import train_run
 
 ConfigOf = Callable[..., TrainConfig]
@@ -36,9 +34,10 @@ def assert_same_weights(first: Path, second: Path, tolerance: float) -> None:
 
 
 def test_lora_and_head_have_their_own_rates(config_of: ConfigOf) -> None:
-    config = resolved(config_of(), clips=False)
+    config = resolve_config(config_of(), clips=False)
     labels = Labels(targets=(Target(name="action", labels=("a", "b")),), clips=False)
-    model = build_classifier(config, contract_from_config(config, labels), with_lora=True)
+    model = build_classifier(config, contract_from_config(config, labels))
+    model.adapt(config)
     lora, head = model.parameter_groups(OptimSettings(lora_lr=1e-4, head_lr=1e-2, weight_decay=0.5))
     assert (lora["lr"], lora["weight_decay"], head["lr"], head["weight_decay"]) == (1e-4, 0.0, 1e-2, 0.5)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -46,24 +45,6 @@ def test_lora_and_head_have_their_own_rates(config_of: ConfigOf) -> None:
     assert all(names[id(p)].startswith("head.") for p in head["params"])
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     assert {id(p) for group in (lora, head) for p in group["params"]} == trainable
-
-
-@pytest.mark.parametrize(
-    ("rule", "expected"),
-    [
-        ("balanced", [4 / (2 * 3), 4 / (2 * 1)]),
-        ("sqrt", [4 / (math.sqrt(3) + 1) / math.sqrt(3), 4 / (math.sqrt(3) + 1)]),
-    ],
-)
-def test_class_weights(rule: str, expected: list[float]) -> None:
-    contract = Contract(
-        task="action", pixel=PixelSpec(8, 8), targets=(Target(name="action", labels=("often", "rare")),)
-    )
-    (weights,) = _class_weights(torch.tensor([[0], [0], [0], [1]]), contract, rule)
-    assert weights is not None
-    torch.testing.assert_close(weights, torch.tensor(expected))
-    assert float(weights[torch.tensor([0, 0, 0, 1])].mean()) == pytest.approx(1)
-    assert _class_weights(torch.tensor([[0], [1]]), contract, "none") == [None]
 
 
 @given(st.integers(1, 500), st.floats(0, 1))
@@ -77,7 +58,7 @@ def test_the_rate_rises_once_then_falls_to_nothing(steps: int, warmup: float) ->
 
 
 def history_of(*metrics: float | None) -> list[Epoch]:
-    return [Epoch(i + 1, 1.0, None, metric, 0.0, 0.0) for i, metric in enumerate(metrics)]
+    return [Epoch(i + 1, 1.0, None, metric) for i, metric in enumerate(metrics)]
 
 
 def test_best_epoch() -> None:

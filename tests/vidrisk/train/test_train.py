@@ -98,6 +98,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
         for key in a:
             torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-6)
     for before, after in zip(metrics_of(whole.root)["epochs"], metrics_of(resumed.root)["epochs"], strict=True):
+        assert before.pop("lr") == pytest.approx(after.pop("lr"))
         assert before == pytest.approx(after)
 
 

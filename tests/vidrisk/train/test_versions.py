@@ -80,7 +80,7 @@ def test_what_a_run_writes_says_its_version(run: Path, tmp_path: Path) -> None:
     written.root.mkdir()
     written.write_split(opened.read_split())
     written.write_metrics({"samples": {}})
-    assert json.loads((written.root / "metrics.json").read_text(encoding="utf-8"))["version"] == "1.1"
+    assert json.loads((written.root / "metrics.json").read_text(encoding="utf-8"))["version"] == "1.2"
     assert written.read_split().samples == opened.read_split().samples
 
 
@@ -101,6 +101,8 @@ def test_other_versions_of_a_split(version: str, is_read: bool, run: Path) -> No
 
 class Trained(nn.Module):
     """What the checkpoint of 0.1.0 was made of."""
+
+    own_parts = ("head.",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,7 +148,7 @@ def test_a_checkpoint_holds_its_state_by_name(tmp_path: Path) -> None:
     """An optimiser that counts its parameters in another order goes on from the same moments."""
     model, optimizer, schedule = trained()
     model.step(optimizer, schedule)
-    epoch = Epoch(epoch=1, train_loss=0.5, val_loss=None, metric=None, lora_lr=1e-3, head_lr=1e-2)
+    epoch = Epoch(epoch=1, train_loss=0.5, val_loss=None, metric=None, lr={"lora": 1e-3, "head": 1e-2})
     Checkpoint(tmp_path, "f").save(model, optimizer, schedule, [epoch], is_best=False)
     assert json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))["version"] == "1.1"
     other, turned, schedule = trained(turned=True)

@@ -10,14 +10,14 @@ import torch
 from vidrisk.data import Table, load_table
 from vidrisk.models.classifier import ClipClassifier
 from vidrisk.models.config import TrainConfig, config_from_options
-from vidrisk.models.run import Labels, build_classifier, contract_from_config, resolved
+from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config, resolve_config
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.views import ViewDataset, views_from_clips
 
 
 def config_of(last_blocks: str) -> TrainConfig:
-    return resolved(
+    return resolve_config(
         config_from_options(None, ["pixel.height=64", "pixel.width=64", "frames=2", f"lora.last_blocks={last_blocks}"]),
         clips=True,
     )
@@ -29,7 +29,9 @@ def model_and_data(folder: Path, last_blocks: str) -> tuple[ClipClassifier, Clip
     target = Target(name="action", labels=tuple(table.label_counts("action")))
     contract = contract_from_config(config, Labels(targets=(target,), clips=True))
     small = table.with_samples(table.samples[::6])
-    return build_classifier(config, contract, with_lora=True).eval(), ClipDataset(small, contract, cache_mb=64)
+    model = build_classifier(config, contract)
+    model.adapt(config)
+    return model.eval(), ClipDataset(small, contract, cache_mb=64)
 
 
 def views(
@@ -56,7 +58,7 @@ def test_the_two_parts_of_the_encoder_are_the_whole(clip_folder: Path, last_bloc
     frames = torch.stack([data[i][0] for i in range(len(data))])
     lower = model.lower(frames)
     assert lower.shape[:2] == frames.shape[:2] and lower.dtype == torch.float32
-    torch.testing.assert_close(model(lower)[0], model(frames)[0])
+    torch.testing.assert_close(model(lower)[0][0], model(frames)[0][0])
 
 
 @pytest.mark.parametrize("last_blocks", ["2", "0"])
@@ -94,10 +96,11 @@ def test_no_views_when_they_do_not_fit_or_nothing_is_frozen(
 
 
 def test_a_transformer_has_no_lower_part(backbone_folder: Callable[[str], Path], clip_folder: Path) -> None:
-    config = resolved(
+    config = resolve_config(
         config_from_options(None, ["frames=2", "lora.last_blocks=1"], backbone=str(backbone_folder("vit"))), clips=True
     )
     labels = Labels(targets=(Target(name="action", labels=("a", "b")),), clips=True)
-    model = build_classifier(config, contract_from_config(config, labels), with_lora=True)
+    model = build_classifier(config, contract_from_config(config, labels))
+    model.adapt(config)
     frames = torch.zeros((1, 2, 64, 64, 3), dtype=torch.uint8)
     assert torch.equal(model.lower(frames), frames)

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vidrisk.runtimes.contract.bundle import Variant
+from vidrisk.runtimes.contract.manifest import PRECISIONS
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.golden import Description, Expected, Golden, Spread, logit_errors
 from vidrisk.runtimes.layers import Layers
-from vidrisk.verify.judge import MOST, TOLERANCES, Answers, Compared, compare_answers, tolerance_of
+from vidrisk.verify.judge import ASKED, MOST, TOLERANCES, Answers, Compared, compare_answers, tolerance_of
 
 VARIANTS = ("fp32", "fp16", "int8", "mixed")
 
@@ -95,6 +96,7 @@ def test_tolerances_follow_the_spread_of_the_export_up_to_a_limit(variant: str) 
 
 def test_precisions_with_fewer_bits_may_differ_more() -> None:
     fp32, fp16, int8, mixed = (TOLERANCES[variant] for variant in VARIANTS)
+    assert set(TOLERANCES) == set(ASKED) == set(PRECISIONS) and TOLERANCES["int4"] == TOLERANCES["int8-weight-only"] == int8
     assert fp32.largest < fp16.largest < int8.largest == mixed.largest and fp32.logits < fp16.logits < int8.logits
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
-from vidrisk.models.families.family import Family, Source
+from vidrisk.files.members import members_of_package
+from vidrisk.models.families.family import COMPOSE, Family, Source
 from vidrisk.models.families.hub import hub_config, hub_family, vision_config
 
 __all__ = ["FAMILIES", "Family", "Source", "family_of"]
 
 
-def _every_family() -> dict[str, Family]:
-    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
-    families: list[Family] = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
-    return {name: family for family in families for name in (family.name, *family.aliases)}
-
-
-FAMILIES: dict[str, Family] = _every_family()  # by name and alias
+FAMILIES: dict[str, Family] = {  # by name and alias
+    name: family for family in members_of_package(__name__, __path__, "FAMILY") for name in (family.name, *family.aliases)}
 
 
 def family_of(source: Source) -> Family:
@@ -29,7 +22,10 @@ def family_of(source: Source) -> Family:
     named = FAMILIES.get(source.backbone)
     if named is not None and named.is_embedded:
         return named
+    if source.backbone.startswith(COMPOSE):
+        return FAMILIES[COMPOSE]
     whole = hub_config(source)
+    if whole.model_type in FAMILIES:
+        return FAMILIES[whole.model_type]
     tower = vision_config(whole, source)
-    known = FAMILIES.get(whole.model_type) or FAMILIES.get(tower.model_type)
-    return known or hub_family(tower.model_type, "AutoModel", "mean", is_known=False)
+    return FAMILIES.get(tower.model_type) or hub_family(tower.model_type, "AutoModel", "mean", is_known=False)

@@ -10,10 +10,14 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from vidrisk.models import Pool
+from vidrisk.models.config import TrainConfig, VlmSettings
 from vidrisk.models.families.projections import projection_names
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec
+
+COMPOSE = "compose:"  # begins the name of a backbone that is made of others
+OF_VLM = (*(f"vlm.{name}" for name in VlmSettings.model_fields), "lora.parts", "optim.token_lr", "optim.projector_lr")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,25 @@ class Source:
     def is_here(self) -> bool:
         return Path(self.backbone).exists()
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Backbones that ``compose:TOWER+LLM`` names, in this order; else the one that there is.
+
+        No name has a plus sign, but the path of a folder may.
+        """
+        named = self.backbone.removeprefix(COMPOSE)
+        if named == self.backbone:
+            return (self.backbone,)
+        words = named.split("+")
+        splits = [("+".join(words[:number]), "+".join(words[number:])) for number in range(1, len(words))]
+        return next((split for split in splits if all("+" not in part or Path(part).is_dir() for part in split)), tuple(words))
+
+    @property
+    def resolved(self) -> str:
+        """The backbone with local folders as absolute paths."""
+        found = [str(Path(part).resolve()) if Path(part).is_dir() else part for part in self.parts]
+        return f"{COMPOSE if self.backbone.startswith(COMPOSE) else ''}{'+'.join(found)}"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -54,15 +77,17 @@ class Family:
         divisible: blocks at the bottom, at the most, that can be run apart from the others (``lower`` and ``upper``); 0: none.
         aliases: further model_types that are read in the same way.
         is_embedded: its weights come with a package, and its name is a backbone's.
-        build: configuration, contract, ``with_lora`` and ``local_only`` → the whole model (``models.trainable``), of an
-            architecture that is no encoder with a head behind it.
+        build: configuration, contract and ``local_only`` → the whole model (``models.trainable``), of an architecture that is no
+            encoder with a head behind it. Such a one has no use for ``load``, ``run`` and pools.
+        has_dynamic_vision: its vision tower can be written as a graph for images of any size.
+        ignored: settings that mean nothing to it, by their dotted names.
     """
 
     name: str
     pool: Pool
     pools: tuple[Pool, ...]
     pixel: Callable[[Source], PixelSpec]
-    load: Callable[[Source, PixelSpec, int], nn.Module]
+    load: Callable[[Source, PixelSpec, int], nn.Module] = lambda source, pixel, frames: _no_encoder(source)
     per: Literal["frame", "window"] = "frame"
     run: Callable[[Any, Tensor], Any] = lambda backbone, pixels: backbone(pixels)
     lora_targets: Callable[[nn.Module, int | None], list[str]] = projection_names
@@ -71,6 +96,22 @@ class Family:
     aliases: tuple[str, ...] = ()
     is_embedded: bool = False
     build: Callable[..., TrainableModel] | None = None
+    has_dynamic_vision: bool = False
+    ignored: tuple[str, ...] = OF_VLM
+
+    def check_settings(self, config: TrainConfig) -> None:
+        """Refuse settings that mean nothing to the family.
+
+        Raises:
+            SettingsError: one that is not at its default.
+        """
+        defaults = TrainConfig()
+        for name in self.ignored:
+            section, field = name.split(".")
+            given, default = (getattr(getattr(each, section), field) for each in (config, defaults))
+            if given != default:
+                raise SettingsError(f"{name} {given!r:.60} of backbone {config.backbone!r}, to which it means nothing",
+                                    allowed="its default", fix=f"leave {name} out, or choose another backbone")
 
     def check_pool(self, pool: Pool, backbone: str) -> Pool:
         """Return the pool to use: the family's own for ``auto``.
@@ -92,3 +133,11 @@ class Family:
             raise SettingsError(f"windows of {frames} frames for backbone {backbone!r}",
                                 allowed=f"clips, multiples of {self.tubelet}",
                                 fix="set frames, or choose a backbone that sees one frame at a time")
+
+
+def _no_encoder(source: Source) -> nn.Module:
+    """Raises:
+        SettingsError: in any case.
+    """
+    raise SettingsError(f"backbone {source.backbone!r} answers with a language model, and is no encoder",
+                        allowed="image and video encoders", fix="train it with `vidrisk train`, or name an encoder")

@@ -13,35 +13,38 @@ from torch import Tensor, nn
 
 from vidrisk.models import Pool
 from vidrisk.models.families.family import Family, Source
-from vidrisk.runtimes.contract.errors import SettingsError, require
+from vidrisk.models.hub_pixels import normalisation_from_preprocessor
+from vidrisk.runtimes.contract.errors import DataError, SettingsError, first_line, require
 from vidrisk.runtimes.contract.specs import PixelSpec
 
 log = logging.getLogger(__name__)
 
+OWN_ATTENTION = (None, "eager", "sdpa")  # implementations that transformers and torch bring along
 POOLS: tuple[Pool, ...] = ("auto", "cls", "mean", "pooler")
-PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 GENERATING = ("ForConditionalGeneration", "ForCausalLM")  # ends of class names
 NEEDED = "it needs a config.json and model.safetensors of an image encoder"
 Options = Callable[[PixelSpec, int], Mapping[str, Any]]
+Fit = Callable[[Any, PixelSpec, int], None]
 
 
 def hub_family(name: str, model_class: str, pool: Pool, *, aliases: tuple[str, ...] = (), pools: tuple[Pool, ...] = POOLS,
-               size: str = "image_size", preprocessor: str = PREPROCESSOR, options: Options = lambda pixel, frames: {},
-               unused: tuple[str, ...] = (), per: Literal["frame", "window"] = "frame", tubelet: int = 1,
+               size: str = "image_size", options: Options = lambda pixel, frames: {}, unused: tuple[str, ...] = (),
+               fit: Fit = lambda tower, pixel, frames: None, per: Literal["frame", "window"] = "frame", tubelet: int = 1,
                run: Callable[[Any, Tensor], Any] = lambda backbone, pixels: backbone(pixels), is_known: bool = True) -> Family:
     """Describe a family by what differs between towers of transformers.
 
     Args:
         model_class: name in ``transformers`` of the bare tower.
         size: field of the configuration that holds the side of an image.
-        preprocessor: file of mean, deviation and filter.
         options: pixel and frames → further options of ``from_pretrained``.
         unused: children of the model that are dropped: their weights may be missing.
+        fit: changes a loaded tower, in place, to the pixels and the frames of a window; may raise SettingsError.
         is_known: weights that the checkpoint lacks are refused, or they would be random. A tower that we do not know may lack
             layers that we do not use.
     """
-    return Family(name, pool, pools, pixel=partial(hub_pixel, size=size, preprocessor=preprocessor), per=per, tubelet=tubelet,
-                  run=run, load=partial(_load_tower, model_class=model_class, options=options, unused=unused, is_known=is_known),
+    load = partial(_load_tower, model_class=model_class, options=options, unused=unused, fit=fit, is_known=is_known)
+    return Family(name, pool, pools, pixel=partial(hub_pixel, size=size), per=per, tubelet=tubelet, run=run, load=load,
                   aliases=aliases)
 
 
@@ -58,10 +61,10 @@ def hub_config(source: Source) -> Any:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         backbone = source.backbone
         if source.local_only and not source.is_here:
-            raise SettingsError(f"backbone {backbone!r} is not on this machine: {_first_line(error)}",
+            raise SettingsError(f"backbone {backbone!r} is not on this machine: {first_line(error)}",
                                 fix=f"download it once (`hf download {backbone}`): a run that is opened asks no network") from error
-        raise SettingsError(f"unknown backbone {backbone!r}: {_first_line(error)}",
-                            allowed="efficientnet-lite0, a Hugging Face hub id or a local folder",
+        raise SettingsError(f"unknown backbone {backbone!r}: {first_line(error)}",
+                            allowed="efficientnet-lite0, a Hugging Face hub id, a local folder or compose:TOWER+LLM",
                             fix="check the spelling and the network, or give a folder saved with save_pretrained") from error
     return config
 
@@ -76,26 +79,63 @@ def vision_config(config: Any, source: Source) -> Any:
     generates = any(str(name).endswith(GENERATING) for name in getattr(config, "architectures", None) or ())
     if tower is not None and generates:
         raise SettingsError(f"backbone {source.backbone!r} is a {config.model_type} model, which answers in text",
-                            allowed="image and video encoders", fix="save its vision tower alone, and give that folder")
+                            allowed="image and video encoders, Qwen2.5-VL, Qwen3-VL, compose:TOWER+LLM",
+                            fix="save its vision tower alone and give that folder, or name it as the TOWER of a composed model")
     return config if tower is None else tower
 
 
-def hub_pixel(source: Source, *, size: str = "image_size", preprocessor: str = PREPROCESSOR) -> PixelSpec:
-    """What a backbone was trained with; ImageNet's mean and deviation where nothing says."""
+def hub_pixel(source: Source, *, size: str = "image_size") -> PixelSpec:
+    """What a backbone was trained with; ImageNet's mean and deviation where nothing says.
+
+    Args:
+        size: field of the configuration that holds the side of an image.
+    """
     side = getattr(vision_config(hub_config(source), source), size, 224)
     height, width = (side, side) if isinstance(side, int) else tuple(side)
     spec = PixelSpec(height, width)
-    processing: Any = require("transformers.image_processing_base", "train")
     try:
-        # Read, not built: some processors exist for torchvision alone.
-        processor, _ = processing.ImageProcessingMixin.get_image_processor_dict(
-            source.backbone, image_processor_filename=preprocessor, **source.options)
-        mean, std = tuple(processor["image_mean"]), tuple(processor["image_std"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s has no image processor, ImageNet mean and std are taken: %s", source.backbone, _first_line(error))
+        return processed_pixel(source, spec)
+    except DataError as error:
+        log.warning("%s has no image processor, ImageNet mean and std are taken: %s", source.backbone, first_line(error))
         return spec
+
+
+def processed_pixel(source: Source, spec: PixelSpec) -> PixelSpec:
+    """Return a pixel contract with the mean, the deviation and the filter of a backbone's processor.
+
+    Raises:
+        DataError: there is no processor, or it says nothing of them that makes sense.
+    """
+    try:
+        processor = _preprocessor(source)
+        mean, std = normalisation_from_preprocessor(processor, {"model_type": hub_config(source).model_type})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(first_line(error)) from error
     bicubic = processor.get("resample") == 3  # PIL's numbering
     return dataclasses.replace(spec, mean=mean, std=std, interpolation="bicubic" if bicubic else "bilinear")
+
+
+def _preprocessor(source: Source) -> dict[str, Any]:
+    """The settings of an image processor, or else of a video processor.
+
+    Raises:
+        OSError: the checkpoint has neither.
+        ValueError: it holds something else.
+    """
+    processing: Any = require("transformers.image_processing_base", "train")
+    missing: list[OSError] = []
+    for name in PREPROCESSORS:
+        try:
+            # Read, not built: some processors exist for torchvision alone.
+            settings, _ = processing.ImageProcessingMixin.get_image_processor_dict(
+                source.backbone, image_processor_filename=name, **source.options)
+        except OSError as error:
+            missing.append(error)
+        else:
+            if not isinstance(settings, dict):
+                raise ValueError(f"{name} holds a {type(settings).__name__} in place of settings")
+            return settings
+    raise missing[0]
 
 
 def refuse_adapter(source: Source, name: str) -> None:
@@ -113,28 +153,54 @@ def refuse_adapter(source: Source, name: str) -> None:
                             fix="merge the adapter into the weights, and save the model without it")
 
 
+def check_attention(config: Any, source: Source) -> None:
+    """Refuse a configuration that asks for attention of its own: a name of the hub is one of native code that is fetched and run.
+
+    Raises:
+        SettingsError: as said.
+    """
+    for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))):
+        asked = getattr(part, "_attn_implementation", None)
+        if asked not in OWN_ATTENTION:
+            raise SettingsError(f"config.json of backbone {source.backbone!r} asks for attention {str(asked)[:80]!r}",
+                                allowed="eager or sdpa", fix="remove attn_implementation from it")
+
+
 def _load_tower(source: Source, pixel: PixelSpec, frames: int, *, model_class: str, options: Options, unused: tuple[str, ...],
-                is_known: bool) -> nn.Module:
-    transformers: Any = require("transformers", "train")
-    safetensors: Any = require("safetensors", "train")
-    # safetensors only: a pickled checkpoint can run code.
-    try:
-        refuse_adapter(source, f"backbone {source.backbone!r}")
-        with _quietly(transformers):
-            tower, loaded = getattr(transformers, model_class).from_pretrained(
-                source.backbone, use_safetensors=True, output_loading_info=True, **source.options, **options(pixel, frames))
-    except (OSError, ValueError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
-        raise SettingsError(f"backbone {source.backbone!r} cannot be loaded: {_first_line(error)}", fix=NEEDED) from error
-    missing = sorted(name for name in loaded["missing_keys"] if not name.startswith(unused)) if is_known else []
-    if missing:
-        raise SettingsError(f"backbone {source.backbone!r} lacks {len(missing)} weights, such as {missing[0]}", fix=NEEDED)
+                fit: Fit, is_known: bool) -> nn.Module:
+    tower: nn.Module = load_model(source, model_class, needed=NEEDED, unused=unused, is_known=is_known, **options(pixel, frames))
     for child in unused:
         setattr(tower, child.removesuffix("."), nn.Identity())
-    return tower  # type: ignore[no-any-return]
+    fit(tower, pixel, frames)
+    return tower
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def load_model(source: Source, model_class: str, *, needed: str, unused: tuple[str, ...] = (), is_known: bool = True,
+                 **options: Any) -> Any:
+    """Load a model of transformers with all its weights, out of safetensors alone: a pickled checkpoint can run code.
+
+    Args:
+        needed: what such a backbone is, for messages.
+        unused: beginnings of the names of weights that may be missing.
+        is_known: other weights may not be missing; they would be random.
+
+    Raises:
+        SettingsError: it cannot be loaded, or lacks weights.
+    """
+    transformers: Any = require("transformers", "train")
+    safetensors: Any = require("safetensors", "train")
+    try:
+        check_attention(transformers.AutoConfig.from_pretrained(source.backbone, **source.options), source)
+        refuse_adapter(source, f"backbone {source.backbone!r}")
+        with _quietly(transformers):
+            model, loaded = getattr(transformers, model_class).from_pretrained(
+                source.backbone, use_safetensors=True, output_loading_info=True, **source.options, **options)
+    except (OSError, ValueError, AttributeError, RuntimeError, ImportError, safetensors.SafetensorError) as error:
+        raise SettingsError(f"backbone {source.backbone!r} cannot be loaded: {first_line(error)}", fix=needed) from error
+    missing = sorted(name for name in loaded["missing_keys"] if not name.startswith(unused)) if is_known else []
+    if missing:
+        raise SettingsError(f"backbone {source.backbone!r} lacks {len(missing)} weights, such as {missing[0]}", fix=needed)
+    return model
 
 
 @contextmanager

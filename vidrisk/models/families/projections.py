@@ -6,6 +6,8 @@ from torch import nn
 
 from vidrisk.runtimes.contract.errors import SettingsError
 
+LINEAR = ("Linear", "Linear4bit")  # the second is bitsandbytes'; other subclasses, as in torch's attention, are none to adapt
+
 
 def projection_names(backbone: nn.Module, last_blocks: int | None = None) -> list[str]:
     """Names of the layers that LoRA adapts, in the backbone's order.
@@ -25,10 +27,11 @@ def projection_names(backbone: nn.Module, last_blocks: int | None = None) -> lis
     names = [name for name, module in backbone.named_modules()
              if _is_projection(module) and not name.startswith(skipped)]
     if not names:
-        raise SettingsError(f"LoRA finds no projection to adapt in {type(backbone).__name__}", allowed="a CNN or a transformer")
+        raise SettingsError(f"LoRA finds no projection to adapt in {type(backbone).__name__}",
+                            allowed="a CNN, or a transformer made of linear layers")
     return names
 
 
 def _is_projection(module: nn.Module) -> bool:
     pointwise = type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.groups == 1
-    return type(module) is nn.Linear or pointwise
+    return type(module).__name__ in LINEAR or pointwise

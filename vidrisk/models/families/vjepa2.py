@@ -26,4 +26,4 @@ def _encode(backbone: Any, pixels: Tensor) -> Any:
 
 
 FAMILY = hub_family("vjepa2", "VJEPA2Model", "mean", pools=("auto", "mean"), size="crop_size", per="window", tubelet=2,
-                    preprocessor="video_preprocessor_config.json", options=_shape, unused=("predictor.",), run=_encode)
+                    options=_shape, unused=("predictor.",), run=_encode)

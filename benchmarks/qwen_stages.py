@@ -1,0 +1,36 @@
+"""Stages that ``qwen_3b.py`` has exported, read without torch: their specs, and what torch has computed of one window."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrisk.runtimes.contract.stages import Stage
+
+STAGES, VALUES = "stages.json", "values.npz"
+Values = dict[str, npt.NDArray[Any]]
+
+
+def read_stages(folder: Path) -> tuple[dict[str, Stage], Values]:
+    """Stages by name, and every input and output of them by name, as the stages take and give it."""
+    rows = json.loads((folder / STAGES).read_text(encoding="utf-8"))
+    return {row["name"]: Stage.model_validate(row) for row in rows}, dict(np.load(folder / VALUES))
+
+
+def feed_of(stage: Stage, values: Values) -> Values:
+    return {spec.name: values[spec.name] for spec in stage.variable_inputs}
+
+
+def constants_of(stage: Stage, values: Values) -> Values:
+    return {name: values[name] for name in stage.constants}
+
+
+def distance(stage: Stage, made: Values, values: Values) -> dict[str, float]:
+    """What a stage gave beside torch: the largest difference in shares of the largest value, and the cosine."""
+    ours, theirs = (np.concatenate([np.float64(each[spec.name]).ravel() for spec in stage.outputs]) for each in (made, values))
+    return {"apart": float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
+            "cosine": float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs))}

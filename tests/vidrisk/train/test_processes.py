@@ -1,0 +1,169 @@
+"""Several processes, started by accelerate's own launcher with the files of ``examples/accelerate``, train what one would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from vlms import save_language_model
+
+from vidrisk.data import load_table
+from vidrisk.models.config import config_from_options
+from vidrisk.runtimes.contract.errors import is_installed
+from vidrisk.train.train import train_run
+
+pytestmark = pytest.mark.slow(minutes=6)
+
+LAUNCHES = Path(__file__).resolve().parents[3] / "examples" / "accelerate"
+PROGRAM = Path(__file__).with_name("train_together.py")
+RGB = {"blue": (40, 40, 170), "green": (40, 170, 40), "red": (170, 40, 40)}
+# 21 samples to train in batches of 5: of the last one, the second process has none.
+SMALL = ("pixel.height=64", "pixel.width=64", "optim.batch_size=5", "optim.epochs=2", "lora.rank=4", "precision=fp32", "augment=[]",
+         "head.dropout=0", "optim.lora_lr=0.001")
+Jobs = dict[str, list[str]]
+
+
+@pytest.fixture(scope="module")
+def photo_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of photos, one of which is empty."""
+    root = tmp_path_factory.mktemp("processes") / "photos"
+    for number in range(26):
+        label = tuple(RGB)[number % 3]
+        noise = np.random.default_rng(number).integers(-30, 30, (64, 64, 3))
+        (root / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.clip(np.array(RGB[label]) + noise, 0, 255).astype(np.uint8)).save(root / label / f"{number:02}.png")
+    (root / "red" / "empty.png").touch()
+    return root
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    """Settings by name: kept features and all that weighs samples; frames, prompts and a language-model loss."""
+    llama = save_language_model(tmp_path_factory.mktemp("llama"))
+    return {
+        "encoder": [*SMALL, "lora.last_blocks=2", "views=2", "optim.class_weights=balanced", "optim.label_smoothing=0.1",
+                    "optim.accumulate=2"],
+        "vlm": [*SMALL, f"backbone=compose:efficientnet-lite0+{llama}", "lora.last_blocks=null", "vlm.grid=2", "views=0",
+                "optim.projector_lr=0.0001", "gradient_checkpointing=true"],
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(jobs: Jobs, photo_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of one process."""
+    root = tmp_path_factory.mktemp("alone")
+    for name, settings in jobs.items():
+        train_run(load_table(photo_classes, "action"), config_from_options(None, settings), root / name)
+    return root
+
+
+Launched = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def launched(photo_classes: Path, tmp_path: Path) -> Launched:
+    """A file of ``examples/accelerate``, names and settings of runs → how two processes that trained them ended."""
+
+    def launch(config: str, runs: Jobs, **more: Any) -> subprocess.CompletedProcess[str]:
+        described = [{"out": str(tmp_path / name), "data": str(photo_classes), "settings": settings, **more}
+                     for name, settings in runs.items()]
+        (tmp_path / "jobs.json").write_text(json.dumps(described), encoding="utf-8")
+        return accelerate(config, str(PROGRAM), str(tmp_path / "jobs.json"))
+
+    return launch
+
+
+def accelerate(config: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCHES / config), *arguments]
+    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600)
+
+
+def assert_same_run(first: Path, second: Path, tolerance: float) -> None:
+    files = sorted(path.relative_to(first) for path in first.glob("**/*.safetensors") if path.parent.name != "checkpoints")
+    assert files and files == sorted(
+        path.relative_to(second) for path in second.glob("**/*.safetensors") if path.parent.name != "checkpoints")
+    for path in files:
+        a, b = load_file(first / path), load_file(second / path)
+        assert a.keys() == b.keys()
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+    before, after = (json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in (first, second))
+    for one, other in zip(before["epochs"], after["epochs"], strict=True):
+        assert one.pop("lr") == pytest.approx(other.pop("lr"))
+        assert one == pytest.approx(other, abs=1e-4)
+    for key in ("samples", "unreadable", "best_epoch", "trainable_parameters"):
+        assert before[key] == after[key]
+    assert before["test"]["action"]["top1"] == after["test"]["action"]["top1"]
+    assert len(list((second / "tensorboard").iterdir())) == 1
+    assert (second / "config.yaml").read_bytes() == (first / "config.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("config", ["ddp.yaml", "fsdp2.yaml", "zero2.yaml", "zero3.yaml"])
+def test_two_processes_train_what_one_does(config: str, launched: Launched, jobs: Jobs, alone: Path, tmp_path: Path) -> None:
+    if config.startswith("zero") and not is_installed("deepspeed"):
+        pytest.skip("deepspeed is not installed: pip install 'vidrisk[deepspeed]'")
+    end = launched(config, jobs)
+    assert end.returncode == 0, end.stderr
+    for name in jobs:
+        assert_same_run(alone / name, tmp_path / name, 1e-5)
+    # Trained: what is equal is not what nobody changed.
+    for part in ("lora_B", "token_embedding_delta"):
+        rows = load_file(tmp_path / "vlm" / "adapter" / "adapter_model.safetensors")
+        assert any(rows[name].abs().max() > 1e-4 for name in rows if part in name or "trainable_tokens" in name)
+
+
+def test_four_bit_weights_train_in_two_processes(launched: Launched, jobs: Jobs, photo_classes: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="the extra 4bit is not installed")
+    settings = [*jobs["vlm"], "optim.epochs=1", "vlm.weights=4bit"]
+    train_run(load_table(photo_classes, "action"), config_from_options(None, settings), tmp_path / "alone")
+    for config in ("ddp.yaml", "fsdp2.yaml"):
+        end = launched(config, {config: settings})
+        assert end.returncode == 0, end.stderr
+        assert_same_run(tmp_path / "alone", tmp_path / config, 1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_ends_the_others_and_the_run_is_resumed(rank: int, launched: Launched, jobs: Jobs, alone: Path,
+                                                                   tmp_path: Path) -> None:
+    run = {"encoder": jobs["encoder"]}
+    end = launched("ddp.yaml", run, dies=rank)
+    assert end.returncode != 0 and f"exitcode  : -{signal.SIGKILL.value}" in end.stderr
+    assert sorted(path.name for path in (tmp_path / "encoder" / "checkpoints").iterdir()) == [
+        "best.safetensors", "epoch-1.safetensors", "state.json"]
+    assert not (tmp_path / "encoder" / "metrics.json").exists()
+    end = launched("fsdp2.yaml" if rank else "ddp.yaml", run, resume=True)
+    assert end.returncode == 0, end.stderr
+    files = ("head.safetensors", "adapter/adapter_model.safetensors")
+    for a, b in ((load_file(root / "encoder" / name) for root in (alone, tmp_path)) for name in files):
+        assert all(torch.allclose(a[name], b[name], rtol=0, atol=1e-5) for name in a)
+
+
+def test_a_sample_that_is_no_number_is_named_whichever_process_has_it(launched: Launched, jobs: Jobs, tmp_path: Path) -> None:
+    end = launched("ddp.yaml", {"encoder": jobs["encoder"]}, spoilt=7)
+    assert end.returncode != 0
+    lines = {line.partition("SettingsError: ")[2] for line in end.stderr.splitlines() if "SettingsError: " in line}
+    assert len(lines) == 1  # both say the same
+    said = lines.pop()
+    assert "the loss of batch" in said and "in epoch 1 is not finite, 1 of its" in said and ".png;" in said
+
+
+def test_the_command_line_speaks_once(photo_classes: Path, tmp_path: Path) -> None:
+    settings = [word for setting in (*SMALL, "optim.epochs=1", "lora.last_blocks=0") for word in ("--set", setting)]
+    command = ("-m", "vidrisk", "train", str(photo_classes), "-o", str(tmp_path / "run"), *settings)
+    end = accelerate("ddp.yaml", *command, "--json")
+    assert end.returncode == 0, end.stderr
+    assert json.loads(end.stdout)["samples"]["train"] > 0
+    assert end.stderr.count("cannot be read and are left out") == 1
+    end = accelerate("ddp.yaml", *command)
+    assert end.returncode != 0 and end.stderr.count("exists and is not empty") == 1

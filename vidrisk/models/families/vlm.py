@@ -1,0 +1,48 @@
+"""Families of vision-language models of transformers: what differs between them is a class."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import TYPE_CHECKING
+
+from vidrisk.models.config import TrainConfig
+from vidrisk.models.families.family import Family, Source
+from vidrisk.models.families.hub import processed_pixel
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
+from vidrisk.runtimes.contract.specs import PixelSpec
+
+if TYPE_CHECKING:
+    from vidrisk.models.vlm.act_classifier import VlmClassifier
+
+SIDE_PX = 224  # a multiple of 28 and of 32
+
+
+def vlm_family(name: str, model_class: str) -> Family:
+    """Describe a family of Qwen-VL's kind, by the class in ``transformers`` of the whole model."""
+    return Family(name, "auto", ("auto",), pixel=_pixel, build=partial(_build, model_class=model_class),
+                  has_dynamic_vision=True, ignored=("vlm.grid",))
+
+
+def _pixel(source: Source) -> PixelSpec:
+    """Mean and deviation of the model's processor, which takes images of any size.
+
+    Raises:
+        SettingsError: it says none: others would shift every picture.
+    """
+    try:
+        spec = processed_pixel(source, PixelSpec(SIDE_PX, SIDE_PX))
+    except DataError as error:
+        raise SettingsError(f"the image processor of {source.backbone!r} gives no mean and deviation: {error.what}",
+                            allowed="image_mean and image_std", fix="copy preprocessor_config.json of that model") from error
+    return dataclasses.replace(spec, interpolation="bicubic")
+
+
+def _build(config: TrainConfig, contract: Contract, *, model_class: str, local_only: bool = False) -> VlmClassifier:
+    from vidrisk.models.vlm.act_classifier import VlmClassifier
+    from vidrisk.models.vlm.qwen import load_qwen
+
+    backbone = load_qwen(Source(config.backbone, local_only), contract.pixel, model_class=model_class,
+                         clips=contract.time is not None, settings=config.vlm)
+    return VlmClassifier(backbone, config, contract)

@@ -1,0 +1,1 @@
+"""Vision-language classifiers: prompts, the ``<ACT>`` token, heads, composed models."""

@@ -1,0 +1,85 @@
+"""Heads behind a vision-language model: the state at its token, with or without the clip's own visual tokens, → logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vidrisk.models.config import HeadSettings
+from vidrisk.models.heads import Head
+from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.contract.errors import SettingsError
+
+
+class ActHead(nn.Module):
+    """``(B, 1, D)``, or with visual tokens ``(B, 1 + N, D)``, → one logits tensor ``(B, C)`` per target.
+
+    ``linear`` and ``mlp`` are the heads of encoders. A transformer puts the state in front of the visual tokens and reads the first
+    place of its last block; without visual tokens it is a control, a sequence of one.
+
+    Args:
+        width: D, of states and visual tokens.
+
+    Attributes:
+        sees_visual: whether it takes visual tokens.
+
+    Raises:
+        SettingsError: a kind that needs features per frame, or attention heads that do not divide the width.
+    """
+
+    def __init__(self, settings: HeadSettings, *, width: int, targets: Sequence[Target]) -> None:
+        super().__init__()
+        kind = "linear" if settings.kind == "auto" else settings.kind
+        self.sees_visual = kind == "transformer"
+        self.blocks: nn.Module | None = None
+        if kind in ("segments", "attention"):
+            raise SettingsError(f"head {kind!r} behind a vision-language model",
+                                allowed="auto, linear, mlp, transformer, transformer_no_vision", fix="set head.kind")
+        if kind.startswith("transformer"):
+            if width % settings.heads:
+                raise SettingsError(f"head.heads {settings.heads} behind states of {width}", allowed=f"divisors of {width}")
+            self.blocks = nn.Sequential(*(Block(width, settings.heads, settings.dropout) for _ in range(settings.layers)))
+            self.before, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.head = Head("linear" if kind == "linear" else "mlp", width=width, frames=None, targets=targets,
+                         hidden=settings.hidden, dropout=settings.dropout)
+
+    @property
+    def is_standardised(self) -> bool:
+        """Whether it takes mean and deviation of training states; a transformer normalises by itself."""
+        return self.blocks is None
+
+    def standardise_by(self, states: Tensor) -> None:
+        """Take mean and deviation from training states ``(N, D)``."""
+        self.head.standardise_by(states)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        if self.blocks is not None:
+            features = self.norm(self.blocks(self.before(features)))
+        logits: tuple[Tensor, ...] = self.head(features[:, 0])
+        return logits
+
+
+class Block(nn.Module):
+    """A transformer block with normalisation in front of attention and MLP (Xiong et al. 2020)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.dropout(self._attend(self.norm_attention(tokens)))
+        result: Tensor = tokens + self.dropout(self.mlp(self.norm_mlp(tokens)))
+        return result
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        _, length, width = tokens.shape
+        q, k, v = self.qkv(tokens).reshape(-1, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3), dim=-1)
+        attended: Tensor = self.out((weights @ v).transpose(1, 2).reshape(-1, length, width))
+        return attended

@@ -1,0 +1,144 @@
+"""What a vision-language classifier asks of its backbone, whichever models it is made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from vidrisk.export.trained import DynamicGraph
+from vidrisk.models.activations import checkpoint_activations
+from vidrisk.models.config import LoraSettings, OptimSettings, PromptPair, VlmSettings
+from vidrisk.models.families.projections import projection_names
+from vidrisk.models.vlm.conversation import Conversation, conversations_from_pairs
+from vidrisk.models.vlm.layout import Layout
+
+
+class VlmBackbone(nn.Module, ABC):
+    """A vision tower, what makes tokens of its features, and a language model.
+
+    Attributes:
+        model: that adapters are put into; a PEFT model then.
+        vision: frames → features of the N visual tokens of one run, ``uint8 (B, …) → (B, n, W)``; a part of ``model``.
+        frames_per_run: frames that ``vision`` sees at a time.
+        token: id of the token that is classified.
+        width: D, of the language model.
+    """
+
+    model: Any
+    vision: nn.Module
+    tokenizer: Any
+    frames_per_run: int
+    token: int
+    settings: VlmSettings
+    width: int
+
+    @property
+    def base(self) -> Any:
+        """The model without PEFT's wrapping; its layers may be adapted."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    @abstractmethod
+    def decoder(self) -> Any:
+        """The language model without its output embeddings."""
+
+    @abstractmethod
+    def project(self, features: Tensor) -> Tensor:
+        """Make tokens of the language model ``(…, k · D)``, as ``decoder.decode`` takes them, of features ``(…, W)``."""
+
+    @property
+    @abstractmethod
+    def content(self) -> dict[str, str] | None:
+        """What stands for the visual tokens in a conversation, as ``conversations_from_pairs`` takes it."""
+
+    def layouts(self, pairs: Sequence[PromptPair], frames: int, fps: float, most: int) -> list[Layout]:
+        """Return the layouts of prompts, as ``layout`` does."""
+        conversations = conversations_from_pairs(self.tokenizer, pairs, self.settings, visual=self.content)
+        return [self.layout(conversation, frames, fps, most) for conversation in conversations]
+
+    @abstractmethod
+    def layout(self, conversation: Conversation, frames: int, fps: float, most: int) -> Layout:
+        """Return the layout of a prompt around the visual tokens of a window.
+
+        Args:
+            frames: of the window.
+            fps: frames per second, for positions and times.
+            most: tokens.
+        """
+
+    @abstractmethod
+    def positions(self, layout: Layout, fps: float) -> Tensor:
+        """Return positions of a layout's tokens, as its decoder wants them."""
+
+    @abstractmethod
+    def vision_stage(self) -> nn.Module:
+        """Return the module of the vision stage: ``vision``, and ``project`` where that is a part of it."""
+
+    def dynamic_vision(self) -> DynamicGraph | None:
+        """Return the vision tower as a graph for images of any size, where it takes them."""
+        return None
+
+    @property
+    @abstractmethod
+    def projector(self) -> nn.Module:
+        """What makes visual tokens of features, and may be trained whole."""
+
+    @property
+    @abstractmethod
+    def has_own_projector(self) -> bool:
+        """Whether the projector comes with no pretrained weights, and behind ``vision``."""
+
+    @abstractmethod
+    def standardise(self, features: Tensor) -> None:
+        """Take from training features ``(M, W)`` what a new projector is to begin with."""
+
+    @property
+    @abstractmethod
+    def tower(self) -> nn.Module:
+        """The vision tower, for adapters."""
+
+    def projector_lr(self, optim: OptimSettings) -> float:
+        """Learning rate of the projector; 0 leaves it as it is."""
+        return optim.projector_lr if optim.projector_lr is not None else 1e-3 if self.has_own_projector else 0.0
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embed token ids ``(P,)`` → ``(P, D)``."""
+        rows: Tensor = self.base.get_input_embeddings()(ids)
+        return rows
+
+    def score_tokens(self, states: Tensor) -> Tensor:
+        """Score the next token behind each state, by the output embeddings."""
+        scores: Tensor = self.base.get_output_embeddings()(states)
+        return scores
+
+    def lora_paths(self, lora: LoraSettings) -> list[str]:
+        """Paths of the layers that adapters may go into, from ``model``."""
+        chosen = {"language": self.decoder, "vision": self.tower}
+        names = {id(module): name for name, module in self.base.named_modules()}
+        found = []
+        for part in lora.parts:
+            prefix = names[id(chosen[part])]
+            found += [f"{prefix}.{path}" for path in projection_names(chosen[part], lora.last_blocks)
+                      if not any(f"{prefix}.{path}.".startswith(f"{projector}.") for projector in self._projector_names(names))]
+        return found
+
+    def _projector_names(self, names: dict[int, str]) -> list[str]:
+        return [names[id(module)] for module in self.projector.modules() if id(module) in names]
+
+    def runs_from_frames(self, frames: Tensor) -> Tensor:
+        """Cut frames ``(B, T, H, W, 3)`` into runs of ``vision``, ``(B · runs, …)``."""
+        if self.frames_per_run == 1:
+            return frames.flatten(0, 1)
+        return frames.reshape(-1, self.frames_per_run, *frames.shape[2:])
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Run the tower on frames ``uint8 (B, T, H, W, 3)`` → features of visual tokens ``(B, runs, n, W)``."""
+        features: Tensor = self.vision(self.runs_from_frames(frames))
+        return features.reshape(frames.shape[0], -1, *features.shape[1:])
+
+    def checkpoint_gradients(self) -> None:
+        """Compute activations of blocks again in the backward pass, those of a tower too where it is part of the model."""
+        checkpoint_activations(self.base)

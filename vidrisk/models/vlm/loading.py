@@ -1,0 +1,103 @@
+"""Loading language models and what belongs to them: weights in the type that training holds them in, tokenizers, processors."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from vidrisk.models.families.family import Source
+from vidrisk.models.families.hub import load_model
+from vidrisk.models.vlm.smollm2 import smollm2_folder
+from vidrisk.runtimes.contract.errors import MissingExtra, SettingsError, first_line, is_installed, require
+
+SMOLLM2 = "smollm2-135m"  # the embedded language model's name
+Weights = Literal["float32", "bfloat16", "4bit"]
+# Ends and beginnings of layers that stay as they are: output embeddings, and a vision tower, whose features are kept and exported.
+NOT_QUANTIZED = ["lm_head", "embed_out", r"(?:.*\.)?visual"]
+NEEDED = "it needs config.json, model.safetensors and the files of its tokenizer"
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+
+
+def language_source(source: Source) -> Source:
+    """Find a language model's files: the embedded one is unpacked at first use."""
+    return Source(str(smollm2_folder()), local_only=True) if source.backbone == SMOLLM2 else source
+
+
+def load_language_model(source: Source, model_class: str, weights: Weights) -> Any:
+    """Load a model with a language model in it, ready to be adapted.
+
+    Raises:
+        SettingsError: it is not there, is no such model, or 4-bit weights do not work here.
+        MissingExtra: bitsandbytes is not installed, and 4-bit weights are asked for.
+    """
+    model = load_model(source, model_class, needed=NEEDED, **_options(weights))
+    return model.eval()
+
+
+def _options(weights: Weights) -> dict[str, Any]:
+    """Options of ``from_pretrained``. 4 bits are NF4 with double quantization (QLoRA, Dettmers et al. 2023,
+    https://arxiv.org/abs/2305.14314)."""
+    torch: Any = require("torch", "train")
+    if weights != "4bit":
+        return {"dtype": getattr(torch, weights)}
+    transformers: Any = require("transformers", "train")
+    if not is_installed("bitsandbytes"):
+        raise MissingExtra("bitsandbytes", "4bit")
+    try:
+        importlib.import_module("bitsandbytes")
+    except Exception as error:  # it loads a library of its own, and raises what that raises
+        raise SettingsError(f"bitsandbytes does not work here: {first_line(error)}", allowed="vlm.weights float32 or bfloat16",
+                            fix="set vlm.weights=bfloat16, with gradient_checkpointing") from error
+    compute = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    return {"dtype": compute, "quantization_config": transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=NOT_QUANTIZED)}
+
+
+def load_tokenizer(source: Source) -> Any:
+    """Load a tokenizer.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    transformers: Any = require("transformers", "train")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source.backbone, **source.options)
+    except Exception as error:  # tokenizers raises bare ones, and a package that is missing an ImportError
+        raise SettingsError(f"backbone {source.backbone!r} has no tokenizer: {first_line(error)}", fix=NEEDED) from error
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one where files are missing
+        raise SettingsError(f"backbone {source.backbone!r} has a tokenizer without a vocabulary", fix=NEEDED)
+    return tokenizer
+
+
+def check_processor(source: Source, config: Any) -> None:
+    """Refuse a backbone whose image processor is missing, or cuts images into other patches than the model takes.
+
+    Raises:
+        SettingsError: as said.
+    """
+    utils: Any = require("transformers.utils", "train")
+    found: dict[str, Any] = {}
+    for name in PROCESSOR_FILES:
+        try:
+            path = utils.cached_file(source.backbone, name, local_files_only=source.local_only,
+                                     _raise_exceptions_for_missing_entries=False)
+            content = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+            for held in (content, content.get("image_processor", {}) if isinstance(content, dict) else {}):
+                if not isinstance(held, dict):
+                    raise ValueError(f"it holds a {type(held).__name__} in place of settings")
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{name} of backbone {source.backbone!r} cannot be read: {first_line(error)}",
+                                fix="copy the backbone whole") from error
+        found = {**content.get("image_processor", {}), **content, **found}
+    if not found:
+        raise SettingsError(f"backbone {source.backbone!r} has no image processor", allowed=" or ".join(PROCESSOR_FILES),
+                            fix="copy the backbone whole: mean, deviation and patch size are in it")
+    vision = config.vision_config
+    for key, wanted in (("patch_size", vision.patch_size), ("merge_size", vision.spatial_merge_size),
+                        ("temporal_patch_size", vision.temporal_patch_size)):
+        if found.get(key, wanted) != wanted:
+            raise SettingsError(f"the image processor of {source.backbone!r} has {key} {found[key]}, and the model {wanted}",
+                                allowed="the processor of the same model", fix="copy preprocessor_config.json of that model")

@@ -1,0 +1,87 @@
+"""Passes over samples without gradients: what trained layers start from, and how well a model does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vidrisk.metrics.classification import Metrics, classification_report
+from vidrisk.models.config import TrainConfig
+from vidrisk.models.trainable import TrainableModel
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.progress import OnProgress
+from vidrisk.train.dataset import ClipDataset, chunks_of, moments_of
+from vidrisk.train.objective import cross_entropy
+from vidrisk.train.shares import Share
+from vidrisk.train.strategies import is_sharded
+from vidrisk.train.views import ViewDataset
+
+STANDARDISE_SAMPLES = 1024
+
+
+@torch.inference_mode()
+def standardise(model: TrainableModel, train: ClipDataset | ViewDataset, config: TrainConfig, share: Share,
+                on_progress: OnProgress) -> None:
+    """Show the training samples once, so that trained layers start on inputs of mean 0 and deviation 1.
+
+    The main process does it for all.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    most = min(len(train), STANDARDISE_SAMPLES)
+    # Evenly spread: a table is often sorted by class.
+    rows = range(len(train)) if most == len(train) else np.linspace(0, len(train) - 1, most).astype(int).tolist()
+    chunks = [[rows[place] for place in chunk] for chunk in chunks_of(most, train[0][0].shape[0])]
+
+    def batches() -> Iterator[Tensor]:
+        done = 0
+        for inputs in _inputs(train, config, chunks):
+            on_progress("standardising", done, most)
+            done += len(inputs)
+            yield inputs.to(device)
+
+    if share.is_main:
+        model.standardise(batches)
+    share.copy_main(tensor for name, tensor in model.state_dict().items() if name.startswith(model.own_parts))
+
+
+def evaluate(model: TrainableModel, contract: Contract, data: ClipDataset | ViewDataset, config: TrainConfig,
+             share: Share, on_progress: OnProgress) -> tuple[float, dict[str, Metrics]]:
+    """Return the mean loss and a report per target name, the same in all processes.
+
+    On the contract's own moments, without augmentation; in float32, but for weights that lie in shards.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    in_shards = is_sharded(model)
+    chunks = chunks_of(len(data), data[0][0].shape[0])
+    mine = share.of(chunks)
+    # Shards come together as often as all processes ask for them.
+    rounds = mine + chunks[:1] * (-(-len(chunks) // share.world) - len(mine)) if in_shards else mine
+    logits = [torch.zeros((len(data), len(target.labels))) for target in contract.targets]
+    with torch.no_grad() if in_shards else torch.inference_mode():
+        for number, (chunk, inputs) in enumerate(zip(rounds, _inputs(data, config, rounds), strict=True)):
+            on_progress("validating", chunk[0], len(data))
+            inputs = inputs.to(device)
+            # Part by part: accelerate wraps forward, and only that, into the training precision. Shards come together nowhere else.
+            outputs = model(inputs)[0] if in_shards else model.logits(model.features(inputs))
+            for collected, output in zip(logits, outputs if number < len(mine) else (), strict=number < len(mine)):
+                collected[chunk] = output.float().cpu()
+    found = tuple(share.join(each) for each in logits)
+    loss = float(cross_entropy(found, data.truth, [None] * len(found), 0.0))
+    reports = {target.name: classification_report(data.truth[:, i].numpy(), found[i].softmax(1).numpy(), target.labels,
+                                                  ordered=target.ordered)
+               for i, target in enumerate(contract.targets)}
+    return loss, reports
+
+
+def _inputs(data: ClipDataset | ViewDataset, config: TrainConfig, chunks: list[list[int]]) -> Iterator[Tensor]:
+    """Batches of a dataset, unaugmented: frames ``uint8 (B, T, H, W, 3)`` or views ``(B, T, …)``."""
+    if isinstance(data, ViewDataset):
+        data.draw(None)
+    for inputs, _ in DataLoader(data, batch_sampler=chunks, num_workers=config.workers):
+        yield inputs if isinstance(data, ViewDataset) else moments_of(inputs, data.jitter, None)
