@@ -17,7 +17,7 @@ from vidrisk.jobs.run_folder import run_folder
 from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.sources import find_inputs
 from vidrisk.jobs.summary import Summary
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask, Task
 from vidrisk.runtimes.contract.errors import SettingsError, require
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: st
 def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *, int8: bool = False, calib: AnyPath | None = None,
            val: AnyPath | None = None, labels: AnyPath | None = None, pixel: AnyPath | None = None,
            checks: Mapping[AnyPath, str] | None = None, from_hf: bool = False,
-           task: Task | None = None, vendor: AnyPath | None = None,
+           task: LabelTask | None = None, vendor: AnyPath | None = None,
            dynamic_vision: AnyPath | None = None) -> tuple[Bundle, GateReport]:
     """Export a run, or a model that was trained elsewhere, as a bundle that passed the gate.
 

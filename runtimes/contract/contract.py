@@ -65,17 +65,18 @@ class Contract(Sealed):
     """Everything that training, calibration and inference must agree on.
 
     Attributes:
-        task: ``action`` (which of these happens) or ``risk`` (which defect, how bad).
+        task: ``action`` (which of these happens), ``risk`` (which defect, how bad) or ``report`` (a report in words, whose level
+            is the one target, where there is a scheme of levels).
         pixel: geometry and normalisation of a frame.
         time: moments of a clip; None for photos, which are clips of one moment.
-        targets: what the last stage answers, in order.
+        targets: what the last stage answers, in order; of a report, what its words are compared with.
         guidance: advice and descriptions to show beside a prediction.
     """
 
     task: Task
     pixel: PixelSpec
     time: TimeSpec | None = None
-    targets: tuple[Target, ...] = Field(min_length=1)
+    targets: tuple[Target, ...]
     guidance: tuple[Guidance, ...] = ()
 
     @property
@@ -110,6 +111,8 @@ class Contract(Sealed):
 
     @model_validator(mode="after")
     def _different_targets(self) -> Contract:
+        if not self.targets and self.task != "report":
+            raise SpecError(f"a contract of task {self.task!r} without targets", allowed="at least one")
         names = [target.name for target in self.targets]
         if len(set(names)) != len(names):
             raise SpecError(f"targets {names}", allowed="different names")

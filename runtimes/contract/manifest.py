@@ -16,16 +16,35 @@ from pydantic import Field, ValidationError
 from vidrisk.runtimes.contract.choices import VARIANTS, VariantName
 from vidrisk.runtimes.contract.contract import Contract, Sealed
 from vidrisk.runtimes.contract.errors import BundleError, VidriskError
+from vidrisk.runtimes.contract.report import ChatPieces
 from vidrisk.runtimes.contract.stages import Stage, check_stages
 from vidrisk.runtimes.contract.versions import model_from_record
 
 __all__ = [
-    "EXPORT_AGAIN", "FILE_NAME", "PRECISIONS", "SCHEMA_MINOR", "SCHEMA_VERSION", "VARIANTS", "WEIGHT_ONLY", "Engines", "FileName",
-    "Manifest", "Precision", "Probability", "SealedFile", "Temperature", "Variant", "VariantName", "manifest_from_json",
+    "EXPORT_AGAIN",
+    "FILE_NAME",
+    "PRECISIONS",
+    "SCHEMA_MINOR",
+    "SCHEMA_VERSION",
+    "TEXT",
+    "VARIANTS",
+    "WEIGHT_ONLY",
+    "Engines",
+    "FileName",
+    "Manifest",
+    "Precision",
+    "Probability",
+    "ReportPart",
+    "SealedFile",
+    "Temperature",
+    "Variant",
+    "VariantName",
+    "manifest_from_json",
 ]
 
 SCHEMA_VERSION: Literal[2] = 2
-SCHEMA_MINOR = 1
+SCHEMA_MINOR = 2
+TEXT = "text"  # name, among files and precisions of a variant, of the text graph of a report
 FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,119}$"
 FileName = Annotated[str, Field(pattern=FILE_NAME)]
 Precision = Literal["fp32", "fp16", "int8-weight-only", "int8", "mixed", "int4"]  # those last that round most
@@ -78,6 +97,29 @@ class Variant(Sealed):
         return max(self.precision.values(), key=PRECISIONS.index)
 
 
+class ReportPart(Sealed):
+    """How a bundle writes reports: its stages give visual tokens, the text graph of each variant (``TEXT``) the words.
+
+    Attributes:
+        scheme: file of the scheme of levels and fields, as JSON; None where the model answers questions alone.
+        system: what a conversation begins with where there is no scheme, which has a text of its own; None for nothing.
+        pieces: the words of the chat template.
+        tokenizer, embeddings: files.
+        ends: ids of the tokens that end an answer, the one that training has taught first.
+        positions: most tokens of a sequence, prompt and answer.
+        answer_tokens: limit of an answer.
+    """
+
+    scheme: FileName | None = None
+    system: str | None = None
+    pieces: ChatPieces
+    tokenizer: FileName
+    embeddings: FileName
+    ends: tuple[int, ...] = Field(min_length=1)
+    positions: int = Field(ge=16)
+    answer_tokens: int = Field(ge=1)
+
+
 class Manifest(Sealed):
     """Content of ``bundle.json``.
 
@@ -86,6 +128,7 @@ class Manifest(Sealed):
         constants: file of the inputs that the bundle holds (``constants``); None where no stage has any.
         golden: whether golden samples are among the files (``golden``); False where whoever exported has left them out, and None
             in bundles from before there were any.
+        report: how it writes reports (schema 2.2 on); None where it answers with labels.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -99,6 +142,7 @@ class Manifest(Sealed):
     created: str = ""
     source: dict[str, str] = Field(default_factory=dict)
     golden: bool | None = None
+    report: ReportPart | None = None
 
     def stage(self, name: str) -> Stage:
         """Find a stage by its name.
@@ -141,6 +185,13 @@ def manifest_from_json(raw: bytes, path: Path) -> Manifest:
         raise BundleError(f"{path}: {_said(error)}", fix=EXPORT_AGAIN) from error
     except VidriskError as error:
         raise BundleError(f"{path}: {error}", fix=EXPORT_AGAIN) from error
+    if (manifest.report is None) != (manifest.contract.task != "report"):
+        raise BundleError(f"{path}: a report and the task {manifest.contract.task!r} do not go together", fix=EXPORT_AGAIN)
+    if manifest.report is not None:
+        part = manifest.report
+        lacking = [name for name in (part.scheme, part.tokenizer, part.embeddings) if name and name not in manifest.files]
+        if lacking:
+            raise BundleError(f"{path}: no sealed file {lacking[0]}, which its report needs", fix=EXPORT_AGAIN)
     for name, variant in manifest.variants.items():
         _check_variant(f"{path}: variant {name}", variant, manifest)
     needs_constants = any(stage.constants for stage in manifest.stages)
@@ -156,7 +207,7 @@ def _said(error: ValidationError) -> str:
 
 
 def _check_variant(where: str, variant: Variant, manifest: Manifest) -> None:
-    stages = [stage.name for stage in manifest.stages]
+    stages = [stage.name for stage in manifest.stages] + ([TEXT] if manifest.report is not None else [])
     if set(variant.files) != set(stages) or not set(variant.files.values()) <= set(manifest.files):
         raise BundleError(f"{where} names files that the manifest does not seal", fix=EXPORT_AGAIN)
     if not all(file.endswith(".onnx") for file in variant.files.values()):  # what else they read is checked for these alone

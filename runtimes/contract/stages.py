@@ -3,6 +3,7 @@
     CLIP, DINO, EfficientNet     encoder/frame → head/window
     VideoMAE, V-JEPA 2           encoder/window → head/window
     a vision-language model      vision/group of 2 → text/window (prompt as a constant) → head/window
+    one that writes reports      vision/frame → what ``contract.report`` describes
 
 An input of a stage is, by its name, the pixels (``frames``), a constant that the bundle holds, or an output of an earlier
 stage. What a stage computes once per frame arrives at one per window with an axis of T frames behind the batch.
@@ -151,6 +152,11 @@ def check_stages(stages: Sequence[Stage], contract: Contract) -> None:
                                 f"{constants[spec.name].name!r}", allowed="different names")
             given[spec.name] = spec, stage
     last = stages[-1]
+    if contract.task == "report":  # what follows is no graph that runs once: see ``contract.report``
+        if last.per != "frame" or len(last.outputs) != 1 or last.outputs[0].dtype != "float32" or len(last.outputs[0].shape) != 3:
+            raise SpecError(f"the last stage {last.name!r} of a report gives {list(last.outputs)} per {last.per}",
+                            allowed="visual tokens float32[batch, tokens, width] per frame")
+        return
     if last.per != "window" or last.outputs != contract.answers():
         raise SpecError(f"the last stage {last.name!r} gives {list(last.outputs)} per {last.per}",
                         allowed=f"{list(contract.answers())} per window")

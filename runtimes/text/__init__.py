@@ -3,6 +3,7 @@
 Read in this order:
 
     requests.py      what is asked and what is answered, for every engine
+    turns.py         from turns of a conversation to the parts of a prompt
     engine.py        the one seam to engines, and its fake
     session.py       a text graph on ONNX Runtime, with its KV cache in shared buffers
     graph_engine.py  the engine over such a session: sequences enter and leave a batch

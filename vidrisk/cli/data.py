@@ -9,7 +9,7 @@ import typer
 
 from vidrisk.cli.convert import SchemeOption, convert
 from vidrisk.cli.tables import Encoding, Sheet, Strict
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask
 
 if TYPE_CHECKING:
     from vidrisk.data import Table
@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
 Data = Annotated[Path, typer.Argument(
     metavar="DATA", help="A folder with one sub-folder per class or of UCF101 or Something-Something V2, or a CSV, Excel, JSONL or "
                          "Parquet manifest.")]
-TaskOption = Annotated[Task, typer.Option(
+TaskOption = Annotated[LabelTask, typer.Option(
     "--task", help="action: which action a clip shows. risk: which defect, how bad.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

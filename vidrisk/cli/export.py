@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vidrisk.cli.tables import Encoding, Sheet
-from vidrisk.runtimes.contract.choices import ExportTarget, OnlyVariant, Task
+from vidrisk.runtimes.contract.choices import ExportTarget, LabelTask, OnlyVariant
 
 
 def export(
@@ -32,7 +32,7 @@ def export(
     check: Annotated[list[str] | None, typer.Option(
         metavar="IMAGE=LABEL", help="An image, or a clip, whose label the model must give; may be repeated.")] = None,
     from_hf: Annotated[bool, typer.Option("--from-hf", help="MODEL is a folder with a Hugging Face classifier.")] = False,
-    task: Annotated[Task | None, typer.Option(
+    task: Annotated[LabelTask | None, typer.Option(
         show_default="risk", help="What --calib and --val are labelled for, when MODEL is no run.")] = None,
     vendor: Annotated[Path | None, typer.Option(
         metavar="FOLDER", show_default=False, help="Also write what the toolchains of Hailo, Rockchip, Qualcomm and Core ML take: "

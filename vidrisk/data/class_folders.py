@@ -23,7 +23,7 @@ from vidrisk.files.walk import Entry, Listing, Omitted, folder_id, list_folder, 
 from vidrisk.frames import is_media
 from vidrisk.frames.left_out import LeftOut, shortened
 from vidrisk.frames.media import name_of
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class _Reading:
         self.omitted.append(item)
 
 
-def table_from_folder(root: Path, task: Task) -> Table:
+def table_from_folder(root: Path, task: LabelTask) -> Table:
     """Read the samples below a folder. Links to folders are followed, but not from one class into another.
 
     Raises:

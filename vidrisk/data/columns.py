@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from vidrisk.data.intervals import IntervalColumns, interval_columns
 from vidrisk.data.label_ids import ID_COLUMNS, find_odd_row, labels_from_ids
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def looks_like_header(cells: Sequence[str]) -> bool:
     return bool(_find(cells, PATH) and _find(cells, (*ACTION, *DEFECT, *DEFECT_OR_TEXT, *LEVEL)))
 
 
-def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]], where: Sequence[str], task: Task,
+def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]], where: Sequence[str], task: LabelTask,
                         source: str) -> Columns:
     """Find the columns of a manifest.
 
@@ -95,7 +95,7 @@ def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]]
                    {target: tuple(found.values()) for target, found in by_id.items() if found})
 
 
-def _labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: Task, source: str,
+def _labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: LabelTask, source: str,
             texts: dict[str, str]) -> dict[str, str]:
     """Columns by target name; adds to ``texts`` when ``defect`` turns out to be the description."""
     if task == "action":

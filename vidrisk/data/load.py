@@ -12,7 +12,7 @@ from vidrisk.data.io import SUFFIXES
 from vidrisk.data.manifest import table_from_manifest
 from vidrisk.data.table import Table
 from vidrisk.files.paths import is_unicode
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask, Task
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 
@@ -39,8 +39,8 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, encoding:
         MissingExtra: a Parquet manifest without pyarrow, an Excel one without openpyxl.
     """
     source = Path(source)
-    if task not in get_args(Task):
-        raise SettingsError(f"task {task!r}", allowed=", ".join(get_args(Task)))
+    if task == "report" or task not in get_args(LabelTask):
+        raise SettingsError(f"task {task!r}", allowed=", ".join(get_args(LabelTask)))
     if source.is_dir():
         for what, given in (("an encoding", encoding), ("a sheet", sheet)):
             if given is not None:

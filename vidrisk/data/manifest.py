@@ -14,13 +14,13 @@ from vidrisk.data.places import Places
 from vidrisk.data.table import SPLIT_WORDS, Sample, Table, first_three
 from vidrisk.data.text import trimmed
 from vidrisk.frames import MEDIA_SUFFIXES, Interval, is_media, kind_of
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError, SpecError
 
 log = logging.getLogger(__name__)
 
 
-def table_from_manifest(path: Path, task: Task, *, encoding: str | None = None, sheet: str | None = None) -> Table:
+def table_from_manifest(path: Path, task: LabelTask, *, encoding: str | None = None, sheet: str | None = None) -> Table:
     """Read a manifest; see ``load_table`` for arguments and errors.
 
     Args:

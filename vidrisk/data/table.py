@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from vidrisk.data.text import label_from_text
 from vidrisk.frames import Interval
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 SplitName = Literal["train", "val", "test"]
@@ -88,7 +88,7 @@ class Table:
     """
 
     root: Path
-    task: Task
+    task: LabelTask
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = field(default=(), compare=False)
     label_order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -33,7 +33,7 @@ from vidrisk.jobs.export import MAX_VALIDATION_BYTES, export_trained
 from vidrisk.models.hub_classifier import HubClassifier, load_hub_classifier
 from vidrisk.models.hub_pixels import PREPROCESSOR
 from vidrisk.runtimes.contract.bundle import Bundle, check_vacant, sha256_of
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, UnreadableError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 HALF_OPSET = 19  # of Q/DQ nodes whose scales are FP16
 CLIP_FRAMES = 8
-ONE_TARGET: dict[Task, str] = {"action": "action", "risk": "defect"}
+ONE_TARGET: dict[LabelTask, str] = {"action": "action", "risk": "defect"}
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class ForeignModel:
     """
 
     path: Path
-    task: Task = "risk"
+    task: LabelTask = "risk"
     labels: Path | None = None
     pixel: Path | None = None
     checks: Sequence[tuple[Path, str]] = field(default_factory=tuple)
 
 
 def foreign_model_from_settings(path: Path, *, from_hf: bool, labels: Path | None, pixel: Path | None,
-                                checks: Sequence[tuple[Path, str]], task: Task | None, has_val: bool,
+                                checks: Sequence[tuple[Path, str]], task: LabelTask | None, has_val: bool,
                                 qat_steps: int) -> ForeignModel | None:
     """The foreign model that is asked for, or None where ``path`` is a run.
 
@@ -191,7 +191,7 @@ class _AskedHub:
         return {"logits": self.hub.logits(feed["pixels"])}
 
 
-def _target_name(val: Table, task: Task) -> str:
+def _target_name(val: Table, task: LabelTask) -> str:
     return val.target_names[0] if len(val.target_names) == 1 else ONE_TARGET[task]
 
 
@@ -210,7 +210,7 @@ def _size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     return int(given[0] or 0), int(given[1] or 0)
 
 
-def _targets(labels: ForeignLabels, task: Task) -> tuple[Target, ...]:
+def _targets(labels: ForeignLabels, task: LabelTask) -> tuple[Target, ...]:
     """The contract's targets: levels by severity, all others in the model's order."""
     targets = []
     for name, names in labels.labels.items():

@@ -12,7 +12,7 @@ from vidrisk.models.families import Source, family_of
 from vidrisk.models.heads import Head, HeadKind
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.models.vlm.prompts import prompts_from_settings
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.contract import Contract, Guidance, Sealed, Target
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
@@ -37,9 +37,9 @@ def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
     """
     family = family_of(Source(config.backbone))
     prompts = config.vlm.prompts
-    if prompts in [prompts_from_settings(None, task) for task in get_args(Task)]:  # nobody chose them, perhaps for another task
+    if prompts in [prompts_from_settings(None, task) for task in get_args(LabelTask)]:  # nobody chose them
         prompts = None
-    if "vlm.prompts" not in family.ignored:
+    if "vlm.prompts" not in family.ignored and config.task != "report":
         prompts = prompts_from_settings(prompts, config.task)
     config = config.model_copy(update={"vlm": config.vlm.model_copy(update={"prompts": prompts})})
     family.check_settings(config)

@@ -131,6 +131,8 @@ class Run:
             BundleError: ``split.parquet`` is missing or damaged.
         """
         parquet: Any = require("pyarrow.parquet", "train")
+        if self.config.task == "report":
+            raise BundleError(f"{self.root} is a run of reports, which has no table of labels", fix="vidrisk export RUN -o BUNDLE")
         try:
             found = parquet.read_table(self.root / SPLIT)
             version = (found.schema.metadata or {}).get(f"vidrisk.{versions.VERSION}".encode())

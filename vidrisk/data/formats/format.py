@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidrisk.data.table import Sample
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,7 +48,7 @@ class Format:
 
     name: str
     title: str
-    task: Task
+    task: LabelTask
     signs: str
     owns: Callable[[Path], bool]
     read: Callable[[Path, int], Listed]

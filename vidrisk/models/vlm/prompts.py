@@ -10,14 +10,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from vidrisk.models.config import PromptPair
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import SettingsError, require
 
 PLACE = "{token}"  # of the token in a reply, whatever it is called
 ALLOWED = "pairs of `question` and `reply`; the reply holds {token} once"
 
 
-def prompts_from_settings(prompts: Path | Sequence[PromptPair] | None, task: Task) -> tuple[PromptPair, ...]:
+def prompts_from_settings(prompts: Path | Sequence[PromptPair] | None, task: LabelTask) -> tuple[PromptPair, ...]:
     """Return the pairs that settings ask for.
 
     Args:
