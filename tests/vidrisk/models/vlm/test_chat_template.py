@@ -42,7 +42,7 @@ def test_a_template_with_marks_of_its_own_around_photos() -> None:
 
 
 def test_a_template_without_a_system_role() -> None:
-    refusing = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{% endfor %}" + CHATML
+    refusing = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}{% endfor %}" + CHATML
     pieces = pieces_from_tokenizer(tokenizer(refusing), None)
     assert (pieces.begin, pieces.to_question) == (pieces.begin_bare, "\n\n")
 
