@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidrisk.models.classifier import ADAPTER, HEAD
-from vidrisk.models.trainable import TrainableModel
+from vidrisk.models.trainable import Trainable
 from vidrisk.runtimes.contract.bundle import whole_folder
 from vidrisk.runtimes.contract.errors import SettingsError
 
@@ -27,7 +27,7 @@ def bases_of(root: Path) -> list[Path]:
     return [*bases_of(base), base] if base.is_dir() else []
 
 
-def load_bases(model: TrainableModel, bases: Sequence[Path]) -> None:
+def load_bases(model: Trainable, bases: Sequence[Path]) -> None:
     """Put what earlier runs trained into a plain model, one after the other, and merge it.
 
     Raises:

@@ -36,13 +36,55 @@ class ModelStage:
     quantization: Quantization = "integers"
 
 
-class TrainableModel(nn.Module, ABC):
-    """``uint8 (B, T, H, W, 3)`` → logits ``(B, C)`` per target. Photos have T = 1.
-
-    ``forward`` takes what ``lower`` gives just as well.
+class Trainable(nn.Module, ABC):
+    """What training asks of any model.
 
     Attributes:
         own_parts: beginnings of the names of parameters and buffers that training writes whole, adapted or not.
+    """
+
+    own_parts: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def adapt(self, config: TrainConfig) -> None:
+        """Add fresh adapters; all weights but those and the model's own parts are frozen."""
+
+    @abstractmethod
+    def merge(self) -> None:
+        """Add adapters to the weights that they adapt, in place, so that ``adapt`` may add further ones."""
+
+    @abstractmethod
+    def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
+        """Return what an optimiser trains: groups with a ``name``, ``params``, ``lr`` and ``weight_decay``."""
+
+    def draw(self, generator: Generator) -> None:
+        """Choose what the next training step does at random, besides dropout."""
+
+    @abstractmethod
+    def checkpoint_gradients(self) -> None:
+        """Compute activations again in the backward pass, where the architecture can."""
+
+    def blocks(self) -> Iterable[nn.Module]:
+        """Return the large layers that are called as a whole: where weights lie in shards, they come together layer by layer."""
+        return ()
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what was trained into a run directory, as safetensors."""
+
+    @abstractmethod
+    def load_backbone(self, folder: Path) -> None:
+        """Read it back into a model without adapters, all but the head.
+
+        Raises:
+            BundleError: something is missing, or does not fit.
+        """
+
+
+class TrainableModel(Trainable):
+    """``uint8 (B, T, H, W, 3)`` → logits ``(B, C)`` per target. Photos have T = 1.
+
+    ``forward`` takes what ``lower`` gives just as well.
     """
 
     own_parts: ClassVar[tuple[str, ...]] = ("head.",)
@@ -73,47 +115,12 @@ class TrainableModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def adapt(self, config: TrainConfig) -> None:
-        """Add fresh adapters; all weights but those and the model's own parts are frozen."""
-
-    @abstractmethod
-    def merge(self) -> None:
-        """Add adapters to the weights that they adapt, in place, so that ``adapt`` may add further ones."""
-
-    @abstractmethod
-    def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
-        """Return what an optimiser trains: groups with a ``name``, ``params``, ``lr`` and ``weight_decay``."""
-
-    def draw(self, generator: Generator) -> None:
-        """Choose what the next training step does at random, besides dropout."""
-
-    @abstractmethod
-    def checkpoint_gradients(self) -> None:
-        """Compute activations again in the backward pass, where the architecture can."""
-
-    def blocks(self) -> Iterable[nn.Module]:
-        """Return the large layers that are called as a whole: where weights lie in shards, they come together layer by layer."""
-        return ()
-
-    @abstractmethod
     def stages(self, contract: Contract) -> tuple[ModelStage, ...]:
         """Return the stages that compute the contract's answers, in the order in which they run."""
 
     def dynamic_vision(self) -> DynamicGraph | None:
         """Return the vision tower as a graph for images of any size, where the model has such a tower."""
         return None
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write what was trained into a run directory, as safetensors."""
-
-    @abstractmethod
-    def load_backbone(self, folder: Path) -> None:
-        """Read it back into a model without adapters, all but the head.
-
-        Raises:
-            BundleError: something is missing, or does not fit.
-        """
 
     @abstractmethod
     def load_head(self, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vidrisk.models.trainable import TrainableModel
+from vidrisk.models.trainable import Trainable
 from vidrisk.models.weights import load_tensors, save_tensors
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import BundleError, DataError
@@ -39,7 +39,7 @@ class Checkpoint:
     def exists(self) -> bool:
         return (self.folder / "state.json").is_file()
 
-    def save(self, model: TrainableModel, optimizer: Any, schedule: Any, history: list[Epoch], *, is_best: bool) -> None:
+    def save(self, model: Trainable, optimizer: Any, schedule: Any, history: list[Epoch], *, is_best: bool) -> None:
         """Write the state after an epoch; all processes have to take part."""
         moments = {name: whole(tensor) for name, tensor in _moments(model, optimizer).items()}
         with gather_weights(model):
@@ -81,7 +81,7 @@ class Checkpoint:
                               fix="resume with the same ones, or choose another run folder")
         return content
 
-    def load(self, model: TrainableModel, optimizer: Any, schedule: Any) -> list[Epoch]:
+    def load(self, model: Trainable, optimizer: Any, schedule: Any) -> list[Epoch]:
         """Restore weights, optimiser and schedule; returns the history so far.
 
         Raises:
@@ -111,7 +111,7 @@ class Checkpoint:
         known = {field.name for field in dataclasses.fields(Epoch)}
         return [Epoch(**{key: epoch[key] for key in epoch if key in known}) for epoch in content["history"]]
 
-    def load_best(self, model: TrainableModel) -> None:
+    def load_best(self, model: Trainable) -> None:
         _restore(model, load_tensors(self.folder / "best.safetensors"))
 
 
@@ -131,14 +131,14 @@ def _moments(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
             for slot, value in slots.items()}
 
 
-def _trained(model: TrainableModel) -> dict[str, Tensor]:
+def _trained(model: Trainable) -> dict[str, Tensor]:
     """What training changes: the parameters with a gradient, and all of the model's own parts."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {f"model.{name}": tensor for name, tensor in model.state_dict().items()
             if name in trained or name.startswith(model.own_parts)}
 
 
-def _restore(model: TrainableModel, tensors: dict[str, Tensor]) -> None:
+def _restore(model: Trainable, tensors: dict[str, Tensor]) -> None:
     """Raises:
         BundleError: a tensor that training changes is not there, or one that the model lacks is.
     """

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vidrisk.models.config import TrainConfig
-from vidrisk.models.trainable import TrainableModel
+from vidrisk.models.trainable import Trainable
 from vidrisk.runtimes.contract.errors import SettingsError, require
 from vidrisk.train.shares import Share, is_asked
 
@@ -55,7 +55,7 @@ def _shard_on_cpu(accelerate: Any, accelerator: Any) -> None:
         state._shared_state |= {"fsdp_plugin": plugin, "distributed_type": accelerate.DistributedType.FSDP}
 
 
-def place_model(accelerator: Any, model: TrainableModel, share: Share) -> None:
+def place_model(accelerator: Any, model: Trainable, share: Share) -> None:
     """Put a model on the device of this process, unless it is to lie there in shards: it may not fit whole."""
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     if not (accelerator.is_fsdp2 or (plugin is not None and plugin.zero_stage == 3)):
@@ -65,7 +65,7 @@ def place_model(accelerator: Any, model: TrainableModel, share: Share) -> None:
                     "language model; ZeRO-2 or DDP run them on the GPU")
 
 
-def prepare(accelerator: Any, model: TrainableModel, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+def prepare(accelerator: Any, model: Trainable, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
     """Return the model and the optimiser as training calls them."""
     if accelerator.is_fsdp2:  # the layers whose weights come together one after the other
         model._no_split_modules = sorted({type(block).__name__ for block in model.blocks()})  # type: ignore[assignment]
@@ -100,7 +100,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def gather_weights(model: TrainableModel) -> Iterator[None]:
+def gather_weights(model: Trainable) -> Iterator[None]:
     """Let what is trained be whole while the block runs, where it lies in shards; all processes have to take part.
 
     In the main process, changes to weights in shards of ZeRO-3 are kept.
@@ -125,7 +125,7 @@ def gather_weights(model: TrainableModel) -> Iterator[None]:
                 module._parameters[name] = parameter
 
 
-def load_weights(model: TrainableModel, weights: Mapping[str, Tensor]) -> list[str]:
+def load_weights(model: Trainable, weights: Mapping[str, Tensor]) -> list[str]:
     """Read whole tensors into a model whose weights may lie in shards; return the names that it lacks."""
     reshard(model)
     known = model.state_dict()

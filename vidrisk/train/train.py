@@ -22,6 +22,7 @@ from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError, Interrupted, SettingsError, require
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.train.checkpoint import Checkpoint
+from vidrisk.train.classification import Classification
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.failures import name_memory_knobs
 from vidrisk.train.history import Epoch
@@ -128,7 +129,8 @@ def _fit(run: Run, model: TrainableModel, contract: Contract, table: Table, part
         run.write_split(table)
         trackers = open_trackers(config, run.root)
     try:
-        return fit(model, contract, config, parts["train"], parts.get("val"), share=share, checkpoint=checkpoint,
+        work = Classification(model, contract, config, parts["train"], parts.get("val"), share)
+        return fit(model, work, config, share=share, checkpoint=checkpoint,
                    on_epoch=lambda epoch: track_epoch(trackers, epoch, config.optim.metric), on_progress=on_progress)
     except KeyboardInterrupt:
         raise Interrupted("stopped by Ctrl-C", fix=f"run it again with resume, which continues in {run.root}") from None

@@ -11,6 +11,7 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 
 if TYPE_CHECKING:
     from vidrisk.models.vlm.act_classifier import VlmClassifier
+    from vidrisk.models.vlm.composed import Composed
 
 
 def _pixel(source: Source) -> PixelSpec:
@@ -19,12 +20,17 @@ def _pixel(source: Source) -> PixelSpec:
     return default_pixel(source.parts[0])
 
 
-def _build(config: TrainConfig, contract: Contract, *, local_only: bool = False) -> VlmClassifier:
-    from vidrisk.models.vlm.act_classifier import VlmClassifier
+def _backbone(config: TrainConfig, pixel: PixelSpec, *, clips: bool, with_token: bool, local_only: bool = False) -> Composed:
     from vidrisk.models.vlm.composed import load_composed
 
-    backbone = load_composed(Source(config.backbone, local_only), contract.pixel, config.vlm)
+    return load_composed(Source(config.backbone, local_only), pixel, config.vlm, with_token=with_token)
+
+
+def _build(config: TrainConfig, contract: Contract, *, local_only: bool = False) -> VlmClassifier:
+    from vidrisk.models.vlm.act_classifier import VlmClassifier
+
+    backbone = _backbone(config, contract.pixel, clips=contract.time is not None, with_token=True, local_only=local_only)
     return VlmClassifier(backbone, config, contract)
 
 
-FAMILY = Family(COMPOSE, "auto", ("auto",), pixel=_pixel, build=_build, ignored=("vlm.fps",))
+FAMILY = Family(COMPOSE, "auto", ("auto",), pixel=_pixel, backbone=_backbone, build=_build, ignored=("vlm.fps",))

@@ -77,6 +77,8 @@ class Family:
         divisible: blocks at the bottom, at the most, that can be run apart from the others (``lower`` and ``upper``); 0: none.
         aliases: further model_types that are read in the same way.
         is_embedded: its weights come with a package, and its name is a backbone's.
+        backbone: configuration, pixel spec, ``clips``, ``with_token`` and ``local_only`` → a vision-language model; None of an
+            architecture that is none.
         build: configuration, contract and ``local_only`` → the whole model (``models.trainable``), of an architecture that is no
             encoder with a head behind it. Such a one has no use for ``load``, ``run`` and pools.
         has_dynamic_vision: its vision tower can be written as a graph for images of any size.
@@ -95,6 +97,7 @@ class Family:
     divisible: int = 0
     aliases: tuple[str, ...] = ()
     is_embedded: bool = False
+    backbone: Callable[..., Any] | None = None
     build: Callable[..., TrainableModel] | None = None
     has_dynamic_vision: bool = False
     ignored: tuple[str, ...] = OF_VLM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,15 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 
 if TYPE_CHECKING:
     from vidrisk.models.vlm.act_classifier import VlmClassifier
+    from vidrisk.models.vlm.qwen import QwenVl
 
 SIDE_PX = 224  # a multiple of 28 and of 32
 
 
 def vlm_family(name: str, model_class: str) -> Family:
     """Describe a family of Qwen-VL's kind, by the class in ``transformers`` of the whole model."""
-    return Family(name, "auto", ("auto",), pixel=_pixel, build=partial(_build, model_class=model_class),
+    backbone = partial(_backbone, model_class=model_class)
+    return Family(name, "auto", ("auto",), pixel=_pixel, backbone=backbone, build=partial(_build, load=backbone),
                   has_dynamic_vision=True, ignored=("vlm.grid",))
 
 
@@ -39,10 +42,16 @@ def _pixel(source: Source) -> PixelSpec:
     return dataclasses.replace(spec, interpolation="bicubic")
 
 
-def _build(config: TrainConfig, contract: Contract, *, model_class: str, local_only: bool = False) -> VlmClassifier:
-    from vidrisk.models.vlm.act_classifier import VlmClassifier
+def _backbone(config: TrainConfig, pixel: PixelSpec, *, model_class: str, clips: bool, with_token: bool,
+              local_only: bool = False) -> QwenVl:
     from vidrisk.models.vlm.qwen import load_qwen
 
-    backbone = load_qwen(Source(config.backbone, local_only), contract.pixel, model_class=model_class,
-                         clips=contract.time is not None, settings=config.vlm)
+    return load_qwen(Source(config.backbone, local_only), pixel, model_class=model_class, clips=clips, settings=config.vlm,
+                     with_token=with_token)
+
+
+def _build(config: TrainConfig, contract: Contract, *, load: Callable[..., QwenVl], local_only: bool = False) -> VlmClassifier:
+    from vidrisk.models.vlm.act_classifier import VlmClassifier
+
+    backbone = load(config, contract.pixel, clips=contract.time is not None, with_token=True, local_only=local_only)
     return VlmClassifier(backbone, config, contract)

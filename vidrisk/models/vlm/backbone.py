@@ -13,7 +13,7 @@ from vidrisk.models.activations import checkpoint_activations
 from vidrisk.models.config import LoraSettings, OptimSettings, PromptPair, VlmSettings
 from vidrisk.models.families.projections import projection_names
 from vidrisk.models.vlm.conversation import Conversation, conversations_from_pairs
-from vidrisk.models.vlm.layout import Layout
+from vidrisk.models.vlm.layout import Grid, Layout
 
 
 class VlmBackbone(nn.Module, ABC):
@@ -23,7 +23,7 @@ class VlmBackbone(nn.Module, ABC):
         model: that adapters are put into; a PEFT model then.
         vision: frames → features of the N visual tokens of one run, ``uint8 (B, …) → (B, n, W)``; a part of ``model``.
         frames_per_run: frames that ``vision`` sees at a time.
-        token: id of the token that is classified.
+        token: id of the token that is classified; -1 where the model writes text, and has none.
         width: D, of the language model.
     """
 
@@ -53,6 +53,17 @@ class VlmBackbone(nn.Module, ABC):
     @abstractmethod
     def content(self) -> dict[str, str] | None:
         """What stands for the visual tokens in a conversation, as ``conversations_from_pairs`` takes it."""
+
+    @property
+    def photo_mark(self) -> str | None:
+        """The text that a chat template writes for a photo; None where photos stand between words as ``MARK``."""
+        return None
+
+    @property
+    def photo_grid(self) -> Grid:
+        """Visual tokens of one photo."""
+        vision: Any = self.vision
+        return Grid(1, vision.height, vision.width)
 
     def layouts(self, pairs: Sequence[PromptPair], frames: int, fps: float, most: int) -> list[Layout]:
         """Return the layouts of prompts, as ``layout`` does."""

@@ -146,16 +146,18 @@ class Composed(VlmBackbone):
     Args:
         tower: of a family that sees a frame at a time.
         language_model, tokenizer: of transformers.
+        with_token: whether the model's token is added: for a classifier.
     """
 
     frames_per_run = 1
     vision: GridVision
 
-    def __init__(self, tower: Encoder, language_model: Any, tokenizer: Any, settings: VlmSettings) -> None:
+    def __init__(self, tower: Encoder, language_model: Any, tokenizer: Any, settings: VlmSettings, *,
+                 with_token: bool = True) -> None:
         super().__init__()
         check_decoder(language_model)
         self.tokenizer, self.settings = tokenizer, settings
-        self.token = add_token(language_model, tokenizer, settings.token)
+        self.token = add_token(language_model, tokenizer, settings.token) if with_token else -1
         self.model = TowerAndLanguage(tower, language_model)
         self.vision = GridVision(tower, settings.grid)
         self.width = language_model.config.get_text_config().hidden_size
@@ -185,7 +187,8 @@ class Composed(VlmBackbone):
     def standardise(self, features: Tensor) -> None:
         """Take mean and deviation of features ``(M, W)`` and the size of embeddings, unless a start has trained the projector."""
         if self.own_projector.is_new:
-            rows = self.embed(torch.arange(self.token, device=features.device)[:SAMPLED_ROWS])  # some models scale them
+            known = self.token if self.token >= 0 else len(self.tokenizer)
+            rows = self.embed(torch.arange(known, device=features.device)[:SAMPLED_ROWS])  # some models scale them
             self.own_projector.standardise_by(features, float(rows.detach().float().square().mean().sqrt()))
 
     def project(self, features: Tensor) -> Tensor:
@@ -220,7 +223,7 @@ class Composed(VlmBackbone):
         return torch.arange(layout.length)
 
 
-def load_composed(source: Source, pixel: PixelSpec, settings: VlmSettings) -> Composed:
+def load_composed(source: Source, pixel: PixelSpec, settings: VlmSettings, *, with_token: bool = True) -> Composed:
     """Build a backbone out of the two that ``compose:TOWER+LLM`` names.
 
     Raises:
@@ -235,4 +238,4 @@ def load_composed(source: Source, pixel: PixelSpec, settings: VlmSettings) -> Co
     tower = build_encoder(tower_name, pixel=pixel.__dict__, local_only=source.local_only)
     language = language_source(Source(language_name, source.local_only))
     model = load_language_model(language, "AutoModelForCausalLM", settings.weights)
-    return Composed(tower, model, load_tokenizer(language), settings)
+    return Composed(tower, model, load_tokenizer(language), settings, with_token=with_token)

@@ -32,14 +32,16 @@ class QwenVl(VlmBackbone):
         pixel: size of frames.
         clips: photos are images to it, not videos.
         settings: the token.
+        with_token: whether it is added: for a classifier.
     """
 
     vision: FixedGridVision
 
-    def __init__(self, model: Any, tokenizer: Any, pixel: PixelSpec, *, clips: bool, settings: VlmSettings) -> None:
+    def __init__(self, model: Any, tokenizer: Any, pixel: PixelSpec, *, clips: bool, settings: VlmSettings,
+                 with_token: bool = True) -> None:
         super().__init__()
         self.tokenizer, self.settings = tokenizer, settings
-        self.token = add_token(model, tokenizer, settings.token)
+        self.token = add_token(model, tokenizer, settings.token) if with_token else -1
         self.model = model
         self.config = model.config
         self.is_clip = clips
@@ -93,6 +95,11 @@ class QwenVl(VlmBackbone):
         """A video, or an image."""
         return {"type": "video" if self.is_clip else "image"}
 
+    @property
+    def photo_mark(self) -> str:
+        """The mark of an image."""
+        return IMAGE
+
     def layout(self, conversation: Conversation, frames: int, fps: float, most: int) -> Layout:
         """Return the layout of a prompt, with times in front of moments where the model has them."""
         before = conversation.before
@@ -137,7 +144,8 @@ def _add_everywhere(hidden: Tensor, places: Any, features: Tensor) -> Tensor:
     return hidden + features.to(hidden.dtype)
 
 
-def load_qwen(source: Source, pixel: PixelSpec, *, model_class: str, clips: bool, settings: VlmSettings) -> QwenVl:
+def load_qwen(source: Source, pixel: PixelSpec, *, model_class: str, clips: bool, settings: VlmSettings,
+              with_token: bool = True) -> QwenVl:
     """Load a backbone with its tokenizer.
 
     Raises:
@@ -152,4 +160,4 @@ def load_qwen(source: Source, pixel: PixelSpec, *, model_class: str, clips: bool
             raise SettingsError(f"{mark} is token {tokenizer.convert_tokens_to_ids(mark)} to the tokenizer of {source.backbone!r}, "
                                 f"and {wanted} to the model", allowed="the tokenizer of the same model",
                                 fix="copy the backbone whole")
-    return QwenVl(model, tokenizer, pixel, clips=clips, settings=settings)
+    return QwenVl(model, tokenizer, pixel, clips=clips, settings=settings, with_token=with_token)

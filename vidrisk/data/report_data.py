@@ -1,0 +1,108 @@
+"""What a model that writes is trained on: conversations, made of cases or read from instruction data, each in a split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vidrisk.data.case_split import split_cases
+from vidrisk.data.cases import Case, Cases
+from vidrisk.data.formats.lists import json_lines_of
+from vidrisk.data.instructions import Instruction, instruction_from_case
+from vidrisk.data.load_cases import load_cases
+from vidrisk.data.load_instructions import JSON_SUFFIXES, LINES_SUFFIXES, load_instructions
+from vidrisk.data.scheme import Scheme
+from vidrisk.data.split import split_table
+from vidrisk.data.table import SPLITS, Sample, SplitName, Table
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
+
+TURNS = ("conversations", "messages")  # keys of a conversation in instruction data
+FIELDS = "metadata"  # key of the fields of a case, beside a conversation
+
+
+@dataclass(frozen=True, repr=False)
+class ReportData:
+    """Conversations, and the cases that they are about.
+
+    Attributes:
+        scheme: of levels and fields; None of instruction data.
+        items: all of them in a split.
+        cases: by the id of the conversation; none of instruction data.
+        notes: what was assumed when they were read.
+    """
+
+    scheme: Scheme | None
+    items: tuple[Instruction, ...]
+    cases: Mapping[str, Case]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(self.of_split(name))} {name}" for name in SPLITS)
+        return f"ReportData({self.scheme.name if self.scheme else 'no scheme'}: {counts})"
+
+    def of_split(self, name: SplitName) -> tuple[Instruction, ...]:
+        return tuple(item for item in self.items if item.split == name)
+
+
+def load_report_data(source: str | Path, *, scheme: str | Path | None = None, photos: str | Path | None = None, seed: int = 0,
+                     group_by: str | None = None, strict: bool = False, encoding: str | None = None,
+                     sheet: str | None = None) -> ReportData:
+    """Read cases (``load_cases``) or instruction data (``load_instructions``), and split what has no split.
+
+    Args:
+        scheme: of cases; None takes the one that a Parquet file carries, else the default.
+        photos: the folder that paths of photos are relative to; None for that of the data.
+        group_by: what cases have in common that stay in one split, see ``split_cases``.
+
+    Raises:
+        DataError, SettingsError, MissingExtra: as those raise them; a scheme or a group for instruction data.
+    """
+    source = Path(source)
+    if not _has_conversations_alone(source):
+        cases = load_cases(source, scheme, photos=photos, strict=strict, encoding=encoding, sheet=sheet)
+        return data_from_cases(split_cases(cases, seed=seed, group_by=group_by))
+    for what, given in (("a scheme", scheme), ("group-by", group_by), ("an encoding", encoding), ("a sheet", sheet)):
+        if given is not None:
+            raise SettingsError(f"{what} for the conversations of {source.name}", allowed="for tables of cases",
+                                fix=f"leave {what.removeprefix('a ')} out")
+    found = load_instructions(source, images=photos, strict=strict)
+    return ReportData(None, _split(found.items, found.root, seed), {})
+
+
+def data_from_cases(cases: Cases) -> ReportData:
+    """Make conversations of cases that are split.
+
+    Raises:
+        DataError: a case whose fields the scheme does not allow.
+    """
+    items = tuple(instruction_from_case(cases.scheme, case) for case in cases.cases)
+    return ReportData(cases.scheme, items, {case.id: case for case in cases.cases}, cases.notes)
+
+
+def _has_conversations_alone(source: Path) -> bool:
+    """Whether a file holds conversations, and no fields of cases beside them."""
+    suffix = source.suffix.lower()
+    if suffix in JSON_SUFFIXES:
+        return True
+    if suffix not in LINES_SUFFIXES or not source.is_file():
+        return False
+    first = next((record for _, record in json_lines_of(source)), None)
+    return first is not None and FIELDS not in first and any(key in first for key in TURNS)
+
+
+def _split(items: Sequence[Instruction], root: Path, seed: int) -> tuple[Instruction, ...]:
+    """Give conversations a split; those about one image stay together."""
+    if all(item.split for item in items):
+        if not any(item.split == "train" for item in items):
+            raise DataError(f"all conversations are in the {items[0].split} split", fix="name the file of the training data")
+        return tuple(items)
+    names = [f"{place}" for place in range(len(items))]
+    samples = tuple(Sample(Path(name), name, {"level": ""}, split=item.split, group=item.group or name)
+                    for name, item in zip(names, items, strict=True))
+    done = split_table(Table(root, "risk", samples), seed=seed, group_by="group")
+    split = {sample.name: sample.split for sample in done.samples}
+    return tuple(replace(item, split=split[name]) for name, item in zip(names, items, strict=True))

@@ -1,0 +1,90 @@
+"""Work of a classifier: clips or photos with labels, cross-entropy over classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vidrisk.models.config import TrainConfig
+from vidrisk.models.trainable import TrainableModel
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.progress import OnProgress
+from vidrisk.train.augment import augmented
+from vidrisk.train.dataset import ClipDataset, moments_of
+from vidrisk.train.objective import Objective
+from vidrisk.train.passes import evaluate, standardise
+from vidrisk.train.shares import Share
+from vidrisk.train.views import ViewDataset, views_from_clips
+from vidrisk.train.work import Draws, Judgement, Work
+
+
+class Classification(Work):
+    """A classifier, and samples with labels.
+
+    Args:
+        val: None for none.
+        share: of this process.
+    """
+
+    def __init__(self, model: TrainableModel, contract: Contract, config: TrainConfig, train: ClipDataset,
+                 val: ClipDataset | None, share: Share) -> None:
+        self.model, self.contract, self.config, self.share = model, contract, config, share
+        self.names = [sample.title for sample in train.samples]
+        self.metric = config.optim.metric
+        self._objective = Objective.of(train.truth, contract, config.optim, share)
+        self._fitted: ViewDataset | ClipDataset = train
+        self._judged: ViewDataset | ClipDataset | None = val
+
+    def prepare(self, on_progress: OnProgress) -> None:
+        """Carry samples through the layers that are not trained, where that costs least per epoch."""
+        self._fitted = self._views_or_clips(self._fitted, self.config.views, on_progress)
+        if self._judged is not None:
+            with torch.autocast(self.share.device.type, enabled=False):  # weights are judged in their own type
+                self._judged = self._views_or_clips(self._judged, min(self.config.views, 1), on_progress)
+
+    def _views_or_clips(self, data: ViewDataset | ClipDataset, views: int, on_progress: OnProgress) -> ViewDataset | ClipDataset:
+        assert isinstance(data, ClipDataset)
+        kinds = self.config.augment or ()
+        if not kinds and data.jitter == 1:
+            views = min(views, 1)  # others would be equal to it
+        made = views_from_clips(self.model, data, views=views, kinds=kinds, jitter=data.jitter, seed=self.config.seed,
+                                room_mb=self.config.cache_mb, share=self.share,
+                                on_progress=lambda done, total: on_progress("running the frozen layers", done, total))
+        if made is None:
+            return data
+        data.forget()
+        return made
+
+    def standardise(self, on_progress: OnProgress) -> None:
+        """Let head and projector begin with features of mean 0 and deviation 1."""
+        standardise(self.model, self._fitted, self.config, self.share, on_progress)
+
+    def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[tuple[Tensor, Tensor]]:
+        """Frames, augmented, or views, and the label indices."""
+        data, share, config = self._fitted, self.share, self.config
+        if isinstance(data, ViewDataset):
+            data.draw(draws.shared)
+        loader = DataLoader(data, batch_sampler=[share.of(batch) or [batch[0]] for batch in batches], num_workers=config.workers,
+                            generator=draws.order)
+        for inputs, truth in loader:
+            inputs, truth = inputs.to(share.device), truth.to(share.device)
+            if inputs.dtype == torch.uint8:
+                inputs = augmented(moments_of(inputs, config.jitter, draws.own), config.augment or (), draws.own)
+            yield inputs, truth
+
+    def loss(self, model: Any, inputs: tuple[Tensor, Tensor], batch: Sequence[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the loss of the share, and its logits."""
+        logits, further = model(inputs[0])
+        return self._objective.loss(logits, further, inputs[1], batch), logits
+
+    def judge(self, on_progress: OnProgress) -> Judgement | None:
+        """Return validation loss and the metric that was chosen, the mean over targets."""
+        if self._judged is None:
+            return None
+        loss, reports = evaluate(self.model, self.contract, self._judged, self.config, self.share, on_progress)
+        return Judgement(loss, float(np.mean([getattr(report, self.metric) for report in reports.values()])))
