@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from vidrisk.data.case_batches import read_photos_of_cases
 from vidrisk.data.cases import Case, PhotoFile, PhotoSource
-from vidrisk.data.row_photos import RowPhotos
 from vidrisk.decode.jpegs import Jpeg
-from vidrisk.decode.messages import InputEnd, PhotoInput, PhotoSettings
+from vidrisk.decode.messages import PhotoSettings
 from vidrisk.decode.pool import DecodePool
-from vidrisk.runtimes.contract.errors import UnreadableError
-
-PHOTOS_AT_A_TIME = 32
 
 
 @dataclass(frozen=True)
@@ -45,34 +42,7 @@ def read_case_photos(cases: Iterable[Case], pool: DecodePool,
         RuntimeFailure: decode workers cannot be started.
         DataError: a Parquet file that cannot be opened any more.
     """
-    settings = settings or PhotoSettings()
-    with RowPhotos() as rows:
-        waiting: list[Case] = []
-        for case in cases:
-            waiting.append(case)
-            if sum(len(waits.photos) for waits in waiting) >= PHOTOS_AT_A_TIME:
-                yield from _read(waiting, pool, settings, rows)
-                waiting = []
-        yield from _read(waiting, pool, settings, rows)
-
-
-def _read(cases: Sequence[Case], pool: DecodePool, settings: PhotoSettings,
-          rows: RowPhotos) -> Iterator[tuple[Case, tuple[CasePhoto, ...]]]:
-    sources = [photo for case in cases for photo in case.photos]
-    requests: list[PhotoInput] = []
-    failed: dict[int, InputEnd] = {}
-    for place, source in enumerate(sources):
-        try:
-            requests.append(PhotoInput(place, str(source.path)) if isinstance(source, PhotoFile)
-                            else PhotoInput(place, "", rows.read(source)))
-        except UnreadableError as error:
-            failed[place] = InputEnd(error.state, error.what.removeprefix(f"{source} "))
-    found = dict(zip([request.id for request in requests], pool.jpegs(requests, settings) if requests else [], strict=True))
-    results = iter([_result(source, *found.get(place, (None, failed.get(place)))) for place, source in enumerate(sources)])
-    for case in cases:
-        yield case, tuple(next(results) for _ in case.photos)
-
-
-def _result(source: PhotoSource, jpeg: Jpeg | None, end: InputEnd | None) -> CasePhoto:
-    assert end is not None
-    return CasePhoto(source, jpeg, end.reason.partition("; fix: ")[0], end.state == "partial")
+    wanted = settings or PhotoSettings()
+    for case, found in read_photos_of_cases(cases, lambda requests: pool.jpegs(requests, wanted)):
+        yield case, tuple(CasePhoto(source, jpeg, end.reason.partition("; fix: ")[0], end.state == "partial")
+                          for source, jpeg, end in found)

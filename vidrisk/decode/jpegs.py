@@ -43,8 +43,7 @@ def jpeg_from_photo(path: Path, max_width: int, max_height: int, quality: int) -
     Raises:
         UnreadableError: no photo, or one that cannot be decoded.
     """
-    if check_file(path) != "image":
-        raise UnreadableError(f"{name_of(path)} is a video", state="skipped", fix="name photos")
+    refuse_videos(path)
     photo = read_upright(path, max(max_width, max_height))
     image = photo.image
     scale = min(1.0, max_width / image.width, max_height / image.height)
@@ -56,6 +55,16 @@ def jpeg_from_photo(path: Path, max_width: int, max_height: int, quality: int) -
     image.save(buffer, "JPEG", quality=quality)
     damage = str(photo.damage) if photo.damage else ""
     return Jpeg(buffer.getvalue(), *image.size), "; ".join(filter(None, (damage, photo.note))), bool(damage)
+
+
+def refuse_videos(path: Path) -> None:
+    """Check that a file holds a photo, as far as its beginning tells.
+
+    Raises:
+        UnreadableError: it does not.
+    """
+    if check_file(path) != "image":
+        raise UnreadableError(f"{name_of(path)} is a video", state="skipped", fix="name photos")
 
 
 def most_bytes(max_width: int, max_height: int) -> int:

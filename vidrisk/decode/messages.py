@@ -44,7 +44,7 @@ class ThumbnailInput:
 
 @dataclass(frozen=True)
 class PhotoInput:
-    """A photo that is wanted as a JPEG: see ``jpegs.jpeg_from_photo``.
+    """A photo that is wanted as a JPEG (``PhotoSettings``, ``jpegs.jpeg_from_photo``) or as a frame (``ReadSettings``).
 
     Attributes:
         path: of the file; where there is ``content``, nothing is opened there.

@@ -9,11 +9,14 @@ import os
 import queue
 import time
 import weakref
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from typing_extensions import Self
 
 from vidrisk.decode.jpegs import Jpeg
@@ -22,12 +25,14 @@ from vidrisk.decode.messages import (
     Again,
     Input,
     InputEnd,
+    Item,
     Pause,
     PhotoInput,
     PhotoSettings,
     Read,
     ReadSettings,
     Request,
+    Settings,
     ThumbnailInput,
     ThumbnailSettings,
 )
@@ -37,6 +42,7 @@ from vidrisk.decode.thumbnails import Thumbnail
 from vidrisk.decode.turns import AHEAD, MAX_WORKERS
 from vidrisk.files.cache import array_cache
 from vidrisk.files.paths import why_no_path
+from vidrisk.frames import Frame
 from vidrisk.frames.media import kind_of
 from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError
 
@@ -45,6 +51,8 @@ SLOW_S = 0.02  # to give an input, from which on whoever gives them is slow
 PATIENCE_S = 0.1  # with what is being read, before a slow giver is asked for the next input
 PHOTO_LIMITS = Limits(silence_s=30.0, input_s=120.0)
 THUMBNAIL_LIMITS = Limits(silence_s=20.0, input_s=600.0, retries=False)
+
+_Picture = TypeVar("_Picture")
 
 
 class CallMeter(Protocol):
@@ -120,17 +128,36 @@ class DecodePool:
         Raises:
             RuntimeFailure: workers cannot be started, or the pool is closed.
         """
-        found: dict[int, Jpeg] = {}
+        return self._of_photos(requests, settings, lambda item: item if isinstance(item, Jpeg) else None)
+
+    def photos(self, requests: Sequence[PhotoInput],
+               settings: ReadSettings) -> list[tuple[npt.NDArray[np.uint8] | None, InputEnd]]:
+        """Each photo as a frame ``uint8 (H, W, 3)``, in the order of the requests, and what became of it; None where it cannot be
+        read. The pixels are those that ``read`` gives of the same file.
+
+        Args:
+            settings: moments, thumbnails and the feature cache in them are for videos and for runs: they are left out.
+
+        Raises:
+            RuntimeFailure: workers cannot be started, or the pool is closed.
+        """
+        alone = replace(settings, time=None, cache_salt="", features=0, thumbnail_bytes=0, frame_thumbnail_bytes=0)
+        return self._of_photos(requests, alone, lambda item: item.pixels.copy() if isinstance(item, Frame) else None)
+
+    def _of_photos(self, requests: Sequence[PhotoInput], settings: Settings,
+                   picture_of: Callable[[Item], _Picture | None]) -> list[tuple[_Picture | None, InputEnd]]:
+        found: dict[int, _Picture] = {}
         ends: dict[int, InputEnd] = {}
         numbered = [PhotoInput(place, one.path if one.content is None else "", one.content) for place, one in enumerate(requests)]
         for read in self._answers(iter(numbered), Session(settings, PHOTO_LIMITS), None):
-            if isinstance(read.item, Jpeg):
-                found[read.id] = read.item
+            picture = picture_of(read.item)
+            if picture is not None:
+                found[read.id] = picture
             elif isinstance(read.item, Again):
                 found.pop(read.id, None)
             elif isinstance(read.item, InputEnd):
                 ends[read.id] = read.item
-        return [_whole_jpeg(found.get(place), ends[place]) for place in range(len(requests))]
+        return [_whole_picture(found.get(place), ends[place]) for place in range(len(requests))]
 
     def _answers(self, requests: Iterator[Request], session: Session, meter: CallMeter | None) -> Generator[Read, None, None]:
         self._refuse_unusable()
@@ -236,11 +263,11 @@ def _stop(owner: Owner, process: int) -> None:
         owner.stop()
 
 
-def _whole_jpeg(jpeg: Jpeg | None, end: InputEnd) -> tuple[Jpeg | None, InputEnd]:
+def _whole_picture(picture: _Picture | None, end: InputEnd) -> tuple[_Picture | None, InputEnd]:
     """A picture only of an input that was read to its end."""
     if end.state not in READ_STATES:
         return None, end
-    return (jpeg, end) if jpeg else (None, InputEnd("crashed", "its decoder made no picture of it"))
+    return (picture, end) if picture is not None else (None, InputEnd("crashed", "its decoder made no picture of it"))
 
 
 def whole_thumbnails(request: ThumbnailInput, found: Sequence[Thumbnail]) -> tuple[Thumbnail, ...]:

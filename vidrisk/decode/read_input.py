@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vidrisk.decode.jpegs import Jpeg, jpeg_from_photo
+from vidrisk.decode.jpegs import Jpeg, jpeg_from_photo, refuse_videos
 from vidrisk.decode.messages import READ_STATES, InputEnd, KnownFrame, PhotoSettings, ReadSettings
 from vidrisk.decode.static import without_static
 from vidrisk.decode.thumbnails import MAX_KEPT_FRAMES, Thumbnail, thumbnail_from_image, thumbnails_at
@@ -88,6 +88,17 @@ def read_jpeg(path: str, settings: PhotoSettings) -> Iterator[Jpeg | InputEnd]:
     except Exception as error:
         end = _end_from_error(error, path)
     yield replace(end, decode_s=time.perf_counter() - started_s)
+
+
+def read_photo_frame(path: str, settings: ReadSettings) -> Iterator[Frame | KnownFrame | FrameWindow | Thumbnail | InputEnd]:
+    """The frame of one photo, then its end, as ``read_input`` gives them; a video is refused. Never raises."""
+    started_s = time.perf_counter()
+    try:
+        refuse_videos(Path(path))
+    except Exception as error:
+        yield replace(_end_from_error(error, path), decode_s=time.perf_counter() - started_s)
+        return
+    yield from read_input(path, settings, None)
 
 
 def _end_from_error(error: Exception, path: str) -> InputEnd:

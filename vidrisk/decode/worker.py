@@ -38,7 +38,7 @@ from vidrisk.decode.messages import (
     ThumbnailInput,
     settings_from_json,
 )
-from vidrisk.decode.read_input import read_input, read_jpeg, read_thumbnails
+from vidrisk.decode.read_input import read_input, read_jpeg, read_photo_frame, read_thumbnails
 from vidrisk.decode.sandbox import Sandbox, confine_process
 from vidrisk.decode.thumbnails import Thumbnail
 from vidrisk.decode.wire import Line, Slots, path_of_descriptor
@@ -130,8 +130,10 @@ class _Worker:
         if isinstance(request, ThumbnailInput):
             return read_thumbnails(request.path, request.moments_s, request.max_bytes, lambda: self._line.send({"alive": True}))
         if isinstance(request, PhotoInput):
-            assert isinstance(settings, PhotoSettings)
-            return read_jpeg(request.path, settings)
+            if isinstance(settings, PhotoSettings):
+                return read_jpeg(request.path, settings)
+            assert isinstance(settings, ReadSettings)
+            return read_photo_frame(request.path, settings)
         assert isinstance(settings, ReadSettings)
         return read_input(request.path, settings, self._cache if settings.cache_salt else None, request.interval)
 
