@@ -54,9 +54,10 @@ def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: st
     """Train LoRA and head jointly, and write a run.
 
     Args:
-        data: a folder with one sub-folder per class, a folder of UCF101 or Something-Something V2, or a manifest.
+        data: a folder with one sub-folder per class, a folder of UCF101 or Something-Something V2, or a manifest; for reports a
+            table of cases, or conversations.
         out: new folder for the run.
-        task: ``action`` or ``risk``; None takes ``action``.
+        task: ``action``, ``risk`` or ``report``; None takes ``action``.
         backbone: ``efficientnet-lite0``, a Hugging Face hub id, or a local folder.
         config: a YAML file of settings.
         settings: single settings by their dotted names, such as ``{"optim.epochs": 3}``.
@@ -70,15 +71,13 @@ def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: st
         MissingExtra: torch is not installed.
     """
     require("torch", "train")
-    from vidrisk.data import load_table
     from vidrisk.models.config import config_from_options
     from vidrisk.models.run import open_start
-    from vidrisk.train.train import train_run
+    from vidrisk.train.train_data import train_data
 
     base, file = open_start(start, config)
     chosen = config_from_options(file, settings=settings, task=task, backbone=backbone)
-    table = load_table(Path(data), chosen.task, strict=strict)
-    return train_run(table, chosen, Path(out), start=base, resume=resume, strict=strict)
+    return train_data(Path(data), chosen, Path(out), start=base, resume=resume, strict=strict)
 
 
 def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *, int8: bool = False, calib: AnyPath | None = None,

@@ -9,12 +9,14 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from typing_extensions import Self
 
 from vidrisk.runtimes.contract.errors import BundleError, require
 from vidrisk.runtimes.text.requests import Ids
 from vidrisk.runtimes.text.schema import Constrainer
 
 MOST_BYTES = 2**27
+AGAIN = "copy the tokenizer of the model again"
 
 
 class Vocabulary:
@@ -30,17 +32,28 @@ class Vocabulary:
     """
 
     def __init__(self, path: Path, ends: Sequence[int]) -> None:
-        tokenizers: Any = require("tokenizers", "text")
-        again = "copy the tokenizer of the model again"
         try:
             size = path.stat().st_size
             if size > MOST_BYTES:
-                raise BundleError(f"{path.name} has {size} bytes", allowed=f"a tokenizer of at most {MOST_BYTES}", fix=again)
-            self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except BundleError:
-            raise
+                raise BundleError(f"{path.name} has {size} bytes", allowed=f"a tokenizer of at most {MOST_BYTES}", fix=AGAIN)
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{path.name} is no tokenizer: {error}", fix=AGAIN) from error
+        self._open(text, path.name, ends)
+
+    @classmethod
+    def from_text(cls, text: str, ends: Sequence[int]) -> Self:
+        """Make one of the content of a ``tokenizer.json``."""
+        made = cls.__new__(cls)
+        made._open(text, "tokenizer.json", ends)
+        return made
+
+    def _open(self, text: str, name: str, ends: Sequence[int]) -> None:
+        tokenizers: Any = require("tokenizers", "text")
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # tokenizers raises Exception itself
-            raise BundleError(f"{path.name} is no tokenizer: {error}", fix=again) from error
+            raise BundleError(f"{name} is no tokenizer: {error}", fix=AGAIN) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._lock = Lock()
@@ -48,7 +61,7 @@ class Vocabulary:
         self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         foreign = [end for end in self.ends if self._tokenizer.id_to_token(end) is None]
         if foreign or not self.ends:
-            raise BundleError(f"{path.name} has no token {min(foreign, default='that ends a text')}", fix=again)
+            raise BundleError(f"{name} has no token {min(foreign, default='that ends a text')}", fix=AGAIN)
 
     def encode(self, text: str, *, special: bool = False) -> Ids:
         """Ids of a text.

@@ -15,11 +15,12 @@ def train(
     data: Annotated[Path, typer.Argument(
         metavar="DATA", show_default=False,
         help="A folder with one sub-folder per class or of UCF101 or Something-Something V2, or a CSV, Excel, JSONL or Parquet "
-             "manifest.")],
+             "manifest. For reports: a table of cases, or conversations (LLaVA, ShareGPT, ms-swift, captions).")],
     out: Annotated[Path, typer.Option(
         "-o", "--output", metavar="RUN", show_default=False, help="New folder for the run.")],
     task: Annotated[Task | None, typer.Option(
-        show_default="action", help="action: which action a clip shows. risk: which defect, how bad.")] = None,
+        show_default="action",
+        help="action: which action a clip shows. risk: which defect, how bad. report: a report in words.")] = None,
     backbone: Annotated[str | None, typer.Option(
         metavar="ID", show_default="efficientnet-lite0",
         help="efficientnet-lite0, a Hugging Face hub id, or a local folder.")] = None,
@@ -31,29 +32,36 @@ def train(
         "--set", metavar="KEY=VALUE", help="One setting, such as optim.epochs=3; may be repeated.")] = None,
     group_by: Annotated[str | None, typer.Option(
         help="Keep together in the split what shares this column or regular expression.")] = None,
+    scheme: Annotated[str | None, typer.Option(
+        metavar="NAME|YAML", show_default="what the data carry, or three-levels", help="Levels and fields of reports.")] = None,
+    photos: Annotated[str | None, typer.Option(
+        metavar="FOLDER", show_default="that of DATA", help="Folder that paths of photos of reports are relative to.")] = None,
     strict: Strict = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in RUN.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Train LoRA and head jointly on DATA and write the run: weights, metrics, split, plots, TensorBoard."""
+    """Train LoRA and head jointly on DATA and write the run: weights, metrics, split, plots, TensorBoard.
+
+    With --task report, LoRA and projector of a vision-language model, on the answers of conversations.
+    """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.launched import silence_other_processes
     from vidrisk.cli.views import print_training
-    from vidrisk.data import load_table
     from vidrisk.models.config import config_from_options
     from vidrisk.runtimes.contract.errors import require
 
     require("torch", "train")
     from vidrisk.models.run import open_start
-    from vidrisk.train.train import train_run
+    from vidrisk.train.train_data import train_data
 
     with silence_other_processes() as is_main:
         base, file = open_start(start, config)
-        settings = config_from_options(file, assignments or (), task=task, backbone=backbone, group_by=group_by)
-        table = load_table(data, settings.task, encoding=encoding, sheet=sheet, strict=strict)
+        of_reports = {f"report.{name}": value for name, value in (("scheme", scheme), ("photos", photos)) if value is not None}
+        settings = config_from_options(file, assignments or (), of_reports, task=task, backbone=backbone, group_by=group_by)
         with progress_bar() as advance:
-            run = train_run(table, settings, out, start=base, resume=resume, strict=strict, on_progress=advance)
+            run = train_data(data, settings, out, start=base, resume=resume, strict=strict, encoding=encoding, sheet=sheet,
+                             on_progress=advance)
     if is_main:
         print_training(run.root, as_json=json)

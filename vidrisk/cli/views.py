@@ -20,8 +20,13 @@ def print_training(run: Path, *, as_json: bool) -> None:
     if as_json:
         say_json(json.dumps(metrics, ensure_ascii=False))
         return
-    say_table(("split", "target", "samples", "top-1", "macro-F1", "mAP", "ECE"), (
-        (split, target, *_scores(scores)) for split in ("val", "test") for target, scores in metrics.get(split, {}).items()))
+    if "reports" in metrics:
+        say_table(("split", "conversations", "loss per token", "probability per token", "most probable"), (
+            (split, str(metrics["samples"][split]), f"{found['loss']:.3f}", f"{found['metric']:.3f}",
+             _share(found["figures"]["token_accuracy"])) for split, found in metrics["reports"].items()))
+    else:
+        say_table(("split", "target", "samples", "top-1", "macro-F1", "mAP", "ECE"), (
+            (split, target, *_scores(scores)) for split in ("val", "test") for target, scores in metrics.get(split, {}).items()))
     say(f"best epoch {metrics['best_epoch']} of {len(metrics['epochs'])}, {metrics['seconds']:.0f} s, "
                f"{len(metrics['unreadable'])} unreadable samples → {run}")
 

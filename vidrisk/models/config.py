@@ -95,6 +95,22 @@ class VlmSettings(Sealed, allow_inf_nan=False):
     weights: Literal["float32", "bfloat16", "4bit"] = "float32"
 
 
+class ReportSettings(Sealed):
+    """What a model that writes reports is taught.
+
+    Attributes:
+        scheme: of levels and fields: the name of one of vidrisk's own, or a file; null takes the one that the data carry, else
+            three-levels. Instruction data have none.
+        photos: the folder that paths of photos are relative to; null for that of the data.
+        answer_tokens: most tokens of an answer, at inference; null for what the longest answer of the training data takes, and half
+            as much again.
+    """
+
+    scheme: str | None = None
+    photos: str | None = None
+    answer_tokens: int | None = Field(None, ge=1, le=8192)
+
+
 class OptimSettings(Sealed, allow_inf_nan=False):
     """AdamW with its own learning rates, linear warm-up, cosine decay to zero.
 
@@ -131,6 +147,7 @@ class TrainConfig(Sealed):
     lora: LoraSettings = LoraSettings()
     head: HeadSettings = HeadSettings()
     vlm: VlmSettings = VlmSettings()
+    report: ReportSettings = ReportSettings()
     optim: OptimSettings = OptimSettings()
     augment: tuple[Augmentation, ...] | None = Field(None, description="none, and flip for photos of defects, unless given")
     seed: int = Field(0, ge=0, le=2**31)
@@ -203,7 +220,8 @@ def _settings_around(keys: Sequence[str | int]) -> type[Sealed]:
     """The settings whose field a key names."""
     if keys[:2] == ["vlm", "prompts"]:
         return PromptPair
-    sections: dict[object, type[Sealed]] = {"lora": LoraSettings, "head": HeadSettings, "vlm": VlmSettings, "optim": OptimSettings}
+    sections: dict[object, type[Sealed]] = {"lora": LoraSettings, "head": HeadSettings, "vlm": VlmSettings, "optim": OptimSettings,
+                                                "report": ReportSettings}
     return sections.get(keys[0], TrainConfig)
 
 

@@ -6,16 +6,22 @@ import dataclasses
 from typing import get_args
 
 from vidrisk.models.classifier import ClipClassifier
-from vidrisk.models.config import TrainConfig
+from vidrisk.models.config import HeadSettings, ReportSettings, TrainConfig
 from vidrisk.models.encoders import build_encoder, default_pixel, pixel_spec
 from vidrisk.models.families import Source, family_of
 from vidrisk.models.heads import Head, HeadKind
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.models.vlm.prompts import prompts_from_settings
+from vidrisk.models.vlm.reporter import Reporter
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.contract import Contract, Guidance, Sealed, Target
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
+
+# Settings that only a classifier knows.
+OF_CLASSIFIERS = ("pool", "jitter", "level_order", "augment", *(f"head.{name}" for name in HeadSettings.model_fields),
+                  *(f"optim.{name}" for name in ("head_lr", "token_lr", "label_smoothing", "class_weights", "metric")),
+                  *(f"vlm.{name}" for name in ("token", "fixed_prompt", "question_first", "language_loss")))
 
 
 class Labels(Sealed):
@@ -43,11 +49,30 @@ def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
         prompts = prompts_from_settings(prompts, config.task)
     config = config.model_copy(update={"vlm": config.vlm.model_copy(update={"prompts": prompts})})
     family.check_settings(config)
+    if config.task == "report":
+        _check_report_settings(config)
+    elif config.report != ReportSettings():
+        raise SettingsError(f"settings of reports for task {config.task!r}", allowed="for task report", fix="leave report out")
     pixel = pixel_spec(default_pixel(config.backbone), {"resize": "crop" if clips else "squash", **config.pixel})
     # A mirrored swipe to the left is a swipe to the right: clips are augmented only when asked for.
     augment = config.augment if config.augment is not None else ("flip",) if config.task == "risk" else ()
     backbone = Source(config.backbone).resolved
     return config.model_copy(update={"backbone": backbone, "pixel": dataclasses.asdict(pixel), "augment": augment})
+
+
+def _check_report_settings(config: TrainConfig) -> None:
+    """Refuse settings that mean nothing to a model that writes.
+
+    Raises:
+        SettingsError: one that is not at its default.
+    """
+    given, default = config.model_dump(), TrainConfig().model_dump()
+    for name in OF_CLASSIFIERS:
+        section, _, field = name.rpartition(".")
+        values = [each[section][field] if section else each[field] for each in (given, default)]
+        if values[0] != values[1] and not (name == "augment" and not values[0]):
+            raise SettingsError(f"{name} {values[0]!r:.60} of a model that writes reports, to which it means nothing",
+                                allowed="its default", fix=f"leave {name} out, or train a classifier")
 
 
 def contract_from_config(config: TrainConfig, labels: Labels) -> Contract:
@@ -67,6 +92,19 @@ def build_classifier(config: TrainConfig, contract: Contract, *, local_only: boo
     family.check_pool(config.pool, config.backbone)
     build = family.build or build_clip_classifier
     return build(config, contract, local_only=local_only)
+
+
+def build_reporter(config: TrainConfig, pixel: PixelSpec, *, local_only: bool = False) -> Reporter:
+    """Build a pretrained model that writes, without adapters.
+
+    Raises:
+        SettingsError: the backbone is no vision-language model.
+    """
+    family = family_of(Source(config.backbone, local_only))
+    if family.backbone is None:
+        raise SettingsError(f"backbone {config.backbone!r} writes no text", allowed="Qwen2.5-VL, Qwen3-VL, compose:TOWER+LLM",
+                            fix="name a vision-language model, such as compose:efficientnet-lite0+smollm2-135m")
+    return Reporter(family.backbone(config, pixel, clips=False, with_token=False, local_only=local_only), config)
 
 
 def build_clip_classifier(config: TrainConfig, contract: Contract, *, local_only: bool = False) -> ClipClassifier:

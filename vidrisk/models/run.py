@@ -25,23 +25,26 @@ from typing import Any
 from pydantic import ValidationError
 
 from vidrisk.data import Sample, Table
+from vidrisk.data.scheme import Scheme
+from vidrisk.data.scheme_file import scheme_from_text
 from vidrisk.files.paths import is_unicode
 from vidrisk.frames import Interval
 from vidrisk.models.bases import BASE, bases_of, load_bases, start_digest, weight_files
 from vidrisk.models.classifier import ADAPTER, HEAD
 from vidrisk.models.config import TrainConfig, config_from_options, write_config
-from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config
-from vidrisk.models.trainable import TrainableModel
+from vidrisk.models.pretrained import Labels, build_classifier, build_reporter, contract_from_config
+from vidrisk.models.trainable import Trainable, TrainableModel
+from vidrisk.models.vlm.reporter import CHAT, Reporter
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, SpecError, require
 
-CONFIG, LABELS, SPLIT, METRICS = "config.yaml", "labels.json", "split.parquet", "metrics.json"
+CONFIG, LABELS, SPLIT, METRICS, SCHEME = "config.yaml", "labels.json", "split.parquet", "metrics.json", "scheme.json"
 
 
 @dataclass(frozen=True)
 class Run:
-    """Configuration and contract of a run directory; the weights are read by ``load_classifier``."""
+    """Configuration and contract of a run directory; the weights are read by ``load_classifier`` or ``load_reporter``."""
 
     root: Path
     config: TrainConfig
@@ -55,7 +58,8 @@ class Run:
             BundleError: not a run directory, incomplete or damaged.
         """
         root = Path(root)
-        missing = [name for name in (CONFIG, LABELS, HEAD) if not (root / name).is_file()]
+        trained = CHAT if (root / CHAT).is_file() else HEAD
+        missing = [name for name in (CONFIG, LABELS, trained) if not (root / name).is_file()]
         if missing:
             raise BundleError(f"{root} is no finished run: it lacks {', '.join(missing)}", fix="vidrisk train DATA -o RUN")
         try:
@@ -94,18 +98,57 @@ class Run:
         Raises:
             BundleError: weights are missing or do not fit the configuration.
         """
+        if self.config.task == "report":
+            raise BundleError(f"{self.root} is a run that writes reports, and no classifier", fix="vidrisk export RUN -o BUNDLE")
+        model = build_classifier(self._config_in_float32, self.contract, local_only=True)
+        self._load_backbone(model)
+        model.load_head(self.root)
+        return model.eval()
+
+    def load_reporter(self, *, merged: bool = False) -> Reporter:
+        """The trained model that writes, on the CPU, in evaluation mode; its backbone must be on this machine.
+
+        Args:
+            merged: with its adapter in its weights.
+
+        Raises:
+            BundleError: weights are missing or do not fit the configuration, the tokenizer is another one, or the run is one of a
+                classifier.
+        """
+        if self.config.task != "report":
+            raise BundleError(f"{self.root} is a run of a classifier, and writes no reports", allowed="runs of task report",
+                              fix="vidrisk train DATA -o RUN --task report")
+        model = build_reporter(self._config_in_float32, self.contract.pixel, local_only=True)
+        self._load_backbone(model)
+        model.check_chat(self.root)
+        if merged:
+            model.merge()
+        return model.eval()
+
+    @property
+    def _config_in_float32(self) -> TrainConfig:
+        """The configuration with weights in float32, whatever training held them in."""
+        return self.config.model_copy(update={"vlm": self.config.vlm.model_copy(update={"weights": "float32"})})
+
+    def _load_backbone(self, model: Trainable) -> None:
         if self.config.start != (start_digest(self.root / BASE) if self.bases else None):
             raise BundleError(f"{self.root / BASE} is not what the run started from", fix="copy the run whole, or train it again")
-        vlm = self.config.vlm.model_copy(update={"weights": "float32"})  # whatever training held them in
-        model = build_classifier(self.config.model_copy(update={"vlm": vlm}), self.contract, local_only=True)
         load_bases(model, self.bases)
         if self.config.lora.last_blocks != 0 and not (self.root / ADAPTER).is_dir():
             raise BundleError(f"{self.root} lacks its {ADAPTER} folder", fix="copy the run whole, or train it again")
         model.load_backbone(self.root)
-        model.load_head(self.root)
-        return model.eval()
 
-    def save(self, model: TrainableModel) -> None:
+    @property
+    def scheme(self) -> Scheme | None:
+        """The scheme of a run that writes reports; None of one that was trained on instruction data, and of a classifier.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        path = self.root / SCHEME
+        return scheme_from_text(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+
+    def save(self, model: Trainable) -> None:
         """Write configuration, labels and trained weights."""
         self.root.mkdir(parents=True, exist_ok=True)
         write_config(self.config, self.root / CONFIG)

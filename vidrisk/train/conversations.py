@@ -110,6 +110,8 @@ class Conversations:
                 parts_from_instruction(item, encoder, pieces, end, system=system), grid)
             if sequence is not None and sequence.length > most:
                 bad = f"{sequence.length} tokens, {int(sequence.layout.is_visual.sum())} of them visual, where {most} are allowed"
+            elif sequence is not None and not sequence.answer_tokens:
+                bad = "it has no answer"
             if bad or sequence is None:
                 self.left_out.append({"id": item.id, "split": item.split or "", "reason": bad or ""})
                 continue

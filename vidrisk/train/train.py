@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from vidrisk.data import Table, check_leaks, guidance_from_table, split_table, targets_from_table
 from vidrisk.data.table import SPLITS
 from vidrisk.frames import kind_of
-from vidrisk.models.bases import bases_of, copy_base, load_bases, start_digest
+from vidrisk.models.bases import copy_base, load_bases
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config, resolve_config
-from vidrisk.models.run import METRICS, Run
-from vidrisk.models.trainable import TrainableModel
+from vidrisk.models.run import Run
 from vidrisk.runtimes.contract.contract import Contract
-from vidrisk.runtimes.contract.errors import DataError, Interrupted, SettingsError, require
+from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.classification import Classification
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.failures import name_memory_knobs
-from vidrisk.train.history import Epoch
-from vidrisk.train.loop import best_epoch, fit
+from vidrisk.train.loop import best_epoch
 from vidrisk.train.passes import evaluate
 from vidrisk.train.run_plots import plot_run
+from vidrisk.train.runs import check_out, fingerprint, fit_run, with_start
 from vidrisk.train.shares import Share, name_lost_processes, open_share
 from vidrisk.train.strategies import gather_weights
-from vidrisk.train.trackers import Tracker, check_trackers, open_trackers, track_epoch
+from vidrisk.train.trackers import check_trackers
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +53,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     """
     share = open_share()
     on_progress = on_progress if share.is_main else ignore_progress
-    if out.exists() and not out.is_dir():
-        raise SettingsError(f"{out} is a file", allowed="a new folder", fix="choose another one")
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise SettingsError(f"{out} exists and is not empty", fix="run it again with resume, or choose another folder")
-    if resume and (out / METRICS).is_file():
-        raise SettingsError(f"{out} is a finished run", fix="choose another folder to train again")
+    check_out(out, resume=resume)
     check_trackers(config)
     begin = time.perf_counter()
     table = split_table(table, seed=config.seed, group_by=config.group_by)
@@ -73,14 +64,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     if "dihedral" in (config.augment or ()) and contract.pixel.height != contract.pixel.width:
         raise SettingsError(f"augment dihedral of {contract.pixel.height}x{contract.pixel.width} frames",
                             allowed="square frames", fix="set pixel.height and pixel.width alike, or augment=[flip]")
-    if start is not None and config.backbone != start.config.backbone:
-        raise SettingsError(f"{start.root} was trained on {start.config.backbone!r}, and this run is to be on {config.backbone!r}",
-                            allowed="the same backbone", fix="leave the backbone out, or start from none")
-    bases = bases_of(out) or ([*start.bases, start.root] if start is not None else [])
-    if bases and config.vlm.weights == "4bit":
-        raise SettingsError("a start from another run with vlm.weights 4bit, into which its adapter would be rounded",
-                            allowed="float32, bfloat16", fix="set vlm.weights=bfloat16")
-    config = config.model_copy(update={"start": start_digest(bases[-1]) if bases else None})
+    config, bases = with_start(config, start, out)
     checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table), share)
     if checkpoint.exists():
         checkpoint.read_state()  # refuses another run's before anything is read or written
@@ -97,7 +81,11 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
             copy_base(start.root, out)
         share.wait()
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        history = _fit(run, model, contract, table, parts, checkpoint, share, on_progress)
+        if share.is_main:
+            run.root.mkdir(parents=True, exist_ok=True)
+            run.write_split(table)
+        work = Classification(model, contract, config, parts["train"], parts.get("val"), share)
+        history = fit_run(run, model, work, checkpoint, share, on_progress)
         with gather_weights(model):
             if share.is_main:
                 run.save(model)
@@ -117,26 +105,6 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
         })
     share.wait()
     return run
-
-
-def _fit(run: Run, model: TrainableModel, contract: Contract, table: Table, parts: Mapping[str, ClipDataset],
-         checkpoint: Checkpoint, share: Share, on_progress: OnProgress) -> list[Epoch]:
-    """Train, and tell the trackers; the main process alone writes."""
-    config = run.config
-    trackers: list[Tracker] = []
-    if share.is_main:
-        run.root.mkdir(parents=True, exist_ok=True)
-        run.write_split(table)
-        trackers = open_trackers(config, run.root)
-    try:
-        work = Classification(model, contract, config, parts["train"], parts.get("val"), share)
-        return fit(model, work, config, share=share, checkpoint=checkpoint,
-                   on_epoch=lambda epoch: track_epoch(trackers, epoch, config.optim.metric), on_progress=on_progress)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped by Ctrl-C", fix=f"run it again with resume, which continues in {run.root}") from None
-    finally:
-        for tracker in trackers:
-            tracker.close()
 
 
 def labels_from_table(table: Table, config: TrainConfig) -> Labels:
@@ -185,8 +153,6 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig, share
 
 
 def _fingerprint(config: TrainConfig, table: Table) -> str:
-    """What must be equal for a checkpoint to be continued: settings, data, and what the run started from."""
     rows = sorted((s.title, s.split or "", sorted(s.labels.items())) for s in table.samples)
     order = [{target: table.labels_of(target) for target in table.label_order}] if table.label_order else []
-    content = [config.model_dump(mode="json", exclude={"trackers"}, exclude_defaults=True), rows, *order]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return fingerprint(config, rows, *order)

@@ -90,10 +90,15 @@ class Reporter(Trainable):
     def embedded(self, batch: SequenceBatch) -> tuple[Tensor, list[Tensor]]:
         """Embed tokens ``(B, L, D)``; and what is added to visual ones behind the first layers (DeepStack), if anything."""
         words = self.backbone.embed(batch.ids.flatten()).reshape(*batch.ids.shape, -1)
-        features = self.encode(batch.photos) if batch.photos.dtype == torch.uint8 else batch.photos
-        if not len(features):
+        photos = batch.photos
+        if not len(photos) and not self.training:
             return words, []
+        if not len(photos):  # every process of a step has a gradient of all that is trained
+            photos = photos.new_zeros((1, *photos.shape[1:]))
+        features = self.encode(photos) if photos.dtype == torch.uint8 else photos
         visual = self.backbone.project(features).to(words.dtype).flatten(0, 1)
+        if not len(batch.photos):
+            return words + 0 * visual.sum(), []
         where = batch.is_visual[..., None].expand_as(words)
         first, *deeper = torch.split(visual, words.shape[-1], dim=-1)
         zeros = torch.zeros_like(words)
@@ -114,8 +119,12 @@ class Reporter(Trainable):
         return self.backbone.score_tokens(states[:, :-1][batch.is_answer[:, 1:]]).float(), batch.ids[batch.is_answer]
 
     def forward(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """Return of each conversation the negative log-likelihood of its answers, in nats, ``(B,)``; and the tokens that the model
-        found most probable itself, ``(B,)``."""
+        """Return what ``losses`` does, as training calls it."""
+        return self.losses(batch)
+
+    def losses(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        """Return of each conversation the negative log-likelihood of its answers, in nats, ``(B,)``; and how many of their
+        tokens the model found most probable itself, ``(B,)``."""
         logits, wanted = self.scores(batch)
         rows = batch.is_answer.nonzero()[:, 0]
         zeros = torch.zeros(len(batch.ids), device=logits.device)

@@ -1,0 +1,137 @@
+"""A model that writes: its tokens and its loss are those of transformers, and padding changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from backbones import EMBEDDED
+from report_runs import report_config, write_cases
+from vlm_references import Reference
+
+from vidrisk.data.report_data import ReportData, load_report_data
+from vidrisk.decode.pool import DecodePool
+from vidrisk.models.config import TrainConfig
+from vidrisk.models.pretrained import Labels, build_reporter, contract_from_config, resolve_config
+from vidrisk.models.vlm.reporter import Reporter
+from vidrisk.models.vlm.sequences import batch_from_sequences, sequence_from_parts
+from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.text.vocabulary import Vocabulary
+from vidrisk.train.conversations import Conversations, Photos, parts_from_instruction
+
+KINDS = ("compose", "qwen2_5_vl", "qwen3_vl")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    table, scheme = write_cases(tmp_path_factory.mktemp("cases"))
+    return load_report_data(table, scheme=scheme)
+
+
+@pytest.fixture(scope="module")
+def made(qwen_folder: Callable[..., Path], language_folder: Callable[..., Path]) -> Callable[..., tuple[Reporter, TrainConfig]]:
+    def make(kind: str, *assignments: str) -> tuple[Reporter, TrainConfig]:
+        backbone = f"compose:{EMBEDDED}+{language_folder()}" if kind == "compose" else str(qwen_folder(kind))
+        config = resolve_config(report_config(backbone, kind, *assignments), clips=False)
+        torch.manual_seed(0)
+        return build_reporter(config, contract_from_config(config, Labels(targets=(), clips=False)).pixel), config
+
+    return make
+
+
+def conversations(model: Reporter, config: TrainConfig, data: ReportData, count: int) -> tuple[Conversations, torch.Tensor]:
+    contract = contract_from_config(config, Labels(targets=(), clips=False))
+    items = data.items[:count]
+    encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
+    with DecodePool(1) as pool:
+        photos = Photos(items, contract.pixel, pool, 64)
+        assert photos.check(lambda *_: None) == {}
+        found = Conversations(items, photos, {}, encoder, model.chat.pieces, model.chat.ends[0], model.grid, system=None, most=4096)
+        return found, photos.frames([number for numbers in found.photos for number in numbers])
+
+
+def test_the_tokens_of_a_composed_model_are_those_of_the_chat_template(made: Callable[..., Any], data: ReportData) -> None:
+    """A photo is a line of its own; all else is as transformers renders and splits it."""
+    model, _ = made("compose")
+    tokenizer = model.backbone.tokenizer
+    encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
+    for item in (data.items[0], data.items[4], data.items[7]):  # one photo, two, none
+        parts = parts_from_instruction(item, encoder, model.chat.pieces, model.chat.ends[0], system=None)
+        sequence = sequence_from_parts(parts, model.grid)
+        system, user, answer = (turn.text for turn in item.turns)
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user.replace("<image>", "")},
+                    {"role": "assistant", "content": answer}]
+        whole = tokenizer.apply_chat_template(messages, tokenize=False).removesuffix("\n")
+        text = sequence.layout.ids[sequence.layout.ids >= 0]
+        assert tokenizer.decode(text) == whole
+        assert text[-1] == model.chat.ends[0] and sequence.is_answer[-1] and sequence.photos == len(item.images)
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+def test_tokens_and_loss_are_those_of_transformers(kind: str, made: Callable[..., Any], data: ReportData, qwen_folder: Any) -> None:
+    """One photo, two, none: the processor's own tokens, pixels and positions, and the model's own loss."""
+    model, config = made(kind)
+    found, frames = conversations(model, config, data, 8)
+    reference = Reference.of(qwen_folder(kind), kind)
+    model.eval()
+    place = 0
+    for item, sequence, numbers in zip(found.items, found.sequences, found.photos, strict=True):
+        own = frames[place:place + len(numbers)]
+        place += len(numbers)
+        system, user, answer = (turn.text for turn in item.turns)
+        content = [*[{"type": "image"}] * len(own), {"type": "text", "text": user.replace("<image>\n", "")}]
+        turns = [{"role": role, "content": words} for role, words in (
+            ("system", [{"type": "text", "text": system}]), ("user", content), ("assistant", [{"type": "text", "text": answer}]))]
+        text = reference.processor.apply_chat_template(turns, tokenize=False).removesuffix("\n")
+        images: dict[str, Any] = {"images": [each.numpy() for each in own], "do_resize": False} if len(own) else {}
+        inputs = dict(reference.processor(text=text, return_tensors="pt", **images))
+        batch = batch_from_sequences([sequence], own, model.positions)
+        ids = batch.ids.masked_fill(batch.is_visual, reference.model.config.image_token_id)
+        assert torch.equal(ids, inputs["input_ids"])
+        with torch.inference_mode():
+            loss, _ = model(batch)
+            expected = reference.model(**inputs, labels=ids.masked_fill(~batch.is_answer, -100)).loss
+        assert float(loss) / sequence.answer_tokens == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_gives_what_each_gives_alone(kind: str, made: Callable[..., Any], data: ReportData) -> None:
+    model, config = made(kind)
+    found, frames = conversations(model, config, data, 9)
+    model.eval()
+    with torch.inference_mode():
+        features = model.encode(frames)
+        together, right = model(batch_from_sequences(found.sequences, features, model.positions))
+        place = 0
+        for row, (sequence, numbers) in enumerate(zip(found.sequences, found.photos, strict=True)):
+            own = features[place:place + len(numbers)]
+            place += len(numbers)
+            alone, hits = model(batch_from_sequences([sequence], own, model.positions))
+            assert float(together[row]) == pytest.approx(float(alone), rel=1e-4) and float(right[row]) == float(hits)
+    assert len({round(float(loss), 3) for loss in together}) > 3
+
+
+def test_only_answers_are_learnt_and_text_rows_show_no_image(made: Callable[..., Any], data: ReportData) -> None:
+    model, config = made("compose")
+    found, _ = conversations(model, config, data, 8)
+    tokenizer = model.backbone.tokenizer
+    for item, sequence in zip(found.items, found.sequences, strict=True):
+        learnt = sequence.layout.ids[sequence.is_answer]
+        assert tokenizer.decode(learnt) == f"{item.turns[-1].text}<|im_end|>" and (learnt >= 0).all()
+    assert not found.sequences[7].layout.is_visual.any() and not found.photos[7]
+    ids = np.concatenate([sequence.layout.ids for sequence in found.sequences])
+    assert not (ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")).any()
+
+
+def test_settings_that_mean_nothing_and_backbones_that_write_nothing(made: Callable[..., Any]) -> None:
+    with pytest.raises(SettingsError, match=r"head.kind 'mlp' of a model that writes reports.*allowed: its default"):
+        made("compose", "head.kind=mlp")
+    with pytest.raises(SettingsError, match="nothing is to be trained"):
+        made("compose", "lora.last_blocks=0", "optim.projector_lr=0")
+    with pytest.raises(SettingsError, match="writes no text"):
+        config = resolve_config(report_config(EMBEDDED, "compose"), clips=False)
+        build_reporter(config, contract_from_config(config, Labels(targets=(), clips=False)).pixel)

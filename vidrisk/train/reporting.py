@@ -1,0 +1,146 @@
+"""Work of a model that writes: conversations with photos, cross-entropy over the tokens of their answers."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidrisk.models.config import TrainConfig
+from vidrisk.models.vlm.reporter import Reporter
+from vidrisk.models.vlm.sequences import SequenceBatch, batch_from_sequences
+from vidrisk.runtimes.contract.progress import OnProgress
+from vidrisk.train.conversations import Conversations, Photos
+from vidrisk.train.shares import Share
+from vidrisk.train.strategies import is_sharded
+from vidrisk.train.work import Draws, Judgement, Work
+
+log = logging.getLogger(__name__)
+
+PHOTOS_AT_ONCE = 16
+STANDARDISE_PHOTOS = 256
+GROUPED_BATCHES = 32  # conversations of so many batches are sorted by length, so that few places of a batch are empty
+TOKENS_AT_ONCE = 4096  # of a batch that is judged
+
+
+class Reporting(Work):
+    """A model that writes, and conversations.
+
+    Args:
+        val: none for none.
+        share: of this process.
+    """
+
+    def __init__(self, model: Reporter, config: TrainConfig, photos: Photos, train: Conversations, val: Conversations | None,
+                 share: Share) -> None:
+        self.model, self.config, self.photos, self.train, self.val, self.share = model, config, photos, train, val, share
+        self.names, self.metric = train.names, "token_probability"
+        self._features: Tensor | None = None
+
+    @torch.inference_mode()
+    def prepare(self, on_progress: OnProgress) -> None:
+        """Keep the features of a tower that is not trained, where memory allows."""
+        if not self.model.has_frozen_tower or not len(self.photos):
+            return
+        self.model.eval()
+        shape = self._encoded([0]).shape[1:]
+        needed_mb = len(self.photos) * math.prod(shape) * 2 / 2**20
+        if needed_mb > self.config.cache_mb:
+            log.warning("features of %d photos need %.0f MB, cache_mb leaves %d: the tower runs in every step, slower",
+                        len(self.photos), needed_mb, self.config.cache_mb)
+            return
+        chunks = [list(range(begin, min(begin + PHOTOS_AT_ONCE, len(self.photos))))
+                  for begin in range(0, len(self.photos), PHOTOS_AT_ONCE)]
+        kept = torch.zeros((len(self.photos), *shape), dtype=torch.float16)
+        for numbers in self.share.of(chunks):
+            on_progress("running the vision tower", numbers[0], len(self.photos))
+            kept[numbers] = self._encoded(numbers).half().cpu()
+        self._features = self.share.join(kept).clone()  # made in inference mode, and a part of training
+        self.photos.forget()
+
+    def _encoded(self, numbers: Sequence[int]) -> Tensor:
+        return self.model.encode(self.photos.frames(numbers).to(self.share.device))
+
+    @torch.inference_mode()
+    def standardise(self, on_progress: OnProgress) -> None:
+        """Let a new projector begin with features of mean 0 and deviation 1, and tokens as large as the language model's own."""
+        shown = sorted({number for numbers in self.train.photos for number in numbers})
+        if not self.model.backbone.has_own_projector or not shown:
+            return
+        on_progress("standardising", 0, 1)
+        if self.share.is_main:
+            few = [shown[place] for place in np.linspace(0, len(shown) - 1, min(len(shown), STANDARDISE_PHOTOS)).astype(int)]
+            parts = [few[begin:begin + PHOTOS_AT_ONCE] for begin in range(0, len(few), PHOTOS_AT_ONCE)]
+            self.model.standardise(torch.cat([self._encoded(part) if self._features is None
+                                              else self._features[part].to(self.share.device) for part in parts]))
+        self.share.copy_main(tensor for name, tensor in self.model.state_dict().items() if name.startswith(self.model.own_parts))
+
+    def batches(self, size: int, order: torch.Generator) -> list[list[int]]:
+        """Batches of conversations of about the same length, in random order."""
+        shuffled = torch.randperm(len(self.train), generator=order).tolist()
+        found: list[list[int]] = []
+        for begin in range(0, len(shuffled), size * GROUPED_BATCHES):
+            group = sorted(shuffled[begin:begin + size * GROUPED_BATCHES], key=lambda number: self.train.sequences[number].length)
+            found += [group[place:place + size] for place in range(0, len(group), size)]
+        return [found[place] for place in torch.randperm(len(found), generator=order).tolist()]
+
+    def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[SequenceBatch]:
+        """This process's conversations of each batch."""
+        for batch in batches:
+            yield self._batch(self.train, self.share.of(batch) or [batch[0]])
+
+    def _batch(self, data: Conversations, numbers: Sequence[int]) -> SequenceBatch:
+        shown = [photo for number in numbers for photo in data.photos[number]]
+        photos = self.photos.frames(shown) if self._features is None else self._features[shown].float()
+        return batch_from_sequences([data.sequences[number] for number in numbers], photos,
+                                    self.model.positions).to(self.share.device)
+
+    def loss(self, model: Any, inputs: SequenceBatch, batch: Sequence[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the mean over all learnt tokens of the batch, and the loss of each conversation of the share."""
+        losses, _ = model(inputs)
+        learnt = self.train.answer_tokens
+        counts = float(bool(self.share.of(batch)))
+        return losses.sum() * counts / sum(learnt[number] for number in batch) * self.share.world, (losses[:, None],)
+
+    def judge(self, on_progress: OnProgress) -> Judgement | None:
+        """Judge by the answers of the validation samples, teacher-forced."""
+        return None if self.val is None else self.judged(self.val, on_progress)
+
+    def judged(self, data: Conversations, on_progress: OnProgress) -> Judgement:
+        """Return the loss per token, the probability per token (the geometric mean), and the share of tokens that are the most
+        probable ones; the same in all processes."""
+        model, share = self.model, self.share
+        model.eval()
+        in_shards = is_sharded(model)
+        chunks = list(_chunks(data))
+        mine = share.of(chunks)
+        rounds = mine + chunks[:1] * (-(-len(chunks) // share.world) - len(mine)) if in_shards else mine
+        sums = torch.zeros(2, dtype=torch.float64)
+        with torch.no_grad() if in_shards else torch.inference_mode():
+            for number, chunk in enumerate(rounds):
+                on_progress("validating", chunk[0], len(data))
+                batch = self._batch(data, chunk)
+                # accelerate wraps forward, and only that, into the training precision. Shards come together nowhere else.
+                losses, right = model(batch) if in_shards else model.losses(batch)
+                if number < len(mine):
+                    sums += torch.tensor([float(losses.double().sum()), float(right.double().sum())])
+        losses_, right_ = (share.mean(float(value)) * share.world for value in sums)
+        total = sum(data.answer_tokens)
+        return Judgement(losses_ / total, math.exp(-losses_ / total), {"token_accuracy": right_ / total})
+
+
+def _chunks(data: Conversations) -> Iterator[list[int]]:
+    """Numbers of conversations in batches of a bounded number of tokens."""
+    chunk: list[int] = []
+    for number in sorted(range(len(data)), key=lambda number: data.sequences[number].length):
+        if chunk and (len(chunk) + 1) * data.sequences[number].length > TOKENS_AT_ONCE:
+            yield chunk
+            chunk = []
+        chunk.append(number)
+    if chunk:
+        yield chunk

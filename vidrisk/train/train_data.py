@@ -1,0 +1,38 @@
+"""From a path to a run: reads the data as the task wants them, and trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidrisk.data import load_table
+from vidrisk.data.report_data import load_report_data
+from vidrisk.models.config import TrainConfig
+from vidrisk.models.run import Run
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
+from vidrisk.train.train import train_run
+from vidrisk.train.train_reports import train_reports
+
+
+def train_data(source: Path, config: TrainConfig, out: Path, *, start: Run | None = None, resume: bool = False,
+               strict: bool = False, encoding: str | None = None, sheet: str | None = None,
+               on_progress: OnProgress = ignore_progress) -> Run:
+    """Read data, train by a configuration, and write a run directory.
+
+    Args:
+        start: run to start from.
+        resume: go on with an unfinished run in ``out``.
+        strict: refuse what is else warned of.
+        encoding, sheet: of a table.
+
+    Raises:
+        DataError, SettingsError, MissingExtra: as ``load_table``, ``train_run``, ``load_report_data`` and ``train_reports``.
+    """
+    if config.task != "report":
+        table = load_table(source, config.task, encoding=encoding, sheet=sheet, strict=strict)
+        return train_run(table, config, out, start=start, resume=resume, strict=strict, on_progress=on_progress)
+    asked = {"scheme": config.report.scheme, "photos": config.report.photos, "seed": config.seed, "group_by": config.group_by,
+             "encoding": encoding, "sheet": sheet}
+    data = load_report_data(source, scheme=config.report.scheme, photos=config.report.photos, seed=config.seed,
+                            group_by=config.group_by, strict=strict, encoding=encoding, sheet=sheet)
+    return train_reports(data, config, out, source={"source": source.resolve(), **asked}, start=start, resume=resume,
+                         on_progress=on_progress)
