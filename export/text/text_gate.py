@@ -175,7 +175,9 @@ class _TextGate:
             self._admit(exact_hop("vision → onnx fp32", FLOAT, compare_tokens(self._floats, seen, few), EXACT_VISION, figures,
                                   LEAST_COSINE), "vision")
             self._floats = seen
-        self._write(self.exact)
+        if self.options.form is not None:
+            hops = self.report.text_hops
+            hops[-1] = replace(hops[-1], fields=self._compare_fields(self.exact))  # with itself: its completeness, its accuracy
 
     def judge_rounded(self, variant: GraphVariant) -> None:
         """Compare a variant with floating point: text and vision alone where both are rounded, then as it ships."""
