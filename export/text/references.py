@@ -66,10 +66,12 @@ class GraphReference:
     def logits(self, parts: Parts, answer_ids: Ids) -> Logits:
         session, (first, *others) = self._session, parts
         is_known = len(others) > 0 and len(first) > 0 and np.array_equal(first, self._first)
-        session.truncate(0, len(first) if is_known else 0)
-        self._first = first
         new = [self._embedded(part) for part in (*([] if is_known else [first]), *others, answer_ids[:-1])]
-        return session.extend(0, np.concatenate(new), rows=len(answer_ids)).copy()
+        session.truncate(0, len(first) if is_known else 0)
+        self._first = np.empty(0, np.int64)  # as long as it may fail
+        found = session.extend(0, np.concatenate(new), rows=len(answer_ids)).copy()
+        self._first = first
+        return found
 
     def _embedded(self, part: npt.NDArray[Any]) -> Embeddings:
         return self._session.embed(part) if part.ndim == 1 else part
