@@ -49,7 +49,7 @@ def bundle_from_variants(out: Path, judge: StageJudge, variants: Mapping[Variant
         files[CONSTANTS] = next(iter(files.values())).parent / CONSTANTS
         write_constants(files[CONSTANTS], judge.constants)
     manifest = Manifest(contract=judge.contract, stages=judge.stages, variants=described, constants=constants, files={},
-                        made_with=_versions(), created=datetime.now(timezone.utc).isoformat(timespec="seconds"), source=source,
+                        made_with=versions_used(), created=datetime.now(timezone.utc).isoformat(timespec="seconds"), source=source,
                         golden=GOLDEN in beside)
     return write_bundle(out, manifest, files)
 
@@ -74,7 +74,8 @@ def _confidence(hops: Sequence[Hop]) -> dict[str, float]:
     return {"confidence_points": round(max(moved), 4)} if moved else {}
 
 
-def _versions() -> dict[str, str]:
+def versions_used() -> dict[str, str]:
+    """Return the versions of what makes bundles, of what is installed of it."""
     versions = {}
     for package in MADE_WITH:
         try:

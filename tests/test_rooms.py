@@ -36,7 +36,7 @@ FOLDERS = {
     "export.convert": {"gate"},
     "export.quantize": {"gate", "convert"},
     "export.foreign": {"gate", "convert"},
-    "export.text": {"convert"},
+    "export.text": {"gate", "convert"},
     "export.vendor": {"foreign"},
     "vidrisk.files": set(),
     "vidrisk.metrics": set(),

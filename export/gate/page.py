@@ -65,7 +65,7 @@ def gate_page(report: GateReport, contract: Contract, frames: npt.NDArray[np.uin
     cards = [Card(flip, stages, picture_from_clip(frames[flip.index])) for flip, stages in flips[:MAX_THUMBNAILS]]
     headline = _headline(report.hops)
     judging = report.selection.judging if report.selection else report.samples
-    page = _environment().get_template(TEMPLATE).render(
+    page = gate_environment().get_template(TEMPLATE).render(
         report=report, contract=contract, title=title, headline=headline, cards=cards, more_flips=len(flips) - len(cards),
         judged=[hop for hop in report.hops if hop.changes and (hop.flipped or hop.variant not in FLOAT_VARIANTS)],
         fastest={variant: _fastest(report.laps, variant) for variant in dict.fromkeys(lap.variant for lap in report.laps)},
@@ -120,7 +120,8 @@ def _fastest(laps: Sequence[Lap], variant: str) -> Lap:
     return min((lap for lap in laps if lap.variant == variant), key=lambda lap: lap.ms_per_frame)
 
 
-def _environment() -> jinja2.Environment:
+def gate_environment() -> jinja2.Environment:
+    """Return the environment of the gate's templates, with filters for figures."""
     environment = page_environment(Path(__file__).parent)
     environment.filters |= {"percent": _percent, "points": _points, "digits": _digits, "ms": _ms, "megabytes": _megabytes,
                             "chance": _chance, "width": _width, "lang": _lang, "count": "{:,}".format}

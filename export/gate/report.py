@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidrisk.calibration.conformal import Fit
+from vidrisk.export.gate.text_report import RecipeTrial, TextHop
 from vidrisk.runtimes.contract import versions
 
 
@@ -209,6 +210,7 @@ class GateReport:
         selection: None where nothing was quantised.
         verdicts: one per variant that was judged.
         source: where the model came from, and what was found out about a foreign one.
+        text_hops, text_recipes: of a language model, which has no other hops (version 1.3 on).
     """
 
     max_drop: float
@@ -233,6 +235,8 @@ class GateReport:
     selection: Selection | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     source: Mapping[str, str] = field(default_factory=dict)
+    text_hops: list[TextHop] = field(default_factory=list)
+    text_recipes: list[RecipeTrial] = field(default_factory=list)
 
     @property
     def shipped(self) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""A merged causal language model becomes a text graph for generation: built, judged against torch, its weights packed."""
+"""A merged causal language model becomes a text graph for generation: built, packed, gated against torch, written as a bundle."""

@@ -1,0 +1,50 @@
+"""Whether the graph of a recipe writes the same fields as floating point: what a search of a recipe asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from vidrisk.export.text.field_figures import Answers, compare_answers, write_answers
+from vidrisk.export.text.samples import GateSample, spread
+from vidrisk.export.text.text_gate import TextGateOptions
+from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
+from vidrisk.runtimes.text.graph_engine import GraphEngine
+from vidrisk.runtimes.text.session import TextSession
+
+
+class FieldJudge:
+    """Judges graphs by the fields of their answers. Those of floating point are written once.
+
+    Args:
+        graph: in floating point.
+
+    Raises:
+        SettingsError: options without a form.
+    """
+
+    def __init__(self, graph: Path, samples: Sequence[GateSample], options: TextGateOptions,
+                 on_progress: OnProgress = ignore_progress) -> None:
+        if options.form is None:
+            raise SettingsError("fields of answers without a form", allowed="the form of a scheme")
+        self._graph, self._options, self._form, self._on_progress = graph, options, options.form, on_progress
+        self._samples = [samples[place] for place in spread(samples, options.field_samples)]
+
+    def __call__(self, graph: Path) -> str:
+        """Say why a graph is refused; empty where it is not."""
+        found = compare_answers(self._exact, self._written(graph), self._samples, self._form)
+        return self._options.fields.reason(found, self._options.max_drop)
+
+    @cached_property
+    def _exact(self) -> Answers:
+        return self._written(self._graph)
+
+    def _written(self, graph: Path) -> Answers:
+        options = self._options
+        session = TextSession(graph, options.embeddings, sequences=options.sequences, tokens=options.tokens(self._samples),
+                              threads=options.threads)
+        with GraphEngine(session, options.vocabulary) as engine:
+            return write_answers(engine, self._samples, self._form, options.answer_tokens, f"answers of {graph.name}",
+                                 self._on_progress)

@@ -1,0 +1,98 @@
+"""How far a language model may be from what it was made of: limits of each kind of hop, and what they were derived from.
+
+MEASURED
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vidrisk.export.gate.text_report import FieldFigures, TokenFigures, VisualFigures
+
+
+@dataclass(frozen=True)
+class TokenLimits:
+    """What a hop may do to the probabilities of tokens; ``TokenFigures`` has the units.
+
+    Attributes:
+        perplexity_rise: 0.03 for 3 %.
+    """
+
+    apart: float = math.inf
+    first_mean: float = math.inf
+    kl: float = math.inf
+    top1: float = 0.0
+    perplexity_rise: float = math.inf
+
+    def reason(self, found: TokenFigures) -> str:
+        """Say which limit is exceeded; empty where none is."""
+        if not math.isfinite(found.apart):
+            return "log-probabilities are not finite"
+        exceeded = [f"{what} {value:.2g}{unit}, at most {most:g} is allowed" for what, value, most, unit in (
+            ("log-probabilities differ by", found.apart, self.apart, " nats"),
+            ("those of the first token differ by", found.first_mean, self.first_mean, " nats on average"),
+            ("the KL divergence is", found.kl, self.kl, " nats per token"),
+        ) if value > most]
+        if found.top1 < self.top1:
+            exceeded.append(f"the most probable token stays at {100 * found.top1:.1f} % of the places, at least "
+                            f"{100 * self.top1:g} % are needed")
+        if found.perplexity_rise > self.perplexity_rise:
+            exceeded.append(f"the perplexity of the reference answers rises by {100 * found.perplexity_rise:.1f} %, "
+                            f"at most {100 * self.perplexity_rise:g} % is allowed")
+        return "; ".join(exceeded)
+
+
+@dataclass(frozen=True)
+class FieldLimits:
+    """What a rounded hop may do to the fields of answers.
+
+    Attributes:
+        complete: least share of whole answers.
+        agreement: least share of equal values of each field of a level or a choice, of at least ``judged`` answers.
+        length_drift: most that the mean length of a text may change by, either way, 0.5 for half.
+    """
+
+    complete: float = 1.0
+    agreement: float = 0.9
+    judged: int = 20
+    length_drift: float = 0.5
+
+    def reason(self, found: FieldFigures, max_drop: float) -> str:
+        """Say which limit is exceeded; empty where none is.
+
+        Args:
+            max_drop: percentage points of the level's accuracy that may be lost.
+        """
+        reasons = []
+        if found.complete_after < min(self.complete, found.complete_before):
+            reasons.append(f"{100 * found.complete_after:.1f} % of the answers are whole, before it were "
+                           f"{100 * found.complete_before:.1f} %")
+        for name, share in found.agreement.items():
+            if found.samples >= self.judged and share < self.agreement:
+                reasons.append(f"{name} stays in {100 * share:.1f} % of the answers, at least {100 * self.agreement:g} % have to")
+        for name, drift in found.length_drift.items():
+            if abs(drift) > self.length_drift:
+                reasons.append(f"the mean length of {name} changes by {100 * drift:+.0f} %, at most "
+                               f"{100 * self.length_drift:g} % is allowed")
+        if found.drop_points > max_drop + 1e-9:
+            reasons.append(f"the accuracy of {found.level} falls by {found.drop_points:.2f} points, at most {max_drop:g} is "
+                           "allowed")
+        return "; ".join(reasons)
+
+
+EXACT_MERGE = TokenLimits(apart=1e-4)
+EXACT_GRAPH = TokenLimits(apart=1e-3)
+EXACT_VISION = TokenLimits(apart=1e-2)
+LEAST_COSINE = 0.999  # of a visual token, on the hop that must change nothing
+ROUNDED = TokenLimits(first_mean=1.0, kl=0.15, top1=0.8, perplexity_rise=0.15)
+FIELDS = FieldLimits()
+
+
+def vision_reason(found: VisualFigures, least_cosine: float) -> str:
+    """Say why visual tokens are no longer what they were; empty where they are."""
+    if not math.isfinite(found.apart):
+        return "visual tokens are not finite"
+    if found.cosine < least_cosine:
+        return f"a visual token turns: cosine {found.cosine:.4f}, at least {least_cosine:g} is allowed"
+    return ""

@@ -1,0 +1,264 @@
+"""The gate of a language model: from the adapter to packed weights, every hop is compared with the one before it.
+
+    template → prompts      adapter ─► merged ─► text graph fp32 ─► packed in 8, 4 or both
+                                       vision ─► vision fp32 ─────► vision int8
+
+Prompts must be equal; what is exact must compute the same; what is rounded may move probabilities a little (``limits``), and must
+write the same fields. Free text is never compared word by word.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vidrisk.calibration.files import graph_files
+from vidrisk.export.gate.hops import few_samples_note
+from vidrisk.export.gate.report import GateReport, Verdict
+from vidrisk.export.gate.text_report import FieldFigures, RecipeTrial, TextHop
+from vidrisk.export.text.field_figures import Answers, at_places, compare_answers, write_answers
+from vidrisk.export.text.level_confidence import fit_level_thresholds, fit_temperatures
+from vidrisk.export.text.limits import (
+    EXACT_GRAPH,
+    EXACT_MERGE,
+    EXACT_VISION,
+    FIELDS,
+    LEAST_COSINE,
+    ROUNDED,
+    FieldLimits,
+    TokenLimits,
+)
+from vidrisk.export.text.references import GraphReference, TextReference
+from vidrisk.export.text.samples import GateSample, ReportForm, Visual, spread
+from vidrisk.export.text.text_hops import compare_visual, exact_hop, prompt_hop, rounded_hop
+from vidrisk.export.text.token_figures import KeptProbabilities, compare_tokens, keep_probabilities
+from vidrisk.runtimes.contract.bundle import VariantName
+from vidrisk.runtimes.contract.errors import GateRefused, SettingsError
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
+from vidrisk.runtimes.text.graph_engine import GraphEngine
+from vidrisk.runtimes.text.session import TextSession
+from vidrisk.runtimes.text.vocabulary import Vocabulary
+
+FLOAT: VariantName = "fp32"
+FIXES = {"prompts": "take tokenizer and chat template of the checkpoint that was trained",
+         "merged": "merge the adapter once, into the weights that it was trained on",
+         "graph": "take graph and embeddings of one export of the merged model",
+         "vision": "export the vision stage with the pixels that it was trained on: size, mean, standard deviation, channel order",
+         "rounded": "pack fewer kinds of layers in 4 bits, ship floating point, or allow the drop"}
+
+
+@dataclass(frozen=True)
+class GraphVariant:
+    """A variant that is judged.
+
+    Attributes:
+        graph: of the text.
+        visual: visual tokens of the samples' photos by the vision stage of this variant; None takes those of the samples.
+    """
+
+    name: VariantName
+    graph: Path
+    visual: Visual | None = None
+
+
+@dataclass(frozen=True)
+class TextGateOptions:
+    """How a language model is judged.
+
+    Attributes:
+        vocabulary: the tokenizer that ships.
+        embeddings: the table of embeddings that ships.
+        form: of the answers; None where the model answers questions freely: fields and levels are left out then.
+        max_drop: percentage points of the level's accuracy that a variant may lose.
+        allow_drop: let rounded hops pass in any case, and write down what they lose.
+        token_samples, field_samples: most samples whose tokens are compared, and whose answers are written.
+        answer_tokens: limit of an answer.
+        sequences: answers that are written at once.
+        coverage: how often the set of levels that cannot be excluded is to hold the true one.
+        rounded, fields: limits of rounded hops.
+    """
+
+    vocabulary: Vocabulary
+    embeddings: Path
+    form: ReportForm | None
+    max_drop: float = 1.0
+    allow_drop: bool = False
+    token_samples: int = 32
+    field_samples: int = 128
+    answer_tokens: int = 512
+    sequences: int = 8
+    threads: int | None = None
+    coverage: float = 0.9
+    rounded: TokenLimits = ROUNDED
+    fields: FieldLimits = FIELDS
+
+    def tokens(self, samples: Sequence[GateSample]) -> int:
+        """Return the length of the longest sequence, prompt and answer."""
+        return max(sum(map(len, sample.parts)) + max(len(sample.answer), self.answer_tokens) for sample in samples)
+
+
+def gate_reports(reference: TextReference, graphs: Sequence[GraphVariant], samples: Sequence[GateSample], options: TextGateOptions,
+                 on_progress: OnProgress = ignore_progress, *, adapter: TextReference | None = None,
+                 recipes: Sequence[RecipeTrial] = ()) -> GateReport:
+    """Judge a language model hop by hop.
+
+    Args:
+        reference: the merged model.
+        graphs: variants, ``fp32`` first.
+        samples: that judge; they best have chosen no recipe.
+        adapter: the model before it was merged. It is asked about all samples before ``reference`` is asked about any, so that one
+            model may be both, and be merged in between.
+        recipes: what the search of a recipe has tried, for the report.
+
+    Returns:
+        Hops, verdicts, temperatures and thresholds of the level.
+
+    Raises:
+        GateRefused: a hop loses more than it may; ``report`` holds what was measured until then.
+        SettingsError: no sample, graphs without floating point in front, or prompts that the graph has no positions for.
+        DataError: visual tokens or logits of other shapes.
+    """
+    if not samples or not graphs or graphs[0].name != FLOAT or len({each.name for each in graphs}) != len(graphs):
+        raise SettingsError(f"{len(samples)} samples and the variants {', '.join(each.name for each in graphs) or 'none'}",
+                            allowed=f"one sample or more, {FLOAT} and then other variants, each once")
+    with tempfile.TemporaryDirectory(prefix="vidrisk-text-gate-") as work:
+        gate = _TextGate(reference, graphs[0], samples, options, Path(work), on_progress)
+        gate.report.text_recipes = list(recipes)
+        gate.judge_prompts()
+        gate.judge_floats(adapter)
+        for variant in graphs[1:]:
+            gate.judge_rounded(variant)
+        gate.conclude(graphs)
+        return gate.report
+
+
+class _TextGate:
+    """Attributes:
+        places: of the samples whose tokens are compared, and of those whose answers are written.
+        answers: what variants have written, by name.
+    """
+
+    def __init__(self, reference: TextReference, exact: GraphVariant, samples: Sequence[GateSample], options: TextGateOptions,
+                 work: Path, on_progress: OnProgress) -> None:
+        self.reference, self.exact, self.samples, self.options = reference, exact, samples, options
+        self.work, self.on_progress = work, on_progress
+        self.places = spread(samples, options.token_samples), spread(samples, options.field_samples)
+        self.tokens = options.tokens(samples)
+        self.answers: dict[str, Answers] = {}
+        self._folders = 0
+        self.report = GateReport(options.max_drop, len(samples))
+        if options.form is not None:
+            self.report.note = few_samples_note(len(self.places[1]), options.max_drop)
+
+    def judge_prompts(self) -> None:
+        """Compare prompts with those of the reference."""
+        self._admit(prompt_hop(self.samples, self.options.vocabulary, self.options.form), "prompts")
+
+    def judge_floats(self, adapter: TextReference | None) -> None:
+        """Compare adapter, merged model and graphs in floating point, which must all compute the same."""
+        few = self._shown(None, self.places[0])
+        before = None if adapter is None else self._kept(adapter, few, "adapter")
+        merged = self._kept(self.reference, few, "merged")
+        if before is not None:
+            self._admit(exact_hop("adapter → merged", "merged", compare_tokens(before, merged, few), EXACT_MERGE), "merged")
+            before.forget()
+        self._floats = self._of_graph(self.exact.graph, None, "fp32")
+        hop = exact_hop("merged → onnx fp32", FLOAT, compare_tokens(merged, self._floats, few), EXACT_GRAPH)
+        self._admit(replace(hop, bytes=_bytes_of(self.exact.graph)), "graph")
+        merged.forget()
+        if self.exact.visual is not None:
+            seen = self._of_graph(self.exact.graph, self.exact.visual, "vision fp32")
+            figures = compare_visual([sample.visual for sample in self.samples], self.exact.visual)
+            self._admit(exact_hop("vision → onnx fp32", FLOAT, compare_tokens(self._floats, seen, few), EXACT_VISION, figures,
+                                  LEAST_COSINE), "vision")
+            self._floats = seen
+        if self.options.form is not None:
+            hops = self.report.text_hops
+            hops[-1] = replace(hops[-1], fields=self._compare_fields(self.exact))  # with itself: its completeness, its accuracy
+
+    def judge_rounded(self, variant: GraphVariant) -> None:
+        """Compare a variant with floating point: text and vision alone where both are rounded, then as it ships."""
+        name, exact = variant.name, self.exact
+        visual = exact.visual if variant.visual is None else variant.visual
+        has_both = variant.graph != exact.graph and visual is not exact.visual
+        if has_both:
+            self._admit(self._rounded(f"text → {name}", replace(variant, visual=exact.visual), is_whole=False))
+            self._admit(self._rounded(f"vision → {name}", replace(variant, graph=exact.graph, visual=visual), is_whole=False))
+        self._admit(self._rounded(f"onnx fp32 → {name}", replace(variant, visual=visual), is_whole=True))
+
+    def conclude(self, variants: Sequence[GraphVariant]) -> None:
+        """Admit all variants, and fit temperature and thresholds of their level."""
+        form, report = self.options.form, self.report
+        for variant in variants:
+            waived = [hop.reason for hop in report.text_hops if hop.variant == variant.name and hop.waived]
+            report.verdicts.append(Verdict(variant.name, shipped=True, reason="; ".join(dict.fromkeys(waived))))
+        if form is not None:
+            written = [self.samples[place] for place in self.places[1]]
+            report.temperature = fit_temperatures(self.answers, written, form)
+            report.coverage = fit_level_thresholds(self.answers, report.temperature, written, form, self.options.coverage)
+
+    def _rounded(self, name: str, variant: GraphVariant, *, is_whole: bool) -> TextHop:
+        options, few = self.options, self._shown(None, self.places[0])
+        found = self._of_graph(variant.graph, variant.visual, name)
+        tokens = compare_tokens(self._floats, found, few)
+        found.forget()
+        visual = None
+        if variant.visual is not None and variant.visual is not self.exact.visual:
+            visual = compare_visual(self._seen(self.exact), variant.visual)
+        fields = self._compare_fields(variant) if is_whole and options.form is not None and math.isfinite(tokens.apart) else None
+        hop = rounded_hop(name, variant.name, tokens, options.rounded, fields=fields, field_limits=options.fields,
+                          max_drop=options.max_drop, visual=visual, allow_drop=options.allow_drop)
+        return replace(hop, bytes=_bytes_of(variant.graph))
+
+    def _compare_fields(self, variant: GraphVariant) -> FieldFigures:
+        form, places = self.options.form, self.places[1]
+        assert form is not None
+        self._write(variant)
+        found = compare_answers(self.answers[FLOAT], self.answers[variant.name], [self.samples[place] for place in places], form)
+        return at_places(found, places)
+
+    def _write(self, variant: GraphVariant) -> None:
+        """Let a variant write its answers."""
+        options = self.options
+        if options.form is not None:
+            session = TextSession(variant.graph, options.embeddings, sequences=options.sequences, tokens=self.tokens,
+                                  threads=options.threads)
+            with GraphEngine(session, options.vocabulary) as engine:
+                self.answers[variant.name] = write_answers(engine, self._shown(variant.visual, self.places[1]), options.form,
+                                                           options.answer_tokens, f"answers of {variant.name}", self.on_progress)
+
+    def _of_graph(self, graph: Path, visual: Visual | None, what: str) -> KeptProbabilities:
+        options = self.options
+        with GraphReference(graph, options.embeddings, tokens=self.tokens, threads=options.threads) as reference:
+            return self._kept(reference, self._shown(visual, self.places[0]), what)
+
+    def _kept(self, reference: TextReference, samples: Sequence[GateSample], what: str) -> KeptProbabilities:
+        self._folders += 1
+        return keep_probabilities(reference, samples, self.work / str(self._folders), f"judging {what}", self.on_progress)
+
+    def _seen(self, variant: GraphVariant) -> Visual:
+        """Visual tokens of all samples as a variant sees them."""
+        return [sample.visual for sample in self.samples] if variant.visual is None else variant.visual
+
+    def _shown(self, visual: Visual | None, places: Sequence[int]) -> list[GateSample]:
+        """Some of the samples, with visual tokens of a vision stage."""
+        return [self.samples[place] if visual is None else self.samples[place].with_visual(visual[place]) for place in places]
+
+    def _admit(self, hop: TextHop, fix: str = "rounded") -> None:
+        """Take a hop into the report.
+
+        Raises:
+            GateRefused: it loses more than it may.
+        """
+        self.report.text_hops.append(hop)
+        if not hop.passed:
+            self.report.verdicts.append(Verdict(hop.variant, shipped=False, reason=hop.reason))
+            raise GateRefused(f"the gate refused {hop.name}, no bundle was written: {hop.reason}", fix=FIXES[fix],
+                              report=self.report)
+
+
+def _bytes_of(graph: Path) -> int:
+    return sum(file.stat().st_size for file in graph_files(graph))
