@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,12 @@ def quantize_stage(path: Path, feeds: StageFeeds, profile: Profile, judges: Mapp
     checked_float(model)
     net = Net(model)
     blocks = blocks_from_net(net)
-    plain = _observed(model, quantised_tensors(net), feeds, cache, on_progress)
+    plain = observe(model, quantised_tensors(net), feeds, cache, on_progress)
     settings = {"vidrisk": __version__, "profile": profile.name, "judges": [judge.identity for judge in judges.values()]}
     journal = Journal(cache / f"{_key(model, feeds, settings)}.jsonl")
     simple = Quantiser(plain, plain, profile).quantised(Recipe())
     judge = lead_judge(judges, lambda: simple, model, path, journal)
-    quantiser = Quantiser(plain, _migrated(plain, judge, feeds, cache, on_progress), profile)
+    quantiser = Quantiser(plain, migrate(plain, judge.sqnr_db, feeds, cache, on_progress), profile)
     trials = chosen_recipe(quantiser, judge.sqnr_db, journal, lambda done, total: on_progress("choosing a recipe", done, total))
     recipe = next(trial.recipe for trial in trials if trial.chosen)
     search = search_precision(lambda kept: quantiser.quantised(recipe, kept), blocks, judge, budget, journal, on_progress,
@@ -91,13 +91,13 @@ def layer_ranges(model: onnx.ModelProto, feeds: StageFeeds, profile: Profile, ca
                  on_progress: OnProgress) -> dict[str, tuple[float, float]]:
     """Ranges of the inputs of weighted layers, by the path of the module that each comes from."""
     net = Net(model)
-    observed = _observed(model, quantised_tensors(net), feeds, cache, on_progress)
+    observed = observe(model, quantised_tensors(net), feeds, cache, on_progress)
     ranges = ranges_from_statistics(observed.statistics, "minmax", symmetric=profile.symmetric)
     return {node.name.partition("/")[0]: ranges[node.input[0]] for node in net.nodes if net.is_weighted(node)}
 
 
-def _observed(model: onnx.ModelProto, tensors: set[str], feeds: StageFeeds, cache: Path,
-              on_progress: OnProgress) -> Observed:
+def observe(model: onnx.ModelProto, tensors: set[str], feeds: StageFeeds, cache: Path, on_progress: OnProgress) -> Observed:
+    """Collect statistics of activations, or take those of an earlier export with the same data."""
     key = _key(model, feeds, {"bins": BINS, "tensors": sorted(tensors)})
     statistics = load_statistics(cache, key)
     if statistics is None:
@@ -110,16 +110,21 @@ def _key(model: onnx.ModelProto, feeds: StageFeeds, settings: dict[str, Any]) ->
     return key_of(fingerprint(model), feeds.digest, settings)
 
 
-def _migrated(plain: Observed, judge: SearchJudge, feeds: StageFeeds, cache: Path, on_progress: OnProgress) -> Observed:
-    """The same function with range moved into the weights. Only what changed is observed again."""
+def migrate(plain: Observed, sqnr_db: Callable[[onnx.ModelProto], float], feeds: StageFeeds, cache: Path,
+            on_progress: OnProgress) -> Observed:
+    """Move range into the weights: the same function. Only what changed is observed again.
+
+    Args:
+        sqnr_db: signal to noise of a graph of the same stage.
+    """
     model = equalised_from_float(smoothed_from_float(plain.model, plain.statistics), plain.statistics)
     changed = plain.statistics.keys() & migrated_tensors(plain.model)
     if not changed:
         return plain
-    if judge.sqnr_db(model) < SAME_DB:
+    if sqnr_db(model) < SAME_DB:
         log.warning("moving range into the weights rounds too much in float32 here: left out")
         return plain
-    return Observed(model, plain.statistics | _observed(model, changed, feeds, cache, on_progress).statistics)
+    return Observed(model, plain.statistics | observe(model, changed, feeds, cache, on_progress).statistics)
 
 
 def _counted(feeds: StageFeeds, on_progress: OnProgress) -> Iterator[dict[str, Array]]:

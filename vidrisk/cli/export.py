@@ -89,7 +89,7 @@ def export(
     or 8 bits ship beside floating point even if they are slower, where their files are at most half as large.
     """
     from vidrisk.cli.console import progress_bar
-    from vidrisk.cli.views import print_gate
+    from vidrisk.cli.views import print_gate, print_text_gate
     from vidrisk.runtimes.contract.errors import GateRefused, SettingsError, require
 
     for module in ("torch", "onnx", "onnxscript"):
@@ -100,6 +100,7 @@ def export(
     from vidrisk.export.trained import ExportOptions, Format
     from vidrisk.jobs.foreign import foreign_model_from_settings
     from vidrisk.jobs.model_export import check_folders, export_model
+    from vidrisk.jobs.report_export import export_reports
     from vidrisk.models.run import Run
 
     foreign = foreign_model_from_settings(
@@ -119,6 +120,10 @@ def export(
     if search_s is not None:
         options = replace(options, search_s=search_s)
     source = foreign or Run.open(model).config
+    is_of_reports = not foreign and source.task == "report"
+    if is_of_reports and (vendor or dynamic_vision):
+        raise SettingsError("--vendor or --dynamic-vision of a model that writes reports", allowed="for classifiers",
+                            fix="leave it out")
 
     def table_of(path: Path | None) -> Table | None:
         if path is None:
@@ -126,14 +131,19 @@ def export(
         return load_table(path, source.task) if path.is_dir() else load_table(path, source.task, encoding=encoding, sheet=sheet)
 
     check_folders(source, out, options, vendor=vendor, dynamic_vision=dynamic_vision)
-    calibration, validation = table_of(calib), table_of(val)
     try:
         with progress_bar() as advance:
+            if is_of_reports:
+                bundle, report = export_reports(model, out, options, calib=calib, val=val, calib_samples=calib_samples,
+                                                on_progress=advance)
+                print_text_gate(report, as_json=json, bundle=bundle)
+                return
+            calibration, validation = table_of(calib), table_of(val)
             bundle, report = export_model(model, out, options, foreign=foreign, calib=calibration, val=validation, vendor=vendor,
                                           dynamic_vision=dynamic_vision, calib_samples=calib_samples, on_progress=advance)
     except GateRefused as refusal:
         if refusal.report is not None:
-            print_gate(refusal.report, as_json=json)
+            (print_text_gate if is_of_reports else print_gate)(refusal.report, as_json=json)
         raise
     print_gate(report, as_json=json, bundle=bundle)
 

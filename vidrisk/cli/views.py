@@ -11,6 +11,7 @@ from vidrisk.cli.console import say, say_json, say_table
 
 if TYPE_CHECKING:
     from vidrisk.export.gate.report import GateReport
+    from vidrisk.export.gate.text_report import TextHop
     from vidrisk.jobs.evaluate import Evaluation
     from vidrisk.runtimes.contract.bundle import Bundle
 
@@ -47,6 +48,34 @@ def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
         for target, one in evaluation.certainty.items()))
     _say_lacks((target, one.reason) for target, one in evaluation.certainty.items())
     say(f"{evaluation.runtime} {evaluation.variant}; {len(evaluation.unreadable)} samples could not be read")
+
+
+def print_text_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None = None) -> None:
+    """What every hop of a model that writes reports lost, and where the bundle is; without a bundle the gate has refused."""
+    if as_json:
+        say_json(json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False))
+        return
+    say_table(("hop", "KL", "top-1", "perplexity", "whole answers", "level", "accuracy lost", ""), (
+        (hop.name, *_token_figures(hop), *_field_figures(hop), "passed" if hop.passed and not hop.reason else hop.reason)
+        for hop in report.text_hops))
+    for verdict in report.verdicts:
+        if not verdict.shipped:
+            say(f"{verdict.variant} is left out: {verdict.reason}")
+    if bundle is not None:
+        sizes = sum(file.bytes for file in bundle.manifest.files.values()) / 2**20
+        say(f"{', '.join(bundle.manifest.variants)}; {sizes:.0f} MB → {bundle.root}")
+
+
+def _token_figures(hop: TextHop) -> tuple[str, str, str]:
+    tokens = hop.tokens
+    return ("", "", "") if tokens is None else (
+        f"{tokens.kl:.2g}", _share(tokens.top1), f"{tokens.perplexity_before:.2f} → {tokens.perplexity_after:.2f}")
+
+
+def _field_figures(hop: TextHop) -> tuple[str, str, str]:
+    found = hop.fields
+    return ("", "", "") if found is None else (
+        _share(found.complete_after), _share(found.level_agreement), f"{found.drop_points:.1f} points")
 
 
 def print_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None = None) -> None:

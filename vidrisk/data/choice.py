@@ -7,11 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from vidrisk.data.table import Sample, Table
 from vidrisk.frames import Interval
+
+Item = TypeVar("Item")
 
 
 def balanced_order(table: Table, seed: int) -> list[Sample]:
@@ -41,6 +44,11 @@ def few_per_class(table: Table, count: int, seed: int) -> Table:
         if left[place] <= count:
             kept.add(sample.order)
     return table.with_samples(sample for sample in table.samples if sample.order in kept)
+
+
+def spread_evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many items, evenly spread over all, in their order."""
+    return [items[int(place)] for place in np.linspace(0, len(items) - 1, min(len(items), most)).round()]
 
 
 class Shown:

@@ -48,8 +48,8 @@ class ReportData:
         return tuple(item for item in self.items if item.split == name)
 
 
-def load_report_data(source: str | Path, *, scheme: str | Path | None = None, photos: str | Path | None = None, seed: int = 0,
-                     group_by: str | None = None, strict: bool = False, encoding: str | None = None,
+def load_report_data(source: str | Path, *, scheme: Scheme | str | Path | None = None, photos: str | Path | None = None,
+                     seed: int = 0, group_by: str | None = None, strict: bool = False, encoding: str | None = None,
                      sheet: str | None = None) -> ReportData:
     """Read cases (``load_cases``) or instruction data (``load_instructions``), and split what has no split.
 

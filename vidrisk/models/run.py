@@ -40,6 +40,7 @@ from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, SpecError, require
 
 CONFIG, LABELS, SPLIT, METRICS, SCHEME = "config.yaml", "labels.json", "split.parquet", "metrics.json", "scheme.json"
+SOURCE = "data.json"  # of a run that writes reports: where its data are, and who is in which split
 
 
 @dataclass(frozen=True)

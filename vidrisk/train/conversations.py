@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,19 +11,17 @@ from torch import Tensor
 
 from vidrisk.data.case_frames import read_case_frames
 from vidrisk.data.cases import Case, PhotoSource
-from vidrisk.data.instructions import Instruction, Turn
-from vidrisk.data.report_prompts import PHOTO
+from vidrisk.data.instructions import Instruction
 from vidrisk.decode.pool import DecodePool
+from vidrisk.models.vlm.instruction_parts import parts_from_instruction
 from vidrisk.models.vlm.layout import Grid
 from vidrisk.models.vlm.sequences import TextSequence, sequence_from_parts
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.contract.report import ChatPieces
 from vidrisk.runtimes.contract.specs import PixelSpec
-from vidrisk.runtimes.text.turns import Encoder, Exchange, Parts, parts_from_exchanges
+from vidrisk.runtimes.text.turns import Encoder
 
 log = logging.getLogger(__name__)
-
-_MARKERS = re.compile(rf"\s*{PHOTO}\n?")
 
 
 class Photos:
@@ -130,22 +126,3 @@ class Conversations:
     def answer_tokens(self) -> list[int]:
         """Tokens of each that are learnt."""
         return [sequence.answer_tokens for sequence in self.sequences]
-
-
-def parts_from_instruction(item: Instruction, encoder: Encoder, pieces: ChatPieces, end: int, *, system: str | None) -> Parts:
-    """Return a conversation as parts: photos stand in front of the turn that names them, wherever in it their markers are.
-
-    Args:
-        system: where it has no system text of its own.
-    """
-    turns = list(item.turns)
-    if turns[0].role == "system":
-        system = turns.pop(0).text
-    return parts_from_exchanges(encoder, pieces, end, system, list(_exchanges(turns)))
-
-
-def _exchanges(turns: Sequence[Turn]) -> Iterator[Exchange]:
-    for asked, answered in pairwise([*turns, Turn("user", "")]):
-        if asked.role == "user":
-            text = _MARKERS.sub("\n", asked.text).strip("\n") if PHOTO in asked.text else asked.text
-            yield Exchange(text, asked.text.count(PHOTO), answered.text if answered.role == "assistant" else None)

@@ -18,7 +18,7 @@ from vidrisk.decode.pool import DecodePool, default_workers
 from vidrisk.models.bases import copy_base, load_bases
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.pretrained import Labels, build_reporter, contract_from_config, resolve_config
-from vidrisk.models.run import SCHEME, Run
+from vidrisk.models.run import SCHEME, SOURCE, Run
 from vidrisk.models.vlm.reporter import Reporter
 from vidrisk.runtimes.contract.errors import DataError, require
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
@@ -36,7 +36,6 @@ from vidrisk.train.trackers import check_trackers
 
 log = logging.getLogger(__name__)
 
-SOURCE = "data.json"
 ANSWER_MARGIN = 1.5  # of the longest answer that was learnt, for what a model may write
 
 

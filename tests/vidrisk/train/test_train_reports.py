@@ -16,12 +16,12 @@ from vlms import save_language_model
 
 from vidrisk.data.report_data import ReportData, load_report_data
 from vidrisk.models.run import Run
+from vidrisk.models.vlm.instruction_parts import parts_from_instruction
 from vidrisk.models.vlm.reporter import Reporter
 from vidrisk.models.vlm.sequences import batch_from_sequences, sequence_from_parts
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 from vidrisk.train import loop
-from vidrisk.train.conversations import parts_from_instruction
 from vidrisk.train.reporting import Reporting
 from vidrisk.train.train_data import train_data
 

@@ -14,6 +14,7 @@ from vidrisk.models.config import LoraSettings, OptimSettings, PromptPair, VlmSe
 from vidrisk.models.families.projections import projection_names
 from vidrisk.models.vlm.conversation import Conversation, conversations_from_pairs
 from vidrisk.models.vlm.layout import Grid, Layout
+from vidrisk.runtimes.contract.errors import SettingsError
 
 
 class VlmBackbone(nn.Module, ABC):
@@ -53,6 +54,17 @@ class VlmBackbone(nn.Module, ABC):
     @abstractmethod
     def content(self) -> dict[str, str] | None:
         """What stands for the visual tokens in a conversation, as ``conversations_from_pairs`` takes it."""
+
+    @property
+    def language_model(self) -> Any:
+        """The causal language model on its own, as transformers saves it.
+
+        Raises:
+            SettingsError: it is a part of a larger model.
+        """
+        raise SettingsError("no text graph can be built of a language model that numbers visual tokens in space and time",
+                            allowed="composed models", fix="serve the merged model: vidrisk export RUN --merged FOLDER, then "
+                                                           "vidrisk infer --text-server URL")
 
     @property
     def photo_mark(self) -> str | None:

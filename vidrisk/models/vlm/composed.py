@@ -170,6 +170,11 @@ class Composed(VlmBackbone):
         return self.base.language_model.get_decoder()
 
     @property
+    def language_model(self) -> Any:
+        """The causal language model as it was loaded, with what training has changed in it."""
+        return self.base.language_model
+
+    @property
     def tower(self) -> nn.Module:
         """The vision tower without the pixels' arithmetic."""
         return self.vision.tower.backbone  # type: ignore[no-any-return]

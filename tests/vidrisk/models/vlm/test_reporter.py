@@ -17,11 +17,12 @@ from vidrisk.data.report_data import ReportData, load_report_data
 from vidrisk.decode.pool import DecodePool
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.pretrained import Labels, build_reporter, contract_from_config, resolve_config
+from vidrisk.models.vlm.instruction_parts import parts_from_instruction
 from vidrisk.models.vlm.reporter import Reporter
 from vidrisk.models.vlm.sequences import batch_from_sequences, sequence_from_parts
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.text.vocabulary import Vocabulary
-from vidrisk.train.conversations import Conversations, Photos, parts_from_instruction
+from vidrisk.train.conversations import Conversations, Photos
 
 KINDS = ("compose", "qwen2_5_vl", "qwen3_vl")
 

@@ -1,0 +1,313 @@
+"""From a run that writes reports to a bundle: vision stage and text graph exported, packed, judged by their answers, written whole.
+
+    trained ─► merged ─► vision fp32 ─► vision INT8
+                    └──► text fp32 ───► weights in 4 or 8 bits       every arrow is a hop of the gate
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidrisk.calibration.files import save_graph
+from vidrisk.data.choice import spread_evenly
+from vidrisk.data.report_data import ReportData, load_report_data
+from vidrisk.decode.pool import DecodePool, default_workers
+from vidrisk.export.convert.graphs import export_onnx
+from vidrisk.export.convert.merge import merged_from_trained
+from vidrisk.export.gate.report import GateReport, Verdict
+from vidrisk.export.gate.text_page import text_gate_page
+from vidrisk.export.quantize.by_noise import quantize_by_noise
+from vidrisk.export.quantize.feeds import MIN_CALIBRATION, StageFeeds
+from vidrisk.export.text.fused import export_text
+from vidrisk.export.text.packing import INT8, TextRecipe, pack_text
+from vidrisk.export.text.recipe_search import RecipeChoice, SearchOptions, choose_recipe
+from vidrisk.export.text.report_bundle import ReportModel, ReportVariant, ReportWords, write_report_bundle
+from vidrisk.export.text.samples import GateSample, Parts
+from vidrisk.export.text.text_gate import GraphVariant, TextGateOptions, gate_reports
+from vidrisk.export.text.visual_tokens import visual_tokens
+from vidrisk.export.trained import ExportOptions
+from vidrisk.jobs.report_samples import (
+    ShownConversation,
+    data_of_run,
+    form_of,
+    read_shown,
+    samples_from_shown,
+    split_or_all,
+    visual_by_torch,
+)
+from vidrisk.models.run import Run
+from vidrisk.models.vlm.reporter import TOKENIZER, Reporter, vocabulary_of
+from vidrisk.runtimes.contract.bundle import Bundle, VariantName, check_vacant
+from vidrisk.runtimes.contract.errors import GateRefused, SettingsError
+from vidrisk.runtimes.contract.manifest import TEXT, Precision
+from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
+from vidrisk.runtimes.contract.specs import TensorSpec
+from vidrisk.runtimes.contract.stages import BATCH, PIXELS, Stage
+from vidrisk.runtimes.folders import cache_folder
+from vidrisk.runtimes.text.requests import Ids
+
+log = logging.getLogger(__name__)
+
+VISION, VISUAL = "vision", "visual"
+JUDGES = 128  # conversations that judge
+CHOOSERS = 24  # conversations that choose how weights are packed
+LEAST_SQNR_DB = 10.0  # of visual tokens: with more noise, INT8 of the vision stage is not offered to the gate
+ROOM = 1.5  # for prompts that are longer than those of the data
+LEAST_POSITIONS = 512
+Frames = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PhotoFrames:
+    """Photos to calibrate on: ``export.quantize.feeds.CalibrationFrames``."""
+
+    photos: Sequence[Frames]
+    digest: str
+
+    @property
+    def count(self) -> int:
+        return len(self.photos)
+
+    def __iter__(self) -> Iterator[Frames]:
+        return iter(self.photos)
+
+    def windows(self) -> Iterator[Frames]:
+        return (photo[None] for photo in self.photos)
+
+
+class ReporterReference:
+    """The logits of a model in torch: ``export.text.references.TextReference``."""
+
+    def __init__(self, model: Reporter) -> None:
+        self.model = model.eval()
+
+    @torch.inference_mode()
+    def logits(self, parts: Parts, answer_ids: Ids) -> npt.NDArray[np.float32]:
+        """Return the logits that each token of an answer is chosen by."""
+        backbone = self.model.backbone
+        read = [torch.from_numpy(part) for part in (*parts, answer_ids[:-1])]
+        embedded = torch.cat([backbone.embed(part) if part.ndim == 1 else part for part in read])[None]
+        states = backbone.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[0, -len(answer_ids):]
+        found: npt.NDArray[np.float32] = backbone.score_tokens(states).float().numpy()
+        return found
+
+
+def export_reports(run_path: Path, out: Path, options: ExportOptions, *, calib: Path | None = None, val: Path | None = None,
+                   calib_samples: int = 128, on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
+    """Export a run that writes reports.
+
+    Args:
+        options: ``int8`` also packs the text's weights in 4 or 8 bits, by a recipe that the gate chooses.
+        calib, val: data as ``load_report_data`` takes them, instead of the run's training and validation splits.
+        calib_samples: photos that INT8 of the vision stage is calibrated on.
+
+    Raises:
+        BundleError: ``out`` exists, or the run is damaged.
+        SettingsError: options that make no sense here, or a language model that no text graph can be built of.
+        DataError: no conversation that judges can be read.
+        GateRefused: a hop lost more than it may; what was measured lies in ``<out>.refused.html``.
+    """
+    check_vacant(out)
+    _check_options(options)
+    run = Run.open(run_path)
+    page = out.with_name(f"{out.name}.refused.html")
+    page.unlink(missing_ok=True)  # of an earlier try
+    with tempfile.TemporaryDirectory(prefix="vidrisk-export-") as work, _page_of_refusal(page, out.name):
+        return _ReportExport(run, options, Path(work), on_progress).run_to(out, calib, val, calib_samples)
+
+
+def _check_options(options: ExportOptions) -> None:
+    for name, is_asked in (("--trt, or another target than cpu", options.target != "cpu"), ("--qat-steps", options.qat_steps > 0),
+                           ("--openvino or --torch", bool(options.also)), ("stages to quantize", options.quantize is not None)):
+        if is_asked:
+            raise SettingsError(f"{name} of a model that writes reports", allowed="--int8 for processors", fix="leave it out")
+
+
+@contextmanager
+def _page_of_refusal(page: Path, title: str) -> Iterator[None]:
+    """Write what the gate measured beside the bundle that is not written."""
+    try:
+        yield
+    except GateRefused as refusal:
+        if refusal.report is None or not getattr(refusal.report, "text_hops", None):
+            raise
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text_gate_page(refusal.report, title), encoding="utf-8")
+        raise GateRefused(f"{refusal.what} (see {page.name})", fix=refusal.fix, report=refusal.report) from refusal
+
+
+@dataclass
+class _ReportExport:
+    run: Run
+    options: ExportOptions
+    work: Path
+    on_progress: OnProgress
+
+    def run_to(self, out: Path, calib: Path | None, val: Path | None, calib_samples: int) -> tuple[Bundle, GateReport]:
+        run = self.run
+        data = data_of_run(run) if val is None or (calib is None and self.options.int8) else None
+        judging = data if val is None else load_report_data(val, scheme=run.scheme)
+        choosing = data if calib is None else load_report_data(calib, scheme=run.scheme)
+        assert judging is not None
+        model = run.load_reporter()
+        language = model.backbone.language_model  # refused before minutes of reading
+        vocabulary = vocabulary_of(run.root)
+        with DecodePool(default_workers()) as pool:
+            judges = read_shown(spread_evenly(split_or_all(judging, "val"), JUDGES), run, pool, "validation", self.on_progress)
+            photos: list[Frames] = []
+            choosers: list[ShownConversation] = []
+            if self.options.int8 and choosing is not None:
+                known = {each.item.id for each in judges}
+                others = [item for item in split_or_all(choosing, "train") if item.id not in known]
+                read = read_shown(spread_evenly(others, max(calib_samples, CHOOSERS)), run, pool, "calibration", self.on_progress)
+                photos = [photo for each in read for photo in each.photos][:calib_samples]
+                choosers = spread_evenly(read, CHOOSERS)
+        merged = merged_from_trained(model)
+        assert isinstance(merged, Reporter)
+        stage = self._vision_stage(merged)
+        self.on_progress("exporting the vision stage", 0, 1)
+        vision = self.work / f"{VISION}.fp32.onnx"
+        example = (torch.zeros((2, *run.contract.pixel.frame_shape), dtype=torch.uint8),)
+        export_onnx(merged.backbone.vision_stage(), example, stage.inputs, stage.outputs, vision)
+        self.on_progress("exporting the text graph", 0, 1)
+        language = merged.backbone.language_model
+        language.float().save_pretrained(self.work / "language")
+        merged.backbone.tokenizer.save_pretrained(self.work / "language")  # the builder looks at it
+        text = export_text(self.work / "language", self.work, language)
+        system = run.config.vlm.system
+        seen = visual_by_torch(merged.backbone.vision_stage(), judges)
+        samples = samples_from_shown(judges, seen, merged, vocabulary, judging, system)
+        answer_tokens = run.config.report.answer_tokens or 256
+        gate = TextGateOptions(vocabulary, text.embeddings, form_of(judging), max_drop=self.options.max_drop,
+                               allow_drop=self.options.allow_drop, answer_tokens=answer_tokens, coverage=self.options.coverage)
+        shown = [each.photos for each in judges]
+        exact = GraphVariant("fp32", text.graph, visual_tokens(stage, vision, shown))
+        variants: list[ReportVariant] = [ReportVariant("fp32", {VISION: vision}, text.graph, {VISION: "fp32", TEXT: "fp32"})]
+        judged = _Judged(self, model, merged, samples, gate, exact)
+        if not self.options.int8:
+            report = judged.report([])
+        else:
+            choice = self._recipe(text.graph, text.embeddings, choosers, merged, vocabulary, choosing or judging, system)
+            narrow = self._narrow_vision(vision, stage, photos)
+            report, packed = self._packed(judged, choice, narrow, stage, vision, text.graph, shown)
+            variants += packed
+        if self.options.only is not None:
+            variants = [variant for variant in variants if (variant.name == "fp32") == (self.options.only == "fp32")] or variants
+        positions = self._positions(samples, answer_tokens, language)
+        words = ReportWords(run.root / TOKENIZER, text.embeddings, merged.chat.pieces, merged.chat.ends, positions, answer_tokens,
+                            scheme=None if run.scheme is None else run.scheme.to_json(), system=system)
+        source = {"run": run.root.resolve().name, "backbone": run.config.backbone, "digest": run.digest}
+        described = ReportModel(run.contract, (stage,), words, source=source)
+        return write_report_bundle(out, described, variants, report), report
+
+    def _vision_stage(self, merged: Reporter) -> Stage:
+        shape = self.run.contract.pixel.frame_shape
+        with torch.inference_mode():
+            found = merged.backbone.vision_stage().eval()(torch.zeros((1, *shape), dtype=torch.uint8))
+        return Stage(name=VISION, per="frame", inputs=(TensorSpec(PIXELS, "uint8", (BATCH, *shape)),),
+                     outputs=(TensorSpec(VISUAL, "float32", (BATCH, *map(int, found.shape[1:]))),))
+
+    def _recipe(self, graph: Path, embeddings: Path, choosers: Sequence[ShownConversation], merged: Reporter, vocabulary: Any,
+                data: ReportData, system: str | None) -> RecipeChoice:
+        seen = visual_by_torch(merged.backbone.vision_stage(), choosers)
+        samples = samples_from_shown(choosers, seen, merged, vocabulary, data, system)
+        return choose_recipe(graph, embeddings, samples, SearchOptions(seconds=self.options.search_s), self.on_progress)
+
+    def _narrow_vision(self, vision: Path, stage: Stage, photos: Sequence[Frames]) -> Path | None:
+        """The vision stage in INT8; None where its tokens would be mostly noise, or there are too few photos."""
+        if len(photos) < MIN_CALIBRATION:
+            log.warning("%d photos to calibrate the vision stage on, fewer than %d: it stays in float32", len(photos),
+                        MIN_CALIBRATION)
+            return None
+        digest = hashlib.sha256(b"".join(photo.tobytes() for photo in photos)).hexdigest()
+        feeds = StageFeeds(self.run.contract, (stage,), stage, {VISION: vision}, {}, PhotoFrames(photos, digest))
+        found = quantize_by_noise(vision, feeds, self.options.profile, cache_folder() / "calibration", self.on_progress)
+        if found.sqnr_db < LEAST_SQNR_DB:
+            log.warning("INT8 of the vision stage has %.1f dB of signal to noise, less than %.0f: it stays in float32",
+                        found.sqnr_db, LEAST_SQNR_DB)
+            return None
+        path = self.work / f"{VISION}.int8.onnx"
+        save_graph(found.model, path)
+        return path
+
+    def _packed(self, judged: _Judged, choice: RecipeChoice, narrow: Path | None, stage: Stage, vision: Path, graph: Path,
+                shown: Sequence[Sequence[Frames]]) -> tuple[GateReport, list[ReportVariant]]:
+        """The variant with most in few bits that the gate admits; none, with its reason in the report, where it admits none.
+
+        Raises:
+            GateRefused: none, and the options want one; or a hop that is exact.
+        """
+        name: VariantName = "int8"
+        refusals: list[str] = []
+        for recipe, path in _candidates(choice, narrow):
+            text, precision = graph, _precision_of(choice, recipe)
+            if recipe is not None:
+                text = self.work / f"{TEXT}.{precision}.onnx"
+                if not text.exists():
+                    pack_text(graph, text, recipe)
+            visual = None if path is None else visual_tokens(stage, path, shown)
+            try:
+                report = judged.report([GraphVariant(name, text, visual)], choice)
+            except GateRefused as refusal:
+                hop = refusal.report.text_hops[-1] if refusal.report is not None else None
+                if hop is None or hop.variant != name or self.options.strict:
+                    raise
+                refusals.append(f"{recipe or 'text in float32'}{', vision in INT8' if path else ''}: {hop.reason}")
+                log.warning("the gate refuses %s", refusals[-1])
+                continue
+            made = ReportVariant(name, {VISION: path or vision}, text, {VISION: "int8" if path else "fp32", TEXT: precision})
+            return report, [made]
+        if self.options.only == "int8":
+            raise GateRefused(f"the gate refused every variant with fewer bits, no bundle was written: {refusals[-1]}" if refusals
+                              else "nothing of the model can be packed", fix="ship floating point, or allow the drop")
+        report = judged.report([], choice)
+        report.verdicts.append(Verdict(name, shipped=False, reason="; ".join(refusals) or "no recipe is inside the limits"))
+        return report, []
+
+    def _positions(self, samples: Sequence[GateSample], answer_tokens: int, language: Any) -> int:
+        longest = max(sum(map(len, sample.parts)) for sample in samples) + answer_tokens
+        wanted = max(LEAST_POSITIONS, -(-int(longest * ROOM) // 64) * 64)
+        return min(wanted, int(getattr(language.config, "max_position_embeddings", wanted)))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the gate is asked again and again."""
+
+    export: _ReportExport
+    trained: Reporter
+    merged: Reporter
+    samples: Sequence[GateSample]
+    options: TextGateOptions
+    exact: GraphVariant
+
+    def report(self, further: Sequence[GraphVariant], choice: RecipeChoice | None = None) -> GateReport:
+        adapter = ReporterReference(self.trained) if hasattr(self.trained.backbone.model, "peft_config") else None
+        return gate_reports(ReporterReference(self.merged), [self.exact, *further], self.samples, replace(self.options),
+                            self.export.on_progress, adapter=adapter, recipes=choice.trials if choice else ())
+
+
+def _candidates(choice: RecipeChoice, narrow: Path | None) -> list[tuple[TextRecipe | None, Path | None]]:
+    """Recipes of the text, and files of the vision stage, those with most in few bits first."""
+    recipes: list[TextRecipe | None] = [] if choice.recipe is None else [choice.recipe]
+    if choice.recipe is not None and choice.recipe != INT8:
+        recipes.append(INT8)
+    found = [(recipe, path) for recipe in recipes for path in ((narrow, None) if narrow else (None,))]
+    return [*found, *([(None, narrow)] if narrow else [])]
+
+
+def _precision_of(choice: RecipeChoice, recipe: TextRecipe | None) -> Precision:
+    if recipe is None:
+        return "fp32"
+    return choice.precision if recipe == choice.recipe else "int8-weight-only"
