@@ -18,14 +18,15 @@ from typing_extensions import Self
 from vidrisk.inference.plan import plan_from_stages
 from vidrisk.runtimes import Bundle, Contract, Runner, choose, open_runner
 from vidrisk.runtimes.chain import chained, run_stages
-from vidrisk.runtimes.contract.bundle import MANIFEST, VariantName
-from vidrisk.runtimes.contract.errors import EngineMissing, RuntimeFailure, SettingsError, require
+from vidrisk.runtimes.contract.bundle import MANIFEST, Variant, VariantName
+from vidrisk.runtimes.contract.errors import BundleError, EngineMissing, RuntimeFailure, SettingsError, require
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.stages import PIXELS, Stage
 from vidrisk.runtimes.layers import Layers
 from vidrisk.runtimes.registry import ENGINE_KINDS, engine_version, possible_runtimes
 from vidrisk.runtimes.runner import Array, Arrays
+from vidrisk.runtimes.select import Choice
 from vidrisk.runtimes.uncertainty import Uncertainty, uncertainty_from_variant
 
 log = logging.getLogger(__name__)
@@ -252,26 +253,55 @@ def classifier_from_bundle(bundle: Bundle, *, runtime: str = "auto", variant: st
                            on_progress: OnProgress = ignore_progress) -> Classifier:
     """The same for a bundle that is open."""
     path = bundle.root
+    refuse_reports(bundle)
+    choice, runners = open_stages(bundle, runtime=runtime, variant=variant, threads=threads, on_progress=on_progress)
+    chosen = bundle.manifest.variants[choice.variant]
+    if chosen.waived:
+        log.warning("%s %s was shipped although its gate would have refused it: %s", path.name, choice.variant, chosen.waived)
+    weights = " ".join(bundle.manifest.files[file].sha256 for file in _files_of_features(bundle, choice.variant))
+    return Classifier(bundle.stages, runners, bundle.contract, variant=choice.variant, provenance=provenance_of(bundle, chosen),
+                      encoder_identity=f"{weights} {choice.runtime} {engine_version(choice.runtime)}",
+                      temperature=chosen.temperature, threads=threads,
+                      uncertainty=uncertainty_from_variant(chosen, bundle.contract.targets))
+
+
+def open_stages(bundle: Bundle, *, runtime: str, variant: str, threads: int | None,
+                on_progress: OnProgress) -> tuple[Choice, list[Runner]]:
+    """Choose a runtime and a variant, and open the stages of a bundle with them.
+
+    Raises:
+        SettingsError: torch, or another runtime that cannot read bundles.
+        BundleError, MissingExtra, RuntimeFailure: as ``choose`` and ``open_runner``.
+    """
     if runtime == "torch":
-        raise SettingsError(f"{path.name} is a bundle, which torch cannot read", allowed=f"auto, {', '.join(possible_runtimes())}",
-                            fix="give the run directory instead")
+        raise SettingsError(f"{bundle.root.name} is a bundle, which torch cannot read",
+                            allowed=f"auto, {', '.join(possible_runtimes())}", fix="give the run directory instead")
     opened = partial(_open_with_engine, on_progress=on_progress)
     choice = choose(bundle, runtime=runtime, variant=variant, threads=threads, opened=opened)
     with ExitStack() as stack:
         runners = [stack.enter_context(opened(bundle, stage.name, runtime=choice.runtime, variant=choice.variant, threads=threads))
                    for stage in bundle.stages]
         stack.pop_all()
-    chosen = bundle.manifest.variants[choice.variant]
-    if chosen.waived:
-        log.warning("%s %s was shipped although its gate would have refused it: %s", path.name, choice.variant, chosen.waived)
-    provenance = {"model": path.resolve().name, "digest": bundle.digest, "created": bundle.manifest.created,
-                  **({"waived": chosen.waived} if chosen.waived else {}),
-                  **{f"made with {name}": version for name, version in bundle.manifest.made_with.items()}}
-    weights = " ".join(bundle.manifest.files[file].sha256 for file in _files_of_features(bundle, choice.variant))
-    return Classifier(bundle.stages, runners, bundle.contract, variant=choice.variant, provenance=provenance,
-                      encoder_identity=f"{weights} {choice.runtime} {engine_version(choice.runtime)}",
-                      temperature=chosen.temperature, threads=threads,
-                      uncertainty=uncertainty_from_variant(chosen, bundle.contract.targets))
+    return choice, runners
+
+
+def provenance_of(bundle: Bundle, variant: Variant | None = None) -> dict[str, str]:
+    """Where a bundle comes from: name, digest, versions, and what was waived for the variant."""
+    return {"model": bundle.root.resolve().name, "digest": bundle.digest, "created": bundle.manifest.created,
+            **({"waived": variant.waived} if variant and variant.waived else {}),
+            **{f"made with {name}": version for name, version in bundle.manifest.made_with.items()}}
+
+
+def refuse_reports(bundle: Bundle) -> None:
+    """Check that a bundle answers with labels.
+
+    Raises:
+        BundleError: it writes reports; the line names the commands that take it.
+    """
+    if bundle.manifest.report is not None:
+        name = bundle.root.name
+        raise BundleError(f"{name} writes reports, and this asks for labels", allowed="a bundle that answers with labels",
+                          fix=f"vidrisk infer {name} PATH… -o OUT writes reports, vidrisk ask {name} PHOTO QUESTION answers")
 
 
 def _files_of_features(bundle: Bundle, variant: VariantName) -> list[str]:
