@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import threading
@@ -283,6 +284,14 @@ def open_stages(bundle: Bundle, *, runtime: str, variant: str, threads: int | No
                    for stage in bundle.stages]
         stack.pop_all()
     return choice, runners
+
+
+def writes_reports(path: Path) -> bool:
+    """Tell whether a folder is a bundle that writes reports; False for what is no bundle, which opening it refuses."""
+    try:
+        return json.loads((path / MANIFEST).read_bytes()).get("report") is not None
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def provenance_of(bundle: Bundle, variant: Variant | None = None) -> dict[str, str]:

@@ -72,7 +72,7 @@ class Reporter:
             SettingsError: the bundle has no scheme.
             RuntimeFailure: the engine failed; what fails for one case alone is in its report.
         """
-        scheme = self._needed_scheme()
+        scheme = self.needed_scheme()
         waiting: deque[_Asked] = deque()
 
         def requests() -> Iterator[Request]:
@@ -153,7 +153,12 @@ class Reporter:
                                  f"the model gives no answer: {answer.error}")
         return report_from_answer(scheme, asked.case, asked.pictures, answer, self.answer_tokens, self._temperature)
 
-    def _needed_scheme(self) -> Scheme:
+    def needed_scheme(self) -> Scheme:
+        """Return the scheme.
+
+        Raises:
+            SettingsError: there is none.
+        """
         if self.scheme is None:
             name = self.provenance.get("model", "the bundle")
             raise SettingsError(f"{name} has no scheme of reports", allowed="a bundle of a model that was trained on cases",

@@ -1,6 +1,6 @@
 """What a run of reports looks at: photos of files, folders, globs and lists are cases of their own, tables hold cases.
 
-Every case has a key in the ledger: the path of a photo, or the path of a table and the case's id in it (``/data/risks.csv#case-3``).
+Every case has a key in the ledger: the path of a photo, or of a table and the case's id in it (``/data/risks.csv#case-3``).
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def case_of_photo(path: str) -> Case:
     Args:
         path: absolute.
     """
-    return Case(name_of(path), (PhotoFile(Path(path), name_of(path)),), {})
+    name = name_of(Path(path).name)
+    return Case(name, (PhotoFile(Path(path), name),), {})
 
 
 def _is_table(argument: str) -> bool:

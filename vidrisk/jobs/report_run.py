@@ -30,7 +30,7 @@ from vidrisk.jobs.report_settings import ReportSettings
 from vidrisk.jobs.report_summary import summarize_reports
 from vidrisk.jobs.run_folder import say_remedy
 from vidrisk.jobs.summary import SUMMARY, Summary, write_summary
-from vidrisk.runtimes.contract.errors import Interrupted, RuntimeFailure, SettingsError, require
+from vidrisk.runtimes.contract.errors import Interrupted, RuntimeFailure, require
 
 GONE = "the inputs have no such case any more"
 
@@ -54,9 +54,7 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
     settings, out, meter = settings or ReportSettings(), Path(out), Meter()
     if settings.parquet:  # said now, and not after hours
         require("pyarrow", "parquet")
-    scheme = reporter.scheme
-    if scheme is None:
-        raise SettingsError("a bundle without a scheme writes no reports", allowed="a bundle of a model trained on cases")
+    scheme = reporter.needed_scheme()
     started_s = time.perf_counter()
     limits = {"timeout": settings.file_timeout_s, "too_large": settings.max_memory_mb}
     with Ledger(out, _identity(reporter), resume=settings.resume, limits=limits, stamps=inputs.stamps) as ledger:
