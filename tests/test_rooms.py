@@ -45,7 +45,7 @@ FOLDERS = {
     "vidrisk.models": {"files", "frames", "data"},
     "vidrisk.train": {"files", "frames", "data", "metrics", "models"},
     "vidrisk.decode": {"files", "frames"},
-    "vidrisk.inference": {"files", "frames", "models", "decode"},
+    "vidrisk.inference": {"files", "frames", "data", "models", "decode"},
     "vidrisk.jobs": {"files", "frames", "metrics", "data", "models", "decode", "inference"},
     "vidrisk.report": {"files", "frames", "decode", "inference", "jobs"},
     "vidrisk.verify": {"inference"},

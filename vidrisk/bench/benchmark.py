@@ -14,6 +14,7 @@ from vidrisk.bench.measurements import Bench, DataResult, Row
 from vidrisk.bench.speed import clip_latencies, frame_latencies, throughputs
 from vidrisk.decode.pool import usable_cores
 from vidrisk.inference.model import Classifier, open_classifier
+from vidrisk.inference.open_stages import refuse_reports
 from vidrisk.inference.plan import plan_from_stages
 from vidrisk.runtimes.chain import frames_of
 from vidrisk.runtimes.contract.bundle import Bundle, Precision, VariantName
@@ -46,6 +47,7 @@ def run_bench(path: Path, data: Path | None = None, *, runtime: str | None = Non
         RuntimeFailure: no candidate runs here.
     """
     bundle = Bundle.open(path)
+    refuse_reports(bundle)
     macs = _macs_per_frame(bundle)
     candidates = _candidates(bundle, runtime, variant)
     cores = threads or usable_cores()

@@ -10,6 +10,7 @@ import typer
 
 from vidrisk import __version__
 from vidrisk.cli import data
+from vidrisk.cli.ask import ask
 from vidrisk.cli.bench import bench
 from vidrisk.cli.build import build
 from vidrisk.cli.console import PrintableFormatter, say, say_error
@@ -36,6 +37,7 @@ app.command(name="eval")(evaluate)
 app.command()(export)
 app.command()(build)
 app.command()(infer)
+app.command()(ask)
 app.command()(watch)
 app.command()(bench)
 app.command()(verify)

@@ -21,11 +21,17 @@ Threads = Annotated[int | None, typer.Option(
 FileTimeout = Annotated[float, typer.Option(
     min=0.1, max=86400, metavar="S", help="Give up a file whose decoder says nothing for S seconds.")]
 MaxMemory = Annotated[int, typer.Option(min=64, max=1048576, metavar="MB", help="What a decode process may allocate.")]
+AnswerTokens = Annotated[int | None, typer.Option(
+    min=1, metavar="N", help="Of bundles that write reports: most tokens of an answer.", show_default="the bundle's")]
+TextServerUrl = Annotated[str | None, typer.Option(
+    "--text-server", metavar="URL", help="Let an OpenAI-compatible server answer, http://host:port/v1; key: VIDRISK_TEXT_KEY.")]
+TextModel = Annotated[str | None, typer.Option("--text-model", metavar="NAME", help="Name of the model at the server.")]
 
 
 def infer(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle that `vidrisk export` made, or a run.")],
-    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Clips, photos: files, folders, quoted globs.")],
+    paths: Annotated[list[str], typer.Argument(
+        metavar="PATH…", help="Clips, photos: files, folders, quoted globs; for reports also list.txt and tables of cases.")],
     out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="New folder for what is found.")],
     runtime: Annotated[RuntimeChoice, typer.Option(
         help="Engine; auto takes the fastest measured here. TensorRT's are built first, once.")] = "auto",
@@ -53,6 +59,9 @@ def infer(
     enter: Annotated[float, typer.Option(
         metavar="P", help="A segment begins where a label is the most probable one and has at least P.")] = 0.5,
     leave: Annotated[float, typer.Option(metavar="P", help="It goes on while the label has at least P.")] = 0.35,
+    answer_tokens: AnswerTokens = None,
+    text_server: TextServerUrl = None,
+    text_model: TextModel = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave report.html out.")] = False,
     progress: Annotated[bool, typer.Option(
@@ -60,13 +69,15 @@ def infer(
 ) -> None:
     """Predict clips and photos into OUT: predictions.jsonl, segments.jsonl, ledger.sqlite, summary.json and report.html.
 
-    An input that cannot be read becomes a row of the ledger with its reason, and the run goes on; the exit code is
-    then 4.
+    A bundle that writes reports answers for every photo, and for every case of a .csv, .xlsx, .jsonl or .parquet file. An input
+    that cannot be read becomes a row of the ledger with its reason, and the run goes on; the exit code is then 4.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.infer_view import note_from_pace, print_left_out, print_summary
+    from vidrisk.cli.refused import refuse_options
     from vidrisk.decode.pool import DecodePool, default_workers
     from vidrisk.inference.model import open_classifier
+    from vidrisk.inference.open_stages import writes_reports
     from vidrisk.jobs.ledger import resolve_choice
     from vidrisk.jobs.run_folder import run_folder
     from vidrisk.jobs.run_settings import InferSettings
@@ -75,12 +86,30 @@ def infer(
     from vidrisk.report import build_report
     from vidrisk.runtimes.contract.errors import EXIT_SOME_FAILED
 
+    if writes_reports(bundle):
+        from vidrisk.cli.infer_reports import infer_reports, server_from_options
+        from vidrisk.jobs.report_settings import ReportSettings
+
+        refuse_options({
+            "--window": window is not None, "--stride": stride is not None, "--frames": frames != "all",
+            "--skip-static": skip_static != 0, "--save-features": save_features, "--feature-cache": feature_cache,
+            "--enter": enter != Hysteresis.enter, "--leave": leave != Hysteresis.leave}, "is not for a bundle that writes reports")
+        summary, result = infer_reports(
+            bundle, paths, out, ReportSettings(workers or default_workers(), file_timeout, max_memory, resume, parquet),
+            engine=(runtime, variant), threads=threads, answer_tokens=answer_tokens,
+            server=server_from_options(text_server, text_model), has_report=not no_report, shows_lines=progress)
+        print_summary(summary, result, as_json=json_output)
+        if summary.failed:
+            raise typer.Exit(EXIT_SOME_FAILED)
+        return
+    refuse_options({"--answer-tokens": answer_tokens is not None, "--text-server": text_server is not None,
+                    "--text-model": text_model is not None}, "is for bundles that write reports")
     settings = InferSettings(
         window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames, static_levels=skip_static,
         file_timeout_s=file_timeout, max_memory_mb=max_memory, resume=resume, parquet=parquet, save_features=save_features,
         feature_cache=feature_cache, hysteresis=Hysteresis(enter, leave))
     inputs = find_inputs(paths)
-    print_left_out(inputs)
+    print_left_out(inputs.left_out)
     asked = runtime, variant
     chosen = resolve_choice(out, *asked) if resume else asked
     with DecodePool(settings.workers) as pool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidrisk.cli.console import say, say_aside, say_json, say_table
+from vidrisk.frames.left_out import LeftOut
 from vidrisk.jobs.progress import Pace
-from vidrisk.jobs.sources import Inputs
 from vidrisk.jobs.summary import Summary
 
 
@@ -15,9 +15,9 @@ def note_from_pace(pace: Pace) -> str:
             f"batch; waiting for {pace.bottleneck}")
 
 
-def print_left_out(inputs: Inputs) -> None:
+def print_left_out(left_out: LeftOut) -> None:
     """Say on stderr what lies in the folders and is not looked at."""
-    if text := str(inputs.left_out):
+    if text := str(left_out):
         say_aside(f"left out: {text}")
 
 

@@ -30,7 +30,7 @@ def read_photos_of_cases(cases: Iterable[Case], read: Read[_Picture]) -> Iterato
         waiting: list[Case] = []
         for case in cases:
             waiting.append(case)
-            if sum(len(waits.photos) for waits in waiting) >= PHOTOS_AT_A_TIME:
+            if max(len(waiting), sum(len(waits.photos) for waits in waiting)) >= PHOTOS_AT_A_TIME:
                 yield from _read(waiting, read, rows)
                 waiting = []
         yield from _read(waiting, read, rows)

@@ -12,6 +12,7 @@ from vidrisk.data.case_batches import read_photos_of_cases
 from vidrisk.data.cases import Case, PhotoSource
 from vidrisk.decode.messages import ReadSettings
 from vidrisk.decode.pool import DecodePool
+from vidrisk.decode.session import Limits
 from vidrisk.runtimes.contract.specs import PixelSpec
 
 
@@ -42,17 +43,19 @@ class CaseFrame:
 
 
 def read_case_frames(cases: Iterable[Case], pool: DecodePool, pixel: PixelSpec, *,
-                     max_memory_mb: int = ReadSettings.max_memory_mb) -> Iterator[tuple[Case, tuple[CaseFrame, ...]]]:
+                     max_memory_mb: int = ReadSettings.max_memory_mb,
+                     limits: Limits | None = None) -> Iterator[tuple[Case, tuple[CaseFrame, ...]]]:
     """Yield every case with its frames, in order; memory does not grow with their number.
 
     Args:
         max_memory_mb: what a decode worker may allocate beyond what it starts with.
+        limits: of a photo; None takes those of ``DecodePool.photos``.
 
     Raises:
         RuntimeFailure: decode workers cannot be started.
         DataError: a Parquet file that cannot be opened any more.
     """
     settings = ReadSettings(pixel, None, max_memory_mb=max_memory_mb)
-    for case, found in read_photos_of_cases(cases, lambda requests: pool.photos(requests, settings)):
-        yield case, tuple(CaseFrame(source, frame, end.state, end.reason.partition("; fix: ")[0], end.content, end.bytes,
-                                    end.mtime_ns) for source, frame, end in found)
+    for case, found in read_photos_of_cases(cases, lambda requests: pool.photos(requests, settings, limits)):
+        yield case, tuple(CaseFrame(source, frame, end.state, end.reason, end.content, end.bytes, end.mtime_ns)
+                          for source, frame, end in found)

@@ -10,6 +10,7 @@ from vidrisk.data.cases import Case, PhotoFile, PhotoSource
 from vidrisk.decode.jpegs import Jpeg
 from vidrisk.decode.messages import PhotoSettings
 from vidrisk.decode.pool import DecodePool
+from vidrisk.decode.session import Limits
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,19 @@ class CasePhoto:
 
     Attributes:
         jpeg: None where it cannot be read.
-        reason: why not, or what there is to say all the same; '' for nothing.
-        is_partial: a part of it is missing, which is grey.
+        state: one of ``messages.FINAL_STATES``.
+        reason: why it cannot be read, or what there is to say all the same; '' for nothing.
     """
 
     source: PhotoSource
     jpeg: Jpeg | None
+    state: str = "ok"
     reason: str = ""
-    is_partial: bool = False
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a part of it is missing, which is grey."""
+        return self.state == "partial"
 
     @property
     def title(self) -> str:
@@ -35,14 +41,18 @@ class CasePhoto:
 
 
 def read_case_photos(cases: Iterable[Case], pool: DecodePool,
-                     settings: PhotoSettings | None = None) -> Iterator[tuple[Case, tuple[CasePhoto, ...]]]:
+                     settings: PhotoSettings | None = None,
+                     limits: Limits | None = None) -> Iterator[tuple[Case, tuple[CasePhoto, ...]]]:
     """Yield every case with its photos, in order; memory does not grow with their number.
+
+    Args:
+        limits: of a photo; None takes those of ``DecodePool.jpegs``.
 
     Raises:
         RuntimeFailure: decode workers cannot be started.
         DataError: a Parquet file that cannot be opened any more.
     """
     wanted = settings or PhotoSettings()
-    for case, found in read_photos_of_cases(cases, lambda requests: pool.jpegs(requests, wanted)):
-        yield case, tuple(CasePhoto(source, jpeg, end.reason.partition("; fix: ")[0], end.state == "partial")
+    for case, found in read_photos_of_cases(cases, lambda requests: pool.jpegs(requests, wanted, limits)):
+        yield case, tuple(CasePhoto(source, jpeg, end.state, end.reason.partition("; fix: ")[0])
                           for source, jpeg, end in found)

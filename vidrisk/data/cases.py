@@ -87,6 +87,8 @@ class Cases:
         missing: photos that are named and not there, with the row that names each.
         left_out: rows that are no case, with the reason: all photos missing, or neither photo nor text.
         notes: what was assumed when they were read.
+        absent: photos that are named and not there, by the id of their case, those of rows that are no case too.
+        no_cases: what is known of the rows that are no case: their ids, without photos.
     """
 
     root: Path
@@ -95,6 +97,8 @@ class Cases:
     missing: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    no_cases: tuple[Case, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(self.cases)

@@ -67,16 +67,16 @@ def load_cases(source: str | Path, scheme: Scheme | str | Path | None = None, *,
         joined = list(join_rows(told, columns, path.name))
         reader.refuse_bad(joined, labelled=labelled)  # of several rows of a defect, one may say what the others do not
         found += joined
-    cases, missing, left_out = _usable(chosen, _with_unique_ids(found))
-    for what, names in (("photos that are not there", missing), ("rows that are no case", left_out)):
+    usable = _usable(Cases(root, chosen, (), notes=tuple(notes)), _with_unique_ids(found))
+    for what, names in (("photos that are not there", usable.missing), ("rows that are no case", usable.left_out)):
         if names:
             line = f"{source.name}: {what}: {len(names)} ({first_three(names)})"
             if strict:
                 raise DataError(line, fix="get the photos, correct the rows, or read the data without strict")
             log.warning("%s; they are left out", line)
-    if not cases:
+    if not usable.cases:
         raise DataError(f"{source.name} has no case", allowed=f"rows with a photo under {root}, or with a text")
-    return Cases(root, chosen, cases, missing, left_out, tuple(notes))
+    return usable
 
 
 def _files_of(source: Path) -> list[tuple[Path, SplitName | None]]:
@@ -111,20 +111,26 @@ def _with_unique_ids(told: Iterable[ToldCase]) -> Iterator[ToldCase]:
         yield replace(found, case=replace(found.case, id=name))
 
 
-def _usable(scheme: Scheme, told: Iterable[ToldCase]) -> tuple[tuple[Case, ...], tuple[str, ...], tuple[str, ...]]:
+def _usable(empty: Cases, told: Iterable[ToldCase]) -> Cases:
     """Cases with all their fields, photos that are missing, and rows that are no case."""
+    scheme = empty.scheme
     cases: list[Case] = []
     missing: list[str] = []
     left_out: list[str] = []
+    no_cases: list[Case] = []
+    absent: dict[str, tuple[str, ...]] = {}
     for found in told:
         fields = {field.name: scheme.value_from_text(field, found.case.fields.get(field.name, "")) or "" for field in scheme.fields}
         level = next((fields[field.name] for field in scheme.level_fields if fields[field.name]), "")
         case = replace(found.case, fields=fields, level=level)
         missing += found.missing
-        if found.named and not case.photos:
-            left_out.append(f"{case.where.rpartition(', ')[2]}: all its photos are missing")
-        elif not case.photos and not text_of_case(scheme, case):
-            left_out.append(f"{case.where.rpartition(', ')[2]}: neither a photo nor a text")
-        else:
+        if found.missing:
+            absent[case.id] = found.missing
+        if case.photos or (not found.named and text_of_case(scheme, case)):
             cases.append(case)
-    return tuple(cases), tuple(missing), tuple(left_out)
+            continue
+        why = "all its photos are missing" if found.named else "neither a photo nor a text"
+        left_out.append(f"{case.where.rpartition(', ')[2]}: {why}")
+        no_cases.append(case)
+    return replace(empty, cases=tuple(cases), missing=tuple(missing), left_out=tuple(left_out), absent=absent,
+                   no_cases=tuple(no_cases))

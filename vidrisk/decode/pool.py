@@ -122,34 +122,36 @@ class DecodePool:
                 found.setdefault(read.id, []).append(read.item)
         return [whole_thumbnails(request, found.get(request.id, ())) for request in numbered]
 
-    def jpegs(self, requests: Sequence[PhotoInput], settings: PhotoSettings) -> list[tuple[Jpeg | None, InputEnd]]:
+    def jpegs(self, requests: Sequence[PhotoInput], settings: PhotoSettings,
+              limits: Limits | None = None) -> list[tuple[Jpeg | None, InputEnd]]:
         """Each photo as a JPEG, in the order of the requests, and what became of it; None where it cannot be read.
 
         Raises:
             RuntimeFailure: workers cannot be started, or the pool is closed.
         """
-        return self._of_photos(requests, settings, lambda item: item if isinstance(item, Jpeg) else None)
+        return self._of_photos(requests, settings, limits, lambda item: item if isinstance(item, Jpeg) else None)
 
     def photos(self, requests: Sequence[PhotoInput],
-               settings: ReadSettings) -> list[tuple[npt.NDArray[np.uint8] | None, InputEnd]]:
+               settings: ReadSettings, limits: Limits | None = None) -> list[tuple[npt.NDArray[np.uint8] | None, InputEnd]]:
         """Each photo as a frame ``uint8 (H, W, 3)``, in the order of the requests, and what became of it; None where it cannot be
         read. The pixels are those that ``read`` gives of the same file.
 
         Args:
             settings: moments, thumbnails and the feature cache in them are for videos and for runs: they are left out.
+            limits: of a photo; None takes ``PHOTO_LIMITS``.
 
         Raises:
             RuntimeFailure: workers cannot be started, or the pool is closed.
         """
         alone = replace(settings, time=None, cache_salt="", features=0, thumbnail_bytes=0, frame_thumbnail_bytes=0)
-        return self._of_photos(requests, alone, lambda item: item.pixels.copy() if isinstance(item, Frame) else None)
+        return self._of_photos(requests, alone, limits, lambda item: item.pixels.copy() if isinstance(item, Frame) else None)
 
-    def _of_photos(self, requests: Sequence[PhotoInput], settings: Settings,
+    def _of_photos(self, requests: Sequence[PhotoInput], settings: Settings, limits: Limits | None,
                    picture_of: Callable[[Item], _Picture | None]) -> list[tuple[_Picture | None, InputEnd]]:
         found: dict[int, _Picture] = {}
         ends: dict[int, InputEnd] = {}
         numbered = [PhotoInput(place, one.path if one.content is None else "", one.content) for place, one in enumerate(requests)]
-        for read in self._answers(iter(numbered), Session(settings, PHOTO_LIMITS), None):
+        for read in self._answers(iter(numbered), Session(settings, limits or PHOTO_LIMITS), None):
             picture = picture_of(read.item)
             if picture is not None:
                 found[read.id] = picture

@@ -43,7 +43,7 @@ from vidrisk.decode.sandbox import Sandbox, confine_process
 from vidrisk.decode.thumbnails import Thumbnail
 from vidrisk.decode.wire import Line, Slots, path_of_descriptor
 from vidrisk.files.cache import ArrayCache
-from vidrisk.files.stamps import stamp_of
+from vidrisk.files.stamps import stamp_of_file
 from vidrisk.frames import Frame, FrameWindow
 from vidrisk.frames.interval import interval_from_json
 
@@ -115,7 +115,7 @@ class _Worker:
     def _read_one(self, session: _Session, request: Request, known: dict[str, tuple[int, int] | None]) -> bool:
         """Read an input; False where it may not be opened because it is no longer the file that was let in."""
         self._limit_memory(session.settings.max_memory_mb)
-        self._line.send({"begin": _stamp_of(request.path)})
+        self._line.send({"begin": stamp_of_file(request.path)})
         for item in self._items(session.settings, request):
             if isinstance(item, InputEnd) and item.is_refused and known.get(request.path) != _identity_of(request.path):
                 return False
@@ -221,13 +221,6 @@ class _Worker:
     def _forget(self, session: int) -> None:
         self._sessions.pop(session, None)
         self._line.send({"dropped": session})
-
-
-def _stamp_of(path: str) -> tuple[int, int] | None:
-    try:
-        return stamp_of(Path(path).stat())
-    except (OSError, ValueError):  # the latter for what can be no path
-        return None
 
 
 def _identity_of(path: str) -> tuple[int, int] | None:

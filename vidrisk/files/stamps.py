@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 MAX_INT64 = 2**63 - 1
 
@@ -12,3 +13,11 @@ def stamp_of(info: os.stat_result) -> tuple[int, int]:
     century.
     """
     return info.st_size, info.st_mtime_ns & MAX_INT64
+
+
+def stamp_of_file(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return the same of a file; None where there is none."""
+    try:
+        return stamp_of(Path(path).stat())
+    except (OSError, ValueError):  # the latter for what can be no path
+        return None

@@ -6,8 +6,6 @@ import logging
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -15,16 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
+from vidrisk.inference.open_stages import open_stages, provenance_of, refuse_reports
 from vidrisk.inference.plan import plan_from_stages
-from vidrisk.runtimes import Bundle, Contract, Runner, choose, open_runner
+from vidrisk.runtimes import Bundle, Contract, Runner
 from vidrisk.runtimes.chain import chained, run_stages
 from vidrisk.runtimes.contract.bundle import MANIFEST, VariantName
-from vidrisk.runtimes.contract.errors import EngineMissing, RuntimeFailure, SettingsError, require
+from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError, require
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.stages import PIXELS, Stage
 from vidrisk.runtimes.layers import Layers
-from vidrisk.runtimes.registry import ENGINE_KINDS, engine_version, possible_runtimes
+from vidrisk.runtimes.registry import engine_version
 from vidrisk.runtimes.runner import Array, Arrays
 from vidrisk.runtimes.uncertainty import Uncertainty, uncertainty_from_variant
 
@@ -252,23 +251,13 @@ def classifier_from_bundle(bundle: Bundle, *, runtime: str = "auto", variant: st
                            on_progress: OnProgress = ignore_progress) -> Classifier:
     """The same for a bundle that is open."""
     path = bundle.root
-    if runtime == "torch":
-        raise SettingsError(f"{path.name} is a bundle, which torch cannot read", allowed=f"auto, {', '.join(possible_runtimes())}",
-                            fix="give the run directory instead")
-    opened = partial(_open_with_engine, on_progress=on_progress)
-    choice = choose(bundle, runtime=runtime, variant=variant, threads=threads, opened=opened)
-    with ExitStack() as stack:
-        runners = [stack.enter_context(opened(bundle, stage.name, runtime=choice.runtime, variant=choice.variant, threads=threads))
-                   for stage in bundle.stages]
-        stack.pop_all()
+    refuse_reports(bundle)
+    choice, runners = open_stages(bundle, runtime=runtime, variant=variant, threads=threads, on_progress=on_progress)
     chosen = bundle.manifest.variants[choice.variant]
     if chosen.waived:
         log.warning("%s %s was shipped although its gate would have refused it: %s", path.name, choice.variant, chosen.waived)
-    provenance = {"model": path.resolve().name, "digest": bundle.digest, "created": bundle.manifest.created,
-                  **({"waived": chosen.waived} if chosen.waived else {}),
-                  **{f"made with {name}": version for name, version in bundle.manifest.made_with.items()}}
     weights = " ".join(bundle.manifest.files[file].sha256 for file in _files_of_features(bundle, choice.variant))
-    return Classifier(bundle.stages, runners, bundle.contract, variant=choice.variant, provenance=provenance,
+    return Classifier(bundle.stages, runners, bundle.contract, variant=choice.variant, provenance=provenance_of(bundle, chosen),
                       encoder_identity=f"{weights} {choice.runtime} {engine_version(choice.runtime)}",
                       temperature=chosen.temperature, threads=threads,
                       uncertainty=uncertainty_from_variant(chosen, bundle.contract.targets))
@@ -290,18 +279,6 @@ def _join(parts: list[Arrays]) -> Arrays:
 def _rows(flat: Mapping[str, Array], start: int, windows: int, of: int) -> Arrays:
     """Rows of some windows, of so many in all."""
     return {name: array[start * (len(array) // of):(start + windows) * (len(array) // of)] for name, array in flat.items()}
-
-
-def _open_with_engine(bundle: Bundle, graph: str, *, runtime: str, variant: VariantName, threads: int | None,
-                        on_progress: OnProgress) -> Runner:
-    """``open_runner``, after building the engine that is missing."""
-    try:
-        return open_runner(bundle, graph, runtime=runtime, variant=variant, threads=threads)
-    except EngineMissing:
-        from vidrisk.runtimes.tensorrt.build.engines import ensured_engines  # only where something has to be built
-
-        ensured_engines(bundle, ENGINE_KINDS[runtime], [variant], on_progress)
-        return open_runner(bundle, graph, runtime=runtime, variant=variant, threads=threads)
 
 
 def _classifier_from_run(path: Path) -> Classifier:

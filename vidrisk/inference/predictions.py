@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,9 @@ class Prediction:
     id: of what was looked at by which model: from the content of the file, the window and the contract, not from the path. Empty
         where the decode process was lost after some windows (such files are opened nowhere else), and in lines of before.
     reason: why the state is not ``ok``, or what there is to say all the same.
+    report: of a bundle that writes reports: ``case``, ``fields`` by name, ``parse_ok``, ``problems``, ``text``, ``finish``,
+        ``prompt_tokens``, ``answer_tokens``. The label is the level that is written, '' where the answer does not parse; targets
+        are empty where the engine does not tell how likely levels are.
     """
 
     path: str
@@ -56,6 +60,7 @@ class Prediction:
     candidates: Mapping[str, Sequence[str]] = field(default_factory=dict)
     id: str = ""
     reason: str = ""
+    report: Mapping[str, Any] | None = None
 
     def to_json(self) -> bytes:
         """One line of UTF-8: see ``lines.line_from_record``."""

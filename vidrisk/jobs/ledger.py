@@ -25,7 +25,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from vidrisk.decode.messages import FINAL_STATES
-from vidrisk.files.stamps import stamp_of
+from vidrisk.files.stamps import stamp_of_file
 from vidrisk.inference.predictions import PREDICTIONS, prediction_from_json
 from vidrisk.jobs.database import path_from_sql, sql_from_path, transaction
 from vidrisk.jobs.folder import (
@@ -80,7 +80,8 @@ class Ledger:
     """An open output folder. Leaving the ``with`` block commits what is finished. For one thread."""
 
     def __init__(self, out: Path, identity: Mapping[str, str], *, resume: bool, limits: Mapping[str, float] | None = None,
-                 older: Mapping[str, str] | None = None, only: Collection[str] | None = None) -> None:
+                 older: Mapping[str, str] | None = None, only: Collection[str] | None = None,
+                 stamps: Mapping[str, tuple[int, int]] | None = None) -> None:
         """Start an output folder, or continue one.
 
         Args:
@@ -90,6 +91,7 @@ class Ledger:
             older: what an earlier version wrote for the same identity, where it was something else.
             only: paths that this run is about, where it is not about all that the folder was ever given: others keep their final
                 rows, whatever has become of their files, and those that have none are taken out.
+            stamps: sizes and times of change, as of now, of inputs that are no files, such as rows of tables.
             limits: state → the limit that puts an input into it. Where one is higher than it was, such inputs are done again.
 
         Raises:
@@ -108,13 +110,13 @@ class Ledger:
             self._database = sqlite3.connect(out / LEDGER, isolation_level=None, timeout=0.2)
         try:
             with writing_to(out):
-                self._prepare(identity, limits or {}, older or {}, only)
+                self._prepare(identity, limits or {}, older or {}, only, stamps or {})
         except BaseException:
             self._database.close()
             raise
 
     def _prepare(self, identity: Mapping[str, str], limits: Mapping[str, float], older: Mapping[str, str],
-                 only: Collection[str] | None) -> None:
+                 only: Collection[str] | None, stamps: Mapping[str, tuple[int, int]]) -> None:
         wanted = {"schema_version": str(versions.LEDGER.major), **identity}
         # Exclusive: the lock lasts as long as the connection, so two runs cannot share a folder, whoever is killed how.
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -136,7 +138,7 @@ class Ledger:
         self._drop_uncommitted()
         if only is not None:
             self._drop_pending(only)
-        self._reopen(limits, only)
+        self._reopen(limits, only, stamps)
         self._file = (self.out / PREDICTIONS).open("r+b", buffering=0)
 
     @property
@@ -227,14 +229,15 @@ class Ledger:
             self._database.executemany("DELETE FROM inputs WHERE id = ?", (
                 (number,) for number, path in pending if path_from_sql(path) not in kept))
 
-    def _reopen(self, limits: Mapping[str, float], only: Collection[str] | None) -> None:
+    def _reopen(self, limits: Mapping[str, float], only: Collection[str] | None,
+                stamps: Mapping[str, tuple[int, int]]) -> None:
         """Make pending what may end otherwise now: files that have changed, what a limit kept out that has been raised, and
         what was skipped (missing, not permitted), which leaves no trace in the file when it is mended.
         """
         meta = self.meta
         again = {"skipped", *(state for state, limit in limits.items() if limit > float(meta.get(f"limit {state}", "inf")))}
         rows = (row for row in self.rows() if only is None or row.path in only)
-        changed = [row.id for row in rows if row.state in again or (row.state != "pending" and _changed_since(row))]
+        changed = [row.id for row in rows if row.state in again or (row.state != "pending" and _changed_since(row, stamps))]
         with transaction(self._database):
             for state, limit in limits.items():
                 self._set_meta(f"limit {state}", str(limit))
@@ -316,13 +319,10 @@ def _rows(database: sqlite3.Connection) -> list[Row]:
     return [Row(number, path_from_sql(path), *rest) for number, path, *rest in rows]
 
 
-def _changed_since(row: Row) -> bool:
-    """Whether the file is there and no longer the one that was read. One that has gone keeps its result."""
-    try:
-        info = Path(row.path).stat()
-    except OSError:
-        return False
-    return stamp_of(info) != (row.bytes, row.mtime_ns)
+def _changed_since(row: Row, stamps: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether the input is there and no longer the one that was read. One that has gone keeps its result."""
+    stamp = stamps.get(row.path) or stamp_of_file(row.path)
+    return stamp is not None and stamp != (row.bytes, row.mtime_ns)
 
 
 def _valid_text(text: str) -> str:

@@ -102,7 +102,7 @@ def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[st
                 said: set[str] = set()
                 for answer in stack.enter_context(closing(answers)):
                     row = _final_row(pending[answer.input.id], answer)
-                    _say_remedy(row, said)
+                    say_remedy(row, said)
                     with meter.measure("write"):
                         ledger.finish(row, b"".join(p.to_json() for p in _counted(answer.predictions, meter)))
                     progress = replace(count_row(progress, row), uncertain=meter.uncertain)
@@ -138,7 +138,7 @@ def _counted(predictions: Iterator[Prediction], meter: Meter) -> Iterator[Predic
         yield prediction
 
 
-def _say_remedy(row: Row, said: set[str]) -> None:
+def say_remedy(row: Row, said: set[str]) -> None:
     """Tell once of each thing that an installation lacks: it costs all files of a kind, which the ledger alone would hold."""
     remedy = row.reason.partition("fix: ")[2]
     if row.state == "skipped" and "pip install" in remedy and remedy not in said:

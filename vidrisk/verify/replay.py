@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidrisk.inference.model import Classifier, classifier_from_bundle
+from vidrisk.inference.open_stages import refuse_reports
 from vidrisk.runtimes.contract.bundle import Bundle, VariantName
 from vidrisk.runtimes.contract.errors import Interrupted, MissingExtra, RuntimeFailure, SettingsError, VidriskError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
@@ -35,6 +36,7 @@ def verify_bundle(path: Path, *, runtime: str | None = None, variant: str | None
         Interrupted: Ctrl-C while an engine is built.
     """
     bundle = Bundle.open(path)
+    refuse_reports(bundle)
     runtimes = exact_runtimes() if runtime is None else (runtime,)
     if not runtimes:
         raise MissingExtra("onnxruntime", "cpu")

@@ -1,0 +1,166 @@
+"""From a case to what a text engine reads: visual tokens of frames between token ids, or messages with JPEGs for a server."""
+
+from __future__ import annotations
+
+import base64
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vidrisk.data.case_frames import read_case_frames
+from vidrisk.data.case_photos import read_case_photos
+from vidrisk.data.cases import Case, PhotoSource
+from vidrisk.decode.messages import PhotoSettings
+from vidrisk.decode.pool import DecodePool
+from vidrisk.decode.session import Limits
+from vidrisk.runtimes.chain import run_stages
+from vidrisk.runtimes.contract.report import ChatPieces
+from vidrisk.runtimes.contract.specs import PixelSpec
+from vidrisk.runtimes.contract.stages import Stage
+from vidrisk.runtimes.runner import Runner
+from vidrisk.runtimes.text.requests import Chat, Embeddings, Prompt
+from vidrisk.runtimes.text.turns import Exchange, Photo, parts_from_exchanges
+from vidrisk.runtimes.text.vocabulary import Vocabulary
+
+BATCH_PHOTOS = 8
+MAX_MEMORY_MB = 2048
+SERVER_SIDE_PX = 1024  # of a photo that a server gets, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What became of a photo of a case.
+
+    Attributes:
+        pixels: a frame or a JPEG, as the builder wants it; None where the photo cannot be read.
+        state: one of ``messages.FINAL_STATES``.
+        reason: why it cannot be read, or what there is to say all the same; '' for nothing.
+        content: sha256 of the photo; '' where it is not known.
+    """
+
+    source: PhotoSource | None
+    pixels: Any = field(repr=False)
+    state: str = "ok"
+    reason: str = ""
+    content: str = ""
+
+
+Pictured = tuple[Case, tuple[Picture, ...]]
+
+
+class PromptBuilder(ABC):
+    """Reads photos as an engine wants them, and builds its prompts."""
+
+    @abstractmethod
+    def read(self, cases: Iterable[Case], pool: DecodePool, max_memory_mb: int = MAX_MEMORY_MB,
+             limits: Limits | None = None) -> Iterator[Pictured]:
+        """Yield cases with their pictures, in order.
+
+        Args:
+            max_memory_mb: what a decode worker may allocate beyond what it starts with.
+            limits: of a photo; None takes those of the pool.
+
+        Raises:
+            RuntimeFailure: decode workers cannot be started.
+            DataError: a Parquet file that cannot be opened any more.
+        """
+
+    @abstractmethod
+    def see(self, pictures: Sequence[Picture]) -> list[Any]:
+        """Return what goes into a prompt for each picture, all of which could be read."""
+
+    @abstractmethod
+    def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[Any]) -> Prompt | Chat:
+        """Build the prompt of a conversation.
+
+        Args:
+            seen: of its photos, in their order.
+        """
+
+    @abstractmethod
+    def why_too_long(self, prompt: Prompt | Chat, limit: int) -> str:
+        """Say why a prompt leaves no room for an answer of so many tokens; '' where it leaves it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what it has opened. Safe to call twice."""
+
+
+class GraphPrompts(PromptBuilder):
+    """Prompts for the text graph of a bundle.
+
+    Args:
+        stages, runners: from frames to visual tokens ``float32 (n, tokens, width)``, the last output; closed with this.
+        end: id of the token that ends an answer.
+        tokens: most of a sequence, prompt and answer.
+    """
+
+    def __init__(self, stages: Sequence[Stage], runners: Sequence[Runner], pixel: PixelSpec, vocabulary: Vocabulary,
+                 pieces: ChatPieces, end: int, tokens: int) -> None:
+        self._stages, self._runners, self._pixel = tuple(stages), tuple(runners), pixel
+        self._vocabulary, self._pieces, self._end, self._tokens = vocabulary, pieces, end, tokens
+
+    def read(self, cases: Iterable[Case], pool: DecodePool, max_memory_mb: int = MAX_MEMORY_MB,
+             limits: Limits | None = None) -> Iterator[Pictured]:
+        for case, frames in read_case_frames(cases, pool, self._pixel, max_memory_mb=max_memory_mb,
+                                             limits=limits):
+            yield case, tuple(Picture(one.source, one.frame, one.state, one.reason, one.content) for one in frames)
+
+    def see(self, pictures: Sequence[Picture]) -> list[Embeddings]:
+        found: list[Embeddings] = []
+        for start in range(0, len(pictures), BATCH_PHOTOS):
+            frames = [picture.pixels for picture in pictures[start:start + BATCH_PHOTOS]]
+            # An engine may compute one row in another way than several: what a photo gives must not depend on its batch.
+            batch = np.stack(frames if len(frames) > 1 else [*frames, *frames])
+            found += list(run_stages(self._stages, self._runners, batch)[self._stages[-1].outputs[0].name])[:len(frames)]
+        return found
+
+    def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[Embeddings]) -> Prompt:
+        parts = parts_from_exchanges(self._vocabulary, self._pieces, self._end, system, exchanges).parts
+        return Prompt(tuple(seen[part.number] if isinstance(part, Photo) else part for part in parts), constant=1)
+
+    def why_too_long(self, prompt: Prompt | Chat, limit: int) -> str:
+        assert isinstance(prompt, Prompt)
+        if prompt.tokens + limit <= self._tokens:
+            return ""
+        return f"its prompt of {prompt.tokens} tokens and an answer of up to {limit} exceed the model's {self._tokens}"
+
+    def close(self) -> None:
+        with ExitStack() as stack:
+            for runner in self._runners:
+                stack.callback(runner.close)
+
+
+class ChatPrompts(PromptBuilder):
+    """Prompts for a server, which has the model's own template and tower: photos are sent as JPEGs of a bounded size."""
+
+    def read(self, cases: Iterable[Case], pool: DecodePool, max_memory_mb: int = MAX_MEMORY_MB,
+             limits: Limits | None = None) -> Iterator[Pictured]:
+        settings = PhotoSettings(SERVER_SIDE_PX, SERVER_SIDE_PX, max_memory_mb=max_memory_mb)
+        for case, photos in read_case_photos(cases, pool, settings, limits):
+            yield case, tuple(Picture(one.source, one.jpeg, one.state, one.reason, one.jpeg.digest if one.jpeg else "")
+                              for one in photos)
+
+    def see(self, pictures: Sequence[Picture]) -> list[str]:
+        return [f"data:image/jpeg;base64,{base64.b64encode(picture.pixels.data).decode('ascii')}" for picture in pictures]
+
+    def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[str]) -> Chat:
+        messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+        urls = iter(seen)
+        for exchange in exchanges:
+            shown = [{"type": "image_url", "image_url": {"url": next(urls)}} for _ in range(exchange.photos)]
+            content = [*shown, {"type": "text", "text": exchange.question}] if shown else exchange.question
+            messages.append({"role": "user", "content": content})
+            if exchange.answer is not None:
+                messages.append({"role": "assistant", "content": exchange.answer})
+        return Chat(tuple(messages))
+
+    def why_too_long(self, prompt: Prompt | Chat, limit: int) -> str:
+        return ""  # the server knows, and says so
+
+    def close(self) -> None:
+        """It has opened nothing."""

@@ -1,0 +1,170 @@
+"""A run of reports over an output folder: every case is answered once, and ends in the ledger, whatever happens to it.
+
+The ledger, ``predictions.jsonl`` and ``summary.json`` are those of ``run_folder``, and so is what ends a run and what continues it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from vidrisk.data.cases import Case
+from vidrisk.data.scheme import Scheme
+from vidrisk.decode.pool import DecodePool, usable_cores
+from vidrisk.decode.session import Limits
+from vidrisk.files.stamps import stamp_of_file
+from vidrisk.inference.meter import Meter
+from vidrisk.inference.prompt_builders import Pictured
+from vidrisk.inference.reporter import Reporter
+from vidrisk.inference.reports import Report, failed_report, prediction_from_report
+from vidrisk.jobs.case_inputs import CaseInputs, case_of_photo
+from vidrisk.jobs.folder import writing_to
+from vidrisk.jobs.ledger import Ledger, Row
+from vidrisk.jobs.parquet import write_parquet
+from vidrisk.jobs.progress import Progress, count_row, pace_from_meter, progress_from_rows
+from vidrisk.jobs.report_settings import ReportSettings
+from vidrisk.jobs.report_summary import summarize_reports
+from vidrisk.jobs.run_folder import say_remedy
+from vidrisk.jobs.summary import SUMMARY, Summary, write_summary
+from vidrisk.runtimes.contract.errors import Interrupted, RuntimeFailure, require
+
+GONE = "the inputs have no such case any more"
+
+
+def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[str], settings: ReportSettings | None = None,
+                on_progress: Callable[[Progress], None] | None = None, *, pool: DecodePool | None = None) -> Summary:
+    """Write a report of every case into ``out``: ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``.
+
+    Args:
+        pool: that decodes; None makes one for this run, of ``settings.workers``.
+
+    Raises:
+        SettingsError: the bundle has no scheme, ``out`` cannot be used, or the run in it was made otherwise.
+        MissingExtra: Parquet is asked for and pyarrow is not installed.
+        RuntimeFailure: the engine failed, or decode processes cannot be started.
+        DataError: a Parquet file that cannot be opened any more.
+        Interrupted: Ctrl-C.
+        VidriskError: the disk is full or cannot be written.
+        In each case ``out`` holds everything that was finished, and ``resume`` continues.
+    """
+    settings, out, meter = settings or ReportSettings(), Path(out), Meter()
+    if settings.parquet:  # said now, and not after hours
+        require("pyarrow", "parquet")
+    scheme = reporter.needed_scheme()
+    started_s = time.perf_counter()
+    limits = {"timeout": settings.file_timeout_s, "too_large": settings.max_memory_mb}
+    with Ledger(out, _identity(reporter), resume=settings.resume, limits=limits, stamps=inputs.stamps) as ledger:
+        ledger.add(inputs.cases)
+        rows = ledger.rows()
+        progress = before = progress_from_rows(rows)
+        pending = [row for row in rows if row.state == "pending"]
+        if pending:  # else a run that is cut short looks like one that has ended
+            with writing_to(out):
+                (out / SUMMARY).unlink(missing_ok=True)
+        try:
+            with ExitStack() as stack:
+                opened = pool or stack.enter_context(DecodePool(settings.workers))
+                said: set[str] = set()
+                for row, report in stack.enter_context(closing(_reports(reporter, inputs, pending, opened, settings, meter))):
+                    say_remedy(row, said)
+                    with meter.measure("write"):
+                        ledger.finish(row, _line(row, report, scheme, reporter, meter))
+                    progress = replace(count_row(progress, row), uncertain=meter.uncertain)
+                    if on_progress:
+                        pace = pace_from_meter(progress, before, time.perf_counter() - started_s, meter)
+                        on_progress(replace(progress, pace=pace))
+            with meter.measure("write"):
+                ledger.commit()
+            if progress.files < progress.files_total:
+                raise RuntimeFailure(f"{progress.files_total - progress.files} inputs have no report",
+                                     fix=f"run it again with resume, which continues in {out}")
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped after {progress.files} of {progress.files_total} inputs",
+                              fix=f"run it again with resume, which continues in {out}") from None
+        if settings.parquet:
+            write_parquet(out)
+        summary = summarize_reports(
+            reporter, ledger, other_files=len(inputs.left_out.files), meter=meter, wall_s=time.perf_counter() - started_s,
+            files=progress.files - before.files, clips=progress.clips - before.clips,
+            settings=asdict(settings) | {"threads": reporter.threads or usable_cores(), "answer_tokens": reporter.answer_tokens})
+    write_summary(summary, out)
+    return summary
+
+
+def _reports(reporter: Reporter, inputs: CaseInputs, pending: Sequence[Row], pool: DecodePool, settings: ReportSettings,
+             meter: Meter) -> Generator[tuple[Row, Report], None, None]:
+    """Each pending row, as it ends, with its report: first those that need not be asked about."""
+    asked: list[tuple[Row, Case]] = []
+    stamped: list[Row] = []
+    for row in pending:
+        case = inputs.cases.get(row.path)
+        reason = inputs.refused.get(row.path, "")
+        if case is None:
+            case = case_of_photo(row.path)
+            reason = GONE if "#" in row.path and stamp_of_file(row.path) is None else ""
+        if reason:
+            report = failed_report(case, "skipped", reason)
+            yield _final_row(_stamped(row, inputs), report), report
+        else:
+            asked.append((row, case))
+
+    def cases() -> Iterator[Case]:
+        for row, case in asked:
+            stamped.append(_stamped(row, inputs))  # before it is read: what changes meanwhile is noticed later
+            yield case
+
+    limits = Limits(settings.file_timeout_s, input_s=None)
+    pictured = _measured(reporter.prompts.read(cases(), pool, settings.max_memory_mb, limits), meter)
+    waited_s, started_s = meter.seconds["waiting for decode"], time.perf_counter()
+    with closing(reporter.reports(pictured)) as reports:
+        for place, found in enumerate(reports):
+            meter.add("head", time.perf_counter() - started_s - (meter.seconds["waiting for decode"] - waited_s))
+            meter.windows += found.is_answered
+            report = _with_absent(found, inputs.absent.get(stamped[place].path, ()))
+            yield _final_row(stamped[place], report), report
+            waited_s, started_s = meter.seconds["waiting for decode"], time.perf_counter()
+
+
+def _measured(pictured: Iterator[Pictured], meter: Meter) -> Iterator[Pictured]:
+    while True:
+        with meter.wait_for_decode():
+            item = next(pictured, None)
+        if item is None:
+            return
+        yield item
+
+
+def _with_absent(report: Report, absent: Sequence[str]) -> Report:
+    """The report of a case of which a table names further photos, which are not there."""
+    if not absent:
+        return report
+    reason = f"not there: {', '.join(absent)}"
+    return replace(report, state="partial" if report.state == "ok" else report.state,
+                   reason="; ".join(filter(None, (report.reason, reason))))
+
+
+def _stamped(row: Row, inputs: CaseInputs) -> Row:
+    size, changed_ns = inputs.stamps.get(row.path) or stamp_of_file(row.path) or (None, None)
+    return replace(row, bytes=size, mtime_ns=changed_ns)
+
+
+def _final_row(row: Row, report: Report) -> Row:
+    return replace(row, state=report.state, reason=report.reason, predictions=int(report.is_answered))
+
+
+def _line(row: Row, report: Report, scheme: Scheme, reporter: Reporter, meter: Meter) -> bytes:
+    if not report.is_answered:
+        return b""
+    prediction = prediction_from_report(report, scheme, reporter.contract, row.path, reporter.uncertainty)
+    meter.uncertain += bool(prediction.uncertain)
+    return prediction.to_json()
+
+
+def _identity(reporter: Reporter) -> dict[str, str]:
+    """What must be equal for two runs to write into one folder."""
+    return {"bundle": reporter.provenance["digest"], "contract": reporter.contract.digest, "task": "report",
+            "runtime": reporter.runtime, "variant": reporter.variant, "answer_tokens": str(reporter.answer_tokens)}

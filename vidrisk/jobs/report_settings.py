@@ -1,0 +1,38 @@
+"""How to write reports over an output folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vidrisk.decode.pool import default_workers
+from vidrisk.inference.prompt_builders import MAX_MEMORY_MB
+from vidrisk.jobs.checks import check_instance, check_number
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """How to run.
+
+    Attributes:
+        workers: decode processes.
+        file_timeout_s: a decoder that says nothing for so long is killed.
+        max_memory_mb: what a decode process may allocate.
+        resume: continue the run in the output folder.
+        parquet: also write ``predictions.parquet``.
+
+    Raises:
+        SettingsError: a value that is not allowed.
+    """
+
+    workers: int = field(default_factory=default_workers)
+    file_timeout_s: float = 60.0
+    max_memory_mb: int = MAX_MEMORY_MB
+    resume: bool = False
+    parquet: bool = False
+
+    def __post_init__(self) -> None:
+        check_number(self, "workers", 1, 64, kind=int)
+        check_number(self, "file_timeout_s", 0.1, 86_400)
+        check_number(self, "max_memory_mb", 64, 1_048_576, kind=int)
+        for name in ("resume", "parquet"):
+            check_instance(self, name, bool, "True, False")
