@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,17 @@ def write_vision(path: Path, mean: float = MEAN, noise: float = 0.0) -> Path:
     return path
 
 
-def changed_graph(source: Path, to: Path, name: str, change: Any) -> Path:
-    """Write a graph with one weight changed."""
+def changed_graph(source: Path, to: Path, pattern: str, change: Any) -> Path:
+    """Write a graph with those weights changed whose names match."""
     model = load_graph(source)
-    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
-    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
+    found = [tensor for tensor in model.graph.initializer if re.fullmatch(pattern, tensor.name)]
+    assert found
+    for tensor in found:
+        tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), tensor.name))
     save_graph(model, to)
     return to
+
+
+def along_the_wrong_axis(scales: np.ndarray) -> np.ndarray:
+    """Scales of groups as they lie where inputs and outputs were mixed up."""
+    return np.ascontiguousarray(scales.T.reshape(scales.shape))
