@@ -23,7 +23,7 @@ from vidrisk.export.convert.graphs import strip_traces
 from vidrisk.export.text.builder import build_graph, read_config
 from vidrisk.export.text.parity import MOST_APART, Parity, check_parity
 from vidrisk.runtimes.contract.errors import DataError, RuntimeFailure
-from vidrisk.runtimes.text.session import METADATA
+from vidrisk.runtimes.text.text_shape import METADATA
 
 GRAPH, EMBEDDINGS = "text.fp32.onnx", "embeddings.npy"
 HEAD = "lm_head"

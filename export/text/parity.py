@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vidrisk.runtimes.contract.errors import GateRefused, require
 from vidrisk.runtimes.text.sampling import log_probabilities
-from vidrisk.runtimes.text.session import TextSession
+from vidrisk.runtimes.text.session import TextRuntime, TextSession
 
 LENGTHS = (7, 64, 33, 1)  # of the sequences that are compared, side by side
 STEPS = 3  # tokens that all of them write together
@@ -33,11 +33,13 @@ class Parity:
     top1: float
 
 
-def check_parity(graph: Path, embeddings: Path, reference: Any, *, most_apart: float = MOST_APART) -> Parity:
+def check_parity(graph: Path, embeddings: Path, reference: Any, *, most_apart: float = MOST_APART,
+                 runtime: TextRuntime = "onnxruntime") -> Parity:
     """Compare a graph with the model that it was made of.
 
     Args:
         reference: causal language model of transformers, in float32.
+        runtime: engine that the graph is for.
 
     Raises:
         GateRefused: they are further apart.
@@ -45,7 +47,7 @@ def check_parity(graph: Path, embeddings: Path, reference: Any, *, most_apart: f
     rng = np.random.default_rng(0)
     vocabulary = reference.get_input_embeddings().weight.shape[0]
     sequences = [rng.integers(0, vocabulary, length + STEPS) for length in LENGTHS]
-    with_graph, with_torch = _by_graph(graph, embeddings, sequences), _by_torch(reference, sequences)
+    with_graph, with_torch = _by_graph(graph, embeddings, sequences, runtime), _by_torch(reference, sequences)
     apart = max(float(np.abs(a - b).max()) for a, b in zip(with_graph, with_torch, strict=True))
     equal = np.concatenate([a.argmax(-1) == b.argmax(-1) for a, b in zip(with_graph, with_torch, strict=True)])
     parity = Parity(len(equal), apart, float(equal.mean()))
@@ -55,9 +57,10 @@ def check_parity(graph: Path, embeddings: Path, reference: Any, *, most_apart: f
     return parity
 
 
-def _by_graph(graph: Path, embeddings: Path, sequences: list[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.float32]]:
+def _by_graph(graph: Path, embeddings: Path, sequences: list[npt.NDArray[np.int64]],
+              runtime: TextRuntime) -> list[npt.NDArray[np.float32]]:
     """The first half of each sequence at once, the second half behind it, then one token of all sequences at a time."""
-    session = TextSession(graph, embeddings, sequences=len(sequences), tokens=max(map(len, sequences)))
+    session = TextSession(graph, embeddings, sequences=len(sequences), tokens=max(map(len, sequences)), runtime=runtime)
     found: list[list[npt.NDArray[np.float32]]] = [[] for _ in sequences]
     for slot, ids in enumerate(sequences):
         length = len(ids) - STEPS

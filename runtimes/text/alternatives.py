@@ -33,7 +33,7 @@ def compare_alternatives(session: TextSession, slot: int, vocabulary: Vocabulary
     before = text[:place + len(comparison.after)]
     tried = {word: vocabulary.encode(f"{before}{word}{comparison.until}") for word in comparison.alternatives}
     seen = session.length(slot) - prompt  # the graph has not read the last tokens of an answer
-    same = min(seen + 1, *(_common(ids.tolist(), written) for ids in tried.values()))
+    same = min(seen + 1, *(common_length(ids.tolist(), written) for ids in tried.values()))
     result = {}
     for word, ids in tried.items():
         if prompt + len(ids) > session.tokens:
@@ -45,5 +45,6 @@ def compare_alternatives(session: TextSession, slot: int, vocabulary: Vocabulary
     return result
 
 
-def _common(one: list[int], other: list[int]) -> int:
+def common_length(one: list[int], other: list[int]) -> int:
+    """Tokens that two lists begin with alike."""
     return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

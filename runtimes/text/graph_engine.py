@@ -38,11 +38,9 @@ class GraphEngine(TextEngine):
         BundleError: the tokenizer has more tokens than the model.
     """
 
-    name = "onnxruntime"
-
     def __init__(self, session: TextSession, vocabulary: Vocabulary, prefixes: Prefixes | None = None) -> None:
         super().__init__()
-        self.session, self.vocabulary = session, vocabulary
+        self.name, self.session, self.vocabulary = session.runtime, session, vocabulary
         self.prefixes = Prefixes() if prefixes is None else prefixes
         if vocabulary.size > session.shape.vocabulary:
             raise BundleError(f"the tokenizer has {vocabulary.size} tokens, the model {session.shape.vocabulary}",

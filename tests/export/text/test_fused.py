@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
 import transformers
-from tiny_text import CONFIG, VOCABULARY, builders_graph, write_tokenizer
+from tiny_text import CONFIG, VOCABULARY, builders_graph, save_causal
 
 from vidrisk.calibration.files import load_graph, save_graph
 from vidrisk.calibration.nbits import WeightGrid
@@ -26,31 +25,11 @@ from vidrisk.runtimes.text.requests import Comparison, Prompt, Request
 from vidrisk.runtimes.text.session import TextSession
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": 0, "eos_token_id": 256, "pad_token_id": 257,
-}
-
-
-def tiny_model(folder: Path, family: str) -> Any:
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**SIZES, **({"head_dim": 16} if family == "Qwen3" else {}))
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
-    for name, parameter in model.named_parameters():
-        if "norm" in name:
-            torch.nn.init.uniform_(parameter, 0.5, 1.5)  # as trained: ones would hide a norm that is left out
-        elif name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(folder)
-    write_tokenizer(folder / "tokenizer.json")
-    transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), eos_token="<end>").save_pretrained(folder)
-    return model
-
 
 @pytest.mark.slow(minutes=1)
 @pytest.mark.parametrize("family", ["Llama", "Qwen3"])
 def test_a_graph_is_equal_to_torch_and_another_model_is_told_from_it(tmp_path: Path, family: str) -> None:
-    model = tiny_model(tmp_path, family)
+    model = save_causal(tmp_path, family)
     made = export_text(tmp_path, tmp_path, model)
     assert (made.parity.top1, made.parity.tokens) == (1, 117) and made.parity.apart < 1e-5
     assert {path.name for path in tmp_path.iterdir()} >= {"text.fp32.onnx", "embeddings.npy"}

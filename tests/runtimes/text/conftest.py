@@ -11,8 +11,9 @@ from tiny_text import CONFIG, END, VOCABULARY, WIDTH, builders_graph, write_toke
 
 from vidrisk.calibration.files import save_graph
 from vidrisk.export.text.fused import select_logits
+from vidrisk.export.text.plain import export_plain
 from vidrisk.runtimes.text.graph_engine import GraphEngine
-from vidrisk.runtimes.text.session import TextSession
+from vidrisk.runtimes.text.session import TextRuntime, TextSession
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 MakeEngine = Callable[..., GraphEngine]
@@ -20,9 +21,10 @@ MakeEngine = Callable[..., GraphEngine]
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``text.onnx``, ``embeddings.npy`` and ``tokenizer.json``."""
+    """``text.onnx``, ``plain.onnx``, ``embeddings.npy`` and ``tokenizer.json``."""
     folder = tmp_path_factory.mktemp("text")
     save_graph(select_logits(builders_graph(), CONFIG), folder / "text.onnx")
+    export_plain(folder / "text.onnx", folder / "plain.onnx")
     np.save(folder / "embeddings.npy", np.random.default_rng(1).normal(0, 1, (VOCABULARY, WIDTH)).astype(np.float32))
     write_tokenizer(folder / "tokenizer.json")
     return folder
@@ -32,9 +34,10 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_session(text_folder: Path) -> Iterator[Callable[..., TextSession]]:
     opened: list[TextSession] = []
 
-    def make(*, sequences: int = 4, tokens: int = 192) -> TextSession:
-        opened.append(TextSession(text_folder / "text.onnx", text_folder / "embeddings.npy", sequences=sequences, tokens=tokens,
-                                  threads=1))
+    def make(*, sequences: int = 4, tokens: int = 192, runtime: TextRuntime = "onnxruntime") -> TextSession:
+        graph = text_folder / ("text.onnx" if runtime == "onnxruntime" else "plain.onnx")
+        opened.append(TextSession(graph, text_folder / "embeddings.npy", sequences=sequences, tokens=tokens, threads=1,
+                                  runtime=runtime))
         return opened[-1]
 
     yield make

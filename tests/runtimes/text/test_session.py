@@ -16,6 +16,7 @@ from vidrisk.runtimes.text import session as module
 from vidrisk.runtimes.text.session import TextSession
 
 Make = Callable[..., TextSession]
+RUNTIMES = ("onnxruntime", "openvino")
 IDS = np.random.default_rng(3).integers(0, 256, (4, 40))
 
 
@@ -24,8 +25,9 @@ def alone(session: TextSession, ids: np.ndarray) -> np.ndarray:
     return session.extend(0, session.embed(ids), rows=len(ids)).copy()
 
 
-def test_sequences_of_any_length_share_a_step(make_session: Make) -> None:
-    session = make_session()
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_sequences_of_any_length_share_a_step(make_session: Make, runtime: str) -> None:
+    session = make_session(runtime=runtime)
     wanted = [alone(session, ids) for ids in IDS]
     lengths = [10, 3, 25, 1]
     for slot, length in enumerate(lengths):
@@ -37,8 +39,9 @@ def test_sequences_of_any_length_share_a_step(make_session: Make) -> None:
             np.testing.assert_allclose(logits[slot], wanted[slot][length + step], atol=1e-4)
 
 
-def test_a_long_prompt_is_read_in_chunks(make_session: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = make_session()
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_long_prompt_is_read_in_chunks(make_session: Make, monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    session = make_session(runtime=runtime)
     wanted = alone(session, IDS[0])
     monkeypatch.setattr(module, "CHUNK_TOKENS", 7)
     for rows in (1, 7, 8, 40):
@@ -46,8 +49,9 @@ def test_a_long_prompt_is_read_in_chunks(make_session: Make, monkeypatch: pytest
         np.testing.assert_allclose(session.extend(0, session.embed(IDS[0]), rows=rows), wanted[-rows:], atol=1e-4)
 
 
-def test_a_sequence_goes_on_from_where_it_is_cut_off(make_session: Make) -> None:
-    session = make_session()
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_sequence_goes_on_from_where_it_is_cut_off(make_session: Make, runtime: str) -> None:
+    session = make_session(runtime=runtime)
     wanted = alone(session, IDS[0])
     session.truncate(0, 20)
     session.extend(0, session.embed(IDS[1, :10]))
@@ -55,8 +59,9 @@ def test_a_sequence_goes_on_from_where_it_is_cut_off(make_session: Make) -> None
     np.testing.assert_allclose(session.extend(0, session.embed(IDS[0, 20:]), rows=20), wanted[20:], atol=1e-4)
 
 
-def test_a_sequence_moves_and_is_copied(make_session: Make) -> None:
-    session = make_session()
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_sequence_moves_and_is_copied(make_session: Make, runtime: str) -> None:
+    session = make_session(runtime=runtime)
     wanted = alone(session, IDS[0])
     session.truncate(2, 0)
     session.extend(2, session.embed(IDS[0, :30]))
@@ -109,8 +114,12 @@ def test_other_graphs_and_embeddings_are_refused(text_folder: Path, tmp_path: Pa
     with pytest.raises(BundleError, match="how large"):
         TextSession(tmp_path / "unsized.onnx", table)
     (tmp_path / "broken.onnx").write_bytes(b"\x08")
-    with pytest.raises(RuntimeFailure, match="cannot load"):
-        TextSession(tmp_path / "broken.onnx", table)
+    for runtime in RUNTIMES:
+        with pytest.raises(RuntimeFailure, match="cannot load"):
+            TextSession(tmp_path / "broken.onnx", table, runtime=runtime)  # type: ignore[arg-type]
+    for other, runtime in (("plain.onnx", "onnxruntime"), ("text.onnx", "openvino")):
+        with pytest.raises((BundleError, RuntimeFailure), match=r"no text graph|cannot load"):
+            TextSession(text_folder / other, table, runtime=runtime)  # type: ignore[arg-type]
     np.save(tmp_path / "narrow.npy", np.zeros((258, 32), np.float32))
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     for name, said in (("narrow", r"\[258, 32\]"), ("objects", "no embeddings"), ("absent", "no embeddings")):

@@ -1,8 +1,10 @@
-"""A tiny text graph in the builder's form, random weights, and a tokenizer of bytes: what a text engine is tested with."""
+"""Tiny text models with random weights, as the builder leaves their graphs and as transformers saves them; a tokenizer of bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,17 +14,43 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 LAYERS, HEADS, KV_HEADS, HEAD_SIZE, WIDTH, POSITIONS = 2, 4, 2, 16, 64, 256
 END, VOCABULARY = 256, 258  # bytes, the end of a text, one more
 CONFIG = {"max_position_embeddings": POSITIONS, "hidden_size": WIDTH, "num_attention_heads": HEADS}
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": 96, "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "max_position_embeddings": POSITIONS, "bos_token_id": 0,
+    "eos_token_id": END, "pad_token_id": 257,
+}
 
 
-def write_tokenizer(path: Path) -> Path:
-    """Every byte a token; ``<end>`` and ``<act>`` behind them."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(alphabet)}, []))
+def write_tokenizer(path: Path, merges: Sequence[tuple[str, str]] = ()) -> Path:
+    """Every byte a token, merged ones behind them, then ``<end>`` and ``<act>``."""
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
+    tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(alphabet)}, list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("<end>", "<act>")])
     tokenizer.save(str(path))
     return path
+
+
+def save_causal(folder: Path, family: str, merges: Sequence[tuple[str, str]] = (), **settings: Any) -> Any:
+    """A model of transformers, saved with its tokenizer as a merged one is. Merges move ``<end>`` up."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    moved = {name: SIZES[name] + len(merges) for name in ("vocab_size", "eos_token_id", "pad_token_id")}
+    settings = SIZES | moved | ({"head_dim": HEAD_SIZE} if family == "Qwen3" else {}) | settings
+    config = getattr(transformers, f"{family}Config")(**settings)
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)  # as trained: ones would hide a norm that is left out
+        elif name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    write_tokenizer(folder / "tokenizer.json", merges)
+    transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), eos_token="<end>").save_pretrained(folder)
+    return model
 
 
 def builders_graph(seed: int = 0, sharpness: float = 3.0) -> onnx.ModelProto:
