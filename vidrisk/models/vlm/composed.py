@@ -172,8 +172,8 @@ class Composed(VlmBackbone):
         super().__init__()
         check_decoder(language_model)
         self.tokenizer, self.settings = tokenizer, settings
-        self.image = pretrained and pretrained.image
-        known = pretrained and pretrained.token
+        self.image = pretrained.image if pretrained else None
+        known = pretrained.token if pretrained else None
         self.token = add_token(language_model, tokenizer, settings.token) if known is None else known
         self.model = TowerAndLanguage(tower, language_model)
         self.vision = GridVision(tower, settings.grid)

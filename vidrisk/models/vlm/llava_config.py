@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from vidrisk.models.families import FAMILIES, Source
 from vidrisk.models.families.composed_folder import is_composed_folder
@@ -36,10 +36,10 @@ class Notes(Sealed):
     """
 
     pixel: PixelSpec
-    grid: int | None = None
+    grid: int | None = Field(None, ge=1, le=64)
     tower: str | None = None
     token: str | None = None
-    token_id: int | None = None
+    token_id: int | None = Field(None, ge=0)
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class LlavaSettings:
 
     @property
     def embedded(self) -> str | None:
-        return self.notes and self.notes.tower
+        return self.notes.tower if self.notes else None
 
     @property
     def grid(self) -> int | None:
-        return self.notes and self.notes.grid
+        return self.notes.grid if self.notes else None
 
 
 def read_llava_config(source: Source) -> LlavaSettings:
@@ -135,11 +135,11 @@ def _notes(source: Source, record: Any) -> Notes | None:
     try:
         notes = versions.COMPOSED.read_model(record, Notes)
     except (ValidationError, DataError) as error:
-        reason = str(error)
+        reason = first_line(error)
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
-        raise _refusal(source, f"a key {NOTES!r} that is damaged: {first_line(reason)}", "what vidrisk has saved",
+        raise _refusal(source, f"a key {NOTES!r} that is damaged: {reason}", "what vidrisk has saved",
                        SAVE_AGAIN) from error
     if notes.tower is not None and not (notes.tower in FAMILIES and FAMILIES[notes.tower].is_embedded):
         raise _refusal(source, f"an embedded tower {notes.tower!r}", ", ".join(

@@ -56,8 +56,11 @@ def save_llava(composed: Composed, folder: Path) -> None:
     reason = _why_not_plain(composed)
     state = _state(composed, language, image)
     config = _config(transformers, composed, language, image, len(state[OUTPUT]))
-    with torch.device("meta"):
-        llava = getattr(transformers, CLASS)(config)
+    try:
+        with torch.device("meta"):
+            llava = getattr(transformers, CLASS)(config)
+    except (AttributeError, ValueError, TypeError) as error:
+        raise _unfit(language, f"other layers than LLaVA looks for: {first_line(error)}") from error
     _check_names(llava, state, language)
     if composed.image is None:
         tokenizer.chat_template = template_from_tokenizer(tokenizer)

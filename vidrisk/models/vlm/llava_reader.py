@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from vidrisk.models.config import VlmSettings
 from vidrisk.models.encoders import Encoder
 from vidrisk.models.families import FAMILIES, Family, Source
-from vidrisk.models.families.hub import hub_family
+from vidrisk.models.families.hub import hub_family, quietly
 from vidrisk.models.vlm.composed import Composed, Pretrained, Projector
-from vidrisk.models.vlm.llava_config import CLASS, IMAGE, SAVE_AGAIN, LlavaSettings, read_llava_config
+from vidrisk.models.vlm.llava_config import CLASS, IMAGE, SAVE_AGAIN, STRATEGIES, LlavaSettings, read_llava_config
 from vidrisk.models.vlm.llava_projector import fold_projector, read_own_projector
 from vidrisk.models.vlm.loading import load_language_model, load_tokenizer
 from vidrisk.runtimes.contract.errors import SettingsError, first_line, require
@@ -67,7 +67,8 @@ def _exact_vision() -> Iterator[None]:
 
 def _load_tokenizer(source: Source, config: Any) -> tuple[Any, str]:
     """The tokenizer with its chat template, and the text of the image token."""
-    tokenizer = load_tokenizer(source)
+    with quietly(require("transformers", "train")):  # of a model_type that it does not know
+        tokenizer = load_tokenizer(source)
     processor, template = (_read_json(source, name) for name in SINGLE)
     if not tokenizer.chat_template and isinstance(template.get("chat_template"), str):
         tokenizer.chat_template = template["chat_template"]
@@ -100,7 +101,7 @@ def _known_token(source: Source, tokenizer: Any, found: LlavaSettings, settings:
     if notes is None or notes.token != settings.token:
         return None
     number = tokenizer.get_vocab().get(notes.token)
-    if number is None or number != notes.token_id:
+    if number is None or number != notes.token_id or number >= found.config.text_config.vocab_size:
         raise SettingsError(f"{notes.token} is token {number} to the tokenizer of {source.backbone!r}, and {notes.token_id} to "
                             "config.json", allowed="the tokenizer of the same model", fix=SAVE_AGAIN)
     return int(number)
@@ -120,7 +121,7 @@ def _tower(source: Source, model: Any, found: LlavaSettings, pixel: PixelSpec) -
     tower = model.model.vision_tower
     if getattr(tower, "pooler", None) is not None and found.config.vision_config.model_type == "vit":
         tower.pooler = None
-    if hasattr(tower, "encoder") and found.layers < len(tower.encoder.layers):
+    if tower.config.model_type in STRATEGIES and found.layers < len(tower.encoder.layers):
         tower.encoder.layers = tower.encoder.layers[:found.layers]
         tower.config.num_hidden_layers = found.layers
     if tower.config.model_type == "siglip_vision_model" and not found.is_normed:
