@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import transformers
+from typer.testing import CliRunner
 from vlm_runs import write_photos
 
+from vidrisk.cli.app import app
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.run import Run
 from vidrisk.models.vlm.composed import Composed
@@ -25,27 +24,30 @@ COMMANDS = re.findall(r"^\$ (vidrisk .*)$", PAGE, re.MULTILINE)
 SMALL = ("lora.rank=2", "optim.epochs=1", "optim.batch_size=8", "precision=fp32", "head.hidden=16", "views=1")
 
 
+def train(words: list[str], small: list[str]) -> None:
+    end = CliRunner().invoke(app, [*words, *small])
+    assert end.exit_code == 0, f"{words}\n{end.output}\n{end.exception!r}"
+
+
 @pytest.mark.slow(minutes=1)
 def test_a_run_becomes_a_folder_and_the_folder_a_run(backbone_folder: Callable[[str], Path], language_folder: Callable[..., Path],
-                                                     tmp_path: Path) -> None:
+                                                     tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos").mkdir()
     for sample in write_photos(tmp_path / "photos").samples:
         place = tmp_path / "photos" / sample.labels["defect"]
         place.mkdir(exist_ok=True)
         sample.path.rename(place / sample.name)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
-                   "HF_HUB_OFFLINE": "1"}
+    monkeypatch.chdir(tmp_path)
     composed = f"compose:{backbone_folder('clip_vision_model')}+{language_folder('Qwen2ForCausalLM')}"
+    small = [word for setting in SMALL for word in ("--set", setting)]
     (script,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     first, second = (shlex.split(command)[1:] for command in COMMANDS)
     place = first.index("--backbone") + 1
     assert first[place].startswith("compose:") and second[second.index("--backbone") + 1] == "defects-llava"
     first[place] = composed
-    small = [word for setting in SMALL for word in ("--set", setting)]
-    for words in (["-m", "vidrisk", *first, *small], ["-c", script], ["-m", "vidrisk", *second, *small]):
-        end = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
-                             check=False)
-        assert end.returncode == 0, f"{words}\n{end.stdout}\n{end.stderr}"
+    train(first, small)
+    exec(script, {})
+    train(second, small)
     transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "defects-llava")
     run = Run.open(tmp_path / "runs" / "further")
     backbone = run.load_classifier().backbone
