@@ -10,7 +10,7 @@ import pytest
 import yaml
 from backbones import SIDE_PX
 from PIL import Image
-from vlms import save_language_model, save_qwen
+from vlms import save_language_model, save_llava_hf, save_qwen
 
 from vidrisk.data import Table, load_table
 from vidrisk.models.config import TrainConfig, config_from_options
@@ -23,6 +23,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 STAND_INS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2_5_vl", ("pixel.height=56", "pixel.width=84", "frames=4")),
     "Qwen/Qwen3-VL-2B-Instruct": ("qwen3_vl", ("pixel.height=64", "pixel.width=96", "frames=4")),
+    "llava-hf/llava-1.5-7b-hf": ("llava", ("frames=2",)),
     "openai/clip-vit-base-patch32": ("clip_vision_model", ("frames=2",)),
     "google/siglip-base-patch16-224": ("siglip_vision_model", ("frames=2",)),
     "facebook/dinov2-small": ("dinov2", ("frames=2",)),
@@ -48,6 +49,8 @@ def stand_in(backbone_folder: Callable[[str], Path], tmp_path_factory: pytest.Te
             return family
         if family == "llama":
             return str(save_language_model(tmp_path_factory.mktemp("llama")))
+        if family == "llava":
+            return str(save_llava_hf(tmp_path_factory.mktemp("llava")))
         if family in ("qwen2_5_vl", "qwen3_vl"):
             return str(save_qwen(tmp_path_factory.mktemp(family), family))
         return str(backbone_folder(family))

@@ -31,6 +31,7 @@ class Encoder(nn.Module):
         frames: of a window, T; only where the family sees windows.
 
     Attributes:
+        pixel: as given.
         width: D, size of a feature.
         frozen_blocks: blocks at the bottom that training leaves alone, in a backbone that can be run in two parts.
         is_frozen: training leaves the whole encoder alone.
@@ -44,6 +45,7 @@ class Encoder(nn.Module):
     def __init__(self, backbone: nn.Module, pixel: PixelSpec, *, pool: Pool, family: Family, frames: int = 1) -> None:
         super().__init__()
         self.backbone = backbone
+        self.pixel = pixel
         self.pool = pool
         self.family = family
         self.frozen_blocks = 0

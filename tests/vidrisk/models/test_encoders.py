@@ -57,7 +57,7 @@ def test_default_pixel_is_what_the_folder_says(backbone_folder: Make, family: st
 def test_the_families_tested_are_all_there_are() -> None:
     """Adding an architecture is one file in ``models/families`` and one line in ``tests/backbones.py``."""
     assert {family.name for family in KNOWN.values() if family.build is None} == set(FAMILIES)
-    assert {family.name for family in KNOWN.values() if family.build is not None} == {*QWEN, COMPOSE}
+    assert {family.name for family in KNOWN.values() if family.build is not None} == {*QWEN, COMPOSE, "llava"}
     assert {name for name, family in KNOWN.items() if family.per == "window"} == set(WINDOW_TRANSFORMERS)
 
 
@@ -240,9 +240,10 @@ def test_a_text_model_is_no_image_encoder(tmp_path: Path) -> None:
 
 def test_a_model_that_answers_in_text_is_not_taken_for_its_vision_tower(tmp_path: Path) -> None:
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    transformers.LlavaConfig(vision_config=transformers.CLIPVisionConfig(**sizes), text_config=transformers.LlamaConfig(**sizes),
-                             architectures=["LlavaForConditionalGeneration"]).save_pretrained(tmp_path)
-    with pytest.raises(SettingsError, match=r"is a llava model, .*; allowed: .*Qwen2\.5-VL, .*; fix: save its vision tower"):
+    vision, text = transformers.CLIPVisionConfig(**sizes), transformers.LlamaConfig(**sizes)
+    transformers.LlavaNextConfig(vision_config=vision, text_config=text,
+                                 architectures=["LlavaNextForConditionalGeneration"]).save_pretrained(tmp_path)
+    with pytest.raises(SettingsError, match=r"is a llava_next model, .*; allowed: .*Qwen2\.5-VL, .*; fix: save its vision tower"):
         build_encoder(str(tmp_path))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from backbones import BACKBONES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from vidrisk.models.config import TrainConfig, config_from_options
@@ -27,6 +28,12 @@ TEMPLATE = (
     "{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% elif c.type == 'video' %}"
     "<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+# As published: it takes lists of parts alone, and puts images in front of the text.
+LLAVA_TEMPLATE = (
+    "{% for m in messages %}{{ m.role | upper }}: {% for c in m.content if c.type == 'image' %}<image>\n{% endfor %}"
+    "{% if m.role == 'assistant' and m.content is string %}{{ m.content }}{% else %}"
+    "{% for c in m.content if c.type == 'text' %}{{ c.text }} {% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT: {% endif %}")
 CORPUS = ["Which action does this video show? The action is walking, running, a crack in the wall.",
           "Name the activity in the video. What is going on in this clip? 系统 风险 轻微 中等 严重 裂缝 建议 0123456789"] * 20
 TEXT: dict[str, Any] = {
@@ -102,6 +109,28 @@ def save_language_model(folder: Path, model_class: str = "LlamaForCausalLM", *, 
     torch.manual_seed(0)
     save_lively(getattr(transformers, model_class)(config), folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_llava_hf(folder: Path, tower: str = "clip_vision_model", **options: Any) -> Path:
+    """Write a small LLaVA as llava-hf publishes them, but for its size: hidden states in front of the last layer."""
+    backbone = BACKBONES[tower]
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer.chat_template = None  # it lies with the processor
+    vision = getattr(transformers, backbone.config_class)(**backbone.sizes)
+    config = transformers.LlavaConfig(**{
+        "vision_config": vision, "text_config": transformers.LlamaConfig(**{**TEXT, "tie_word_embeddings": False}),
+        "image_token_index": tokenizer.convert_tokens_to_ids("<image>"), "image_seq_length": 16, "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default" if tower == "clip_vision_model" else "full", **options})  # fmt: skip
+    torch.manual_seed(0)
+    save_lively(transformers.LlavaForConditionalGeneration(config), folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": LLAVA_TEMPLATE}))
+    processor = {"image_processor_type": "CLIPImageProcessor", "image_mean": backbone.mean, "image_std": backbone.std,
+                 "resample": 3, "size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    (folder / "processor_config.json").write_text(json.dumps({"image_token": "<image>", "patch_size": 16}))
     return folder
 
 

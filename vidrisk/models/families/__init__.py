@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vidrisk.files.members import members_of_package
+from vidrisk.models.families.composed_folder import COMPOSED_FOLDER, is_composed_folder
 from vidrisk.models.families.family import COMPOSE, Family, Source
 from vidrisk.models.families.hub import hub_config, hub_family, vision_config
 
@@ -24,6 +25,8 @@ def family_of(source: Source) -> Family:
         return named
     if source.backbone.startswith(COMPOSE):
         return FAMILIES[COMPOSE]
+    if is_composed_folder(source):
+        return FAMILIES[COMPOSED_FOLDER]
     whole = hub_config(source)
     if whole.model_type in FAMILIES:
         return FAMILIES[whole.model_type]

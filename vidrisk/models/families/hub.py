@@ -79,7 +79,7 @@ def vision_config(config: Any, source: Source) -> Any:
     generates = any(str(name).endswith(GENERATING) for name in getattr(config, "architectures", None) or ())
     if tower is not None and generates:
         raise SettingsError(f"backbone {source.backbone!r} is a {config.model_type} model, which answers in text",
-                            allowed="image and video encoders, Qwen2.5-VL, Qwen3-VL, compose:TOWER+LLM",
+                            allowed="image and video encoders, Qwen2.5-VL, Qwen3-VL, LLaVA, compose:TOWER+LLM",
                             fix="save its vision tower alone and give that folder, or name it as the TOWER of a composed model")
     return config if tower is None else tower
 
@@ -176,13 +176,14 @@ def _load_tower(source: Source, pixel: PixelSpec, frames: int, *, model_class: s
 
 
 def load_model(source: Source, model_class: str, *, needed: str, unused: tuple[str, ...] = (), is_known: bool = True,
-                 **options: Any) -> Any:
+                 config: Any = None, **options: Any) -> Any:
     """Load a model of transformers with all its weights, out of safetensors alone: a pickled checkpoint can run code.
 
     Args:
         needed: what such a backbone is, for messages.
         unused: beginnings of the names of weights that may be missing.
         is_known: other weights may not be missing; they would be random.
+        config: in the place of the checkpoint's own.
 
     Raises:
         SettingsError: it cannot be loaded, or lacks weights.
@@ -190,9 +191,13 @@ def load_model(source: Source, model_class: str, *, needed: str, unused: tuple[s
     transformers: Any = require("transformers", "train")
     safetensors: Any = require("safetensors", "train")
     try:
-        check_attention(transformers.AutoConfig.from_pretrained(source.backbone, **source.options), source)
+        if config is None:
+            config = transformers.AutoConfig.from_pretrained(source.backbone, **source.options)
+        else:
+            options["config"] = config
+        check_attention(config, source)
         refuse_adapter(source, f"backbone {source.backbone!r}")
-        with _quietly(transformers):
+        with quietly(transformers):
             model, loaded = getattr(transformers, model_class).from_pretrained(
                 source.backbone, use_safetensors=True, output_loading_info=True, **source.options, **options)
     except (OSError, ValueError, AttributeError, RuntimeError, ImportError, safetensors.SafetensorError) as error:
@@ -204,7 +209,7 @@ def load_model(source: Source, model_class: str, *, needed: str, unused: tuple[s
 
 
 @contextmanager
-def _quietly(transformers: Any) -> Iterator[None]:
+def quietly(transformers: Any) -> Iterator[None]:
     """Without transformers' own bars and load reports; what matters in them is checked."""
     logs = transformers.utils.logging
     level = logs.get_verbosity()

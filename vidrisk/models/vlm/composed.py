@@ -3,13 +3,14 @@ https://arxiv.org/abs/2304.08485, https://arxiv.org/abs/2310.03744)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vidrisk.models.activations import checkpoint_activations
-from vidrisk.models.config import VlmSettings
+from vidrisk.models.config import OptimSettings, VlmSettings
 from vidrisk.models.encoders import Encoder, build_encoder, drop_pooling_head
 from vidrisk.models.families import Source, family_of
 from vidrisk.models.heads import copy_statistics
@@ -140,29 +141,50 @@ class VisionStage(nn.Module):
         return tokens
 
 
+@dataclass(frozen=True)
+class Pretrained:
+    """What a composed model brings along that was trained before.
+
+    Attributes:
+        image: text that the chat template writes for an image.
+        token: id of the token that is classified, where the tokenizer has it from vidrisk already.
+    """
+
+    projector: Projector
+    image: str
+    token: int | None = None
+
+
 class Composed(VlmBackbone):
-    """A tower, a new projector and a language model.
+    """A tower, a projector and a language model.
 
     Args:
         tower: of a family that sees a frame at a time.
         language_model, tokenizer: of transformers.
         with_token: whether the model's token is added: for a classifier.
+        pretrained: the projector, of a model that was composed before; None makes a new one.
     """
 
     frames_per_run = 1
     vision: GridVision
 
     def __init__(self, tower: Encoder, language_model: Any, tokenizer: Any, settings: VlmSettings, *,
-                 with_token: bool = True) -> None:
+                 with_token: bool = True, pretrained: Pretrained | None = None) -> None:
         super().__init__()
         check_decoder(language_model)
         self.tokenizer, self.settings = tokenizer, settings
-        self.token = add_token(language_model, tokenizer, settings.token) if with_token else -1
+        self.image = pretrained.image if pretrained else None
+        known = pretrained.token if pretrained else None
+        if known is not None:
+            self.token = known
+        else:
+            self.token = add_token(language_model, tokenizer, settings.token) if with_token else -1
         self.model = TowerAndLanguage(tower, language_model)
         self.vision = GridVision(tower, settings.grid)
         self.width = language_model.config.get_text_config().hidden_size
         self.requires_grad_(False)
-        self.own_projector = Projector(self.vision.features, self.width)
+        self.own_projector = pretrained.projector if pretrained else Projector(self.vision.features, self.width)
+        self.own_projector.requires_grad_(not pretrained)
 
     @property
     def decoder(self) -> Any:
@@ -186,12 +208,16 @@ class Composed(VlmBackbone):
 
     @property
     def has_own_projector(self) -> bool:
-        """Whether the projector is new: always."""
+        """Whether the projector stands behind ``vision``: always, and features are kept in front of it."""
         return True
 
+    def projector_lr(self, optim: OptimSettings) -> float:
+        """Learning rate of the projector; one that was trained before stays as it is unless a rate is given."""
+        return 0.0 if self.image is not None and optim.projector_lr is None else super().projector_lr(optim)
+
     def standardise(self, features: Tensor) -> None:
-        """Take mean and deviation of features ``(M, W)`` and the size of embeddings, unless a start has trained the projector."""
-        if self.own_projector.is_new:
+        """Take mean and deviation of features ``(M, W)`` and the size of embeddings, unless the projector was trained before."""
+        if self.image is None and self.own_projector.is_new:
             known = self.token if self.token >= 0 else len(self.tokenizer)
             rows = self.embed(torch.arange(known, device=features.device)[:SAMPLED_ROWS])  # some models scale them
             self.own_projector.standardise_by(features, float(rows.detach().float().square().mean().sqrt()))
@@ -206,13 +232,18 @@ class Composed(VlmBackbone):
         return VisionStage(self.vision, self.own_projector)
 
     @property
-    def content(self) -> None:
-        """None: a mark in front of the question, which is text."""
-        return None
+    def content(self) -> dict[str, str] | None:
+        """None, a mark in front of the question, which is text; an image where the template has a text for one."""
+        return {"type": "image"} if self.image and getattr(self.tokenizer, "chat_template", None) else None
+
+    @property
+    def photo_mark(self) -> str | None:
+        """The text of an image, where the template has one."""
+        return None if self.content is None else self.image
 
     def layout(self, conversation: Conversation, frames: int, fps: float, most: int) -> Layout:
         """Return the layout of a prompt with all frames in one place."""
-        before = conversation.before
+        before = conversation.before if self.content is None else conversation.before.replace(self.image or "", MARK)
         if before.count(MARK) != 1:
             raise SettingsError(f"the chat template of the language model gives the question {before.count(MARK)} times",
                                 allowed="once, as it is")

@@ -15,7 +15,7 @@ from vidrisk.runtimes.contract.errors import MissingExtra, SettingsError, first_
 SMOLLM2 = "smollm2-135m"  # the embedded language model's name
 Weights = Literal["float32", "bfloat16", "4bit"]
 # Ends and beginnings of layers that stay as they are: output embeddings, and a vision tower, whose features are kept and exported.
-NOT_QUANTIZED = ["lm_head", "embed_out", r"(?:.*\.)?visual"]
+NOT_QUANTIZED = ["lm_head", "embed_out", r"(?:.*\.)?(?:visual|vision_tower|multi_modal_projector)"]
 NEEDED = "it needs config.json, model.safetensors and the files of its tokenizer"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
@@ -25,14 +25,18 @@ def language_source(source: Source) -> Source:
     return Source(str(smollm2_folder()), local_only=True) if source.backbone == SMOLLM2 else source
 
 
-def load_language_model(source: Source, model_class: str, weights: Weights) -> Any:
+def load_language_model(source: Source, model_class: str, weights: Weights, *, config: Any = None,
+                        unused: tuple[str, ...] = ()) -> Any:
     """Load a model with a language model in it, ready to be adapted.
+
+    Args:
+        config, unused: as ``load_model`` takes them.
 
     Raises:
         SettingsError: it is not there, is no such model, or 4-bit weights do not work here.
         MissingExtra: bitsandbytes is not installed, and 4-bit weights are asked for.
     """
-    model = load_model(source, model_class, needed=NEEDED, **_options(weights))
+    model = load_model(source, model_class, needed=NEEDED, config=config, unused=unused, **_options(weights))
     return model.eval()
 
 

@@ -1,0 +1,53 @@
+"""What a run has trained, merged into its vision-language model and written as a folder that other programs load and serve."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from vidrisk.models.run import Run
+from vidrisk.models.trainable import Trainable
+from vidrisk.models.vlm.composed import Composed
+from vidrisk.models.vlm.llava_folder import save_llava
+from vidrisk.models.vlm.loading import PROCESSOR_FILES
+from vidrisk.models.vlm.qwen import QwenVl
+from vidrisk.runtimes.contract.bundle import whole_folder
+from vidrisk.runtimes.contract.errors import SettingsError
+
+FURTHER_FILES = (*PROCESSOR_FILES, "video_preprocessor_config.json", "chat_template.json", "chat_template.jinja")
+
+
+def write_merged(trained: Trainable | Path, out: Path) -> None:
+    """Write vision tower, projector and language model with all adapters merged; a head is not part of them.
+
+    Args:
+        trained: a model, whose adapters are merged in place, or the folder of a run.
+        out: to be made: a LLaVA folder of a composed model, a folder as it was published of others.
+
+    Raises:
+        SettingsError: it is no vision-language model.
+        BundleError: the run is damaged, or ``out`` exists.
+        VidriskError: the disk is full or may not be written.
+    """
+    model: Trainable
+    if isinstance(trained, Path):
+        run = Run.open(trained)
+        model = run.load_reporter() if run.config.task == "report" else run.load_classifier()
+    else:
+        model = trained
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Composed | QwenVl):
+        what = trained if isinstance(trained, Path) else type(trained).__name__
+        raise SettingsError(f"{what} as a merged model: {type(backbone).__name__} is no vision-language model",
+                            allowed="Qwen2.5-VL, Qwen3-VL, compose:TOWER+LLM, or a LLaVA folder", fix="train with such a backbone")
+    model.merge()
+    if isinstance(backbone, Composed):
+        save_llava(backbone, out)
+        return
+    with whole_folder(out) as staged:
+        backbone.base.save_pretrained(staged)
+        backbone.tokenizer.save_pretrained(staged)
+        source = Path(backbone.config.name_or_path)
+        for name in FURTHER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, staged / name)
