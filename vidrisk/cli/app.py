@@ -12,6 +12,7 @@ from vidrisk import __version__
 from vidrisk.cli import data
 from vidrisk.cli.bench import bench
 from vidrisk.cli.build import build
+from vidrisk.cli.compare import compare
 from vidrisk.cli.console import PrintableFormatter, say, say_error
 from vidrisk.cli.demo import demo
 from vidrisk.cli.deploy import deploy
@@ -36,6 +37,7 @@ app.command(name="eval")(evaluate)
 app.command()(export)
 app.command()(build)
 app.command()(infer)
+app.command()(compare)
 app.command()(watch)
 app.command()(bench)
 app.command()(verify)
