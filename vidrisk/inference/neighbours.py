@@ -182,7 +182,7 @@ def read_index(path: Path) -> CaseIndex:
         DataError: no such file, or it is damaged, of another version, or no index.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             vectors, text = arrays[VECTORS], arrays[TEXT].tobytes()
         record = versions.CASE_INDEX.read(json.loads(text), ("encoder", "photos"), ("encoder", "photos"))
         photos = tuple(_photo(value) for value in record["photos"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,10 @@ def report(fields: Mapping[str, str], *, case: str = "", parse_ok: bool = True, 
             "prompt_tokens": 120, "answer_tokens": 30, "case": case, **more}
 
 
-def write_run(out: Path, photos: Path, reports: Mapping[str, Mapping[str, Any]], *, scheme: Scheme = SCHEME,
-              confidence: float = 0.8, uncertain: bool | None = None, save_features: bool = False) -> Path:
-    """A run over a folder of photos; ``reports`` by the name of the photo, which may lack some."""
-    run_folder(colour_classifier(RISK), find_inputs([photos]), out, InferSettings(save_features=save_features), cards=3)
+def write_run(out: Path, photos: Path, reports: Mapping[str, Mapping[str, Any]], *, classes: Path, scheme: Scheme = SCHEME,
+              confidence: float = 0.8, uncertain: bool | None = None) -> Path:
+    """A run over a folder of photos, out of a classifier's; ``reports`` by the name of the photo, which may lack some."""
+    shutil.copytree(classes, out)
     path = out / "predictions.jsonl"
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -55,9 +56,9 @@ def write_run(out: Path, photos: Path, reports: Mapping[str, Mapping[str, Any]],
     return out
 
 
-def write_classifier_run(out: Path, photos: Path, *, save_features: bool = False) -> Path:
-    """A run of the colour classifier: red is severe, green is medium, blue is minor."""
-    run_folder(colour_classifier(RISK), find_inputs([photos]), out, InferSettings(save_features=save_features), cards=3)
+def write_classifier_run(out: Path, photos: Path) -> Path:
+    """A run of the colour classifier, with features: red is severe, green is medium, blue is minor."""
+    run_folder(colour_classifier(RISK), find_inputs([photos]), out, InferSettings(workers=1, save_features=True), cards=3)
     return out
 
 

@@ -61,8 +61,9 @@ def test_numbers_of_rows_are_no_ids_unless_the_table_is_the_same() -> None:
 
 
 @pytest.mark.parametrize(("path", "name", "fits"), [
-    ("/a/b/c.jpg", "c.jpg", True), ("/a/b/c.jpg", "b/c.jpg", True), ("/a/b/c.jpg", "./b/c.jpg", True), ("c.jpg", "/a/b/c.jpg", True),
-    ("/a/b/c.jpg", "x/c.jpg", False), ("/a/bc.jpg", "c.jpg", False), ("/a/e\u0301.jpg", "é.jpg", True), ("/a/b.jpg", "a\\b.jpg", True),
+    ("/a/b/c.jpg", "c.jpg", True), ("/a/b/c.jpg", "b/c.jpg", True), ("/a/b/c.jpg", "./b/c.jpg", True),
+    ("c.jpg", "/a/b/c.jpg", True), ("/a/b.jpg", "a\\b.jpg", True),
+    ("/a/b/c.jpg", "x/c.jpg", False), ("/a/bc.jpg", "c.jpg", False), ("/a/e\u0301.jpg", "é.jpg", True),
     ("", "", False), ("/a/b/c.jpg", "", False), ("/a/C.jpg", "c.jpg", False)])
 def test_names_that_fit(path: str, name: str, fits: bool) -> None:
     assert PhotoNames([("", name, 0)]).named(path) == ((0,) if fits else ())
