@@ -22,7 +22,6 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError, SpecError
 
 Vectors = npt.NDArray[np.float32]
 
-VECTORS, TEXT = "vectors", "text"
 ROWS_AT_A_TIME = 256  # of queries: similarities to all photos are held for so many
 
 
@@ -138,7 +137,7 @@ class CaseIndex:
 def normalized(features: npt.NDArray[np.floating[Any]]) -> tuple[Vectors, npt.NDArray[np.bool_]]:
     """Return rows of length 1, ``float32 (N, D)``, and which rows have a direction; the others, zero or not finite, are zero."""
     rows = np.asarray(features, np.float64)
-    usable = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
+    usable: npt.NDArray[np.bool_] = np.asarray(np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1), np.bool_)
     rows = np.where(usable[:, None], rows, 1)
     rows /= np.abs(rows).max(axis=1, keepdims=True)  # squares of large numbers overflow
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -170,7 +169,7 @@ def write_index(index: CaseIndex, path: Path) -> None:
     text = json_from_value(versions.CASE_INDEX.stamp({"encoder": index.encoder, "photos": photos}))
     try:
         with path.open("wb") as file:
-            np.savez(file, **{VECTORS: index.vectors, TEXT: np.frombuffer(text.encode(), np.uint8)})
+            np.savez(file, vectors=index.vectors, text=np.frombuffer(text.encode(), np.uint8))
     except OSError as error:
         raise VidriskError(f"{path} cannot be written: {error.strerror or error}", fix="choose another place") from error
 
@@ -183,7 +182,7 @@ def read_index(path: Path) -> CaseIndex:
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            vectors, text = arrays[VECTORS], arrays[TEXT].tobytes()
+            vectors, text = arrays["vectors"], arrays["text"].tobytes()
         record = versions.CASE_INDEX.read(json.loads(text), ("encoder", "photos"), ("encoder", "photos"))
         photos = tuple(_photo(value) for value in record["photos"])
         return CaseIndex(vectors, photos, str(record["encoder"]))

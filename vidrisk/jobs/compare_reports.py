@@ -98,8 +98,8 @@ def compare_run(out: str | os.PathLike[str], truth: Cases | str | Path | None, s
     read_summary(out)  # refuses a run that has not ended
     cases = truth if isinstance(truth, Cases) or truth is None else load_cases(truth, scheme)
     chosen = _scheme(cases, scheme)
-    pairing = pair_reports([(row.path, row.case) for row in read_report_rows(out)], cases.cases if cases else ())
-    if cases and not any(place is not None for place in pairing.cases):
+    pairing = pair_reports([(row.path, row.case) for row in read_report_rows(out)], () if cases is None else cases.cases)
+    if cases is not None and not any(place is not None for place in pairing.cases):
         raise DataError(f"no report of {out} has a case in {cases.root.name}: {len(pairing.cases)} reports, {len(cases)} cases",
                         fix="give the table that names these photos, or whose ids the reports have")
     counter = ScoreCounter(chosen)
@@ -107,21 +107,21 @@ def compare_run(out: str | os.PathLike[str], truth: Cases | str | Path | None, s
     with replacing(out / COMPARED) as new, new.open("w", encoding="utf-8") as file:
         for row, place in zip(read_report_rows(out), pairing.cases, strict=True):
             _refuse_other_scheme(row, chosen, out)
-            case = cases.cases[place] if cases and place is not None else None
+            case = None if cases is None or place is None else cases.cases[place]
             seen_as = leads.path_of(row.path, case) if leads else None
             lead = leads.by_path[seen_as] if leads and seen_as is not None else None
             neighbours = row.neighbours or (similar.of(seen_as or row.path, case.id if case else row.case) if similar else ())
             report = compare_report(chosen, row, case, lead, neighbours)
             unseen += leads is not None and lead is None
-            if case or not cases:
+            if case is not None or cases is None:
                 counter.add(report, row.finish, row.answer_tokens)
             file.write(report.to_json() + "\n")
     comparison = ReportComparison(
-        scheme=json.loads(chosen.to_json()), truth=name_of(cases.root) if cases else "",
+        scheme=json.loads(chosen.to_json()), truth="" if cases is None else name_of(cases.root),
         cases=len(set(pairing.cases) - {None}), scores=counter.scores(),
-        unpaired_reports=_unpaired_reports(out, pairing.reasons) if cases else Unpaired(0, ()),
-        unpaired_cases=_unpaired_cases([cases.cases[place] for place in pairing.left]) if cases else Unpaired(0, ()),
-        unseen=unseen, notes=tuple(_notes(cases)) if cases else ())
+        unpaired_reports=Unpaired(0, ()) if cases is None else _unpaired_reports(out, pairing.reasons),
+        unpaired_cases=Unpaired(0, ()) if cases is None else _unpaired_cases([cases.cases[place] for place in pairing.left]),
+        unseen=unseen, notes=() if cases is None else tuple(_notes(cases)))
     with replacing(out / COMPARISON) as new:
         new.write_text(comparison.to_json() + "\n", encoding="utf-8")
     return comparison
@@ -141,7 +141,7 @@ def compare_report(scheme: Scheme, row: ReportRow, case: Case | None, lead: Lead
         truth=None if truth is None else {each.name: truth.get(each.name, "") for each in scheme.fields},
         confidence=_confidence(row, level), uncertain=row.uncertain,
         distance=_distance(scheme, true_level or (lead.level if lead and truth is None else ""), level),
-        is_wrong=level != true_level if true_level else None, disagrees=None if lead is None else level != lead.level,
+        is_wrong=level != true_level if true_level else None, disagrees=level != lead.level if lead and level else None,
         rouge_l={field: rouge_l(*pair) for field, pair in texts.items()},
         chrf={field: chrf(*pair) for field, pair in texts.items()}, lead=lead, neighbours=tuple(neighbours))
 

@@ -60,7 +60,8 @@ class ReportScores:
         finish: reports by why their answer ended.
         answer_tokens: mean number.
         lead: of the classifier's level; None without a classifier, or without a true level.
-        agreement: reports whose level is the classifier's, of those that it has seen; None without a classifier.
+        agreement: reports whose level is the classifier's, of those that have a level and that it has seen; None without a
+            classifier.
     """
 
     reports: int

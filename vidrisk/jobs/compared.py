@@ -53,7 +53,7 @@ class Compared:
         distance: levels between the report's and the truth's, or where there is no truth, the classifier's; below 0 where the
             report's is lower. None where either is missing or off the scale.
         is_wrong: whether the level differs from the true one; None where that is not known.
-        disagrees: whether the level differs from the classifier's; None without a classifier.
+        disagrees: whether the level differs from the classifier's; None without a classifier, or without a level.
         rouge_l, chrf: per field of text whose true value is known.
         lead: what a classifier says; None where none was asked.
         neighbours: the most similar labelled cases.

@@ -87,4 +87,5 @@ def _labelled_photo(path: str, case: Case) -> LabelledPhoto:
 
 def _mean_feature(out: Path, row_id: int) -> npt.NDArray[np.float64]:
     features, _ = read_features(out, row_id)
-    return np.asarray(features, np.float64).mean(axis=0)
+    mean: npt.NDArray[np.float64] = np.asarray(features, np.float64).mean(axis=0)
+    return mean

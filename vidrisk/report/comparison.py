@@ -33,6 +33,7 @@ MAX_PAGE_BYTES = 5_000_000
 MAX_PICTURES_BYTES = 1_800_000  # before base64
 MAX_PICTURE_BYTES = 30_000
 MAX_NEIGHBOURS = 3
+KINDS = ("wrong", "unparsed", "differs", "unsure", "alone")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def build_comparison(out: str | os.PathLike[str], pool: DecodePool | None = None
     worst = heapq.nsmallest(MAX_CASES, read_compared(out), key=lambda report: _urgency(report, names.level))
     total = sum(1 for _ in read_compared(out))
     environment = _environment(names)
-    shown, kinds, spent = [], dict.fromkeys(("wrong", "unparsed", "differs", "unsure", "alone"), 0), 0
+    shown: list[Markup] = []
+    kinds, spent = dict.fromkeys(KINDS, 0), 0
     for card in _cards(worst, names, out, int(summary.settings["max_memory_mb"]), pool):
         text = environment.get_template(CASE_TEMPLATE).render(card=card, compared=bool(comparison["truth"]))
         spent += len(text.encode("utf-8", "replace"))

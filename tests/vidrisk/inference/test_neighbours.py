@@ -73,8 +73,9 @@ def test_neighbours_are_those_of_a_loop(photos: int, queries: int, count: int, s
     assert len(found) == queries
     for place in (0, queries - 1):
         cosines = [float(vector @ asked[place] / np.linalg.norm(vector) / np.linalg.norm(asked[place])) for vector in vectors]
-        assert [each.similarity for each in found[place]] == pytest.approx(sorted(cosines, reverse=True)[:count], abs=1e-5)
-        assert [each.similarity for each in found[place]] == pytest.approx([cosines[int(each.case)] for each in found[place]], abs=1e-5)
+        similarities = [each.similarity for each in found[place]]
+        assert similarities == pytest.approx(sorted(cosines, reverse=True)[:count], abs=1e-5)
+        assert similarities == pytest.approx([cosines[int(each.case)] for each in found[place]], abs=1e-5)
 
 
 @given(st.lists(st.floats(-1e30, 1e30), min_size=3, max_size=3))
