@@ -50,6 +50,7 @@ def compare(
         known = known.of_split(split)
     written_by = known.scheme if known is not None else load_scheme(scheme or DEFAULT_SCHEME)
     comparison = compare_run(out, known, written_by, leads=read_leads(classifier, written_by) if classifier else None,
-                             similar=SimilarCases(read_index(cases), classifier) if cases and classifier else None)
+                             similar=SimilarCases(read_index(cases), classifier) if cases and classifier else None,
+                             tables=() if truth is None else (truth,))
     page = out if no_page else build_comparison(out)
     print_comparison(comparison, page, as_json=json_output)

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk import __version__
-from vidrisk.data.cases import Case, Cases
+from vidrisk.data.cases import Case, Cases, PhotoFile
 from vidrisk.data.load_cases import DEFAULT_SCHEME, load_cases
 from vidrisk.data.scheme import Scheme
 from vidrisk.data.scheme_file import load_scheme
 from vidrisk.files.lines import json_from_value
 from vidrisk.frames.media import name_of
 from vidrisk.inference.neighbours import Neighbour
+from vidrisk.jobs.case_pictures import first_photo, record_from_photo
 from vidrisk.jobs.compare_scores import ReportScores, ScoreCounter, text_fields
 from vidrisk.jobs.compared import COMPARED, Compared, Lead
 from vidrisk.jobs.folder import replacing
 from vidrisk.jobs.join_reports import Leads
-from vidrisk.jobs.pair_reports import pair_reports
+from vidrisk.jobs.pair_reports import pair_reports, tables_of_cases
 from vidrisk.jobs.report_rows import ReportRow, read_report_rows
 from vidrisk.jobs.similar_cases import SimilarCases
 from vidrisk.jobs.summary import read_summary
@@ -76,10 +77,12 @@ class ReportComparison:
 
 
 def compare_run(out: str | os.PathLike[str], truth: Cases | str | Path | None, scheme: Scheme | str | Path | None = None, *,
-                leads: Leads | None = None, similar: SimilarCases | None = None) -> ReportComparison:
+                leads: Leads | None = None, similar: SimilarCases | None = None,
+                tables: Sequence[Path] = ()) -> ReportComparison:
     """Compare the reports of a run that has ended, and write the result into its folder. May be repeated at any time.
 
-    Reports and cases are matched by the id of the case, else by the name of the photo. A level that is missing counts as wrong.
+    Reports and cases are matched by the id of the case, else by the name of the photo. A level that is missing, or that stands in
+    an answer that could not be read, counts as wrong.
 
     Args:
         out: the output folder.
@@ -87,6 +90,7 @@ def compare_run(out: str | os.PathLike[str], truth: Cases | str | Path | None, s
         scheme: that the reports were written by; None takes the one of the truth.
         leads: what a classifier says about the same photos.
         similar: gives each photo its most similar labelled cases.
+        tables: files that a truth of ``Cases`` was read from, where they do not lie in its root.
 
     Raises:
         DataError: no run, a damaged line, a truth or reports of another scheme, no case that has a report.
@@ -98,7 +102,9 @@ def compare_run(out: str | os.PathLike[str], truth: Cases | str | Path | None, s
     read_summary(out)  # refuses a run that has not ended
     cases = truth if isinstance(truth, Cases) or truth is None else load_cases(truth, scheme)
     chosen = _scheme(cases, scheme)
-    pairing = pair_reports([(row.path, row.case) for row in read_report_rows(out)], () if cases is None else cases.cases)
+    files = set() if cases is None else tables_of_cases(cases)
+    files |= {Path(path).resolve() for path in (*tables, *((truth,) if isinstance(truth, str | Path) else ()))}
+    pairing = pair_reports([(row.path, row.case) for row in read_report_rows(out)], () if cases is None else cases.cases, files)
     if cases is not None and not any(place is not None for place in pairing.cases):
         raise DataError(f"no report of {out} has a case in {cases.root.name}: {len(pairing.cases)} reports, {len(cases)} cases",
                         fix="give the table that names these photos, or whose ids the reports have")
@@ -131,10 +137,12 @@ def compare_report(scheme: Scheme, row: ReportRow, case: Case | None, lead: Lead
                    neighbours: Sequence[Neighbour] = ()) -> Compared:
     """Put one report beside its case, and beside what a classifier says."""
     name = scheme.level_fields[0].name
-    level, truth = row.fields.get(name, ""), case.fields if case else None
+    counted = row.fields if row.parse_ok else {}
+    level, truth = counted.get(name, ""), case.fields if case else None
     true_level = truth.get(name, "") if truth else ""
-    texts = {each.name: (truth[each.name], row.fields.get(each.name, "")) for each in text_fields(scheme)
+    texts = {each.name: (truth[each.name], counted.get(each.name, "")) for each in text_fields(scheme)
              if truth and truth.get(each.name)}
+    photo = first_photo(case) if case and not Path(row.path).is_file() else PhotoFile(Path(row.path), "")
     return Compared(
         path=row.path, case=case.id if case else row.case, parse_ok=row.parse_ok, problems=row.problems,
         text="" if row.parse_ok else row.text, fields={each.name: row.fields.get(each.name, "") for each in scheme.fields},
@@ -143,7 +151,8 @@ def compare_report(scheme: Scheme, row: ReportRow, case: Case | None, lead: Lead
         distance=_distance(scheme, true_level or (lead.level if lead and truth is None else ""), level),
         is_wrong=level != true_level if true_level else None, disagrees=level != lead.level if lead and level else None,
         rouge_l={field: rouge_l(*pair) for field, pair in texts.items()},
-        chrf={field: chrf(*pair) for field, pair in texts.items()}, lead=lead, neighbours=tuple(neighbours))
+        chrf={field: chrf(*pair) for field, pair in texts.items()}, lead=lead, neighbours=tuple(neighbours),
+        photo=record_from_photo(photo) if photo else {})
 
 
 def read_comparison(out: str | os.PathLike[str]) -> dict[str, Any]:

@@ -156,10 +156,10 @@ class ScoreCounter:
 
     def _add_beside_truth(self, report: Compared, truth: Mapping[str, str], lead: Lead | None) -> None:
         for name, names in (self._levels | self._choices).items():
-            names.add(truth.get(name, ""), report.fields.get(name, ""))
+            names.add(truth.get(name, ""), report.counted.get(name, ""))
         for name, texts in self._texts.items():
             if name in report.rouge_l:
-                texts.add(truth[name], report.fields.get(name, ""), report.rouge_l[name], report.chrf[name])
+                texts.add(truth[name], report.counted.get(name, ""), report.rouge_l[name], report.chrf[name])
         if lead is not None:
             self._lead.add(truth.get(self._level, ""), lead.level)
         if report.confidence is not None and report.is_wrong is not None:

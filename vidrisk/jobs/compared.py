@@ -46,7 +46,7 @@ class Compared:
         path: of the input.
         case: id of the case that it is about; '' where it is not known.
         parse_ok, problems, text: of the answer, see ``report_rows.ReportRow``; the text is kept only where ``parse_ok`` is false.
-        fields: what the report says, by field.
+        fields: what the report says, by field; of an answer that could not be read what there is of it, which counts for nothing.
         truth: what is known, by field; None where the report has no case in the truth.
         confidence: probability that the model gives its level; None where it gives none.
         uncertain: whether the level is; None where there is no threshold.
@@ -57,6 +57,7 @@ class Compared:
         rouge_l, chrf: per field of text whose true value is known.
         lead: what a classifier says; None where none was asked.
         neighbours: the most similar labelled cases.
+        photo: that stands for it, see ``case_pictures.record_from_photo``; empty where there is none.
     """
 
     path: str
@@ -75,10 +76,17 @@ class Compared:
     chrf: Mapping[str, float] = field(default_factory=dict)
     lead: Lead | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    photo: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def counted(self) -> Mapping[str, str]:
+        """What counts of the report: nothing of an answer that could not be read."""
+        return self.fields if self.parse_ok else {}
 
     def to_json(self) -> str:
         """Return one line of JSON."""
-        record = asdict(self) | {"path": stored_from_path(self.path), "neighbours": [each.to_dict() for each in self.neighbours]}
+        record = asdict(self) | {"path": stored_from_path(self.path), "neighbours": [each.to_dict() for each in self.neighbours],
+                                 "photo": self.photo and {**self.photo, "path": stored_from_path(self.photo["path"])}}
         return json_from_value(versions.COMPARED.stamp(record))
 
 
@@ -92,6 +100,7 @@ def compared_from_json(line: str) -> Compared:
         values = versions.COMPARED.read_fields(json.loads(line), Compared)
         return Compared(**(values | {
             "path": path_from_stored(values["path"]), "problems": tuple(values["problems"]),
+            "photo": {**photo, "path": path_from_stored(photo["path"])} if (photo := values.get("photo")) else {},
             "lead": values.get("lead") and Lead(**values["lead"]),
             "neighbours": tuple(_neighbour(each) for each in values.get("neighbours", ()))}))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

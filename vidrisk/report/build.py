@@ -91,13 +91,13 @@ def _cards(results: Results, out: Path, root: Path, pool: DecodePool | None) -> 
 
     requests = [ThumbnailInput(place, result.prediction.path, tuple(chain(*moments_s(result))), budget.max_bytes)
                 for place, result in enumerate(results.gallery)]
-    pictures = read_thumbnails(requests, out, int(results.summary.settings["max_memory_mb"]), pool)
+    pictures = _thumbnails(requests, out, int(results.summary.settings["max_memory_mb"]), pool)
     return [card(*pair) for pair in zip(results.gallery, pictures, strict=True)]
 
 
-def read_thumbnails(requests: Sequence[ThumbnailInput], out: Path, max_memory_mb: int,
-                    pool: DecodePool | None) -> list[tuple[Thumbnail, ...]]:
-    """Return the thumbnails that a run has kept; the others are read from the sources."""
+def _thumbnails(requests: Sequence[ThumbnailInput], out: Path, max_memory_mb: int,
+                pool: DecodePool | None) -> list[tuple[Thumbnail, ...]]:
+    """Those that were kept; the others are read from the sources."""
     wanted = {request.path for request in requests}
     kept = read_kept_thumbnails(out, (row for row in read_ledger(out) if row.path in wanted))
     found = {request.id: thumbnails_at_moments(kept[request.path], request.moments_s, request.max_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,30 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from vidrisk.decode.messages import ThumbnailInput
-from vidrisk.decode.pool import DecodePool
+from vidrisk.decode.pool import DecodePool, default_workers
 from vidrisk.decode.thumbnails import Thumbnail
 from vidrisk.frames.media import name_of
 from vidrisk.inference.neighbours import Neighbour
+from vidrisk.jobs.case_pictures import CasePicture, photo_from_record, read_pictures
 from vidrisk.jobs.compare_reports import read_comparison
 from vidrisk.jobs.compared import Compared, read_compared
 from vidrisk.jobs.folder import replacing
+from vidrisk.jobs.kept_thumbnails import read_kept_thumbnails
+from vidrisk.jobs.ledger import read_ledger
 from vidrisk.jobs.summary import read_summary
-from vidrisk.report.build import lang_of, moment_text, percent_text, read_thumbnails
+from vidrisk.report.build import lang_of, moment_text, percent_text
 from vidrisk.report.differences import MAX_SHOWN_CHARS, Sides, mark_differences
 from vidrisk.report.results import band_from_severity, common_folder
 from vidrisk.runtimes.html import page_environment
 
 PAGE = "comparison.html"
 TEMPLATE, CASE_TEMPLATE = "comparison.html.j2", "comparison_case.html.j2"
-MAX_CASES = 300
+MAX_CASES = 200
 MAX_PAGE_BYTES = 5_000_000
-MAX_PICTURES_BYTES = 1_800_000  # before base64
-MAX_PICTURE_BYTES = 30_000
+MAX_PICTURE_BYTES = 30_000  # of a thumbnail that a run has kept, before base64
+SIDE_PX, SMALL_PX = 240, 120  # of pictures of reports, and of similar cases
 MAX_NEIGHBOURS = 3
+Picture = Thumbnail | CasePicture
 KINDS = ("wrong", "unparsed", "differs", "unsure", "alone")
 
 
@@ -56,7 +60,7 @@ class SimilarCase:
     neighbour: Neighbour
     level: str
     texts: tuple[tuple[str, str], ...]
-    picture: Thumbnail | None
+    picture: Picture | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class CaseCard:
     level: str
     true_level: str
     rows: tuple[FieldRow, ...]
-    picture: Thumbnail | None
+    picture: Picture | None
     similar: tuple[SimilarCase, ...]
 
     @property
@@ -132,7 +136,7 @@ class _Names:
 
 def _urgency(report: Compared, level: str) -> tuple[float, int, float, str]:
     """Sorts reports without a level first, then by how far the level is off, those that are too low first; then by their texts."""
-    if not report.parse_ok or not report.fields.get(level):
+    if not report.counted.get(level):
         mistake = float("inf")
     elif report.is_wrong or (report.is_wrong is None and report.disagrees):
         mistake = float(max(abs(report.distance or 0), 1))
@@ -144,21 +148,37 @@ def _urgency(report: Compared, level: str) -> tuple[float, int, float, str]:
 
 def _cards(reports: Sequence[Compared], names: _Names, out: Path, max_memory_mb: int,
            pool: DecodePool | None) -> Iterator[CaseCard]:
-    paths = list(dict.fromkeys(path for report in reports for path in (
-        report.path, *(each.path for each in report.neighbours[:MAX_NEIGHBOURS])) if path))
-    max_bytes = min(MAX_PICTURE_BYTES, MAX_PICTURES_BYTES // max(len(paths), 1))
-    requests = [ThumbnailInput(place, path, (0.0,), max_bytes) for place, path in enumerate(paths)]
-    read = read_thumbnails(requests, out, max_memory_mb, pool) if requests else []
-    pictures = {path: thumbnails[0] for path, thumbnails in zip(paths, read, strict=True) if thumbnails}
+    pictures = _pictures(reports, out, max_memory_mb, pool)
     root = common_folder([report.path for report in reports])
     for report in reports:
         similar = tuple(SimilarCase(
             each, each.fields.get(names.level, ""),
             tuple((names.label(name), text[:MAX_SHOWN_CHARS]) for name, text in each.fields.items()
                   if name in names.fields and names.fields[name][1] == "text"),
-            pictures.get(each.path)) for each in report.neighbours[:MAX_NEIGHBOURS])
-        yield CaseCard(name_of(os.path.relpath(report.path, root)), report, report.fields.get(names.level, ""),
-                       (report.truth or {}).get(names.level, ""), tuple(_rows(report, names)), pictures.get(report.path), similar)
+            pictures.get((each.path, SMALL_PX))) for each in report.neighbours[:MAX_NEIGHBOURS])
+        yield CaseCard(name_of(os.path.relpath(report.path, root)), report, report.counted.get(names.level, ""),
+                       (report.truth or {}).get(names.level, ""), tuple(_rows(report, names)), pictures.get((report.path, SIDE_PX)),
+                       similar)
+
+
+def _pictures(reports: Sequence[Compared], out: Path, max_memory_mb: int,
+              pool: DecodePool | None) -> dict[tuple[str, int], Picture]:
+    """Pictures by the path of the report or of the similar case, and their side: kept by the run, or from the sources."""
+    shown = {report.path for report in reports}
+    kept = read_kept_thumbnails(out, [row for row in read_ledger(out) if row.path in shown])
+    found: dict[tuple[str, int], Picture] = {(path, SIDE_PX): thumbnails[0] for path, thumbnails in kept.items()
+                                             if thumbnails and thumbnails[0].bytes <= MAX_PICTURE_BYTES}
+    wanted = {(report.path, SIDE_PX): report.photo for report in reports if report.photo}
+    wanted |= {(each.path, SMALL_PX): {"path": each.path} for report in reports for each in report.neighbours[:MAX_NEIGHBOURS]
+               if each.path}
+    missing = {key: record for key, record in wanted.items() if key not in found}
+    with (nullcontext(pool) if pool else DecodePool(min(default_workers(), len(missing)))) if missing else nullcontext() as opened:
+        for side_px in (SIDE_PX, SMALL_PX):
+            keys = [key for key in missing if key[1] == side_px]
+            if opened is not None and keys:
+                read = read_pictures([photo_from_record(missing[key]) for key in keys], opened, side_px, max_memory_mb)
+                found |= {key: picture for key, picture in zip(keys, read, strict=True) if picture}
+    return found
 
 
 def _rows(report: Compared, names: _Names) -> Iterator[FieldRow]:

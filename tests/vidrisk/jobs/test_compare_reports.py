@@ -58,7 +58,7 @@ def run(photos: Path, classes: Path, tmp_path: Path) -> Path:
     return write_run(tmp_path / "out", photos, {
         "a/1.png": report(fields("轻微")),
         "a/2.png": report(fields("轻微", advice=""), finish="length"),
-        "b/1.png": report(fields("", defect=""), parse_ok=False, problems=["it is cut off"], text='{"level":'),
+        "b/1.png": report(fields("中等", defect=""), parse_ok=False, problems=["it is cut off"], text='{"level":'),
     }, classes=classes, uncertain=False)
 
 
@@ -75,7 +75,7 @@ def test_scores_by_hand(run: Path, truth: Path) -> None:
     defect, advice = scores.texts["defect"], scores.texts["advice"]
     rouge = 2 * 5 / (7 + 5)
     assert (defect.n, defect.missing, defect.exact) == (3, 1, 0) and defect.rouge_l == pytest.approx(2 * rouge / 3)
-    assert (advice.missing, advice.exact, advice.rouge_l, advice.chrf) == (1, *[pytest.approx(2 / 3)] * 3)
+    assert (advice.missing, advice.exact, advice.rouge_l, advice.chrf) == (2, *[pytest.approx(1 / 3)] * 3)
     assert defect.length_ratio == pytest.approx(10 / 21) and "risk" not in scores.texts
     assert scores.ece == pytest.approx(0.3) and scores.with_confidence == 2  # 0.8 twice, half of them right
     assert scores.abstained is not None and (scores.abstained.count, scores.abstained.of) == (0, 3)

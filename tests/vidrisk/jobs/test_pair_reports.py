@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vidrisk.data.cases import Case, PhotoFile, PhotoInRow
-from vidrisk.jobs.pair_reports import AMBIGUOUS, NOT_THERE, SHARED, pair_reports
+from vidrisk.data.cases import Case, Cases, PhotoFile, PhotoInRow
+from vidrisk.data.scheme_file import load_scheme
+from vidrisk.jobs.pair_reports import AMBIGUOUS, NOT_THERE, SHARED, pair_reports, tables_of_cases
 from vidrisk.jobs.photo_names import PhotoNames
 
 
@@ -53,11 +54,23 @@ def test_several_photos_of_one_case_belong_to_it() -> None:
 def test_numbers_of_rows_are_no_ids_unless_the_table_is_the_same() -> None:
     """``load_cases`` numbers cases without an id: another table's number 1 is another case."""
     in_rows = Case("case-1", (PhotoInRow(Path("/d/test.parquet"), 0, "image", None, "a.jpg"),), {})
-    assert pair_reports([("/d/test.parquet#1", "case-1")], [in_rows]).cases == (0,)
-    assert pair_reports([("/d/val.parquet#1", "case-1")], [in_rows]).cases == (None,)
-    assert pair_reports([("/x/a.jpg", "case-1")], [in_rows]).cases == (0,)
     told = Case("case-2", (), {}, where="test.jsonl, line 2")
-    assert pair_reports([("/d/test.jsonl#2", "case-2"), ("/d/b.jsonl#2", "case-2")], [told]).cases == (0, None)
+    tables = tables_of_cases(Cases(Path("/d"), load_scheme("three-levels"), (in_rows, told)))
+    assert tables == {Path("/d/test.parquet"), Path("/d/test.jsonl")}
+    for path, expected in (("/d/test.parquet#case-1", 0), ("/d/../d/test.parquet#case-1", 0), ("/d/val.parquet#case-1", None),
+                           ("/e/test.parquet#case-1", None), ("/x/a.jpg", 0)):
+        assert pair_reports([(path, "case-1")], [in_rows, told], tables).cases == (expected,), path
+    for path, expected in (("/d/test.jsonl#case-2", 1), ("/d/b.jsonl#case-2", None), ("/e/test.jsonl#case-2", None)):
+        assert pair_reports([(path, "case-2")], [in_rows, told], tables).cases == (expected,), path
+
+
+def test_an_id_that_is_the_name_of_the_photo_says_no_more_than_the_name() -> None:
+    """A photo that is a case of its own has its file's name as id, and tables have such ids too."""
+    cases = [case("1.jpg", "house 1/1.jpg"), case("2.jpg")]
+    found = pair_reports([("/x/house 2/1.jpg", "1.jpg"), ("/x/house 1/1.jpg", "1.jpg"), ("/x/2.jpg", "2.jpg")], cases)
+    assert found.cases == (None, 0, 1) and found.reasons == {0: NOT_THERE}
+    assert pair_reports([("/x/a/2.jpg", "2.jpg"), ("/x/b/2.jpg", "2.jpg")], cases).reasons == {0: SHARED, 1: SHARED}
+    assert pair_reports([("/d/risks.csv#2.jpg", "2.jpg")], cases).cases == (1,)
 
 
 @pytest.mark.parametrize(("path", "name", "fits"), [

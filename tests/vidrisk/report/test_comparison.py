@@ -88,7 +88,7 @@ def test_both_ways_and_similar_cases_are_named_as_such(site: Path, tmp_path: Pat
     page = built(site, tmp_path, both_ways=True).read_text(encoding="utf-8")
     assert page.count("the two ways disagree") == 2 and 'for="show-differs"' in page
     assert page.count("From similar cases, written by people about other photos") == 6
-    assert "similarity 1.00" in page and "Level of the classifier" in page and "From the labelled data" in page
+    assert "similarity 1.00" in page and "Levels of the classifier" in page and "From the labelled data" in page
     first = cards(page)[0]
     assert first.index("classifier") < first.index('<span class="role">report') < first.index('<span class="role">truth')
     own = next(card for card in cards(page) if "<bdi>D-0</bdi></span>" in card)
@@ -155,3 +155,23 @@ def test_the_page_in_chromium(width: int, dark: bool, site: Path, tmp_path: Path
     assert (found["text"] == "rgb(230, 235, 241)") == dark and found["evil"] is None
     assert found["broken"] == 0 and found["requests"] == [] and found["lang"] == "zh"
     assert "CONSOLE" not in log and "Uncaught" not in log
+
+
+def test_photos_of_tables_are_shown(site: Path, tmp_path: Path) -> None:
+    """Reports about rows of a table: the photo of the case is in a file, or in a row of the table itself."""
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    content = (site / "photos" / NAMES[0]).read_bytes()
+    pq.write_table(pa.table({"image": [{"bytes": content, "path": "a.png"}, {"bytes": b"no photo", "path": "b.png"}],
+                             "level": ["轻微", "严重"]}), tmp_path / "test.parquet")
+    out = shutil.copytree(site / "out", tmp_path / "out")
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    keys = [f"{tmp_path}/test.parquet#case-1", f"{tmp_path}/test.parquet#case-2", f"{site}/photos/truth.csv#D-1"]
+    for line, key in zip(lines, keys, strict=False):
+        line |= {"path": key, "report": line["report"] | {"case": key.partition("#")[2]}}
+    (out / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:3]), encoding="utf-8")
+    compare_run(out, tmp_path / "test.parquet", SCHEME)
+    page = build_comparison(out).read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == 1 and page.count("no photo</div>") == 2
+    compare_run(out, site / "photos" / "truth.csv", SCHEME)
+    assert build_comparison(out).read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 1
