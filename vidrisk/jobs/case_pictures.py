@@ -71,7 +71,7 @@ def read_pictures(photos: Sequence[PhotoSource], pool: DecodePool, side_px: int,
             jpegs = iter(pool.jpegs(asked, settings) if asked else ())
             for request in requests:
                 jpeg = next(jpegs)[0] if request else None
-                found.append(jpeg and CasePicture(base64.b64encode(jpeg.data).decode("ascii"), jpeg.width, jpeg.height))
+                found.append(CasePicture(base64.b64encode(jpeg.data).decode("ascii"), jpeg.width, jpeg.height) if jpeg else None)
     return found
 
 

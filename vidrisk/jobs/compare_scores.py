@@ -11,7 +11,7 @@ import numpy as np
 
 from vidrisk.data.scheme import ReportField, Scheme
 from vidrisk.jobs.compared import Compared, Lead
-from vidrisk.metrics.levels import NameScores, name_scores
+from vidrisk.metrics.names import NameScores, name_scores
 from vidrisk.runtimes.contract.probabilities import expected_calibration_error
 from vidrisk.runtimes.shares import share_interval
 

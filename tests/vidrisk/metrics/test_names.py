@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, f1_score
 
 from vidrisk.metrics.classification import classification_report
-from vidrisk.metrics.levels import name_scores
+from vidrisk.metrics.names import name_scores
 from vidrisk.runtimes.contract.errors import SpecError
 
 LEVELS = ("轻微", "中等", "严重")
