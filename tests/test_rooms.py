@@ -47,7 +47,7 @@ FOLDERS = {
     "vidrisk.decode": {"files", "frames"},
     "vidrisk.inference": {"files", "frames", "data", "models", "decode"},
     "vidrisk.jobs": {"files", "frames", "metrics", "data", "models", "decode", "inference"},
-    "vidrisk.report": {"files", "frames", "decode", "inference", "jobs"},
+    "vidrisk.report": {"files", "frames", "metrics", "decode", "inference", "jobs"},
     "vidrisk.verify": {"inference"},
     "vidrisk.doctor": {"decode", "verify"},
     "vidrisk.deploy": {"verify"},

@@ -46,6 +46,20 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     _check_part(schema, "schema", 0)
 
 
+def schema_with_value(schema: Mapping[str, Any], name: str, value: str) -> dict[str, Any]:
+    """Return the schema of an object in which one property can only have this value, such as a level that a classifier has found.
+
+    Raises:
+        SettingsError: no such property, or one that cannot have the value.
+    """
+    properties = schema.get("properties", {})
+    _check(name in properties, f"the schema has no {name}", _listed(properties))
+    part = properties[name]
+    options = part.get("enum", [part["const"]] if "const" in part else [value])
+    _check(value in options, f"{name} is {value!r}", ", ".join(map(str, options)))
+    return {**schema, "properties": {**properties, name: {"enum": [value]}}}
+
+
 def _check_part(part: Any, place: str, depth: int) -> None:
     if not isinstance(part, Mapping) or depth > MOST_DEPTH:
         raise SettingsError(f"{place} is no schema, or nested too deep", allowed=f"objects, {MOST_DEPTH} levels of them")

@@ -13,6 +13,7 @@ from vidrisk.cli import data
 from vidrisk.cli.ask import ask
 from vidrisk.cli.bench import bench
 from vidrisk.cli.build import build
+from vidrisk.cli.compare import compare
 from vidrisk.cli.console import PrintableFormatter, say, say_error
 from vidrisk.cli.demo import demo
 from vidrisk.cli.deploy import deploy
@@ -38,6 +39,7 @@ app.command()(export)
 app.command()(build)
 app.command()(infer)
 app.command()(ask)
+app.command()(compare)
 app.command()(watch)
 app.command()(bench)
 app.command()(verify)

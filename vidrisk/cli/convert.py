@@ -13,6 +13,11 @@ SchemeOption = Annotated[str | None, typer.Option(
     "--scheme", metavar="NAME|FILE", show_default="that of the Parquet file, or three-levels",
     help="Levels and fields: three-levels, three-levels-en, riskva, or a scheme.yaml.")]
 
+PhotosOption = Annotated[Path | None, typer.Option(
+    "--photos", metavar="FOLDER", show_default="that of the table", help="Folder that paths of photos are relative to.")]
+SplitOption = Annotated[Literal["train", "val", "test"] | None, typer.Option(
+    "--split", help="Only the cases of this split.")]
+
 
 def convert(
     data: Annotated[Path, typer.Argument(
@@ -21,8 +26,7 @@ def convert(
     to: Annotated[Literal["risk-parquet", "risk-jsonl"], typer.Option(
         "--to", help="risk-parquet: photos in the rows. risk-jsonl: photos in files beside it.")] = "risk-parquet",
     scheme: SchemeOption = None,
-    photos: Annotated[Path | None, typer.Option(
-        "--photos", metavar="FOLDER", show_default="that of DATA", help="Folder that paths of photos are relative to.")] = None,
+    photos: PhotosOption = None,
     image_quality: Annotated[int, typer.Option(help="Of JPEG, 1 to 100.")] = 85,
     max_image_size: Annotated[tuple[int, int], typer.Option(
         metavar="WIDTH HEIGHT", help="Photos that are larger are scaled down, none is scaled up.")] = (1024, 1024),

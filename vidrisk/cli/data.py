@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidrisk.cli.convert import SchemeOption, convert
+from vidrisk.cli.convert import PhotosOption, SchemeOption, SplitOption, convert
 from vidrisk.cli.tables import Encoding, Sheet, Strict
 from vidrisk.runtimes.contract.choices import LabelTask
 
@@ -133,6 +133,36 @@ def import_data_set(
     check_leaks(table, strict=strict)
     write_table(table, output)
     _print_counts(table, output, json_output, format=found.format.name, listed=found.listed, absent=len(found.absent))
+
+
+@app.command()
+def index(
+    run: Annotated[Path, typer.Argument(
+        metavar="RUN", help="Output folder of `vidrisk infer … --save-features` over labelled photos.")],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="The table that names these photos, with what is known of them.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Index to write: .npz.")],
+    scheme: SchemeOption = None,
+    photos: PhotosOption = None,
+    split: SplitOption = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
+    json_output: Json = False,
+) -> None:
+    """Index labelled cases by their photos' features, so that reports can show the most similar ones beside their advice."""
+    from vidrisk.cli.console import say, say_json
+    from vidrisk.data import load_cases
+    from vidrisk.inference.neighbours import write_index
+    from vidrisk.jobs.similar_cases import index_from_run
+
+    cases = load_cases(table, scheme, photos=photos, encoding=encoding, sheet=sheet)
+    found = index_from_run(run, cases.of_split(split) if split else cases)
+    write_index(found, output)
+    if json_output:
+        import json
+
+        say_json(json.dumps({"output": str(output), "photos": len(found), "features": found.vectors.shape[1]}, ensure_ascii=False))
+    else:
+        say(f"{len(found)} photos, {found.vectors.shape[1]} features each → {output}")
 
 
 def _print_counts(table: Table, output: Path, as_json: bool, **more: str | int) -> None:

@@ -91,7 +91,7 @@ def classification_report(truth: Ints, probabilities: Floats, labels: Sequence[s
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (truth, predicted), 1)
     hits, support, guesses = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-    precision, recall, f1 = _ratio(hits, guesses), _ratio(hits, support), _ratio(2 * hits, support + guesses)
+    precision, recall, f1 = ratio(hits, guesses), ratio(hits, support), ratio(2 * hits, support + guesses)
     ap = [average_precision(truth == c, probabilities[:, c]) if 0 < support[c] < n else None for c in range(classes)]
     known_ap = [value for value in ap if value is not None]
     return Metrics(
@@ -106,11 +106,16 @@ def classification_report(truth: Ints, probabilities: Floats, labels: Sequence[s
             for c, label in enumerate(labels)),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         mean_absolute_level_error=float(np.abs(predicted - truth).mean()) if ordered else None,
-        quadratic_kappa=_quadratic_kappa(confusion) if ordered else None,
+        quadratic_kappa=quadratic_kappa(confusion) if ordered else None,
     )
 
 
-def _quadratic_kappa(confusion: Ints) -> float | None:
+def quadratic_kappa(confusion: Ints) -> float | None:
+    """Return the agreement of ordered levels beyond chance, by squared distances (Cohen 1968); None where both are of one level.
+
+    Args:
+        confusion: samples by true and by predicted level ``(C, C)``, at least one.
+    """
     places = np.arange(len(confusion))
     distances = (places[:, None] - places) ** 2
     by_chance = np.outer(confusion.sum(axis=1), confusion.sum(axis=0)) / confusion.sum()
@@ -132,8 +137,8 @@ def _checked(truth: Ints, probabilities: Floats, classes: int) -> tuple[Ints, Fl
     return truth, probabilities
 
 
-def _ratio(part: Ints, whole: Ints) -> Floats:
-    """``part / whole``, 0 where both are 0."""
+def ratio(part: Ints, whole: Ints) -> Floats:
+    """Return ``part / whole``, 0 where both are 0."""
     return part / np.maximum(whole, 1)
 
 

@@ -149,12 +149,12 @@ def _name(path: str, root: Path) -> str:
 
 def _environment() -> jinja2.Environment:
     environment = page_environment(Path(__file__).parent)
-    environment.filters |= {"percent": _percent, "seconds": _seconds, "clock": _clock, "interval": _interval,
-                            "moment": _moment, "lang": _lang, "count": "{:,}".format, "doubts": _doubts, "texts": _texts}
+    environment.filters |= {"percent": percent_text, "seconds": _seconds, "clock": _clock, "interval": _interval,
+                            "moment": moment_text, "lang": lang_of, "count": "{:,}".format, "doubts": _doubts, "texts": _texts}
     return environment
 
 
-def _percent(part: float) -> str:
+def percent_text(part: float) -> str:
     """0–1 as text that never rounds a certain-looking 99.97 % up to 100 or a rare class down to 0."""
     percent = 100 * part
     if 99 < percent < 100:
@@ -181,10 +181,10 @@ def _interval(interval_s: tuple[float, float], duration_s: float) -> str:
     return f"{start.removesuffix(' s')}–{end}"
 
 
-def _moment(iso_time: str) -> str:
+def moment_text(iso_time: str) -> str:
     return datetime.fromisoformat(iso_time).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
 
 
-def _lang(text: str) -> str:
+def lang_of(text: str) -> str:
     """``zh`` where a text has Chinese characters, so that browsers take their Chinese forms; else ``en``."""
     return "zh" if any("CJK UNIFIED" in unicodedata.name(character, "") for character in text) else "en"

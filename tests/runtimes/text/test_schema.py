@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_text import END, VOCABULARY
 
 from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError
-from vidrisk.runtimes.text.schema import check_schema
+from vidrisk.runtimes.text.schema import check_schema, schema_with_value
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 
@@ -81,6 +81,22 @@ def test_whatever_a_model_writes_the_answer_fits(vocabulary_of_tests: Vocabulary
 @pytest.fixture(scope="session")
 def vocabulary_of_tests(text_folder: Any) -> Vocabulary:
     return Vocabulary(text_folder / "tokenizer.json", [END])
+
+
+def test_a_level_that_is_given_leaves_the_model_no_other(vocabulary_of_tests: Vocabulary) -> None:
+    schema = schema_with_value(REPORT, "level", "high")
+    check_schema(schema)
+    constraint = vocabulary_of_tests.constrainer(VOCABULARY).constraint(schema)
+    assert vocabulary_of_tests.decode(constraint.forced()).startswith('{"level":"high","advice":"')
+    assert schema_with_value(schema, "level", "high") == schema and REPORT["properties"]["level"] == LEVEL
+    assert list(schema["properties"]) == list(REPORT["properties"])
+    assert schema_with_value(report(level={"const": "high"}), "level", "high")["properties"]["level"] == {"enum": ["high"]}
+    for name, value, said in (("risk", "high", "the schema has no risk; allowed: advice"),
+                              ("level", "low", "level is 'low'; allowed: 轻微")):
+        with pytest.raises(SettingsError, match=said):
+            schema_with_value(REPORT, name, value)
+    with pytest.raises(SettingsError, match="allowed: high"):
+        schema_with_value(schema, "level", "medium")
 
 
 def test_a_token_that_does_not_fit_is_an_error(vocabulary: Vocabulary) -> None:

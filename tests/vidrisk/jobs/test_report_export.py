@@ -89,5 +89,5 @@ def test_data_that_are_gone_or_others(run: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="other data than the run was trained on"):
         export_reports(tmp_path / "run", tmp_path / "b.bundle", ExportOptions())
     (tmp_path / "run" / "data.json").write_text("{}")
-    with pytest.raises(BundleError, match="data.json cannot be read"):
+    with pytest.raises(BundleError, match=r"data\.json cannot be read"):
         export_reports(tmp_path / "run", tmp_path / "b.bundle", ExportOptions())

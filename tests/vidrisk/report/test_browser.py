@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
-import subprocess
-from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 from colour import ACTION, RISK, colour_classifier
+from report_pages import CHROMIUM, open_page
 from small_media import write_photo, write_video
 
 from vidrisk.jobs.run_folder import run_folder
@@ -21,14 +15,9 @@ from vidrisk.jobs.segments import Hysteresis, write_segments
 from vidrisk.jobs.sources import find_inputs
 from vidrisk.report import build_report
 from vidrisk.runtimes.contract.contract import Contract, Target
-from vidrisk.runtimes.html import csp_digest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
 
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
-         "--disable-background-networking", "--disable-sync", "--hide-scrollbars", "--virtual-time-budget=3000",
-         "--enable-logging=stderr", "--v=0", "--dump-dom")
 PROBE = """
   const cards = () => [...document.querySelectorAll(".card")];
   const visible = () => cards().filter((card) => card.offsetParent !== null).map((card) => card.dataset.label);
@@ -71,28 +60,6 @@ TIMELINE_PROBE = """
     found.broken = [...document.images].filter((image) => image.complete && !image.naturalWidth).length;
     parent.postMessage(JSON.stringify(found), "*");
   });"""
-# A frame, because a window is at least 500 pixels wide.
-FRAME = """<!DOCTYPE html><html style="color-scheme: light dark"><title>no answer</title>
-<script>addEventListener("message", (event) => { document.title = event.data; });</script>
-<iframe src="probed.html" style="width: %dpx; height: 900px; border: 0"></iframe></html>"""
-
-
-def open_page(page: Path, profile: Path, probe: str, *, width: int, dark: bool) -> tuple[dict[str, Any], str]:
-    """What the probe found, and what the browser logged."""
-    probed = page.with_name("probed.html")
-    text = page.read_text(encoding="utf-8").replace("</body>", f"<script>{probe}</script></body>")
-    probed.write_text(text.replace("script-src ", f"script-src {csp_digest(probe)} "), encoding="utf-8")
-    frame = page.with_name("frame.html")
-    frame.write_text(FRAME % width, encoding="utf-8")
-    result = subprocess.run(
-        [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--window-size=1400,1000",
-         f"--blink-settings=preferredColorScheme={0 if dark else 1}", frame.as_uri()],
-        capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "HOME": os.fspath(profile)})
-    title = re.search(r"<title>(.*?)</title>", result.stdout, re.DOTALL)
-    assert title and title.group(1) != "no answer", result.stderr
-    return json.loads(unescape(title.group(1))), result.stderr
-
-
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
     folder = tmp_path / "a rather long name of a folder of photos 站点"

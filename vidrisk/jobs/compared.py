@@ -1,0 +1,121 @@
+"""One report beside the truth, beside what a classifier says and beside similar cases: a line of ``comparison.jsonl``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidrisk.files.lines import json_from_value
+from vidrisk.files.paths import path_from_stored, stored_from_path
+from vidrisk.inference.neighbours import Neighbour
+from vidrisk.runtimes.contract import versions
+from vidrisk.runtimes.contract.errors import DataError
+
+COMPARED = versions.COMPARED.file
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What a classifier says about the same photo. Its level leads: it is calibrated.
+
+    Attributes:
+        level: by the scheme's name; as the classifier writes it, where the scheme has no such level.
+        score: its calibrated probability.
+        uncertain: whether it is; None where the classifier has no threshold.
+        defect: most probable one; '' where it knows none.
+        risk, advice, description: guidance from the labelled data.
+    """
+
+    level: str
+    score: float
+    uncertain: bool | None = None
+    defect: str = ""
+    risk: str = ""
+    advice: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One report.
+
+    Attributes:
+        path: of the input.
+        case: id of the case that it is about; '' where it is not known.
+        parse_ok, problems, text: of the answer, see ``report_rows.ReportRow``; the text is kept only where ``parse_ok`` is false.
+        fields: what the report says, by field; of an answer that could not be read what there is of it, which counts for nothing.
+        truth: what is known, by field; None where the report has no case in the truth.
+        confidence: probability that the model gives its level; None where it gives none.
+        uncertain: whether the level is; None where there is no threshold.
+        distance: levels between the report's and the truth's, or where there is no truth, the classifier's; below 0 where the
+            report's is lower. None where either is missing or off the scale.
+        is_wrong: whether the level differs from the true one; None where that is not known.
+        disagrees: whether the level differs from the classifier's; None without a classifier, or without a level.
+        rouge_l, chrf: per field of text whose true value is known.
+        lead: what a classifier says; None where none was asked.
+        neighbours: the most similar labelled cases.
+        photo: that stands for it, see ``case_pictures.record_from_photo``; empty where there is none.
+    """
+
+    path: str
+    case: str
+    parse_ok: bool
+    problems: tuple[str, ...]
+    text: str
+    fields: Mapping[str, str]
+    truth: Mapping[str, str] | None
+    confidence: float | None
+    uncertain: bool | None
+    distance: int | None
+    is_wrong: bool | None
+    disagrees: bool | None
+    rouge_l: Mapping[str, float] = field(default_factory=dict)
+    chrf: Mapping[str, float] = field(default_factory=dict)
+    lead: Lead | None = None
+    neighbours: tuple[Neighbour, ...] = ()
+    photo: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def counted(self) -> Mapping[str, str]:
+        """What counts of the report: nothing of an answer that could not be read."""
+        return self.fields if self.parse_ok else {}
+
+    def to_json(self) -> str:
+        """Return one line of JSON."""
+        record = asdict(self) | {"path": stored_from_path(self.path), "neighbours": [each.to_dict() for each in self.neighbours],
+                                 "photo": self.photo and {**self.photo, "path": stored_from_path(self.photo["path"])}}
+        return json_from_value(versions.COMPARED.stamp(record))
+
+
+def compared_from_json(line: str) -> Compared:
+    """The inverse of ``Compared.to_json``.
+
+    Raises:
+        DataError: not such a line.
+    """
+    try:
+        values = versions.COMPARED.read_fields(json.loads(line), Compared)
+        return Compared(**(values | {
+            "path": path_from_stored(values["path"]), "problems": tuple(values["problems"]),
+            "photo": {**photo, "path": path_from_stored(photo["path"])} if (photo := values.get("photo")) else {},
+            "lead": values.get("lead") and Lead(**values["lead"]),
+            "neighbours": tuple(_neighbour(each) for each in values.get("neighbours", ()))}))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DataError(f"a line of {COMPARED} is damaged: {error}", fix="compare again") from error
+
+
+def read_compared(out: Path) -> Iterator[Compared]:
+    """Stream the reports that were compared.
+
+    Raises:
+        DataError: a damaged line.
+    """
+    with (out / COMPARED).open(encoding="utf-8") as file:
+        yield from map(compared_from_json, file)
+
+
+def _neighbour(values: Mapping[str, Any]) -> Neighbour:
+    return Neighbour(**{**values, "path": path_from_stored(values["path"])})

@@ -1,0 +1,86 @@
+"""Two ways to a report, joined: a run of a classifier over the photos that a run of a generator has written about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidrisk.data.cases import Case, PhotoFile
+from vidrisk.data.scheme import Scheme
+from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predictions
+from vidrisk.jobs.compared import Lead
+from vidrisk.jobs.folder import refuse_folders_without
+from vidrisk.jobs.photo_names import PhotoNames
+from vidrisk.runtimes.contract.errors import DataError
+
+
+@dataclass(frozen=True, repr=False)
+class Leads:
+    """What a classifier says, by photo.
+
+    Attributes:
+        by_path: by absolute path.
+    """
+
+    by_path: Mapping[str, Lead]
+    names: PhotoNames[str]
+
+    def __repr__(self) -> str:
+        return f"Leads({len(self.by_path)} photos)"
+
+    def path_of(self, path: str, case: Case | None = None) -> str | None:
+        """Return the path under which the classifier has seen a photo, or one of the photos of its case; None where it has not.
+
+        Of a case with several photos, the one is taken that the classifier finds first; by name only where one photo has it.
+        """
+        others = [str(photo.path) if isinstance(photo, PhotoFile) else photo.name for photo in case.photos] if case else []
+        for each in (path, *others):
+            if each in self.by_path:
+                return each
+            named = self.names.named(each) if each else ()
+            if len(named) == 1:
+                return named[0]
+        return None
+
+
+def read_leads(out: str | os.PathLike[str], scheme: Scheme) -> Leads:
+    """Read a classifier's run; of an input with several windows, the most severe one leads.
+
+    Raises:
+        DataError: no run there, a damaged line, or a classifier that gives no level of the scheme.
+    """
+    refuse_folders_without(Path(out) / PREDICTIONS)
+    return leads_from_predictions(read_predictions(out), scheme, str(out))
+
+
+def leads_from_predictions(predictions: Iterable[Prediction], scheme: Scheme, source: str) -> Leads:
+    """Return what a classifier leads with.
+
+    Raises:
+        DataError: none of the predictions gives a level of the scheme; ``source`` is named.
+    """
+    chosen: dict[str, Prediction] = {}
+    for prediction in predictions:
+        before = chosen.get(prediction.path)
+        if before is None or _urgency(prediction) > _urgency(before):
+            chosen[prediction.path] = prediction
+    leads = {path: lead_from_prediction(prediction, scheme) for path, prediction in chosen.items()}
+    if not any(lead.level in scheme.level_names for lead in leads.values()):
+        raise DataError(f"the classifier's run in {source} gives no level of the scheme {scheme.name}",
+                        allowed=", ".join(scheme.level_names), fix="give the run of a classifier that was trained on these levels")
+    return Leads(leads, PhotoNames((path, path, path) for path in leads))
+
+
+def lead_from_prediction(prediction: Prediction, scheme: Scheme) -> Lead:
+    """Return what a prediction leads with: its level, in the scheme's words, with its probability."""
+    written = prediction.level if prediction.level is not None else prediction.label
+    level = scheme.level_from_text(written)
+    score = next((scores[written] for scores in prediction.targets.values() if written in scores), prediction.score)
+    return Lead(level.name if level else written, score, prediction.uncertain, prediction.defect or "", prediction.risk,
+                prediction.advice, prediction.description)
+
+
+def _urgency(prediction: Prediction) -> tuple[float, float]:
+    return (-1.0 if prediction.severity is None else prediction.severity, prediction.score)
