@@ -43,7 +43,7 @@ FOLDERS = {
     "vidrisk.frames": {"files"},
     "vidrisk.data": {"files", "frames", "decode"},
     "vidrisk.models": {"files", "frames", "data"},
-    "vidrisk.train": {"files", "frames", "data", "metrics", "models"},
+    "vidrisk.train": {"files", "frames", "data", "metrics", "models", "decode"},
     "vidrisk.decode": {"files", "frames"},
     "vidrisk.inference": {"files", "frames", "data", "models", "decode"},
     "vidrisk.jobs": {"files", "frames", "metrics", "data", "models", "decode", "inference"},

@@ -18,7 +18,7 @@ from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.train.checkpoint import Checkpoint
-from vidrisk.train.classification import Classification
+from vidrisk.train.class_work import Classification
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.failures import name_memory_knobs
 from vidrisk.train.loop import best_epoch

@@ -27,7 +27,7 @@ from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.conversations import Conversations, Photos
 from vidrisk.train.failures import name_memory_knobs
 from vidrisk.train.loop import best_epoch
-from vidrisk.train.reporting import Reporting
+from vidrisk.train.report_work import Reporting
 from vidrisk.train.run_plots import plot_run
 from vidrisk.train.runs import check_out, fingerprint, fit_run, with_start
 from vidrisk.train.shares import name_lost_processes, open_share

@@ -22,7 +22,7 @@ from vidrisk.models.vlm.sequences import batch_from_sequences, sequence_from_par
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 from vidrisk.train import loop
-from vidrisk.train.reporting import Reporting
+from vidrisk.train.report_work import Reporting
 from vidrisk.train.train_data import train_data
 
 
