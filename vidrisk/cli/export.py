@@ -40,6 +40,9 @@ def export(
     dynamic_vision: Annotated[Path | None, typer.Option(
         metavar="FOLDER", show_default=False, help="Also write Qwen-VL's vision tower for other programs: one ONNX graph for "
                                                    "images and videos of any size.")] = None,
+    merged: Annotated[bool, typer.Option(
+        "--merged", help="Write no bundle: the vision-language model with its adapters merged, as a Hugging Face folder that "
+                         "servers such as vLLM load.")] = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
     calib_samples: Annotated[int, typer.Option(min=16, metavar="N", help="Samples to calibrate on.")] = 128,
@@ -92,6 +95,10 @@ def export(
     from vidrisk.cli.views import print_gate, print_text_gate
     from vidrisk.runtimes.contract.errors import GateRefused, SettingsError, require
 
+    if merged:
+        _write_merged(model, out, others=any((int8, calib, val, labels, pixel, check, from_hf, task, vendor, dynamic_vision, trt,
+                                              target, openvino, torch_program, qat_steps, only)))
+        return
     for module in ("torch", "onnx", "onnxscript"):
         require(module, "export")
     if openvino:
@@ -146,6 +153,24 @@ def export(
             (print_text_gate if is_of_reports else print_gate)(refusal.report, as_json=json)
         raise
     print_gate(report, as_json=json, bundle=bundle)
+
+
+def _write_merged(model: Path, out: Path, *, others: bool) -> None:
+    """Write a merged model.
+
+    Args:
+        others: whether options of a bundle are given, too.
+    """
+    from vidrisk.cli.console import say
+    from vidrisk.runtimes.contract.errors import SettingsError, require
+
+    require("torch", "export")
+    from vidrisk.models.vlm.merged_folder import write_merged
+
+    if others:
+        raise SettingsError("--merged with options of a bundle", allowed="--merged alone", fix="leave the others out")
+    write_merged(model, out)
+    say(f"merged model → {out}")
 
 
 def _known(text: str) -> tuple[Path, str]:

@@ -62,6 +62,8 @@ def infer(
     answer_tokens: AnswerTokens = None,
     text_server: TextServerUrl = None,
     text_model: TextModel = None,
+    compare: Annotated[Path | None, typer.Option(
+        metavar="TRUTH", show_default=False, help="Compare reports with these labelled cases, as `vidrisk compare` does.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave report.html out.")] = False,
     progress: Annotated[bool, typer.Option(
@@ -87,6 +89,7 @@ def infer(
     from vidrisk.runtimes.contract.errors import EXIT_SOME_FAILED
 
     if writes_reports(bundle):
+        from vidrisk.cli.compare_view import print_comparison
         from vidrisk.cli.infer_reports import infer_reports, server_from_options
         from vidrisk.jobs.report_settings import ReportSettings
 
@@ -94,16 +97,18 @@ def infer(
             "--window": window is not None, "--stride": stride is not None, "--frames": frames != "all",
             "--skip-static": skip_static != 0, "--save-features": save_features, "--feature-cache": feature_cache,
             "--enter": enter != Hysteresis.enter, "--leave": leave != Hysteresis.leave}, "is not for a bundle that writes reports")
-        summary, result = infer_reports(
+        summary, comparison, result = infer_reports(
             bundle, paths, out, ReportSettings(workers or default_workers(), file_timeout, max_memory, resume, parquet),
             engine=(runtime, variant), threads=threads, answer_tokens=answer_tokens,
-            server=server_from_options(text_server, text_model), has_report=not no_report, shows_lines=progress)
+            server=server_from_options(text_server, text_model), has_report=not no_report, shows_lines=progress, truth=compare)
         print_summary(summary, result, as_json=json_output)
+        if comparison is not None and not json_output:
+            print_comparison(comparison, result, as_json=False)
         if summary.failed:
             raise typer.Exit(EXIT_SOME_FAILED)
         return
     refuse_options({"--answer-tokens": answer_tokens is not None, "--text-server": text_server is not None,
-                    "--text-model": text_model is not None}, "is for bundles that write reports")
+                    "--text-model": text_model is not None, "--compare": compare is not None}, "is for bundles that write reports")
     settings = InferSettings(
         window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames, static_levels=skip_static,
         file_timeout_s=file_timeout, max_memory_mb=max_memory, resume=resume, parquet=parquet, save_features=save_features,

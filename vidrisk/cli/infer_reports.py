@@ -7,14 +7,16 @@ from pathlib import Path
 
 from vidrisk.cli.console import progress_bar
 from vidrisk.cli.infer_view import print_left_out
+from vidrisk.data import load_cases
 from vidrisk.decode.pool import DecodePool
 from vidrisk.inference.open_reporter import TextServer, open_reporter
 from vidrisk.jobs.case_inputs import find_cases
+from vidrisk.jobs.compare_reports import ReportComparison, compare_run
 from vidrisk.jobs.ledger import resolve_choice
 from vidrisk.jobs.report_run import run_reports
 from vidrisk.jobs.report_settings import ReportSettings
 from vidrisk.jobs.summary import Summary
-from vidrisk.report import build_report
+from vidrisk.report import build_comparison, build_report
 from vidrisk.runtimes.contract.errors import SettingsError
 
 
@@ -34,14 +36,15 @@ def server_from_options(url: str | None, model: str | None) -> TextServer | None
 
 def infer_reports(bundle: Path, paths: Sequence[str], out: Path, settings: ReportSettings, *, engine: tuple[str, str],
                   threads: int | None, answer_tokens: int | None, server: TextServer | None, has_report: bool,
-                  shows_lines: bool) -> tuple[Summary, Path]:
-    """Write reports over an output folder.
+                  shows_lines: bool, truth: Path | None = None) -> tuple[Summary, ReportComparison | None, Path]:
+    """Write reports over an output folder, and compare them with a truth.
 
     Args:
         engine: runtime and variant.
+        truth: a table of labelled cases, in the scheme of the bundle; it is read before anything is written.
 
     Returns:
-        The summary, and what to open next.
+        The summary, the comparison where there is a truth, and what to open next.
     """
     chosen = resolve_choice(out, *engine) if settings.resume else engine
     if chosen[0] == "server" and server is None:
@@ -51,10 +54,16 @@ def infer_reports(bundle: Path, paths: Sequence[str], out: Path, settings: Repor
         with progress_bar(lines=shows_lines) as advance, open_reporter(
                 bundle, runtime=chosen[0], variant=chosen[1], threads=threads, answer_tokens=answer_tokens, server=server,
                 on_progress=advance) as reporter:
-            inputs = find_cases(paths, reporter.needed_scheme())
+            scheme = reporter.needed_scheme()
+            known = None if truth is None else load_cases(truth, scheme)
+            inputs = find_cases(paths, scheme)
             print_left_out(inputs.left_out)
             summary = run_reports(reporter, inputs, out, settings, pool=pool,
                                   on_progress=lambda p: advance(
                                       "write reports", p.files, p.files_total,
                                       f"{p.pace.files_per_s:.1f} cases/s" if shows_lines and p.pace else ""))
-        return summary, build_report(out, pool) if has_report else out
+        page = build_report(out, pool) if has_report else out
+    if known is None or truth is None:
+        return summary, None, page
+    comparison = compare_run(out, known, scheme, tables=(truth,))
+    return summary, comparison, build_comparison(out) if has_report else out

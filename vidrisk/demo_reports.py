@@ -1,0 +1,113 @@
+"""The demo's third part: a small language model learns to write reports about photos of solar cells, and writes them.
+
+EfficientNet-Lite0 and SmolLM2-135M-Instruct, both with real weights out of packages. The texts of the training data are made of the
+labels of elpv-dataset: what is shown is the way from a table to reports, not an inspector's knowledge.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidrisk.demo import ADVICE, LEVELS, cell_photos
+from vidrisk.export.trained import ExportOptions
+from vidrisk.jobs.report_export import export_reports
+from vidrisk.models.config import config_from_options
+from vidrisk.models.run import Run
+from vidrisk.runtimes import Bundle
+from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.contract.progress import OnProgress
+from vidrisk.train.train_data import train_data
+
+TRAIN, VAL, TEST = 320, 40, 60  # photos
+BACKBONE = "compose:efficientnet-lite0+smollm2-135m"
+# What a person would write; the photo decides which sentence is the right one, its number which wording.
+DESCRIPTIONS = {
+    "none": ("The cell is bright all over.", "No dark area is visible."),
+    "minor": ("A thin dark line, and a bright cell around it.", "A few small dark spots near one edge."),
+    "moderate": ("A dark area covers a part of the cell.", "Several dark lines cross the cell."),
+    "severe": ("Large parts of the cell are dark.", "The cell is dark on one side of a crack.")}
+SCHEME = """name: solar-cells
+language: en
+title: Solar cells
+levels:
+  - {name: none, severity: 0, colour: "#4f9d69"}
+  - {name: minor, severity: 33, colour: "#f2c037"}
+  - {name: moderate, severity: 67, colour: "#e8873a"}
+  - {name: severe, severity: 100, colour: "#d64545"}
+fields:
+  - {name: level, label: level, kind: level, required: true}
+  - {name: description, label: description, max_chars: 80, required: true}
+  - {name: advice, label: advice, max_chars: 80, required: true}
+text_field: description
+prompts:
+  system: "You inspect solar cells in electroluminescence photos. Answer in JSON: level ({levels}), description, advice."
+  photos: "What does the photo show?"
+  text: "A colleague writes: {text}"
+"""
+SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.epochs=3", "optim.batch_size=8",
+            "optim.lora_lr=0.0005", "optim.projector_lr=0.001", "optim.warmup=0.05", "trackers=[]")
+
+
+@dataclass(frozen=True)
+class ReportDemo:
+    """What the demo has made.
+
+    Attributes:
+        table: of cases with their scheme; ``test`` is a table of those that were held out.
+    """
+
+    table: Path
+    scheme: Path
+    test: Path
+    run: Run
+    bundle: Bundle
+
+
+def write_demo_cases(folder: Path) -> tuple[Path, Path, Path]:
+    """Write the tables of all and of held-out cases, and the scheme.
+
+    Raises:
+        MissingExtra: the extra ``demo`` is not installed.
+    """
+    photos = cell_photos()
+    per_level: dict[str, list[Path]] = {level: [] for level in LEVELS.values()}
+    for path, level in photos:
+        per_level[level].append(path)
+    sizes = (("train", TRAIN), ("val", VAL), ("test", TEST))
+    rows: list[dict[str, str]] = []
+    for level, paths in per_level.items():
+        rest = iter(paths)
+        for split, count in sizes:
+            for number in range(count // len(per_level)):
+                path = next(rest)
+                rows.append({"case_id": path.stem, "photo": str(path), "level": level, "split": split, "advice": ADVICE[level],
+                             "description": DESCRIPTIONS[level][number % len(DESCRIPTIONS[level])]})
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = folder / "cells.csv", folder / "held-out.csv"
+    for table, chosen in zip(tables, (rows, [row for row in rows if row["split"] == "test"]), strict=True):
+        with table.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(chosen)
+    (folder / "cells.yaml").write_text(SCHEME, encoding="utf-8")
+    return *tables, folder / "cells.yaml"
+
+
+def train_demo_reports(out: Path, on_progress: OnProgress) -> ReportDemo:
+    """Train and export into ``out``.
+
+    Raises:
+        SettingsError: ``out`` exists and is not empty.
+        MissingExtra: an extra is not installed.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise SettingsError(f"{out} exists and is not empty", fix="choose another folder with -o, or delete it")
+    table, test, scheme = write_demo_cases(out)
+    photos = str(Path(cell_photos()[0][0]).parent)
+    config = config_from_options(None, SETTINGS, {"report.scheme": str(scheme), "report.photos": photos}, task="report",
+                                 backbone=BACKBONE)
+    run = train_data(table, config, out / "run", on_progress=on_progress)
+    bundle, _ = export_reports(run.root, out / "reports.bundle", ExportOptions(int8=True, max_drop=5.0), on_progress=on_progress)
+    return ReportDemo(table, scheme, test, run, bundle)
