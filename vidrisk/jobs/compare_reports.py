@@ -106,7 +106,9 @@ def compare_run(out: str | os.PathLike[str], truth: Cases | str | Path | None, s
     files |= {Path(path).resolve() for path in (*tables, *((truth,) if isinstance(truth, str | Path) else ()))}
     pairing = pair_reports([(row.path, row.case) for row in read_report_rows(out)], () if cases is None else cases.cases, files)
     if cases is not None and not any(place is not None for place in pairing.cases):
-        raise DataError(f"no report of {out} has a case in {cases.root.name}: {len(pairing.cases)} reports, {len(cases)} cases",
+        first = f"; of the first, {pairing.reasons[0]}" if pairing.reasons else ""
+        counts = f"{len(pairing.cases)} reports, {len(cases)} cases"
+        raise DataError(f"no report of {out} has a case in {cases.root.name}: {counts}{first}",
                         fix="give the table that names these photos, or whose ids the reports have")
     counter = ScoreCounter(chosen)
     unseen = 0

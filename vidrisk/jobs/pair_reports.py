@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path, PurePath
 
 from vidrisk.data.cases import Case, Cases, PhotoFile, PhotoInRow
@@ -14,9 +15,10 @@ from vidrisk.frames.media import name_of
 from vidrisk.jobs.photo_names import PhotoNames
 
 # Of cases that a table gives no id: ``load_cases`` numbers them, which says something within one table alone.
-_NUMBERED = re.compile(r"case-\d+(#\d+)?")
+_NUMBERED = re.compile(r"case-(\d+)(?:#\d+)?")
 
 NOT_THERE = "no case has its id or its photo"
+NUMBER_ALONE = "its id is the number of a row, which counts in one and the same table alone"
 AMBIGUOUS = "its name fits photos of several cases"
 SHARED = "several photos of the run have its name"
 
@@ -47,8 +49,9 @@ def pair_reports(reports: Sequence[tuple[str, str]], cases: Sequence[Case], tabl
     Args:
         reports: path and id of the case ('' where it is not known), of each.
         cases: with unique ids.
-        tables: resolved paths of the files that the cases are from: in these, numbers of rows are ids.
+        tables: resolved paths of the files that the cases are from: in one of these, numbers of rows are ids.
     """
+    tables = tables if _are_ids(cases) else ()
     ids = {case.id: place for place, case in enumerate(cases)}
     names = PhotoNames((str(photo.path) if isinstance(photo, PhotoFile) else "", photo.name, (place, number))
                        for place, case in enumerate(cases) for number, photo in enumerate(case.photos))
@@ -60,7 +63,8 @@ def pair_reports(reports: Sequence[tuple[str, str]], cases: Sequence[Case], tabl
     for number, (path, case_id) in enumerate(reports):
         is_name = case_id in (PurePath(path).name, name_of(PurePath(path).name))
         place = ids.get(case_id)
-        if place is not None and not is_name and (not _NUMBERED.fullmatch(case_id) or _table_of(path, case_id) in tables):
+        if place is not None and not is_name and (
+                not _NUMBERED.fullmatch(case_id) or _is_of_table(path, cases[place], tables)):
             found[number] = place
             continue
         at_path = names.at(path)
@@ -68,7 +72,8 @@ def pair_reports(reports: Sequence[tuple[str, str]], cases: Sequence[Case], tabl
         if not photos and is_name and place is not None and not any(photo.name for photo in cases[place].photos):
             photos = ((place, -1),)
         if len({photo[0] for photo in photos}) != 1:
-            reasons[number] = AMBIGUOUS if photos else NOT_THERE
+            is_number = place is not None and not is_name
+            reasons[number] = AMBIGUOUS if photos else NUMBER_ALONE if is_number else NOT_THERE
         elif at_path:
             found[number] = photos[0][0]
         else:
@@ -87,13 +92,25 @@ def pair_reports(reports: Sequence[tuple[str, str]], cases: Sequence[Case], tabl
 def tables_of_cases(cases: Cases) -> set[Path]:
     """Return the files that cases are from, as far as they tell: those in their root, and Parquet files that hold their photos."""
     in_rows = {photo.file for case in cases.cases for photo in case.photos if isinstance(photo, PhotoInRow)}
-    in_root = {cases.root / name for name in {case.where.rpartition(", ")[0] for case in cases.cases} if name}
+    in_root = {cases.root / name for name in {_file_of(case) for case in cases.cases} if name}
     return {path.resolve() for path in in_rows | in_root}
 
 
-def _table_of(path: str, case_id: str) -> Path | None:
-    suffix = f"#{case_id}"
-    return _resolved(path.removesuffix(suffix)) if path.endswith(suffix) else None
+def _are_ids(cases: Sequence[Case]) -> bool:
+    """Whether numbers say which row of its table a case is: not where several tables were counted through as one."""
+    numbers = [int(number[1]) for case in cases if (number := _NUMBERED.fullmatch(case.id))]
+    return len({_file_of(case) for case in cases}) == 1 or any(later <= earlier for earlier, later in pairwise(numbers))
+
+
+def _is_of_table(path: str, case: Case, tables: Collection[Path]) -> bool:
+    """Whether the path of a report names the table that a case is from."""
+    suffix = f"#{case.id}"
+    table = _resolved(path.removesuffix(suffix)) if path.endswith(suffix) else None
+    return table in tables and table is not None and table.name == _file_of(case)
+
+
+def _file_of(case: Case) -> str:
+    return case.where.rpartition(", ")[0]
 
 
 @lru_cache(maxsize=16)

@@ -9,7 +9,7 @@ import pytest
 
 from vidrisk.data.cases import Case, Cases, PhotoFile, PhotoInRow
 from vidrisk.data.scheme_file import load_scheme
-from vidrisk.jobs.pair_reports import AMBIGUOUS, NOT_THERE, SHARED, pair_reports, tables_of_cases
+from vidrisk.jobs.pair_reports import AMBIGUOUS, NOT_THERE, NUMBER_ALONE, SHARED, pair_reports, tables_of_cases
 from vidrisk.jobs.photo_names import PhotoNames
 
 
@@ -53,15 +53,28 @@ def test_several_photos_of_one_case_belong_to_it() -> None:
 
 def test_numbers_of_rows_are_no_ids_unless_the_table_is_the_same() -> None:
     """``load_cases`` numbers cases without an id: another table's number 1 is another case."""
-    in_rows = Case("case-1", (PhotoInRow(Path("/d/test.parquet"), 0, "image", None, "a.jpg"),), {})
-    told = Case("case-2", (), {}, where="test.jsonl, line 2")
+    in_rows = Case("case-1", (PhotoInRow(Path("/d/t.parquet"), 0, "image", None, "a.jpg"),), {}, where="t.parquet, row 1")
+    told = Case("case-2", (), {}, where="t.parquet, row 2")
     tables = tables_of_cases(Cases(Path("/d"), load_scheme("three-levels"), (in_rows, told)))
-    assert tables == {Path("/d/test.parquet"), Path("/d/test.jsonl")}
-    for path, expected in (("/d/test.parquet#case-1", 0), ("/d/../d/test.parquet#case-1", 0), ("/d/val.parquet#case-1", None),
-                           ("/e/test.parquet#case-1", None), ("/x/a.jpg", 0)):
+    assert tables == {Path("/d/t.parquet")}
+    for path, expected in (("/d/t.parquet#case-1", 0), ("/d/../d/t.parquet#case-1", 0), ("/d/val.parquet#case-1", None),
+                           ("/e/t.parquet#case-1", None), ("/x/a.jpg", 0), ("/d/t.parquet", None)):
         assert pair_reports([(path, "case-1")], [in_rows, told], tables).cases == (expected,), path
-    for path, expected in (("/d/test.jsonl#case-2", 1), ("/d/b.jsonl#case-2", None), ("/e/test.jsonl#case-2", None)):
+    for path, expected in (("/d/t.parquet#case-2", 1), ("/d/b.jsonl#case-2", None), ("/d/t.parquet", None)):
         assert pair_reports([(path, "case-2")], [in_rows, told], tables).cases == (expected,), path
+
+
+def test_numbers_through_several_tables_are_no_ids_of_their_rows() -> None:
+    """A folder of train and test is numbered through: its number 3 is the first row of test, and not the third."""
+    def numbered(*numbers: int) -> list[Case]:
+        return [Case(f"case-{number}", (), {}, where=f"{'train' if place < 2 else 'test'}.jsonl, line 1")
+                for place, number in enumerate(numbers)]
+
+    tables = {Path("/d/train.jsonl"), Path("/d/test.jsonl")}
+    report = ("/d/test.jsonl#case-3", "case-3")
+    assert pair_reports([report], numbered(1, 2, 3, 4), tables).reasons == {0: NUMBER_ALONE}
+    kept = numbered(1, 4, 3, 2)  # ids of before the split
+    assert pair_reports([report, ("/d/train.jsonl#case-3", "case-3")], kept, tables).cases == (2, None)
 
 
 def test_an_id_that_is_the_name_of_the_photo_says_no_more_than_the_name() -> None:
