@@ -5,11 +5,9 @@ from __future__ import annotations
 from vidrisk.data.scheme import Scheme
 from vidrisk.runtimes.contract.contract import Target
 
-LEVEL = "level"  # name of the target, whatever the field is called
-
 
 def target_from_scheme(scheme: Scheme) -> Target:
-    """Return the target of the scheme's first level field; ordered, with severities, where no level is off the scale."""
+    """Return the target of the scheme's first level field, named like it; ordered, with severities, where no level is off the scale."""
     severities = tuple(level.severity for level in scheme.levels if level.severity is not None)
     on_scale = len(severities) == len(scheme.levels)
-    return Target(name=LEVEL, labels=scheme.level_names, ordered=on_scale, severity=severities if on_scale else None)
+    return Target(name=scheme.level_fields[0].name, labels=scheme.level_names, ordered=on_scale, severity=severities if on_scale else None)
