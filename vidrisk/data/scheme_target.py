@@ -7,7 +7,8 @@ from vidrisk.runtimes.contract.contract import Target
 
 
 def target_from_scheme(scheme: Scheme) -> Target:
-    """Return the target of the scheme's first level field, named like it; ordered, with severities, where no level is off the scale."""
+    """Return the target of the scheme's first level field, named like it; ordered where no level is off the scale."""
     severities = tuple(level.severity for level in scheme.levels if level.severity is not None)
     on_scale = len(severities) == len(scheme.levels)
-    return Target(name=scheme.level_fields[0].name, labels=scheme.level_names, ordered=on_scale, severity=severities if on_scale else None)
+    return Target(name=scheme.level_fields[0].name, labels=scheme.level_names, ordered=on_scale,
+                  severity=severities if on_scale else None)
