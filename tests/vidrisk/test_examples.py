@@ -10,6 +10,7 @@ import pytest
 import yaml
 from backbones import SIDE_PX
 from PIL import Image
+from trained_reporters import write_cases
 from vlms import save_language_model, save_llava_hf, save_qwen
 
 from vidrisk.data import Table, load_table
@@ -17,6 +18,7 @@ from vidrisk.models.config import TrainConfig, config_from_options
 from vidrisk.models.families import FAMILIES
 from vidrisk.models.run import Run
 from vidrisk.train.train import train_run
+from vidrisk.train.train_data import train_data
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 # Published backbone → the family of the small stand-in, and further settings that its size needs.
@@ -34,7 +36,10 @@ STAND_INS: dict[str, tuple[str, tuple[str, ...]]] = {
     "facebook/timesformer-base-finetuned-k400": ("timesformer", ("frames=4",)),
     "google/vivit-b-16x2-kinetics400": ("vivit", ("frames=4",)),
     "efficientnet-lite0": ("efficientnet-lite0", ("frames=2", f"pixel.height={SIDE_PX}", f"pixel.width={SIDE_PX}")),
+    "Qwen/Qwen2.5-VL-7B-Instruct": ("qwen2_5_vl", ("pixel.height=56", "pixel.width=84")),
+    "google/siglip-so400m-patch14-384": ("siglip_vision_model", ()),
     "Qwen/Qwen2.5-0.5B-Instruct": ("llama", ()),
+    "Qwen/Qwen2.5-7B-Instruct": ("llama", ()),
     "smollm2-135m": ("llama", ()),
 }
 
@@ -62,9 +67,11 @@ def small(config: TrainConfig, stand_in: Callable[[str], str]) -> tuple[str, lis
     """The stand-in's name, and what else its size needs."""
     parts = config.backbone.removeprefix("compose:").split("+")
     names = "+".join(stand_in(part) for part in parts)
-    needed = [*STAND_INS[parts[0]][1], "lora.rank=2", "optim.epochs=1", "workers=0", "precision=fp32", "head.hidden=16"]
+    writes = config.task == "report"
+    needed = [*STAND_INS[parts[0]][1], "lora.rank=2", "optim.epochs=1", "workers=0", "precision=fp32",
+              *([] if writes else ["head.hidden=16"])]
     if len(parts) > 1:
-        needed += [f"pixel.height={SIDE_PX}", f"pixel.width={SIDE_PX}", "vlm.grid=2", "frames=2"]
+        needed += [f"pixel.height={SIDE_PX}", f"pixel.width={SIDE_PX}", "vlm.grid=2", *([] if writes else ["frames=2"])]
     return (names if len(parts) == 1 else f"compose:{names}"), needed
 
 
@@ -92,6 +99,16 @@ def test_an_example_trains_two_steps(path: Path, stand_in: Callable[[str], str],
                                      tmp_path: Path) -> None:
     config = config_from_options(path)
     backbone, needed = small(config, stand_in)
+    if config.task == "report":
+        table_of_cases, scheme = write_cases(tmp_path, 16)
+        needed += ["optim.batch_size=6", "optim.accumulate=1"]
+        made = config_from_options(path, needed, {"report.scheme": str(scheme)}, backbone=backbone)
+        steps: set[tuple[int, int]] = set()
+        run = train_data(table_of_cases, made, tmp_path / "run",
+                         on_progress=lambda what, done, total: steps.add((done, total)) if what.startswith("epoch ") else None)
+        assert steps == {(0, 2), (1, 2)} and run.config.lora.rank == 2
+        Run.open(run.root).load_reporter()
+        return
     table: Table = load_table(photo_folder if config.task == "risk" else clip_folder, config.task)
     few = table.with_samples(table.samples[::max(1, len(table) // 12)])
     settings: dict[str, Any] = {"optim.batch_size": 5, "optim.accumulate": 1, "views": min(config.views, 1)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from backbones import EMBEDDED
-from report_runs import report_config, write_cases
+from trained_reporters import report_config, write_cases
 from vlms import save_language_model
 
 from vidrisk.export.trained import ExportOptions

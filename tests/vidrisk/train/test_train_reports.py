@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from backbones import EMBEDDED
-from report_runs import report_config, write_cases, write_photo_of
+from trained_reporters import report_config, write_cases, write_photo_of
 from vlms import save_language_model
 
 from vidrisk.data.report_data import ReportData, load_report_data

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from backbones import EMBEDDED
-from report_runs import report_config, write_cases
+from trained_reporters import report_config, write_cases
 from vlm_references import Reference
 
 from vidrisk.data.report_data import ReportData, load_report_data
