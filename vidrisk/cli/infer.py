@@ -90,7 +90,8 @@ def infer(
         from vidrisk.jobs.report_settings import ReportSettings
 
         refuse_options({
-            "--window": window is not None, "--stride": stride is not None, "--frames": frames != "all", "--skip-static": skip_static != 0, "--save-features": save_features, "--feature-cache": feature_cache,
+            "--window": window is not None, "--stride": stride is not None, "--frames": frames != "all",
+            "--skip-static": skip_static != 0, "--save-features": save_features, "--feature-cache": feature_cache,
             "--enter": enter != Hysteresis.enter, "--leave": leave != Hysteresis.leave}, "is not for a bundle that writes reports")
         summary, result = infer_reports(
             bundle, paths, out, ReportSettings(workers or default_workers(), file_timeout, max_memory, resume, parquet),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vidrisk.files.lines import json_from_value
 from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predictions
 from vidrisk.jobs.folder import refuse_folders_without, replacing
 from vidrisk.runtimes.contract.errors import DataError, require
@@ -18,7 +19,8 @@ ROWS_PER_GROUP = 16_384
 
 _COLUMNS = {"path": "string", "start_s": "float64", "end_s": "float64", "label": "string", "score": "float32",
             "uncertain": "bool", "severity": "float32", "level": "string", "defect": "string", "risk": "string",
-            "advice": "string", "description": "string", "state": "string", "id": "string", "reason": "string"}
+            "advice": "string", "description": "string", "state": "string", "id": "string", "reason": "string",
+            "report": "string"}
 
 _Labels = list[tuple[str, str]]  # target and label
 
@@ -30,8 +32,9 @@ def write_parquet(out: Path) -> Path:
     A row per prediction, in the same order, with the columns of ``Prediction``; None is null. The probability of every label
     is a float32 column of its own, ``probability/<target>/<label>``: a nested column would reach pandas as one Python
     dictionary per row, and nobody could filter, sort or average by it as it stands. The labels that cannot be excluded are a list
-    of strings, ``candidates/<target>``, null where the target has no threshold. Bytes of a path that are no UTF-8 are
-    written as escapes (``\\udcff``), because Parquet's text is UTF-8.
+    of strings, ``candidates/<target>``, null where the target has no threshold. A generated report is JSON in a
+    column of its own; probabilities that its engine did not tell are NaN. Bytes of a path that are no UTF-8 are written as escapes
+    (``\\udcff``), because Parquet's text is UTF-8.
 
     Raises:
         MissingExtra: pyarrow is not installed.
@@ -40,7 +43,7 @@ def write_parquet(out: Path) -> Path:
     """
     arrow, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
     refuse_folders_without(out / PREDICTIONS)
-    labels = _labels_of(next(read_predictions(out), None))
+    labels = _labels_of(next((each for each in read_predictions(out) if each.targets), None))
     names = [f"probability/{target}/{label}" for target, label in labels]
     lists = [f"candidates/{target}" for target in dict.fromkeys(target for target, _ in labels)]
     schema = arrow.schema(_COLUMNS | dict.fromkeys(lists, arrow.list_(arrow.string())) | dict.fromkeys(names, "float32"))
@@ -60,10 +63,12 @@ def _rows_of(predictions: Iterable[Prediction], labels: _Labels) -> list[Any]:
     fixed: list[tuple[Any, ...]] = []
     probabilities = []
     for prediction in predictions:
-        if _labels_of(prediction) != labels:
+        if prediction.targets and _labels_of(prediction) != labels:
             raise DataError(f"the lines of {PREDICTIONS} have different labels", fix="run it again into another folder")
         path = prediction.path.encode("utf-8", "backslashreplace").decode("utf-8")
-        fixed.append((path, *(getattr(prediction, name) for name in list(_COLUMNS)[1:]),
-                      *(prediction.candidates.get(target) for target in prediction.targets)))
-        probabilities.append(np.array([prediction.targets[target][label] for target, label in labels], np.float32))
+        report = None if prediction.report is None else json_from_value(prediction.report)
+        fixed.append((path, *(getattr(prediction, name) for name in list(_COLUMNS)[1:-1]), report,
+                      *(prediction.candidates.get(target) for target in dict.fromkeys(target for target, _ in labels))))
+        probabilities.append(np.array([prediction.targets.get(target, {}).get(label, np.nan) for target, label in labels],
+                                      np.float32))
     return [*zip(*fixed, strict=True), *np.stack(probabilities, axis=1)] if fixed else []

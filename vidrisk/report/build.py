@@ -130,6 +130,19 @@ def _doubts(prediction: Prediction) -> list[tuple[str, Sequence[str]]]:
     return [(target, prediction.candidates[target]) for target in doubtful_targets(prediction.candidates, answers)]
 
 
+def _texts(prediction: Prediction) -> list[tuple[str, str]]:
+    """Headings and what is written under them: of a generated report all its fields but the label, and an answer that does not
+    parse as it is.
+    """
+    report = prediction.report
+    if report is None:
+        found = [("Description", prediction.description), ("Risk", prediction.risk), ("Advice", prediction.advice)]
+    else:
+        found = [(name.replace("_", " ").capitalize(), text) for name, text in report["fields"].items() if text != prediction.label]
+        found += [] if report["parse_ok"] else [("Answer", report["text"])]
+    return [(heading, text) for heading, text in found if text]
+
+
 def _name(path: str, root: Path) -> str:
     return name_of(os.path.relpath(path, root))
 
@@ -137,7 +150,7 @@ def _name(path: str, root: Path) -> str:
 def _environment() -> jinja2.Environment:
     environment = page_environment(Path(__file__).parent)
     environment.filters |= {"percent": _percent, "seconds": _seconds, "clock": _clock, "interval": _interval,
-                            "moment": _moment, "lang": _lang, "count": "{:,}".format, "doubts": _doubts}
+                            "moment": _moment, "lang": _lang, "count": "{:,}".format, "doubts": _doubts, "texts": _texts}
     return environment
 
 

@@ -104,7 +104,9 @@ def _count(results: Results, out: str | os.PathLike[str]) -> None:
     if results.by_severity:
         results.histogram = [0] * HISTOGRAM_BINS
     for prediction in read_predictions(out):
-        line = lines[prediction.label]
+        line = lines.get(prediction.label)
+        if line is None:  # an answer that names no level
+            continue
         line.count += 1
         line.uncertain += bool(prediction.uncertain)
         line.score_sum += prediction.score
