@@ -44,7 +44,8 @@ def unreadable(picture: Picture) -> Picture:
     return replace(picture, pixels=None, state="corrupt", reason="cannot be decoded", content="")
 
 
-MIXED = [case(0), case(1, 3), case(2, 0, "a crack"), case(3), case(4, 2), case(5, 0, "裂缝 <|im_end|>"), *(case(n) for n in range(6, 15))]
+MIXED = [case(0), case(1, 3), case(2, 0, "a crack"), case(3), case(4, 2), case(5, 0, "裂缝 <|im_end|>"),
+         *(case(number) for number in range(6, 15))]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,8 @@ def test_photos_that_cannot_be_read_cost_themselves_alone(opened: Reporter) -> N
     whole, pictures = case(1, 3)
     some = (pictures[0], unreadable(pictures[1]), replace(pictures[2], state="partial", reason="a part is missing"))
     none = case(2, 2)
-    reports = written(opened, [case(0), (whole, some), (none[0], tuple(map(unreadable, none[1]))), (Case("empty", (), {}), ()), case(3)])
+    reports = written(opened, [case(0), (whole, some), (none[0], tuple(map(unreadable, none[1]))), (Case("empty", (), {}), ()),
+                               case(3)])
     assert [report.state for report in reports.values()] == ["ok", "partial", "corrupt", "skipped", "ok"]
     assert reports["1"].reason == "1-1.png: cannot be decoded; 1-2.png: a part is missing" and reports["1"].parse_ok
     assert not reports["2"].is_answered and "2-0.png: cannot" in reports["2"].reason
@@ -177,7 +179,7 @@ def test_other_bundles_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="which are not those of the contract"):
         open_reporter(other)
     with (open_reporter(write_report_bundle(tmp_path / "talks.bundle", scheme=None), threads=1) as talks,
-          pytest.raises(SettingsError, match="has no scheme of reports.*vidrisk ask talks.bundle")):
+          pytest.raises(SettingsError, match=r"has no scheme of reports.*vidrisk ask talks\.bundle")):
         next(talks.reports([case(0)]))
 
 

@@ -1,0 +1,223 @@
+"""``infer`` and ``ask`` of a bundle that writes reports: as a user types them, as processes, without torch, and by a server."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from risk_tables import draw, write_csv
+from small_report_bundle import SCHEME, report_bundle, write_report_bundle
+
+from vidrisk.cli import chat as chat_module
+from vidrisk.cli.chat import chat
+from vidrisk.inference.ask_photos import photos_and_question
+from vidrisk.inference.open_reporter import open_reporter
+from vidrisk.inference.predictions import read_predictions
+from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+DEVICE = ("torch", "transformers", "onnx", "onnxscript", "peft", "accelerate", "pyarrow", "matplotlib", "safetensors", "yaml",
+          "pandas", "sklearn", "decord", "onnxruntime_genai", "openvino")
+HIDE = """
+import sys
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {hidden!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hide())
+"""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number in range(4):
+        draw(tmp_path / "photos" / f"{number}.png", number)
+    return tmp_path / "photos"
+
+
+def test_a_folder_and_a_table_become_reports(cli: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff junk")
+    table = write_csv(tmp_path / "risks.csv", [{"id": "a", "image_path": "photos/1.png", "level": ""}])
+    end = cli("infer", report_bundle(), photos, table, "-o", tmp_path / "out")
+    assert end.code == EXIT_SOME_FAILED and end.stderr == "", end
+    assert "6 inputs: 5 ok, 1 corrupt" in end.stdout and "report.html" in end.stdout
+    assert (tmp_path / "out" / "report.html").is_file()
+    again = cli("infer", report_bundle(), photos, "-o", tmp_path / "out", "--resume", "--json", "--no-report")
+    assert json.loads(again.stdout)["states"] == {"ok": 5, "corrupt": 1}
+    assert all(prediction.report for prediction in read_predictions(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--window", "3"], "--window is not for a bundle that writes reports; fix: leave --window out"),
+    (["--feature-cache"], "--feature-cache is not"), (["--frames", "keyframes"], "--frames is not"),
+    (["--text-server", "http://127.0.0.1:9/v1"], "--text-server and --text-model go together"),
+    (["--answer-tokens", "900"], "answer_tokens 900"), (["--runtime", "torch"], "torch cannot read")])
+def test_options_that_mean_nothing_are_refused(cli: Callable[..., Any], photos: Path, tmp_path: Path, options: list[str],
+                                               said: str) -> None:
+    end = cli("infer", report_bundle(), photos, "-o", tmp_path / "out", *options)
+    assert (end.code, end.stdout) == (EXIT_USAGE, "") and said in end.stderr and end.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["bench", "verify", "eval", "watch"])
+def test_commands_of_labels_say_which_command_it_is(cli: Callable[..., Any], photos: Path, tmp_path: Path,
+                                                    command: str) -> None:
+    arguments = {"eval": (report_bundle(), photos), "watch": (photos, "--bundle", report_bundle(), "-o", tmp_path / "out")}
+    end = cli(command, *arguments.get(command, (report_bundle(),)))
+    assert end.code == EXIT_ERROR and "small.bundle writes reports" in end.stderr and "vidrisk infer small.bundle" in end.stderr
+
+
+def test_questions_are_answered(cli: Callable[..., Any], photos: Path) -> None:
+    bundle = report_bundle()
+    asked = ("ask", bundle, photos / "0.png", photos / "1.png", "what is it?", "--answer-tokens", "20")
+    answer = json.loads(cli(*asked, "--json").stdout)
+    assert (answer["photos"], answer["answer_tokens"], answer["finish"]) == (2, 20, "length") and answer["prompt_tokens"] > 20
+    end = cli(*asked)
+    assert end.code == EXIT_OK and end.stderr == "cut off after 20 tokens; --answer-tokens allows more\n" and end.stdout.strip()
+    assert json.loads(cli("ask", bundle, "and without one?", "--answer-tokens", "5", "--json").stdout)["photos"] == 0
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["bad.jpg", "what?"], EXIT_ERROR, "bad.jpg cannot be read (corrupt)"),
+    (["gone.png", "what?"], EXIT_ERROR, "gone.png cannot be"), (["gone.png"], EXIT_USAGE, "no question; fix: vidrisk ask"),
+    ([], EXIT_USAGE, "no question"), ([" "], EXIT_USAGE, "without words"),
+    (["why? " * 300], EXIT_USAGE, "the conversation is too long")])
+def test_what_cannot_be_asked_is_one_line(cli: Callable[..., Any], photos: Path, monkeypatch: pytest.MonkeyPatch,
+                                          words: list[str], code: int, said: str) -> None:
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff junk")
+    monkeypatch.chdir(photos)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    end = cli("ask", report_bundle(), *words)
+    assert (end.code, end.stdout) == (code, "") and said in end.stderr and end.stderr.count("\n") == 1
+
+
+def test_photos_are_told_from_the_question(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    assert photos_and_question(["0.png", "1.png"]) == (["0.png", "1.png"], None)
+    assert photos_and_question(["0.png", "what is 1.png"]) == (["0.png"], "what is 1.png")
+    assert photos_and_question(["is it bad?"]) == ([], "is it bad?") and photos_and_question([]) == ([], None)
+
+
+def test_a_conversation_goes_on_after_what_cannot_be_asked(monkeypatch: pytest.MonkeyPatch,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    lines = iter(["hello?", "", "why? " * 300, "and then?", "/new", "hello?", "/exit", "never"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    lengths: list[int] = []
+    ask = chat_module._answer
+    monkeypatch.setattr(chat_module, "_answer", lambda *arguments: noted(ask(*arguments)))
+
+    def noted(answer: Any) -> Any:
+        lengths.append(answer.prompt_tokens)
+        return answer
+
+    with open_reporter(report_bundle(), threads=1, sequences=1, answer_tokens=20) as reporter:
+        chat(reporter, ())
+    said = capsys.readouterr()
+    assert next(lines) == "never" and lengths[1] > lengths[0] == lengths[2]
+    assert len(lengths) == 3 and said.err.count("error: the conversation is too long") == 1
+    assert said.out.splitlines()[0] == said.out.splitlines()[-1]  # nothing is left of what was said before
+
+
+def test_a_terminal_gets_a_conversation(photos: Path, tmp_path: Path) -> None:
+    """Ctrl-D ends it."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "vidrisk", "ask", str(report_bundle()), str(photos / "0.png"), "--answer-tokens", "5"]
+    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=on_a_device(tmp_path)) as running:
+        os.write(ours, b"what is it?\n\x04")
+        stdout, stderr = running.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert running.returncode == EXIT_OK and stdout.count(b"> ") == 2 and b"cut off after 5 tokens" in stderr
+
+
+def on_a_device(folder: Path) -> dict[str, str]:
+    """An environment in which nothing can be imported that a device does not have."""
+    (folder / "hide").mkdir(exist_ok=True)
+    (folder / "hide" / "sitecustomize.py").write_text(HIDE.format(hidden=set(DEVICE)), encoding="utf-8")
+    return {**os.environ, "PYTHONPATH": f"{folder / 'hide'}{os.pathsep}{REPOSITORY}", "VIDRISK_CACHE": str(folder / "cache")}
+
+
+def test_a_device_writes_reports_with_base_dependencies(photos: Path, tmp_path: Path) -> None:
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "vidrisk", *map(os.fspath, arguments)], env=on_a_device(tmp_path),
+                              cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+    end = run("infer", report_bundle(), photos, "-o", "out", "--json")
+    assert (end.returncode, end.stderr) == (EXIT_OK, "") and json.loads(end.stdout)["states"] == {"ok": 4}
+    asked = run("ask", report_bundle(), photos / "0.png", "what is it?", "--answer-tokens", "5", "--json")
+    assert (asked.returncode, asked.stderr) == (EXIT_OK, "") and json.loads(asked.stdout)["answer_tokens"] == 5
+
+
+class Handler(BaseHTTPRequestHandler):
+    """A server with a model of reports: it answers, but for the second question, once."""
+
+    def do_GET(self) -> None:
+        self.send({"data": [{"id": "tiny"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append((body, self.headers["Authorization"]))  # type: ignore[attr-defined]
+        broken = len(self.server.asked) == 2  # type: ignore[attr-defined]
+        text = "no JSON" if broken else '{"level":"severe","defect":"a","risk":"b","advice":"c"}'
+        choice = {"message": {"content": text}, "finish_reason": "stop"}
+        self.send({"model": "tiny", "choices": [choice], "usage": {"prompt_tokens": 9}})
+
+    def send(self, content: Any) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadingHTTPServer]:
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.asked = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+    thread.join()
+
+
+def test_a_server_answers_in_the_place_of_the_graphs(cli: Callable[..., Any], photos: Path, tmp_path: Path, server: Any,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDRISK_TEXT_KEY", "secret")
+    options = ("--text-server", f"http://127.0.0.1:{server.server_port}/v1", "--text-model", "tiny")
+    end = cli("infer", report_bundle(), photos, "-o", tmp_path / "out", *options)
+    assert end.code == EXIT_SOME_FAILED and "4 inputs: 3 ok, 1 skipped" in end.stdout and "secret" not in end.stdout + end.stderr
+    again = cli("infer", report_bundle(), photos, "-o", tmp_path / "out", *options, "--resume")
+    assert again.code == EXIT_OK and "4 inputs: 4 ok" in again.stdout  # who had no answer is asked again, nobody else
+    assert len(server.asked) == 5 and {key for _, key in server.asked} == {"Bearer secret"}
+    content = server.asked[0][0]["messages"][1]["content"]
+    assert content[0]["image_url"]["url"].startswith("data:image/jpeg;base64,/9j/") and content[1]["text"] == "1 photos."
+    assert server.asked[0][0]["response_format"]["json_schema"]["schema"] == SCHEME.json_schema()
+    predictions = list(read_predictions(tmp_path / "out"))
+    assert all((each.label, each.severity, each.targets, each.uncertain) == ("severe", 100, {}, None) for each in predictions)
+    without = cli("infer", report_bundle(), photos, "-o", tmp_path / "out", "--resume")
+    assert without.code == EXIT_USAGE and "a server has answered in" in without.stderr
+    asked = cli("ask", report_bundle(), photos / "0.png", "what is it?", *options)
+    assert asked.code == EXIT_OK and '"severe"' in asked.stdout
+
+
+def test_a_bundle_without_a_scheme_answers_questions_alone(cli: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
+    bundle = write_report_bundle(tmp_path / "talks.bundle", scheme=None)
+    end = cli("infer", bundle, photos, "-o", tmp_path / "out")
+    assert end.code == EXIT_USAGE and "has no scheme of reports" in end.stderr and not (tmp_path / "out").exists()
+    assert cli("ask", bundle, photos / "0.png", "what?", "--answer-tokens", "5").code == EXIT_OK

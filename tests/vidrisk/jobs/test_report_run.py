@@ -1,0 +1,275 @@
+"""A run of reports loses nothing: n in, n out, whatever the inputs are, and however often it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from processes import children
+from risk_tables import draw, write_csv, write_jsonl
+from small_report_bundle import SCHEME, report_bundle
+
+from vidrisk.data import load_cases, split_cases
+from vidrisk.data.convert_cases import convert_cases
+from vidrisk.decode.pool import DecodePool
+from vidrisk.inference.open_reporter import open_reporter
+from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predictions
+from vidrisk.inference.reporter import Reporter
+from vidrisk.jobs import report_run
+from vidrisk.jobs.case_inputs import CaseInputs, find_cases
+from vidrisk.jobs.ledger import Row, read_ledger
+from vidrisk.jobs.parquet import PARQUET
+from vidrisk.jobs.report_run import run_reports
+from vidrisk.jobs.report_settings import ReportSettings
+from vidrisk.jobs.summary import SUMMARY, Summary, read_summary
+from vidrisk.report import build_report
+from vidrisk.runtimes.contract.errors import DataError, Interrupted, SettingsError
+
+ONE = ReportSettings(workers=1)
+AGAIN = replace(ONE, resume=True)
+Run = Callable[..., Summary]
+
+
+@pytest.fixture(scope="module")
+def reporter() -> Iterator[Reporter]:
+    with open_reporter(report_bundle(), threads=1, runtime="onnxruntime") as opened:
+        yield opened
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Nine photos and one that is none."""
+    folder = tmp_path / "photos"
+    for number in range(9):
+        draw(folder / f"{number}.png", number)
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff junk")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecodePool]:
+    with DecodePool(1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(reporter: Reporter, pool: DecodePool) -> Run:
+    """Run over some inputs with the reporter and the decode processes that are there."""
+    return lambda inputs, out, settings=ONE, other=reporter: run_reports(other, inputs, out, settings, pool=pool)
+
+
+def inputs_of(*paths: Path | str) -> CaseInputs:
+    return find_cases([*paths], SCHEME)
+
+
+def result(out: Path) -> tuple[dict[str, Row], dict[str, Prediction]]:
+    """Rows and predictions by their keys; no key twice."""
+    rows, found = read_ledger(out), list(read_predictions(out))
+    assert len({row.path for row in rows}) == len(rows) and len({each.path for each in found}) == len(found)
+    assert {row.path for row in rows if row.predictions} == {each.path for each in found}
+    return {row.path: row for row in rows}, {each.path: each for each in found}
+
+
+def table(folder: Path, **first: str) -> Path:
+    """Four cases: two photos and one that is absent, one bad photo, a text, nothing but an absent photo."""
+    return write_csv(folder / "risks.csv", [
+        {"id": "a", "image_paths": "photos/1.png;photos/2.png;photos/gone.png", "level": "minor", "defect": "", **first},
+        {"id": "b 楼#1", "image_paths": "photos/bad.jpg", "level": "", "defect": "words"},
+        {"id": "c", "image_paths": "", "level": "", "defect": "a crack"},
+        {"id": "d", "image_paths": "photos/never.png", "level": "", "defect": "words"}])
+
+
+def test_every_kind_of_input_ends_in_the_ledger(run: Run, photos: Path, tmp_path: Path) -> None:
+    cases = table(tmp_path)
+    (tmp_path / "list.txt").write_text(f"\ufeffphotos/3.png\n\n  {photos / '4.png'}\r\nphotos/gone.png\n", encoding="utf-8")
+    inputs = inputs_of(cases, tmp_path / "list.txt", photos)
+    summary = run(inputs, tmp_path / "out")
+    rows, found = result(tmp_path / "out")
+    keys = [f"{cases}#{name}" for name in ("a", "b 楼#1", "c", "d")]
+    listed = [str(photos / name) for name in ("3.png", "4.png", "gone.png")]
+    others = [str(photos / name) for name in ("0.png", "1.png", "2.png", "5.png", "6.png", "7.png", "8.png", "bad.jpg")]
+    assert list(rows) == keys + listed + others == list(inputs.cases)
+    states = {path: row.state for path, row in rows.items() if row.state != "ok"}
+    assert states == {keys[0]: "partial", keys[1]: "corrupt", keys[3]: "skipped", listed[2]: "skipped", others[-1]: "corrupt"}
+    assert rows[keys[0]].reason.startswith("not there: photos/gone.png") and rows[keys[3]].reason == "none of its photos is there"
+    assert rows[keys[1]].reason == rows[others[-1]].reason and "does not exist" in rows[listed[2]].reason
+    assert (summary.task, summary.inputs, summary.predictions, summary.failed) == ("report", 15, 11, 5) == (
+        "report", len(rows), len(found), len(states))
+    assert replace(read_summary(tmp_path / "out"), targets=summary.targets) == summary
+    assert sum(summary.labels["level"].values()) == 11
+    for path, prediction in found.items():
+        report = prediction.report
+        assert report is not None and report["parse_ok"] and json.loads(report["text"]) == report["fields"]
+        assert prediction.label == report["fields"]["level"] and len(prediction.targets["level"]) == 3
+        assert report["case"] == (path.rpartition("#")[2] if "#" in path else Path(path).name)
+    assert found[str(photos / "1.png")].id != found[keys[0]].id and report_page_shows(tmp_path / "out", found)
+    assert list(found) == [path for path in rows if path in found]  # the lines have the order of the ledger
+
+
+def report_page_shows(out: Path, found: dict[str, Prediction]) -> bool:
+    page = build_report(out).read_text(encoding="utf-8")
+    reports = [prediction.report for prediction in found.values() if prediction.report]
+    has_headings = all(heading in page for heading in ("<dt>Defect</dt>", "<dt>Advice</dt>"))
+    return has_headings and len(reports) == page.count('<li class="card"')
+
+
+def test_a_finished_run_is_not_done_again_and_a_changed_photo_is(run: Run, reporter: Reporter, photos: Path, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    out, inputs = tmp_path / "out", inputs_of(photos)
+    run(inputs, out)
+    before = (out / PREDICTIONS).read_bytes()
+    asked = count_cases(reporter, monkeypatch)
+    run(inputs, out, AGAIN)
+    assert (asked, (out / PREDICTIONS).read_bytes()) == ([], before)
+    draw(photos / "3.png", 99, (60, 40))
+    run(inputs_of(photos), out, AGAIN)
+    assert asked == ["3.png"] and len(result(out)[1]) == 9
+    with pytest.raises(SettingsError, match="holds a run already"):
+        run(inputs, out)
+
+
+def count_cases(reporter: Reporter, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the cases that are read from now on."""
+    asked: list[str] = []
+    read = reporter.prompts.read
+
+    def counted(cases: Any, *arguments: Any) -> Any:
+        for pictured in read(cases, *arguments):
+            asked.append(pictured[0].id)
+            yield pictured
+
+    monkeypatch.setattr(reporter.prompts, "read", counted)
+    return asked
+
+
+def test_a_table_that_changed_is_noticed(run: Run, reporter: Reporter, photos: Path, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    out, cases = tmp_path / "out", table(tmp_path)
+    run(inputs_of(cases), out)
+    asked = count_cases(reporter, monkeypatch)
+    run(inputs_of(cases), out, AGAIN)
+    assert asked == []
+    draw(photos / "gone.png", 7)
+    draw(photos / "2.png", 98, (61, 40))
+    run(inputs_of(cases), out, AGAIN)
+    assert asked == ["a"] and result(out)[0][f"{cases}#a"].state == "ok"
+    asked.clear()
+    table(tmp_path, defect="others")
+    run(inputs_of(cases), out, AGAIN)
+    assert asked == ["a", "b 楼#1", "c"]  # nobody knows which rows of it are other ones
+    asked.clear()
+    write_csv(cases, [{"id": "c", "image_paths": "", "level": "", "defect": "a hole"}])
+    run(inputs_of(cases), out, AGAIN)
+    rows, found = result(out)
+    assert asked == ["c"] and len(rows) == 4 and f"{cases}#a" in found  # an input that has gone keeps its result
+
+
+def test_photos_in_rows_never_lie_on_disk(run: Run, photos: Path, tmp_path: Path) -> None:
+    rows = [{"id": f"r{number}", "image_path": f"photos/{number}.png", "level": "minor"} for number in range(6)]
+    folder = tmp_path / "parquet"
+    convert_cases(split_cases(load_cases(write_csv(tmp_path / "r.csv", rows), SCHEME)), folder, "risk-parquet")
+    for path in photos.iterdir():
+        path.unlink()
+    tables = sorted(folder.glob("*.parquet"))
+    before = sorted(tmp_path.rglob("*"))
+    run(inputs_of(*tables), tmp_path / "out", replace(ONE, parquet=True))
+    made = set(tmp_path.rglob("*")) - set(before)
+    assert {path.name for path in made} == {"out", "ledger.sqlite", PREDICTIONS, SUMMARY, PARQUET}
+    rows_of, found = result(tmp_path / "out")
+    assert len(found) == 6 and all(row.state == "ok" for row in rows_of.values())
+    assert {path.rpartition("#")[2] for path in found} == {f"r{number}" for number in range(6)}
+    columns = pq.read_table(tmp_path / "out" / PARQUET).to_pylist()
+    assert [json.loads(row["report"]) for row in columns] == [prediction.report for prediction in found.values()]
+
+
+def test_two_tables_with_equal_ids_and_jsonl(run: Run, photos: Path, tmp_path: Path) -> None:
+    row = {"id": "same", "image": "photos/1.png"}
+    tables = [write_jsonl(tmp_path / f"{name}.jsonl", [row]) for name in ("one", "two")]
+    run(inputs_of(*tables), tmp_path / "out")
+    _, found = result(tmp_path / "out")
+    assert list(found) == [f"{path}#same" for path in tables] and len({prediction.id for prediction in found.values()}) == 1
+
+
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("list.txt", "\n \n", "list.txt lists no photo"), ("list.txt", "gone.png\n", "no clip or photo found"),
+    ("risks.csv", "id,level\n1,minor\n", "risks.csv has no"), ("risks.csv", "", "risks.csv"),
+    ("risks.parquet", "PAR1", "risks.parquet")])
+def test_what_holds_no_case_is_said_before_anything_is_written(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=said):
+        inputs_of(tmp_path / name)
+
+
+def test_ctrl_c_leaves_what_is_finished_and_resume_goes_on(run: Run, reporter: Reporter, photos: Path, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run(inputs_of(photos), whole)
+    line = report_run._line
+    written = 0
+
+    def interrupted(*arguments: Any) -> bytes:
+        nonlocal written
+        written += 1
+        if written == 4:
+            raise KeyboardInterrupt
+        return line(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report_run, "_line", interrupted)
+        with pytest.raises(Interrupted, match="stopped after 3 of 10 inputs"):
+            run(inputs_of(photos), out)
+    assert len(result(out)[1]) == 3 and not (out / SUMMARY).exists()
+    run(inputs_of(photos / "8.png"), out, AGAIN)  # what was named before is done, too
+    assert (out / PREDICTIONS).read_bytes() == (whole / PREDICTIONS).read_bytes()
+
+
+def test_runs_of_other_bundles_and_limits_are_refused(run: Run, photos: Path, tmp_path: Path) -> None:
+    run(inputs_of(photos / "1.png"), tmp_path / "out")
+    with open_reporter(report_bundle(), threads=1, runtime="onnxruntime", answer_tokens=30) as other:
+        with pytest.raises(SettingsError, match="has answer_tokens 224, this one 30"):
+            run(inputs_of(photos / "1.png"), tmp_path / "out", AGAIN, other)
+        run(inputs_of(photos), tmp_path / "short", replace(ONE, parquet=True), other)
+    rows, found = result(tmp_path / "short")
+    assert {row.state for path, row in rows.items() if path in found} == {"partial"} and len(found) == 9
+    assert all(prediction.label == "" and "cut off after 30 tokens" in prediction.reason for prediction in found.values())
+    assert "cut off after 30 tokens" in build_report(tmp_path / "short").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow(minutes=1)
+def test_killed_runs_lose_nothing(photos: Path, tmp_path: Path, run: Run) -> None:
+    for number in range(9, 70):
+        draw(photos / f"{number}.png", number)
+    cases = table(tmp_path)
+    run(inputs_of(photos, cases), tmp_path / "whole")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "VIDRISK_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "vidrisk", "infer", str(report_bundle()), str(photos), str(cases), "-o", str(tmp_path / "out"),
+               "--resume", "--no-report", "--runtime", "onnxruntime", "--threads", "1", "--workers", "1"]
+    lines = tmp_path / "out" / PREDICTIONS
+    sizes = []
+    for _ in range(2):
+        before = lines.stat().st_size if lines.exists() else 0
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+            deadline = time.monotonic() + 60
+            while running.poll() is None and (lines.stat().st_size if lines.exists() else 0) == before:
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            workers = children(running.pid)
+            running.send_signal(signal.SIGKILL)
+        sizes.append(lines.stat().st_size)
+        assert all(not Path(f"/proc/{worker}").exists() or time.sleep(1) is None for worker in workers)
+    assert sizes[0] < (tmp_path / "whole" / PREDICTIONS).stat().st_size
+    assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60,
+                          check=False).returncode == 4
+    assert lines.read_bytes() == (tmp_path / "whole" / PREDICTIONS).read_bytes()
+    assert {path: row.state for path, row in result(tmp_path / "out")[0].items()} == {
+        path: row.state for path, row in result(tmp_path / "whole")[0].items()}
