@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidrisk.decode.pool import DecodePool
-from vidrisk.inference.model import open_classifier
+from vidrisk.inference.model import open_classifier, writes_reports
 from vidrisk.inference.predictor import Model
 from vidrisk.jobs.ledger import resolve_choice
 from vidrisk.jobs.run_folder import run_folder
@@ -138,8 +138,9 @@ def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyP
     """Predict files and folders into an output folder: every input ends in its ledger.
 
     Args:
-        model: a bundle, a run, or a model that is loaded, with the decode processes that it has.
-        inputs: files, folders and globs.
+        model: a bundle, a run, or a model that is loaded, with the decode processes that it has. A bundle that writes reports takes
+            single options alone: ``workers``, ``file_timeout_s``, ``max_memory_mb``, ``resume``, ``parquet``.
+        inputs: files, folders and globs; of a bundle that writes reports also lists of photos (``.txt``) and tables of cases.
         out: folder for the results.
         settings: how to run; None takes the defaults.
         report: also write ``report.html``.
@@ -153,11 +154,35 @@ def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyP
     from vidrisk.report import build_report
 
     named: Sequence[AnyPath] = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    if not isinstance(model, Model) and writes_reports(Path(model)):
+        return _infer_reports(Path(model), named, Path(out), settings, report=report, options=options)
     chosen, workers = _settings(settings, options)
     found = find_inputs(named)
     engine = resolve_choice(out, "auto", "auto") if chosen.resume else ("auto", "auto")
     with _open(model, chosen, workers, engine) as (opened, chosen, pool):
         summary = run_folder(opened.classifier, found, out, chosen, pool=pool, cards=len(found.paths) if report else 0)
+        if report:
+            build_report(out, pool)
+    return summary
+
+
+def _infer_reports(bundle: Path, inputs: Sequence[AnyPath], out: Path, settings: InferSettings | None, *, report: bool,
+                   options: Mapping[str, Any]) -> Summary:
+    from vidrisk.inference.open_reporter import open_reporter
+    from vidrisk.jobs.case_inputs import find_cases
+    from vidrisk.jobs.report_run import run_reports
+    from vidrisk.jobs.report_settings import ReportSettings
+    from vidrisk.report import build_report
+
+    known = [field.name for field in fields(ReportSettings)]
+    unknown = ["settings"] if settings is not None else [name for name in options if name not in known]
+    if unknown:
+        raise SettingsError(f"{unknown[0]!r} for a bundle that writes reports", allowed=", ".join(known))
+    chosen = ReportSettings(**options)
+    engine = resolve_choice(out, "auto", "auto") if chosen.resume else ("auto", "auto")
+    with DecodePool(chosen.workers) as pool:
+        with open_reporter(bundle, runtime=engine[0], variant=engine[1]) as reporter:
+            summary = run_reports(reporter, find_cases(inputs, reporter.needed_scheme()), out, chosen, pool=pool)
         if report:
             build_report(out, pool)
     return summary

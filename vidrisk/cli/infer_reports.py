@@ -54,5 +54,7 @@ def infer_reports(bundle: Path, paths: Sequence[str], out: Path, settings: Repor
             inputs = find_cases(paths, reporter.needed_scheme())
             print_left_out(inputs.left_out)
             summary = run_reports(reporter, inputs, out, settings, pool=pool,
-                                  on_progress=lambda p: advance("write reports", p.files, p.files_total))
+                                  on_progress=lambda p: advance(
+                                      "write reports", p.files, p.files_total,
+                                      f"{p.pace.files_per_s:.1f} cases/s" if shows_lines and p.pace else ""))
         return summary, build_report(out, pool) if has_report else out

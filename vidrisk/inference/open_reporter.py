@@ -90,6 +90,7 @@ def open_reporter(path: str | Path, *, runtime: str = "auto", variant: str = "au
         vocabulary = Vocabulary(bundle.root / part.tokenizer, part.ends)
         session = _open_session(bundle, part, chosen.files[TEXT], sequences, threads)
         stack.callback(session.close)
+        _check_width(bundle, session)
         text_engine = GraphEngine(session, vocabulary)
         prompts = GraphPrompts(bundle.stages, runners, bundle.contract.pixel, vocabulary, part.pieces, part.ends[0], session.tokens)
         stack.pop_all()
@@ -126,6 +127,13 @@ def _bytes_of(bundle: Bundle, graph: str) -> int:
     """Of a graph and of weights that lie beside it."""
     files = bundle.manifest.files
     return sum(files[name].bytes for name in (graph, f"{graph}.data") if name in files)
+
+
+def _check_width(bundle: Bundle, session: TextSession) -> None:
+    visual = bundle.stages[-1].outputs[0]
+    if visual.shape[-1] != session.shape.width:
+        raise BundleError(f"{bundle.root.name} gives visual tokens {visual}, and its text graph takes tokens of width "
+                          f"{session.shape.width}", fix="export the bundle again")
 
 
 def _open_session(bundle: Bundle, part: ReportPart, graph: str, sequences: int, threads: int | None) -> TextSession:

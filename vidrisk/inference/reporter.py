@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import cast
 
+import numpy as np
 from typing_extensions import Self
 
 from vidrisk.data.cases import Case
@@ -106,7 +107,7 @@ class Reporter:
         """
         if not question.strip():
             raise SettingsError("a question without words", allowed="a question")
-        turns = [*history, Exchange(question)]
+        turns = [*history, Exchange(_encodable(question))]
         turns[0] = Exchange(turns[0].question, len(pictures), turns[0].answer)
         prompt = self.prompts.build(self._system, turns, self.prompts.see(pictures))
         limit = limit or self.answer_tokens
@@ -121,11 +122,13 @@ class Reporter:
             failed = unreadable_report(case, pictures)
             if failed is None and not seen and not text_of_case(scheme, case):
                 failed = failed_report(case, "skipped", "it has neither a photo nor a text")
+            if not all(np.isfinite(tokens).all() for tokens in seen if isinstance(tokens, np.ndarray)):
+                failed = failed_report(case, "corrupt", "the model computes of its photos what is not finite")
             if failed is not None:
                 yield _Asked(case, pictures, failed), None
                 continue
             asked = prompt_from_case(scheme, case, photos=len(seen))
-            prompt = self.prompts.build(system_text(scheme), [Exchange(asked.question, len(seen))], seen)
+            prompt = self.prompts.build(system_text(scheme), [Exchange(_encodable(asked.question), len(seen))], seen)
             if reason := self.prompts.why_too_long(prompt, self.answer_tokens):
                 yield _Asked(case, pictures, failed_report(case, "too_large", reason)), None
                 continue
@@ -188,6 +191,11 @@ def comparison_from_scheme(scheme: Scheme, level: str) -> Comparison:
     if level not in [field.name for field in scheme.level_fields]:
         raise BundleError(f"the scheme {scheme.name} has no level {level!r}", allowed=", ".join(names), fix="export it again")
     return Comparison(f'"{level}":"', scheme.level_names, '"}' if names[-1] == level else '","')
+
+
+def _encodable(text: str) -> str:
+    """A text without halves of characters, which no tokenizer takes: an escape in JSON, or bytes on a command line, may be one."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _without_answer(waiting: deque[_Asked]) -> Iterator[Report]:

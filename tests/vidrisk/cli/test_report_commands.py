@@ -6,6 +6,8 @@ import io
 import json
 import os
 import pty
+import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -18,12 +20,15 @@ import pytest
 from risk_tables import draw, write_csv
 from small_report_bundle import SCHEME, report_bundle, write_report_bundle
 
+import vidrisk
 from vidrisk.cli import chat as chat_module
 from vidrisk.cli.chat import chat
+from vidrisk.data import load_cases, split_cases
+from vidrisk.data.convert_cases import convert_cases
 from vidrisk.inference.ask_photos import photos_and_question
 from vidrisk.inference.open_reporter import open_reporter
 from vidrisk.inference.predictions import read_predictions
-from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE
+from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, BundleError, SettingsError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DEVICE = ("torch", "transformers", "onnx", "onnxscript", "peft", "accelerate", "pyarrow", "matplotlib", "safetensors", "yaml",
@@ -159,6 +164,27 @@ def test_a_device_writes_reports_with_base_dependencies(photos: Path, tmp_path: 
     assert (asked.returncode, asked.stderr) == (EXIT_OK, "") and json.loads(asked.stdout)["answer_tokens"] == 5
 
 
+def test_every_command_of_the_page_does_what_it_says(cli: Callable[..., Any], tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (REPOSITORY / "docs" / "reports.md").read_text(encoding="utf-8")
+    commands = [line.removeprefix("$ vidrisk ") for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL)
+                for line in block.splitlines()]
+    write_report_bundle(tmp_path / "walls.bundle")
+    for number, name in enumerate(("north", "south")):
+        draw(tmp_path / "photos" / f"{name}.jpg", number)
+    (tmp_path / "list.txt").write_text("photos/south.jpg\n")
+    table = write_csv(tmp_path / "risks.csv", [{"id": name, "image_path": f"photos/{name}.jpg", "level": "minor"}
+                                               for name in ("north", "south")])
+    convert_cases(split_cases(load_cases(table, SCHEME)), tmp_path / "data", "risk-parquet")
+    next((tmp_path / "data").glob("*.parquet")).rename(tmp_path / "test.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert len(commands) == 5
+    for command in commands:
+        end = cli(*shlex.split(command))
+        assert (end.code, bool(end.stdout)) == (EXIT_OK, True), f"{command}\n{end}"
+    assert [len(list(read_predictions(out))) for out in ("out", "listed", "cases")] == [2, 1, 4]
+
+
 class Handler(BaseHTTPRequestHandler):
     """A server with a model of reports: it answers, but for the second question, once."""
 
@@ -214,6 +240,16 @@ def test_a_server_answers_in_the_place_of_the_graphs(cli: Callable[..., Any], ph
     assert without.code == EXIT_USAGE and "a server has answered in" in without.stderr
     asked = cli("ask", report_bundle(), photos / "0.png", "what is it?", *options)
     assert asked.code == EXIT_OK and '"severe"' in asked.stdout
+
+
+def test_python_does_what_the_command_does(photos: Path, tmp_path: Path) -> None:
+    summary = vidrisk.infer(report_bundle(), photos, tmp_path / "out", workers=1)
+    assert summary.states == {"ok": 4} and (tmp_path / "out" / "report.html").is_file()
+    assert vidrisk.infer(report_bundle(), photos, tmp_path / "out", resume=True, report=False).files_per_s == 0
+    with pytest.raises(SettingsError, match="'window_s' for a bundle that writes reports; allowed: workers"):
+        vidrisk.infer(report_bundle(), photos, tmp_path / "other", window_s=2.0)
+    with pytest.raises(BundleError, match="writes reports"):
+        vidrisk.load(report_bundle())
 
 
 def test_a_bundle_without_a_scheme_answers_questions_alone(cli: Callable[..., Any], photos: Path, tmp_path: Path) -> None:

@@ -233,6 +233,18 @@ class FakeJpeg:
     data = b"\xff\xd8\xff"
 
 
+def test_what_no_tokenizer_takes_and_what_is_not_finite_costs_its_case_alone(opened: Reporter,
+                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    see = opened.prompts.see
+    monkeypatch.setattr(opened.prompts, "see", lambda pictures: [tokens * (np.nan if picture is case_1 else 1) for tokens, picture
+                                                                 in zip(see(pictures), pictures, strict=True)])
+    lost = case(1)
+    case_1 = lost[1][0]
+    reports = written(opened, [case(0), lost, case(2, 0, "half a character \ud83d")])
+    assert [report.state for report in reports.values()] == ["ok", "corrupt", "ok"]
+    assert reports["1"].reason == "the model computes of its photos what is not finite"
+
+
 def test_a_batch_is_computed_for_several_photos(opened: Reporter, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     see = opened.prompts.see
