@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidrisk.decode.pool import DecodePool
-from vidrisk.inference.model import open_classifier, writes_reports
+from vidrisk.inference.model import open_classifier
+from vidrisk.inference.open_stages import writes_reports
 from vidrisk.inference.predictor import Model
 from vidrisk.jobs.ledger import resolve_choice
 from vidrisk.jobs.run_folder import run_folder

@@ -13,7 +13,8 @@ from vidrisk.bench.data import BenchData, accuracies, data_from_path, end_to_end
 from vidrisk.bench.measurements import Bench, DataResult, Row
 from vidrisk.bench.speed import clip_latencies, frame_latencies, throughputs
 from vidrisk.decode.pool import usable_cores
-from vidrisk.inference.model import Classifier, open_classifier, refuse_reports
+from vidrisk.inference.model import Classifier, open_classifier
+from vidrisk.inference.open_stages import refuse_reports
 from vidrisk.inference.plan import plan_from_stages
 from vidrisk.runtimes.chain import frames_of
 from vidrisk.runtimes.contract.bundle import Bundle, Precision, VariantName

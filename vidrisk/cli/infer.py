@@ -76,7 +76,8 @@ def infer(
     from vidrisk.cli.infer_view import note_from_pace, print_left_out, print_summary
     from vidrisk.cli.refused import refuse_options
     from vidrisk.decode.pool import DecodePool, default_workers
-    from vidrisk.inference.model import open_classifier, writes_reports
+    from vidrisk.inference.model import open_classifier
+    from vidrisk.inference.open_stages import writes_reports
     from vidrisk.jobs.ledger import resolve_choice
     from vidrisk.jobs.run_folder import run_folder
     from vidrisk.jobs.run_settings import InferSettings

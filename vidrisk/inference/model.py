@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -16,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
+from vidrisk.inference.open_stages import open_stages, provenance_of, refuse_reports
 from vidrisk.inference.plan import plan_from_stages
-from vidrisk.runtimes import Bundle, Contract, Runner, choose, open_runner
+from vidrisk.runtimes import Bundle, Contract, Runner
 from vidrisk.runtimes.chain import chained, run_stages
-from vidrisk.runtimes.contract.bundle import MANIFEST, Variant, VariantName
-from vidrisk.runtimes.contract.errors import BundleError, EngineMissing, RuntimeFailure, SettingsError, require
+from vidrisk.runtimes.contract.bundle import MANIFEST, VariantName
+from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError, require
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.stages import PIXELS, Stage
 from vidrisk.runtimes.layers import Layers
-from vidrisk.runtimes.registry import ENGINE_KINDS, engine_version, possible_runtimes
+from vidrisk.runtimes.registry import engine_version
 from vidrisk.runtimes.runner import Array, Arrays
-from vidrisk.runtimes.select import Choice
 from vidrisk.runtimes.uncertainty import Uncertainty, uncertainty_from_variant
 
 log = logging.getLogger(__name__)
@@ -266,53 +263,6 @@ def classifier_from_bundle(bundle: Bundle, *, runtime: str = "auto", variant: st
                       uncertainty=uncertainty_from_variant(chosen, bundle.contract.targets))
 
 
-def open_stages(bundle: Bundle, *, runtime: str, variant: str, threads: int | None,
-                on_progress: OnProgress) -> tuple[Choice, list[Runner]]:
-    """Choose a runtime and a variant, and open the stages of a bundle with them.
-
-    Raises:
-        SettingsError: torch, or another runtime that cannot read bundles.
-        BundleError, MissingExtra, RuntimeFailure: as ``choose`` and ``open_runner``.
-    """
-    if runtime == "torch":
-        raise SettingsError(f"{bundle.root.name} is a bundle, which torch cannot read",
-                            allowed=f"auto, {', '.join(possible_runtimes())}", fix="give the run directory instead")
-    opened = partial(_open_with_engine, on_progress=on_progress)
-    choice = choose(bundle, runtime=runtime, variant=variant, threads=threads, opened=opened)
-    with ExitStack() as stack:
-        runners = [stack.enter_context(opened(bundle, stage.name, runtime=choice.runtime, variant=choice.variant, threads=threads))
-                   for stage in bundle.stages]
-        stack.pop_all()
-    return choice, runners
-
-
-def writes_reports(path: Path) -> bool:
-    """Tell whether a folder is a bundle that writes reports; False for what is no bundle, which opening it refuses."""
-    try:
-        return json.loads((path / MANIFEST).read_bytes()).get("report") is not None
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
-
-
-def provenance_of(bundle: Bundle, variant: Variant | None = None) -> dict[str, str]:
-    """Where a bundle comes from: name, digest, versions, and what was waived for the variant."""
-    return {"model": bundle.root.resolve().name, "digest": bundle.digest, "created": bundle.manifest.created,
-            **({"waived": variant.waived} if variant and variant.waived else {}),
-            **{f"made with {name}": version for name, version in bundle.manifest.made_with.items()}}
-
-
-def refuse_reports(bundle: Bundle) -> None:
-    """Check that a bundle answers with labels.
-
-    Raises:
-        BundleError: it writes reports; the line names the commands that take it.
-    """
-    if bundle.manifest.report is not None:
-        name = bundle.root.name
-        raise BundleError(f"{name} writes reports, and this asks for labels", allowed="a bundle that answers with labels",
-                          fix=f"vidrisk infer {name} PATH… -o OUT writes reports, vidrisk ask {name} PHOTO QUESTION answers")
-
-
 def _files_of_features(bundle: Bundle, variant: VariantName) -> list[str]:
     """The files that shape the features of a frame: graphs, weights that lie beside large ones, constants."""
     stages = plan_from_stages(bundle.stages).frame
@@ -329,18 +279,6 @@ def _join(parts: list[Arrays]) -> Arrays:
 def _rows(flat: Mapping[str, Array], start: int, windows: int, of: int) -> Arrays:
     """Rows of some windows, of so many in all."""
     return {name: array[start * (len(array) // of):(start + windows) * (len(array) // of)] for name, array in flat.items()}
-
-
-def _open_with_engine(bundle: Bundle, graph: str, *, runtime: str, variant: VariantName, threads: int | None,
-                        on_progress: OnProgress) -> Runner:
-    """``open_runner``, after building the engine that is missing."""
-    try:
-        return open_runner(bundle, graph, runtime=runtime, variant=variant, threads=threads)
-    except EngineMissing:
-        from vidrisk.runtimes.tensorrt.build.engines import ensured_engines  # only where something has to be built
-
-        ensured_engines(bundle, ENGINE_KINDS[runtime], [variant], on_progress)
-        return open_runner(bundle, graph, runtime=runtime, variant=variant, threads=threads)
 
 
 def _classifier_from_run(path: Path) -> Classifier:

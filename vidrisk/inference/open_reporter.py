@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vidrisk.data.scheme import Scheme
 from vidrisk.data.scheme_file import scheme_from_text
-from vidrisk.inference.model import open_stages, provenance_of
+from vidrisk.inference.open_stages import open_stages, provenance_of
 from vidrisk.inference.prompt_builders import ChatPrompts, GraphPrompts
 from vidrisk.inference.reporter import Reporter
 from vidrisk.runtimes.contract.bundle import Bundle

@@ -6,7 +6,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from vidrisk.inference.model import Classifier, classifier_from_bundle, refuse_reports
+from vidrisk.inference.model import Classifier, classifier_from_bundle
+from vidrisk.inference.open_stages import refuse_reports
 from vidrisk.runtimes.contract.bundle import Bundle, VariantName
 from vidrisk.runtimes.contract.errors import Interrupted, MissingExtra, RuntimeFailure, SettingsError, VidriskError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress

@@ -170,19 +170,21 @@ def test_every_command_of_the_page_does_what_it_says(cli: Callable[..., Any], tm
     commands = [line.removeprefix("$ vidrisk ") for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL)
                 for line in block.splitlines()]
     write_report_bundle(tmp_path / "walls.bundle")
-    for number, name in enumerate(("north", "south")):
+    names = ("north", "south", "east", "west")
+    for number, name in enumerate(names):
         draw(tmp_path / "photos" / f"{name}.jpg", number)
     (tmp_path / "list.txt").write_text("photos/south.jpg\n")
-    table = write_csv(tmp_path / "risks.csv", [{"id": name, "image_path": f"photos/{name}.jpg", "level": "minor"}
-                                               for name in ("north", "south")])
+    table = write_csv(tmp_path / "risks.csv", [
+        {"id": name, "image_path": f"photos/{name}.jpg", "level": "minor"} for name in names])
     convert_cases(split_cases(load_cases(table, SCHEME)), tmp_path / "data", "risk-parquet")
-    next((tmp_path / "data").glob("*.parquet")).rename(tmp_path / "test.parquet")
+    next((tmp_path / "data").glob("test.parquet")).rename(tmp_path / "test.parquet")
     monkeypatch.chdir(tmp_path)
     assert len(commands) == 5
     for command in commands:
         end = cli(*shlex.split(command))
         assert (end.code, bool(end.stdout)) == (EXIT_OK, True), f"{command}\n{end}"
-    assert [len(list(read_predictions(out))) for out in ("out", "listed", "cases")] == [2, 1, 4]
+    in_rows = len(load_cases(tmp_path / "test.parquet"))
+    assert [len(list(read_predictions(out))) for out in ("out", "listed", "cases")] == [4, 1, 4 + in_rows] and in_rows
 
 
 class Handler(BaseHTTPRequestHandler):
