@@ -16,7 +16,7 @@ from colour import ACTION, colour_classifier
 from colour_bundle import write_colour_bundle
 from small_media import write_photo
 
-from vidrisk.inference import model as module
+from vidrisk.inference import open_stages as module
 from vidrisk.inference.model import open_classifier
 from vidrisk.jobs.run_folder import run_folder
 from vidrisk.jobs.sources import find_inputs
