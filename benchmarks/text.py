@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from machine import described
 from text_folder import folder_times
-from text_lanes import ENDS, GENAI, GGUF, LLAMA, NEEDS, OPENVINO, OWN, THREADS, Ids, Own, found_engines, gguf_of, open_lane
+from text_lanes import ENDS, GENAI, LLAMA, NEEDS, OPENVINO, OWN, THREADS, TOKENIZER, Ids, Own, found_engines, gguf_of, open_lane
 
 from vidrisk.runtimes.memory import bytes_from_status
 from vidrisk.runtimes.text.requests import Prompt, Request
@@ -64,7 +65,7 @@ def prepare(work: Path, engines: list[str]) -> dict[str, float]:
     from vidrisk.export.text.gguf import export_gguf
     from vidrisk.export.text.packing import INT4, INT8, pack_text
     from vidrisk.export.text.plain_text import export_plain
-    from vidrisk.models.vlm.smollm2 import smollm2_folder
+    from vidrisk.models.vlm.smollm2 import _find_gguf, smollm2_folder
 
     folder, table = smollm2_folder(), work / "embeddings.npy"
     if not table.is_file():
@@ -84,8 +85,11 @@ def prepare(work: Path, engines: list[str]) -> dict[str, float]:
                        str(work / "cache"), *options]
             subprocess.run(command, check=True, capture_output=True)
         files[GENAI] = list((work / "genai").glob("model.onnx*"))
-    if (name := GGUF["Q8_0"]) and not (work / name).is_file():
-        export_gguf(folder, work / name, weights="q8_0")
+    # Where nothing that is measured imports torch to find them:
+    shutil.copy(folder / "tokenizer.json", work / TOKENIZER)
+    shutil.copy(_find_gguf(), gguf_of(work, "Q4_1"))
+    if not gguf_of(work, "Q8_0").is_file():
+        export_gguf(folder, gguf_of(work, "Q8_0"), weights="q8_0")
     files |= {name: [gguf_of(work, name.split()[1])] for name in LLAMA}
     return {name: sum(path.stat().st_size for path in files[name]) / 1e6 for name in engines}
 

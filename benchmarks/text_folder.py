@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from text_lanes import OPENVINO, OWN, THREADS, TOKENS, Own, gguf_of
+from text_lanes import OPENVINO, OWN, THREADS, TOKENIZER, TOKENS, Own, gguf_of
 
 from vidrisk.runtimes.text.engine import TextEngine
 from vidrisk.runtimes.text.llama_engine import LlamaEngine
@@ -78,11 +78,9 @@ def folder_times(work: Path, engines: list[str], count: int) -> dict[str, dict[s
 
 
 def _opened(work: Path, name: str) -> TextEngine:
-    from vidrisk.models.vlm.smollm2 import smollm2_folder
-
     if name in (*OWN, *OPENVINO):
         return Own(work, name, 8).engine
-    vocabulary = Vocabulary(smollm2_folder() / "tokenizer.json", [2])
+    vocabulary = Vocabulary(work / TOKENIZER, [2])
     return LlamaEngine(gguf_of(work, name.split()[1]), vocabulary, sequences=8, tokens=TOKENS, threads=THREADS)
 
 

@@ -21,7 +21,7 @@ from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 THREADS, TOKENS = 2, 512
 ENDS = (0, 2)  # <|endoftext|>, <|im_end|>
-GGUF = {"Q4_1": None, "Q8_0": "model.q8_0.gguf"}  # the former is the package's own file
+TOKENIZER = "tokenizer.json"
 Ids = npt.NDArray[np.int64]
 
 
@@ -41,13 +41,11 @@ class Own(Lane):
     """The engine of ours, on ONNX Runtime or on OpenVINO."""
 
     def __init__(self, work: Path, name: str, sequences: int) -> None:
-        from vidrisk.models.vlm.smollm2 import smollm2_folder
-
         kind, precision = name.split()
         graph, runtime = ("text", "onnxruntime") if kind == "own" else ("plain", "openvino")
         session = TextSession(work / f"{graph}.{precision}.onnx", work / "embeddings.npy", sequences=sequences, tokens=TOKENS,
                               threads=THREADS, runtime=runtime)
-        self.engine = GraphEngine(session, Vocabulary(smollm2_folder() / "tokenizer.json", [2]))
+        self.engine = GraphEngine(session, Vocabulary(work / TOKENIZER, [2]))
 
     def write(self, prompts: list[Ids], count: int) -> None:
         for answer in self.engine.answers(Request(Prompt((ids,)), limit=count, banned=ENDS) for ids in prompts):
@@ -146,10 +144,7 @@ def _at(logits: npt.NDArray[np.float32], window: Ids) -> npt.NDArray[np.float64]
 
 
 def gguf_of(work: Path, weights: str) -> Path:
-    from vidrisk.models.vlm.smollm2 import _find_gguf
-
-    name = GGUF[weights]
-    return _find_gguf() if name is None else work / name
+    return work / f"model.{weights}.gguf"
 
 
 OWN = ("own fp32", "own int8", "own int4")

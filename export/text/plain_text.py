@@ -14,6 +14,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -167,7 +168,7 @@ class _Writer:
                   self._node("Add", [products["second_cos"], products["first_sin"]], f"{root}/Add")]
         return self._node("Concat", turned, f"{root}/Concat", axis=-1)
 
-    def _node(self, kind: str, inputs: list[str], name: str, **attributes: object) -> str:
+    def _node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         self._nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 

@@ -36,12 +36,12 @@ class PlainGraph:
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         try:
             model = core.read_model(str(path))
-            shapes = [{port.get_any_name(): _sizes(port) for port in ports} for ports in (model.inputs, model.outputs)]
+            inputs, outputs = ({port.get_any_name(): _sizes(port) for port in ports} for ports in (model.inputs, model.outputs))
             metadata = ["framework", METADATA]
             described = model.get_rt_info(metadata).astype(str) if model.has_rt_info(metadata) else None
         except Exception as error:  # openvino raises RuntimeError and its own types alike
             raise RuntimeFailure(f"OpenVINO cannot load {path.name}: {error}", fix=AGAIN) from error
-        self.shape = shape_from_graph(*shapes, described, path.name, PLAIN_INPUTS)
+        self.shape = shape_from_graph(inputs, outputs, described, path.name, PLAIN_INPUTS)
         try:
             compiled = core.compile_model(model, "CPU", config | ({"INFERENCE_NUM_THREADS": threads} if threads else {}))
             self._request = compiled.create_infer_request()
