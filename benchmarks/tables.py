@@ -333,15 +333,20 @@ def text_generation() -> str:
     """Text generation: every engine's speed, memory and perplexity; what a schema costs, and what a constant beginning saves."""
     if not (found := measured("text")):
         return NOT_YET
+    perplexity = {name: f"{value:.2f}" for name, value in found["perplexity"].items()}
     rows = [[name, f"{row['prefill']:.0f}", f"{row['decode']:.0f}", f"{row['decode_of_8']:.0f}",
              f"{row['eight_together_s']:.2f} s ({row['eight_in_turn_s']:.2f} s)", f"{found['memory_mb'][name]:.0f} MB",
-             f"{found['perplexity'][name]:.2f}"] for name, row in found["speed"].items()]
+             perplexity.get(name, "")] for name, row in found["speed"].items()]
+    photos = [[name, *(f"{1e3 * row[key]:.0f} ms" for key in ("decode_s", "vision_s", "text_s")), f"{row['tokens']:.0f}",
+               percent(row["whole"])] for name, row in found["folder"].items()]
     schema, prefix = found["schema"], found["prefix"]
     return "\n\n".join([
         grid(["tokens per second", "prefill", "decode", "decode, eight at once", "eight at once (one by one)", "memory",
               "perplexity"], rows),
         f"A schema makes a computed token take {schema['schema_ms'] / schema['free_ms']:.2f} times as long; a constant beginning "
-        f"saves {percent(prefix['saved'])} of its prefill."])
+        f"saves {percent(prefix['saved'])} of its prefill.",
+        f"A folder of {found['photos']} photos, from JPEG files to reports by a schema, eight at a time, per photo:",
+        grid(["engine", "decoding", "vision stage", "report", "tokens of a report", "whole reports"], photos)])
 
 
 def folders() -> str:

@@ -11,8 +11,8 @@ SURFACE = {
         "Bundle", "Choice", "Contract", "FakeRunner", "Guidance", "Manifest", "PixelSpec", "Runner", "SealedFile", "Stage",
         "Target", "TensorSpec", "TimeSpec", "Variant", "VariantName", "choose", "open_runner", "write_bundle",
     },
-    "vidrisk.runtimes.text": {"Answer", "Chat", "Comparison", "FakeTextEngine", "GraphEngine", "Prefixes", "Prompt", "Request",
-                              "ServerEngine", "TextEngine", "TextSession", "Vocabulary"},
+    "vidrisk.runtimes.text": {"Answer", "Chat", "Comparison", "FakeTextEngine", "GraphEngine", "LlamaEngine", "Prefixes", "Prompt",
+                              "Request", "ServerEngine", "TextEngine", "TextSession", "Vocabulary"},
     "vidrisk.calibration": {
         "PROFILES", "Budget", "Histogram", "Observed", "Profile", "Quantiser", "Recipe", "Search", "Statistics", "chosen_recipe",
         "fitted_temperature", "matched_temperature", "Outcome", "Point", "observed_statistics", "quantised_from_float",

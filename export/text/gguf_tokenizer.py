@@ -61,6 +61,8 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> GgufTokenizer:
         model = content["model"]
         if model["type"] != "BPE" or model.get("byte_fallback"):
             raise ValueError(f"its model is {model['type']}, and not BPE of bytes")
+        if (normalizer := content.get("normalizer")) and normalizer["type"] != "NFC":  # which changes no id of ours
+            raise ValueError(f"it changes text by {normalizer['type']}")
         split = SPLITS.get(_split(content["pre_tokenizer"]))
         tokens, types = _tokens(model["vocab"], content.get("added_tokens") or [], int(config["vocab_size"]))
         merges = tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])

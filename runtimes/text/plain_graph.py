@@ -1,4 +1,4 @@
-"""A plain text graph on OpenVINO: past keys and values go in, those of the new tokens come out (``export.text.plain``)."""
+"""A plain text graph on OpenVINO: past keys and values go in, those of the new tokens come out (``export.text.plain_text``)."""
 
 from __future__ import annotations
 

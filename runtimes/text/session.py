@@ -36,7 +36,7 @@ class TextSession:
         sequences, tokens: most sequences at a time, and most tokens of each, prompt and answer. The KV cache has room for all of
             them: ``cache_bytes``.
         threads: None lets the engine take the cores.
-        runtime: engine; OpenVINO takes a plain graph (``export.text.plain``), ONNX Runtime a fused one.
+        runtime: engine; OpenVINO takes a plain graph (``export.text.plain_text``), ONNX Runtime a fused one.
 
     Raises:
         SettingsError: more tokens than the model has positions, or a cache that does not fit into memory.

@@ -19,6 +19,7 @@ from vidrisk.calibration.weight_only import Packing
 from vidrisk.export.text.fused import export_text, select_logits
 from vidrisk.export.text.packing import INT4, INT8, TextRecipe, pack_text
 from vidrisk.export.text.parity import check_parity
+from vidrisk.export.text.plain_text import export_plain
 from vidrisk.runtimes.contract.errors import GateRefused, RuntimeFailure, SettingsError
 from vidrisk.runtimes.text.graph_engine import GraphEngine
 from vidrisk.runtimes.text.requests import Comparison, Prompt, Request
@@ -32,6 +33,8 @@ def test_a_graph_is_equal_to_torch_and_another_model_is_told_from_it(tmp_path: P
     model = save_causal(tmp_path, family)
     made = export_text(tmp_path, tmp_path, model)
     assert (made.parity.top1, made.parity.tokens) == (1, 117) and made.parity.apart < 1e-5
+    export_plain(made.graph, tmp_path / "plain.onnx")
+    assert check_parity(tmp_path / "plain.onnx", made.embeddings, model, runtime="openvino").apart < 1e-5
     assert {path.name for path in tmp_path.iterdir()} >= {"text.fp32.onnx", "embeddings.npy"}
     assert not list(tmp_path.glob("vidrisk-text-*"))
     with torch.no_grad():
@@ -128,3 +131,9 @@ def test_smollm2_answers_by_schema_in_every_precision(smollm2: Path, tmp_path: P
                 assert 0 < sum(map(math.exp, answer.compared.values())) < 1
                 level = json.loads(answer.text)["level"]  # chosen by its first token alone
                 assert answer.compared[level] > max(answer.compared.values()) - 2
+    ids = np.concatenate([system, vocabulary.encode(asked[0] + asked[4])])
+    export_plain(made.graph, tmp_path / "plain.onnx")
+    fused = TextSession(made.graph, made.embeddings, sequences=1, tokens=128)
+    plain = TextSession(tmp_path / "plain.onnx", made.embeddings, sequences=1, tokens=128, runtime="openvino")
+    wanted = fused.extend(0, fused.embed(ids), rows=len(ids))
+    np.testing.assert_allclose(plain.extend(0, plain.embed(ids), rows=len(ids)), wanted, atol=1e-3)

@@ -158,6 +158,7 @@ def test_models_of_other_kinds_are_refused(tmp_path: Path, changes: dict[str, An
     (lambda content: content["model"].update(byte_fallback=True), "not BPE of bytes"),
     (lambda content: content.update(pre_tokenizer={"type": "Metaspace"}), "no name in llama.cpp"),
     (lambda content: content["pre_tokenizer"].update(add_prefix_space=True), "no name in llama.cpp"),
+    (lambda content: content.update(normalizer={"type": "Lowercase"}), "changes text by Lowercase"),
     (lambda content: content["model"].update(merges=[]), "merges nothing"),
     (lambda content: content.update(pre_tokenizer=None), "no tokenizer that llama.cpp reads"),
     (lambda content: content["model"]["vocab"].update(more=VOCABULARY + len(MERGES)), "no tokenizer that llama.cpp reads"),

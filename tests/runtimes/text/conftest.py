@@ -11,7 +11,7 @@ from tiny_text import CONFIG, END, VOCABULARY, WIDTH, builders_graph, write_toke
 
 from vidrisk.calibration.files import save_graph
 from vidrisk.export.text.fused import select_logits
-from vidrisk.export.text.plain_export import export_plain
+from vidrisk.export.text.plain_text import export_plain
 from vidrisk.runtimes.text.graph_engine import GraphEngine
 from vidrisk.runtimes.text.session import TextRuntime, TextSession
 from vidrisk.runtimes.text.vocabulary import Vocabulary

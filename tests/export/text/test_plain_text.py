@@ -14,7 +14,7 @@ from tiny_text import CONFIG, END, HEADS, KV_HEADS, VOCABULARY, builders_graph, 
 from vidrisk.calibration.files import load_graph, save_graph
 from vidrisk.export.text.fused import select_logits
 from vidrisk.export.text.packing import INT4, INT8, TextRecipe, pack_text
-from vidrisk.export.text.plain_export import export_plain, plain_attention
+from vidrisk.export.text.plain_text import export_plain, plain_attention
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.text.graph_engine import GraphEngine
 from vidrisk.runtimes.text.requests import Comparison, Prompt, Request
