@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from vidrisk.calibration.files import load_graph
@@ -38,7 +40,8 @@ def compare_weights(graph: Path, packed: Path) -> WeightFigures | None:
 
 
 def _packed_of(net: Net, node: onnx.NodeProto, bits: Bits) -> PackedWeight:
-    codes, scales, zero_points = (np.asarray(net.array(name)) for name in node.input[1:4])
+    parts: list[npt.NDArray[Any]] = [net.array(name) for name in node.input[1:4]]
+    codes, scales, zero_points = parts
     return PackedWeight(codes, scales.reshape(len(codes), -1), zero_points.reshape(len(codes), -1), bits,
                         int(attribute(node, "block_size", 0)), int(attribute(node, "K", 0)))
 
