@@ -55,6 +55,23 @@ class VisualFigures:
 
 
 @dataclass(frozen=True)
+class WeightFigures:
+    """What packing does to a matrix of weights.
+
+    Attributes:
+        matrices: that are packed.
+        error: root mean square of the error as a share of that of the weights, of the matrix that is worst for its bits.
+        limit: of matrices of so many bits.
+        where: its layer.
+    """
+
+    matrices: int
+    error: float
+    limit: float
+    where: str
+
+
+@dataclass(frozen=True)
 class ChangedAnswer:
     """An answer whose level or choice changed, or that is no whole answer any more.
 
@@ -132,6 +149,7 @@ class TextHop:
     tokens: TokenFigures | None = None
     visual: VisualFigures | None = None
     fields: FieldFigures | None = None
+    weights: WeightFigures | None = None
     bytes: int = 0
 
 

@@ -1,6 +1,24 @@
 """How far a language model may be from what it was made of: limits of each kind of hop, and what they were derived from.
 
-MEASURED
+Measured on SmolLM2-135M-Instruct, untuned: *answers* are 10 reference answers of 216 tokens to a scheme's questions with three
+examples in the prompt (merges: 5 of them), *English* is 576 tokens of a licence. The adapter, on all layers, changes weights by
+0.3 % of their size.
+
+    hop                                       apart    first token   KL        top token   perplexity
+    adapter → merged, answers                 0.00007  0.000006      0         100 %       as before
+    merged twice, answers                     0.41     0.019         0.0002    100 %       + 0.3 %
+    merged → onnx fp32, answers and English   0.00009  0.000006      0         100 %       as before
+    int8, answers (English)                   1.4      0.08 (0.12)   0.003 (0.005)  99 % (95 %)  + 0.3 % (0.5 %)
+    int4 and output layer in 8, answers (English)
+                                              12       0.39 (0.70)   0.13 (0.32)    88 % (69 %)  + 7.0 % (22 %)
+    the same, down projections in 8           10       0.45 (0.58)   0.08 (0.21)    90 % (73 %)  + 1.5 % (9.7 %)
+    int4, scales of o_proj along the wrong axis, answers
+                                              36       3.2           5.9            13 %         712 ×
+
+With the scales of one layer's o_proj alone along the wrong axis, tokens tell little (KL 0.15); so matrices are compared one by one,
+by the relative error of their weights: 8 bits are 0.006 off and 4 bits in groups of 32 0.087 at most, and along the wrong axis, in
+the worst of eleven layers, 0.39 to 0.68 (random weights: 0.25). The untuned model guesses levels (37 % right), so its fields say
+nothing of 4 bits; in 8 bits 98 % of its levels stay.
 """
 
 from __future__ import annotations
@@ -8,7 +26,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vidrisk.export.gate.text_report import FieldFigures, TokenFigures, VisualFigures
+from vidrisk.calibration.nbits import Bits
+from vidrisk.export.gate.text_report import FieldFigures, TokenFigures, VisualFigures, WeightFigures
 
 
 @dataclass(frozen=True)
@@ -81,12 +100,20 @@ class FieldLimits:
         return "; ".join(reasons)
 
 
-EXACT_MERGE = TokenLimits(apart=1e-4)
-EXACT_GRAPH = TokenLimits(apart=1e-3)
-EXACT_VISION = TokenLimits(apart=1e-2)
+EXACT_MERGE = TokenLimits(apart=1e-3, first_mean=1e-4)
+EXACT_GRAPH = TokenLimits(apart=1e-3, first_mean=1e-4)
+EXACT_VISION = TokenLimits(apart=1e-2, first_mean=1e-3)
 LEAST_COSINE = 0.999  # of a visual token, on the hop that must change nothing
-ROUNDED = TokenLimits(first_mean=1.0, kl=0.15, top1=0.8, perplexity_rise=0.15)
+WEIGHT_ERROR: dict[Bits, float] = {4: 0.2, 8: 0.02}  # of a matrix, by its bits
+ROUNDED = TokenLimits(first_mean=1.0, kl=0.2, top1=0.8, perplexity_rise=0.15)
 FIELDS = FieldLimits()
+
+
+def weights_reason(found: WeightFigures) -> str:
+    """Say why packed weights do not stand for those that they were made of; empty where they do."""
+    if found.error <= found.limit:
+        return ""
+    return f"the packed weights of {found.where} are off by {found.error:.2g} of their size, at most {found.limit:g} is allowed"
 
 
 def vision_reason(found: VisualFigures, least_cosine: float) -> str:

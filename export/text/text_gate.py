@@ -31,6 +31,7 @@ from vidrisk.export.text.limits import (
     FieldLimits,
     TokenLimits,
 )
+from vidrisk.export.text.packed_weights import compare_weights
 from vidrisk.export.text.references import GraphReference, TextReference
 from vidrisk.export.text.samples import GateSample, ReportForm, Visual, spread
 from vidrisk.export.text.text_hops import compare_visual, exact_hop, prompt_hop, rounded_hop
@@ -208,9 +209,10 @@ class _TextGate:
         visual = None
         if variant.visual is not None and variant.visual is not self.exact.visual:
             visual = compare_visual(self._seen(self.exact), variant.visual)
+        weights = compare_weights(self.exact.graph, variant.graph) if variant.graph != self.exact.graph else None
         fields = self._compare_fields(variant) if is_whole and options.form is not None and math.isfinite(tokens.apart) else None
         hop = rounded_hop(name, variant.name, tokens, options.rounded, fields=fields, field_limits=options.fields,
-                          max_drop=options.max_drop, visual=visual, allow_drop=options.allow_drop)
+                          max_drop=options.max_drop, visual=visual, weights=weights, allow_drop=options.allow_drop)
         return replace(hop, bytes=_bytes_of(variant.graph))
 
     def _compare_fields(self, variant: GraphVariant) -> FieldFigures:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from vidrisk.calibration.half_check import worst_cosine
-from vidrisk.export.gate.text_report import FieldFigures, TextHop, TokenFigures, VisualFigures
-from vidrisk.export.text.limits import FIELDS, FieldLimits, TokenLimits, vision_reason
+from vidrisk.export.gate.text_report import FieldFigures, TextHop, TokenFigures, VisualFigures, WeightFigures
+from vidrisk.export.text.limits import FIELDS, FieldLimits, TokenLimits, vision_reason, weights_reason
 from vidrisk.export.text.samples import GateSample, ReportForm, Visual
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.text.vocabulary import Vocabulary
@@ -54,20 +53,21 @@ def exact_hop(name: str, variant: str, tokens: TokenFigures, limits: TokenLimits
 
 def rounded_hop(name: str, variant: str, tokens: TokenFigures, limits: TokenLimits, *, fields: FieldFigures | None = None,
                 field_limits: FieldLimits = FIELDS, max_drop: float = math.inf, visual: VisualFigures | None = None,
-                allow_drop: bool = False) -> TextHop:
+                weights: WeightFigures | None = None, allow_drop: bool = False) -> TextHop:
     """A hop that may change a little.
 
     Args:
         max_drop: percentage points of the level's accuracy that may be lost.
-        allow_drop: let it pass in any case but one: values that are not finite.
+        allow_drop: let it pass in any case, but for values that are not finite and weights that are others.
     """
-    broken = vision_reason(visual, -1.0) if visual is not None else ""
+    faults = [vision_reason(visual, -1.0) if visual is not None else "", weights_reason(weights) if weights is not None else ""]
+    broken = "; ".join(filter(None, faults))
     reasons = [limits.reason(tokens), field_limits.reason(fields, max_drop) if fields is not None else ""]
     reason = broken or "; ".join(filter(None, reasons))
     waived = bool(reason) and allow_drop and not broken and math.isfinite(tokens.apart)
     samples = max(tokens.samples, fields.samples if fields is not None else 0)
     return TextHop(name, variant, "rounded", passed=not reason or waived, reason=reason, waived=waived, samples=samples,
-                   tokens=tokens, visual=visual, fields=fields)
+                   tokens=tokens, visual=visual, fields=fields, weights=weights)
 
 
 def compare_visual(before: Visual, after: Visual) -> VisualFigures:
@@ -87,11 +87,6 @@ def compare_visual(before: Visual, after: Visual) -> VisualFigures:
         apart = max(apart, float(np.abs(one - other).max(initial=0)))
         cosine = min(cosine, worst_cosine(one, other))
     return VisualFigures(tokens, apart, cosine)
-
-
-def with_bytes(hop: TextHop, count: int) -> TextHop:
-    """Return a hop that names the size of its graph."""
-    return replace(hop, bytes=count)
 
 
 def _checked(before: Visual, after: Visual) -> Visual:

@@ -61,9 +61,9 @@ def test_real_weights_pass_in_4_bits_and_groups_along_the_wrong_axis_do_not(smol
     assert report.shipped == ("fp32", "mixed")
     exact, rounded = report.text_hops[1:]
     assert exact.tokens is not None and 0 < exact.tokens.apart < 1e-3 and exact.tokens.top1 == 1
-    assert rounded.tokens is not None and 1e-3 < rounded.tokens.kl < 0.15
+    assert rounded.tokens is not None and 1e-3 < rounded.tokens.kl < 0.2
     assert exact.fields is not None and exact.fields.complete_after == 1
 
     wrong = changed_graph(packed, tmp_path / "wrong.onnx", ".*o_proj.*_scales", along_the_wrong_axis)
-    with pytest.raises(GateRefused, match=r"refused onnx fp32 → mixed.*KL divergence"):
+    with pytest.raises(GateRefused, match=r"refused onnx fp32 → mixed.*packed weights of model.layers"):
         gate_reports(TorchReference(model), [float_graph, GraphVariant("mixed", wrong)], samples, options)

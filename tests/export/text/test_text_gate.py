@@ -30,6 +30,7 @@ from tokenizers import Tokenizer
 
 from vidrisk.export.gate.text_page import text_gate_page
 from vidrisk.export.text.limits import FieldLimits, TokenLimits
+from vidrisk.export.text.packed_weights import compare_weights
 from vidrisk.export.text.packing import INT4, INT8, pack_text
 from vidrisk.export.text.references import TorchReference
 from vidrisk.export.text.samples import GateSample, ReportForm
@@ -165,7 +166,22 @@ def test_scales_of_groups_along_the_wrong_axis_are_caught_by_the_packed_graph(wo
     sound = report.text_hops[-1].tokens
     error = refused(world, GraphVariant("fp32", world.graph), GraphVariant("mixed", wrong),
                     options=replace(world.options, rounded=TokenLimits(kl=1.1 * sound.kl)))
-    assert error.report.text_hops[-1].name == "onnx fp32 → mixed" and "pack fewer kinds of layers" in str(error)
+    hop = error.report.text_hops[-1]
+    assert hop.name == "onnx fp32 → mixed" and "pack fewer kinds of layers" in str(error) and hop.tokens.kl > 1.1 * sound.kl
+
+
+def test_one_matrix_that_is_packed_wrongly_is_caught_by_its_weights(world: World) -> None:
+    """In one of many layers its answers hide it, and nobody may let it pass."""
+    pack_text(world.graph, world.file("int4.onnx"), INT4)
+    right = compare_weights(world.graph, world.file("int4.onnx"))
+    assert right is not None and right.matrices == 5 and 0.05 < right.error < 0.1 and right.limit == 0.2
+    wrong = changed_graph(world.file("int4.onnx"), world.file("wrong.onnx"), ".*layers.1.*qkv_proj.*_scales", along_the_wrong_axis)
+    error = refused(world, GraphVariant("fp32", world.graph), GraphVariant("mixed", wrong),
+                    options=replace(world.options, allow_drop=True))
+    assert "packed weights of model.layers.1.attn.qkv_proj are off by 0.25 of their size" in str(error)
+    other = changed_graph(world.graph, world.file("other.onnx"), "lm_head.weight", lambda head: head[:, ::-1].copy())
+    found = compare_weights(other, world.file("int4.onnx"))
+    assert found is not None and found.where == "lm_head" and found.error > 1 and compare_weights(other, other) is None
 
 
 def test_a_loss_that_is_allowed_is_written_down_and_one_that_is_not_finite_never_passes(world: World) -> None:
