@@ -35,7 +35,6 @@ RGB = {"blue": (40, 40, 170), "green": (40, 170, 40), "red": (170, 40, 40)}
 SMALL = ("pixel.height=64", "pixel.width=64", "optim.batch_size=5", "optim.epochs=2", "lora.rank=4", "precision=fp32", "augment=[]",
          "head.dropout=0", "optim.lora_lr=0.001")
 RESUMES = {"ddp.yaml": 0, "fsdp2.yaml": 1}  # and the process that was lost in the run that is resumed with it
-FOUR_BIT = ("optim.epochs=1", "vlm.weights=4bit")
 Jobs = dict[str, list[str]]
 
 
@@ -124,11 +123,8 @@ def together(launched: Launched, lost: Callable[[int], Launch], jobs: Jobs) -> C
     def launch(config: str) -> Launch:
         if config.startswith("zero") and not is_installed("deepspeed"):
             pytest.skip("deepspeed is not installed: pip install 'vidrisk[deepspeed]'")
-        resumed, four_bit = None, {}
-        if config in RESUMES:
-            resumed = lost(RESUMES[config]).root / "resumed", jobs["encoder"]
-            four_bit = {"4bit": [*jobs["vlm"], *FOUR_BIT]} if is_installed("bitsandbytes") else {}
-        done = launched(config, {**jobs, **four_bit}, resumed=resumed)
+        resumed = (lost(RESUMES[config]).root / "resumed", jobs["encoder"]) if config in RESUMES else None
+        done = launched(config, jobs, resumed=resumed)
         assert done.end.returncode == 0, done.end.stderr
         return done
 
@@ -171,13 +167,14 @@ def test_two_processes_train_what_one_does(config: str, together: Callable[[str]
         assert any(rows[name].abs().max() > 1e-4 for name in rows if part in name or "trainable_tokens" in name)
 
 
-def test_four_bit_weights_train_in_two_processes(together: Callable[[str], Launch], jobs: Jobs, photo_classes: Path,
-                                                 tmp_path: Path) -> None:
+def test_four_bit_weights_train_in_two_processes(launched: Launched, jobs: Jobs, photo_classes: Path, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="the extra 4bit is not installed")
-    config = config_from_options(None, [*jobs["vlm"], *FOUR_BIT])
-    train_run(load_table(photo_classes, "action"), config, tmp_path / "alone")
-    for launch in RESUMES:
-        assert_same_run(tmp_path / "alone", together(launch).root / "4bit", 1e-5)
+    settings = [*jobs["vlm"], "optim.epochs=1", "vlm.weights=4bit"]
+    train_run(load_table(photo_classes, "action"), config_from_options(None, settings), tmp_path / "alone")
+    for config in ("ddp.yaml", "fsdp2.yaml"):
+        done = launched(config, {"4bit": settings})
+        assert done.end.returncode == 0, done.end.stderr
+        assert_same_run(tmp_path / "alone", done.root / "4bit", 1e-5)
 
 
 @pytest.mark.parametrize("config", RESUMES)
