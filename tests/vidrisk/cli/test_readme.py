@@ -71,7 +71,8 @@ def test_clips_become_a_bundle_and_predictions(motions: Path) -> None:
     assert_inferred(motions / "out", 2)
 
 
-def test_windows_key_frames_and_speed(motions: Path, run_line: RunLine) -> None:
+def test_windows_key_frames_and_speed(motions: Path, run_line: RunLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidrisk.bench.data.BUDGET_S", 0.0)  # one round
     run_block(1, motions, run_line)
     assert {path.name for path in (motions / "day").iterdir()} - FILES == {"segments.jsonl", "predictions.parquet", "features"}
     quick = json.loads((motions / "quick" / "summary.json").read_text(encoding="utf-8"))

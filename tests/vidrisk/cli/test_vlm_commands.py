@@ -22,7 +22,8 @@ Run = Callable[..., Any]
 
 @pytest.mark.slow(minutes=4)
 @pytest.mark.parametrize("name", ["ucf101", "ssv2"])
-def test_a_data_set_and_its_configuration_from_train_to_infer(name: str, tmp_path: Path, run_line: Run) -> None:
+def test_a_data_set_and_its_configuration_from_train_to_infer(name: str, tmp_path: Path, run_line: Run,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     """As ``docs/ucf101.md`` and ``docs/something-something-v2.md`` have it, but for the size of the model and of frames."""
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     write, labels = (write_ucf101, UCF_CLASSES) if name == "ucf101" else (write_ssv2, SSV2_TEMPLATES)
@@ -42,6 +43,7 @@ def test_a_data_set_and_its_configuration_from_train_to_infer(name: str, tmp_pat
     assert row.label in bundle.contract.targets[0].labels
     assert (tmp_path / "out" / "report.html").is_file()
     if name == "ucf101":
+        monkeypatch.setattr("vidrisk.bench.data.BUDGET_S", 0.0)  # one round
         run_line("vidrisk verify b", tmp_path)
         run_line("vidrisk watch cam7 --bundle b -o watched --once", tmp_path)
         run_line("vidrisk bench b --json", tmp_path)
