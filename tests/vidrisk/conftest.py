@@ -6,7 +6,9 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ import pytest
 
 from vidrisk.runtimes.contract.bundle import MANIFEST
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 LABELS = {"red": (200, 40, 40), "green, dark": (20, 90, 20), "蓝色 🎥": (40, 40, 200)}
 CLIPS_PER_LABEL = 8
 SMALL = (
@@ -62,6 +65,32 @@ def cli() -> Callable[..., Ended]:
         finally:
             sys.argv = argv
         return Ended(int(end.value.code or 0), stdout.getvalue(), stderr.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_line(cli: Callable[..., Ended]) -> Callable[..., Ended]:
+    """A line of a document, and the folder to run it in → its end, which is to have the exit code ``code``.
+
+    It runs in this process, as that of ``cli``: to import torch takes a process of its own longer than most commands work. With
+    ``alone`` it has one all the same: every page shows by one command that it needs nothing of what ran before it.
+    """
+
+    def run(line: str, folder: Path, *more: str, code: int = 0, alone: bool = False) -> Ended:
+        program, *words = [*shlex.split(line), *more]
+        assert program == "vidrisk"
+        if alone:
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+            process = subprocess.run([sys.executable, "-m", program, *words], cwd=folder, env=environment, capture_output=True,
+                                     text=True, timeout=900, check=False)
+            end = Ended(process.returncode, process.stdout, process.stderr)
+        else:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                end = cli(*words)
+        assert end.code == code, f"{line}\n{end.stdout}\n{end.stderr}"
+        return end
 
     return run
 

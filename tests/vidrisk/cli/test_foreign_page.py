@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -20,6 +18,7 @@ from vidrisk.runtimes import Bundle
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = (REPOSITORY / "docs" / "foreign.md").read_text(encoding="utf-8")
+Run = Callable[..., Any]
 CONSOLE = [line.removeprefix("$ ") for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
            for line in block.splitlines() if line.startswith("$ ")]
 
@@ -41,19 +40,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "VIDRISK_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1",
-                   "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-m", *shlex.split(command)]
-    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
-
-
 @pytest.mark.slow
-def test_every_command_of_the_page_does_what_it_says(folder: Path) -> None:
+def test_every_command_of_the_page_does_what_it_says(folder: Path, run_line: Run) -> None:
     assert len(CONSOLE) == 5
     for command in CONSOLE:
-        end = run(folder, command)
-        assert end.returncode == 0, f"{command}\n{end.stdout}\n{end.stderr}"
+        end = run_line(command, folder, alone=command.startswith("vidrisk infer "))
         if command.endswith("--int8 -o model.bundle"):
             said = " ".join(end.stdout.split())
             assert "model.onnx takes imagenet RGB, squash: chosen by 120 samples" in said
@@ -116,13 +107,12 @@ def assert_equals_the_checkpoint(folder: Path, bundle: Bundle) -> None:
         ("labels.txt --labels labels.txt --val val -o b", 1, "labels.txt is no ONNX file"),
     ],
 )
-def test_bad_input_is_one_line(options: str, code: int, reason: str, folder: Path) -> None:
+def test_bad_input_is_one_line(options: str, code: int, reason: str, folder: Path, run_line: Run) -> None:
     (folder / "two.txt").write_text("crack\nsound\n")
     (folder / "swapped.txt").write_text("rust\ncrack\nsound\n")
     (folder / "wrong.yaml").write_text("scale: 0..255\n")
-    end = run(folder, f"vidrisk export {options}")
+    end = run_line(f"vidrisk export {options}", folder, code=code)
     lines = [line for line in end.stderr.splitlines() if line.strip() and "WARNING" not in line]
-    assert end.returncode == code, end.stderr
     assert reason in " ".join(end.stderr.split()) and not (folder / "b").exists()
     assert "Traceback" not in end.stderr and sum(line.startswith("error:") for line in lines) == 1
 

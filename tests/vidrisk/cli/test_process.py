@@ -170,9 +170,9 @@ def test_ctrl_c_stops_training_cleanly_and_resume_goes_on(
         "run",
         *settings,
         "--set",
-        "optim.epochs=200",
+        "optim.epochs=60",
         "--set",
-        "optim.patience=40",
+        "optim.patience=60",
     )
     with subprocess.Popen(
         [sys.executable, "-m", "vidrisk", *command], env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True

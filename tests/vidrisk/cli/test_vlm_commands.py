@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trees import SSV2_TEMPLATES, UCF_CLASSES, encoded, write_ssv2, write_ucf101
@@ -19,19 +17,13 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 SMALL = ("pixel.height=56", "pixel.width=84", "frames=4", "optim.epochs=1", "optim.batch_size=6", "optim.accumulate=1",
          "head.hidden=32", "head.layers=1", "workers=0", "precision=fp32")
 
-
-def run(line: str, folder: Path, *more: str, code: int = 0) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "VIDRISK_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1",
-                   "OMP_NUM_THREADS": "2"}
-    end = subprocess.run([sys.executable, "-m", *shlex.split(line), *more], cwd=folder, env=environment, capture_output=True,
-                         text=True, timeout=900, check=False)
-    assert end.returncode == code, f"{line}\n{end.stdout}\n{end.stderr}"
-    return end.stderr if code else end.stdout
+Run = Callable[..., Any]
 
 
 @pytest.mark.slow(minutes=4)
 @pytest.mark.parametrize("name", ["ucf101", "ssv2"])
-def test_a_data_set_and_its_configuration_from_train_to_infer(name: str, tmp_path: Path) -> None:
+def test_a_data_set_and_its_configuration_from_train_to_infer(name: str, tmp_path: Path, run_line: Run,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     """As ``docs/ucf101.md`` and ``docs/something-something-v2.md`` have it, but for the size of the model and of frames."""
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     write, labels = (write_ucf101, UCF_CLASSES) if name == "ucf101" else (write_ssv2, SSV2_TEMPLATES)
@@ -39,32 +31,33 @@ def test_a_data_set_and_its_configuration_from_train_to_infer(name: str, tmp_pat
     encoded((200, 40, 40), 1000)(tmp_path / "cam7" / "1.mp4")
     backbone = save_qwen(tmp_path / "qwen", "qwen2_5_vl")
     small = [word for setting in SMALL for word in ("--set", setting)]
-    run(f"vidrisk train {name}/ -o run --config examples/qwen2_5vl_{name}.yaml", tmp_path, "--backbone", str(backbone), *small)
+    run_line(f"vidrisk train {name}/ -o run --config examples/qwen2_5vl_{name}.yaml", tmp_path, "--backbone", str(backbone), *small)
     assert {"adapter", "head.safetensors", "prompt.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
-    run("vidrisk export run -o b --int8 --max-drop 60 --max-confidence-drop 60 --allow-drop --search-s 5", tmp_path)
+    run_line("vidrisk export run -o b --int8 --max-drop 60 --max-confidence-drop 60 --allow-drop --search-s 5", tmp_path)
     bundle = Bundle.open(tmp_path / "b")
     assert [stage.name for stage in bundle.stages] == ["vision", "text", "head"]
     assert len(bundle.contract.targets[0].labels) == len(labels)
     assert set(bundle.passed) > {"fp32"}
-    run("vidrisk infer b cam7 -o out", tmp_path)
+    run_line("vidrisk infer b cam7 -o out", tmp_path, alone=True)
     (row,) = read_predictions(tmp_path / "out")
     assert row.label in bundle.contract.targets[0].labels
     assert (tmp_path / "out" / "report.html").is_file()
     if name == "ucf101":
-        run("vidrisk verify b", tmp_path)
-        run("vidrisk watch cam7 --bundle b -o watched --once", tmp_path)
-        run("vidrisk bench b --json", tmp_path)
-        run(f"vidrisk train {name} -o next --from run --set optim.epochs=1", tmp_path)
+        monkeypatch.setattr("vidrisk.bench.data.BUDGET_S", 0.0)  # one round
+        run_line("vidrisk verify b", tmp_path)
+        run_line("vidrisk watch cam7 --bundle b -o watched --once", tmp_path)
+        run_line("vidrisk bench b --json", tmp_path)
+        run_line(f"vidrisk train {name} -o next --from run --set optim.epochs=1", tmp_path)
         assert (tmp_path / "next" / "base" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_bad_input_is_one_line(tmp_path: Path) -> None:
+def test_bad_input_is_one_line(tmp_path: Path, run_line: Run) -> None:
     write_ucf101(tmp_path / "ucf101", clips=True, classes=tuple(UCF_CLASSES)[:2])
     backbone = save_qwen(tmp_path / "qwen", "qwen2_5_vl")
     small = [word for setting in SMALL for word in ("--set", setting)]
 
     def refused(*more: str) -> str:
-        said = run("vidrisk train ucf101 -o run", tmp_path, "--backbone", str(backbone), *small, *more, code=2)
+        said = run_line("vidrisk train ucf101 -o run", tmp_path, "--backbone", str(backbone), *small, *more, code=2).stderr
         assert not (tmp_path / "run" / "head.safetensors").exists()
         lines = [line for line in said.splitlines() if line.startswith("error")]
         assert len(lines) == 1, said

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ COMMANDS = [line.removeprefix("$ ") for block in re.findall(r"```console\n(.*?)`
 
 
 @pytest.mark.slow(minutes=2)
-def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
+def test_every_command_of_the_page_does_what_it_says(tmp_path: Path, run_line: Callable[..., object]) -> None:
     rows = seed_rows(30)
     for number, row in enumerate(rows):
         draw(tmp_path / "photos" / row["image_path"], number, (600, 500))
@@ -34,11 +34,8 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
         row["data_原"] = "D"
     write_csv(tmp_path / "photos" / "risks.csv", rows)
     write_csv(tmp_path / "photos" / "grades.csv", rows)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
     for command in COMMANDS:
-        end = subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, env=environment, capture_output=True,
-                             text=True, timeout=300, check=False)
-        assert end.returncode == 0, f"{command}\n{end.stdout}\n{end.stderr}"
+        run_line(command, tmp_path)
     assert (tmp_path / "sheet.png").is_file()
     for name, scheme in (("risk-data", "three-levels"), ("risk-jsonl", None), ("grades", "riskva"), ("small", "three-levels")):
         cases = load_cases(tmp_path / name)
@@ -47,6 +44,7 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
         assert (stats["total_samples"], stats["images"], stats["missing_images"]) == (30, 30, 0)
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "risk-data").rename(tmp_path / "by-command")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     end = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert end.returncode == 0 and len(load_cases(tmp_path / "risk-data")) == 30, end.stderr
 

@@ -34,7 +34,7 @@ def test_from_train_to_infer(clip_folder: Path, tmp_path: Path, monkeypatch: pyt
     table = load_table(clip_folder, "action")
     run = train_run(table, config_from_options(backbone="small-llama", settings=SETTINGS), tmp_path / "run")
     # Its stages are so small that they are no faster than in floating point: allow_drop.
-    options = ExportOptions(int8=True, max_drop=10, max_confidence_drop=20, search_s=20, allow_drop=True, also=("openvino",),
+    options = ExportOptions(int8=True, max_drop=10, max_confidence_drop=20, search_s=5, allow_drop=True, also=("openvino",),
                             quantize=frozenset(("vision", "text")))
     bundle, report = export_run(run.root, tmp_path / "b", options)
     assert [(stage.name, stage.constants) for stage in bundle.stages] == [

@@ -43,7 +43,7 @@ def test_from_train_to_infer(
     assert adapted.sees_windows
     lora = [name for name, _ in adapted.named_parameters() if "lora_A" in name]
     assert len(lora) == 2 * BACKBONES[family].lora  # those of attention and MLP, in the last two blocks
-    options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=10, max_confidence_drop=5, search_s=20)
+    options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=10, max_confidence_drop=5, search_s=5)
     bundle, report = export_run(run.root, tmp_path / "b", options)
     assert bundle.contract.digest == Run.open(run.root).contract.digest
     encoder, head = bundle.stages

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ RGB = {"blue": (40, 40, 170), "green": (40, 170, 40), "red": (170, 40, 40)}
 # 21 samples to train in batches of 5: of the last one, the second process has none.
 SMALL = ("pixel.height=64", "pixel.width=64", "optim.batch_size=5", "optim.epochs=2", "lora.rank=4", "precision=fp32", "augment=[]",
          "head.dropout=0", "optim.lora_lr=0.001")
+RESUMES = {"ddp.yaml": 0, "fsdp2.yaml": 1}  # and the process that was lost in the run that is resumed with it
 Jobs = dict[str, list[str]]
 
 
@@ -68,18 +72,61 @@ def alone(jobs: Jobs, photo_classes: Path, tmp_path_factory: pytest.TempPathFact
     return root
 
 
-Launched = Callable[..., "subprocess.CompletedProcess[str]"]
+@dataclass(frozen=True)
+class Launch:
+    """How two processes ended, and the runs that they were to train, by name."""
+
+    end: subprocess.CompletedProcess[str]
+    root: Path
 
 
-@pytest.fixture
-def launched(photo_classes: Path, tmp_path: Path) -> Launched:
-    """A file of ``examples/accelerate``, names and settings of runs → how two processes that trained them ended."""
+Launched = Callable[..., Launch]
 
-    def launch(config: str, runs: Jobs, **more: Any) -> subprocess.CompletedProcess[str]:
-        described = [{"out": str(tmp_path / name), "data": str(photo_classes), "settings": settings, **more}
-                     for name, settings in runs.items()]
-        (tmp_path / "jobs.json").write_text(json.dumps(described), encoding="utf-8")
-        return accelerate(config, str(PROGRAM), str(tmp_path / "jobs.json"))
+
+@pytest.fixture(scope="module")
+def launched(photo_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """A file of ``examples/accelerate``, names and settings of runs → how two processes that trained them ended.
+
+    ``resumed`` is a run of another launch, which goes on behind the others: a launch alone takes longer than a run.
+    """
+
+    def launch(config: str, runs: Jobs, *, resumed: tuple[Path, list[str]] | None = None, **more: Any) -> Launch:
+        root = tmp_path_factory.mktemp("launch")
+        described: list[dict[str, Any]] = [{"out": str(root / name), "data": str(photo_classes), "settings": settings, **more}
+                                           for name, settings in runs.items()]
+        if resumed:
+            described.append({"out": str(resumed[0]), "data": str(photo_classes), "settings": resumed[1], "resume": True})
+        (root / "jobs.json").write_text(json.dumps(described), encoding="utf-8")
+        return Launch(accelerate(config, str(PROGRAM), str(root / "jobs.json")), root)
+
+    return launch
+
+
+@pytest.fixture(scope="module")
+def lost(launched: Launched, jobs: Jobs) -> Callable[[int], Launch]:
+    """Number of a process → a run that ended when that one was killed in its second epoch; later it is resumed."""
+
+    @functools.cache
+    def launch(rank: int) -> Launch:
+        lost = launched("ddp.yaml", {"encoder": jobs["encoder"]}, dies=rank)
+        shutil.copytree(lost.root / "encoder", lost.root / "resumed")
+        return lost
+
+    return launch
+
+
+@pytest.fixture(scope="module")
+def together(launched: Launched, lost: Callable[[int], Launch], jobs: Jobs) -> Callable[[str], Launch]:
+    """A file of ``examples/accelerate`` → all the runs that go well with it, trained by two processes."""
+
+    @functools.cache
+    def launch(config: str) -> Launch:
+        if config.startswith("zero") and not is_installed("deepspeed"):
+            pytest.skip("deepspeed is not installed: pip install 'vidrisk[deepspeed]'")
+        resumed = (lost(RESUMES[config]).root / "resumed", jobs["encoder"]) if config in RESUMES else None
+        done = launched(config, jobs, resumed=resumed)
+        assert done.end.returncode == 0, done.end.stderr
+        return done
 
     return launch
 
@@ -110,16 +157,13 @@ def assert_same_run(first: Path, second: Path, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("config", ["ddp.yaml", "fsdp2.yaml", "zero2.yaml", "zero3.yaml"])
-def test_two_processes_train_what_one_does(config: str, launched: Launched, jobs: Jobs, alone: Path, tmp_path: Path) -> None:
-    if config.startswith("zero") and not is_installed("deepspeed"):
-        pytest.skip("deepspeed is not installed: pip install 'vidrisk[deepspeed]'")
-    end = launched(config, jobs)
-    assert end.returncode == 0, end.stderr
+def test_two_processes_train_what_one_does(config: str, together: Callable[[str], Launch], jobs: Jobs, alone: Path) -> None:
+    done = together(config)
     for name in jobs:
-        assert_same_run(alone / name, tmp_path / name, 1e-5)
+        assert_same_run(alone / name, done.root / name, 1e-5)
     # Trained: what is equal is not what nobody changed.
     for part in ("lora_B", "token_embedding_delta"):
-        rows = load_file(tmp_path / "vlm" / "adapter" / "adapter_model.safetensors")
+        rows = load_file(done.root / "vlm" / "adapter" / "adapter_model.safetensors")
         assert any(rows[name].abs().max() > 1e-4 for name in rows if part in name or "trainable_tokens" in name)
 
 
@@ -128,29 +172,28 @@ def test_four_bit_weights_train_in_two_processes(launched: Launched, jobs: Jobs,
     settings = [*jobs["vlm"], "optim.epochs=1", "vlm.weights=4bit"]
     train_run(load_table(photo_classes, "action"), config_from_options(None, settings), tmp_path / "alone")
     for config in ("ddp.yaml", "fsdp2.yaml"):
-        end = launched(config, {config: settings})
-        assert end.returncode == 0, end.stderr
-        assert_same_run(tmp_path / "alone", tmp_path / config, 1e-5)
+        done = launched(config, {"4bit": settings})
+        assert done.end.returncode == 0, done.end.stderr
+        assert_same_run(tmp_path / "alone", done.root / "4bit", 1e-5)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_dies_ends_the_others_and_the_run_is_resumed(rank: int, launched: Launched, jobs: Jobs, alone: Path,
-                                                                   tmp_path: Path) -> None:
-    run = {"encoder": jobs["encoder"]}
-    end = launched("ddp.yaml", run, dies=rank)
-    assert end.returncode != 0 and f"exitcode  : -{signal.SIGKILL.value}" in end.stderr
-    assert sorted(path.name for path in (tmp_path / "encoder" / "checkpoints").iterdir()) == [
+@pytest.mark.parametrize("config", RESUMES)
+def test_a_process_that_dies_ends_the_others_and_the_run_is_resumed(
+    config: str, lost: Callable[[int], Launch], together: Callable[[str], Launch], alone: Path
+) -> None:
+    left = lost(RESUMES[config])
+    assert left.end.returncode != 0 and f"exitcode  : -{signal.SIGKILL.value}" in left.end.stderr
+    assert sorted(path.name for path in (left.root / "encoder" / "checkpoints").iterdir()) == [
         "best.safetensors", "epoch-1.safetensors", "state.json"]
-    assert not (tmp_path / "encoder" / "metrics.json").exists()
-    end = launched("fsdp2.yaml" if rank else "ddp.yaml", run, resume=True)
-    assert end.returncode == 0, end.stderr
+    assert not (left.root / "encoder" / "metrics.json").exists()
+    together(config)
     files = ("head.safetensors", "adapter/adapter_model.safetensors")
-    for a, b in ((load_file(root / "encoder" / name) for root in (alone, tmp_path)) for name in files):
+    for a, b in ((load_file(root / name) for root in (alone / "encoder", left.root / "resumed")) for name in files):
         assert all(torch.allclose(a[name], b[name], rtol=0, atol=1e-5) for name in a)
 
 
-def test_a_sample_that_is_no_number_is_named_whichever_process_has_it(launched: Launched, jobs: Jobs, tmp_path: Path) -> None:
-    end = launched("ddp.yaml", {"encoder": jobs["encoder"]}, spoilt=7)
+def test_a_sample_that_is_no_number_is_named_whichever_process_has_it(launched: Launched, jobs: Jobs) -> None:
+    end = launched("ddp.yaml", {"encoder": jobs["encoder"]}, spoilt=7).end
     assert end.returncode != 0
     lines = {line.partition("SettingsError: ")[2] for line in end.stderr.splitlines() if "SettingsError: " in line}
     assert len(lines) == 1  # both say the same

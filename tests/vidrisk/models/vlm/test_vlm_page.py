@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,23 +26,20 @@ SMALL = {"train": "--set pixel.height=64 --set pixel.width=64 --set frames=4 --s
 
 
 @pytest.mark.slow(minutes=3)
-def test_the_first_commands_go_from_clips_to_predictions(language_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_first_commands_go_from_clips_to_predictions(language_folder: Callable[..., Path], tmp_path: Path,
+                                                           run_line: Callable[..., object]) -> None:
     assert [command.split()[1] for command in COMMANDS] == ["train", "export", "infer"]
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     for number in range(20):
         label = tuple(COLOURS)[number % 2]
         encoded(COLOURS[label], 500 + 40 * number)(tmp_path / "clips" / label / f"{number}.mp4")
     encoded((200, 40, 40), 1000)(tmp_path / "cam7" / "1.mp4")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
-                   "VIDRISK_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     for command in COMMANDS:
-        _, verb, *words = shlex.split(command)
+        verb = command.split()[1]
         small = shlex.split(SMALL[verb])
         if verb == "train":
             small += ["--backbone", f"compose:efficientnet-lite0+{language_folder()}"]
-        end = subprocess.run([sys.executable, "-m", "vidrisk", verb, *words, *small], cwd=tmp_path, env=environment,
-                             capture_output=True, text=True, timeout=900, check=False)
-        assert end.returncode == 0, f"{command}\n{end.stdout}\n{end.stderr}"
+        run_line(command, tmp_path, *small, alone=verb == "infer")
     assert [stage.name for stage in Bundle.open(tmp_path / "vlm.bundle").stages] == ["vision", "text", "head"]
     assert len((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 1
 
