@@ -1,7 +1,7 @@
 """Cases → a data set for training and inference: Parquet with the photos in its rows, or JSONL with the photos beside it.
 
     OUT/train.parquet, val.parquet, test.parquet      or  OUT/train.jsonl, val.jsonl, test.jsonl, images/
-    OUT/dataset_stats.json
+    OUT/dataset_stats.json, OUT/scheme.json
 
 Photos are decoded in supervised processes and encoded anew, rows are written as they come, and OUT takes its name when it is whole.
 """
@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 from vidrisk.data.case_photos import CasePhoto, read_case_photos
 from vidrisk.data.case_writers import CaseWriter, JsonlWriter, ParquetWriter, RiskRow
 from vidrisk.data.cases import Case, Cases
+from vidrisk.data.load_cases import SCHEME_FILE
 from vidrisk.data.report_prompts import Style, prompt_from_case
 from vidrisk.data.table import SPLITS, first_three
 from vidrisk.decode.jpegs import Jpeg
@@ -97,6 +98,7 @@ def convert_cases(cases: Cases, out: str | Path, kind: Kind, *, settings: PhotoS
         if not sum(counts.splits.values()):
             raise DataError(f"{cases.root.name}: no case can be used: {first_three(counts.left_out)}")
         stats = _statistics(cases, counts, settings, kind, style)
+        (folder / SCHEME_FILE).write_text(cases.scheme.to_json() + "\n", encoding="utf-8")
         (folder / STATS).write_text(json.dumps(stats, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     for what, names in (("photos that cannot be read", counts.unreadable), ("photos of which a part is missing", counts.partial)):
         if names:

@@ -25,6 +25,7 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 log = logging.getLogger(__name__)
 
 DEFAULT_SCHEME = "three-levels"
+SCHEME_FILE = "scheme.json"  # beside data that were converted
 _SPLIT_SUFFIXES = (PARQUET_SUFFIX, ".jsonl")
 
 
@@ -35,7 +36,8 @@ def load_cases(source: str | Path, scheme: Scheme | str | Path | None = None, *,
     Args:
         source: a ``.csv``, ``.xlsx``, ``.jsonl`` or ``.parquet`` file, or a folder with ``train``, ``val`` and ``test`` as
             ``.parquet`` or ``.jsonl``. ``case_columns`` says which columns are understood, in English and Chinese.
-        scheme: one, or the name or the file of one; None takes the one that a Parquet file carries, else ``three-levels``.
+        scheme: one, or the name or the file of one; None takes the one that a Parquet file carries, or that
+            a conversion has put beside a JSONL file, else ``three-levels``.
         photos: the folder that paths of photos are relative to; None for that of the table.
         labelled: whether the fields that the scheme requires must be there.
         strict: refuse missing photos; else they are left out, counted and named.
@@ -96,8 +98,13 @@ def _files_of(source: Path) -> list[tuple[Path, SplitName | None]]:
 
 
 def _carried_scheme(path: Path) -> Scheme:
-    carried = scheme_of_parquet(path) if path.suffix.lower() == PARQUET_SUFFIX else None
-    return load_scheme(DEFAULT_SCHEME) if carried is None else scheme_from_text(carried, f"{path.name}, the scheme in it")
+    """The scheme in a Parquet file, or in the file beside a JSONL that a conversion has written; else the default."""
+    if path.suffix.lower() == PARQUET_SUFFIX:
+        carried, where = scheme_of_parquet(path), f"{path.name}, the scheme in it"
+    else:
+        beside = path.with_name(SCHEME_FILE)
+        carried, where = beside.read_text(encoding="utf-8") if beside.is_file() else None, str(beside)
+    return load_scheme(DEFAULT_SCHEME) if carried is None else scheme_from_text(carried, where)
 
 
 def _with_unique_ids(told: Iterable[ToldCase]) -> Iterator[ToldCase]:

@@ -34,5 +34,6 @@ def train_data(source: Path, config: TrainConfig, out: Path, *, start: Run | Non
              "encoding": encoding, "sheet": sheet}
     data = load_report_data(source, scheme=config.report.scheme, photos=config.report.photos, seed=config.seed,
                             group_by=config.group_by, strict=strict, encoding=encoding, sheet=sheet)
+    asked["photos"] = None if config.report.photos is None else str(Path(config.report.photos).resolve())
     return train_reports(data, config, out, source={"source": source.resolve(), **asked}, start=start, resume=resume,
                          on_progress=on_progress)

@@ -25,7 +25,7 @@ text_field: advice
 prompts: {system: "Say how bad it is.", photos: "What is it? {count}", text: "{text}"}
 """
 COLOURS = {"minor": (60, 60, 190), "severe": (200, 50, 50)}
-SPLITS = ("train", "train", "train", "val")
+SPLITS = ("train", "train", "train", "val", "train", "test")
 COMMON = ("pixel.height=64", "pixel.width=64", "lora.rank=4", "lora.last_blocks=null", "optim.epochs=3", "optim.batch_size=6",
           "optim.lora_lr=0.01", "precision=fp32", "trackers=[]")
 SIZE = {"qwen2_5_vl": ("pixel.height=84", "pixel.width=56")}
