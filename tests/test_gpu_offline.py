@@ -44,7 +44,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
                           env={**os.environ, "PYTHON": sys.executable, **environment})
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=5)
 def test_a_dry_run_runs_every_step_and_keeps_what_it_finds(tmp_path: Path, benchmarks: SimpleNamespace) -> None:
     end = run("--dry-run", tmp_path / "out", GPU_FAMILIES="vit")
     told = {step.name: json.loads((tmp_path / "out" / f"{step.name}.json").read_text(encoding="utf-8"))

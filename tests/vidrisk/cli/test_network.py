@@ -127,7 +127,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_looks_at_the_network(name: str, guarded: Guarded, tiny_run: Path, tiny_bundle: Path, clip_folder: Path,
                                          settings: list[str], tmp_path: Path) -> None:

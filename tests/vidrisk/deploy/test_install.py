@@ -276,7 +276,7 @@ def succeeded(end: subprocess.CompletedProcess[str]) -> str:
     return end.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 def test_a_life_in_a_folder(deployed: Path, bundle: Path, tmp_path: Path, run: Run) -> None:
     """Without root and network: fail to install (other answers, a broken clip), install, predict, install again, fail to update,
     remove.
