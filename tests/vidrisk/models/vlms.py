@@ -37,7 +37,7 @@ LLAVA_TEMPLATE = (
 CORPUS = ["Which action does this video show? The action is walking, running, a crack in the wall.",
           "Name the activity in the video. What is going on in this clip? 系统 风险 轻微 中等 严重 裂缝 建议 0123456789"] * 20
 TEXT: dict[str, Any] = {
-    "vocab_size": ROWS, "hidden_size": WIDTH, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "vocab_size": ROWS, "hidden_size": WIDTH, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": True}  # fmt: skip
 QWEN = {"qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}
 
