@@ -7,10 +7,10 @@ GPU_BIN := $(GPU_VENV)/bin
 # In the order of tests/conftest.py: the longest files first.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test check coverage gpu format clean
+.PHONY: help demo demo-text test check coverage gpu format clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the main job on real photos, ending in a report to open
 	rm -rf demo
 	$(BIN)/vidrisk demo -o demo
+
+demo-text: $(STAMP)  ## SmolLM2 learns to write reports about the photos, ending in a page of them: about a quarter of an hour
+	rm -rf demo-text
+	$(BIN)/vidrisk demo --reports -o demo-text
 
 test: $(STAMP) check  ## everything: lint, types, imports, docs, all tests
 	$(BIN)/pytest $(PARALLEL) --durations 50 --durations-min 5

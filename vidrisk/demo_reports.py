@@ -10,11 +10,19 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidrisk.data.cases import PhotoFile
+from vidrisk.data.load_cases import load_cases
+from vidrisk.decode.pool import DecodePool
 from vidrisk.demo import ADVICE, LEVELS, cell_photos
 from vidrisk.export.trained import ExportOptions
+from vidrisk.inference.open_reporter import open_reporter
+from vidrisk.jobs.case_inputs import find_cases
+from vidrisk.jobs.compare_reports import ReportComparison, compare_run
 from vidrisk.jobs.report_export import export_reports
+from vidrisk.jobs.report_run import run_reports
+from vidrisk.jobs.report_settings import ReportSettings
 from vidrisk.models.config import config_from_options
-from vidrisk.models.run import Run
+from vidrisk.report import build_comparison
 from vidrisk.runtimes import Bundle
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress
@@ -55,13 +63,12 @@ class ReportDemo:
     """What the demo has made.
 
     Attributes:
-        table: of cases with their scheme; ``test`` is a table of those that were held out.
+        page: reports of held-out photos beside what was to be written.
+        bundle: that wrote them.
     """
 
-    table: Path
-    scheme: Path
-    test: Path
-    run: Run
+    comparison: ReportComparison
+    page: Path
     bundle: Bundle
 
 
@@ -95,8 +102,8 @@ def write_demo_cases(folder: Path) -> tuple[Path, Path, Path]:
     return *tables, folder / "cells.yaml"
 
 
-def train_demo_reports(out: Path, on_progress: OnProgress) -> ReportDemo:
-    """Train and export into ``out``.
+def run_demo_reports(out: Path, on_progress: OnProgress) -> ReportDemo:
+    """Train, export, write reports about held-out photos and compare them, into ``out``.
 
     Raises:
         SettingsError: ``out`` exists and is not empty.
@@ -104,10 +111,19 @@ def train_demo_reports(out: Path, on_progress: OnProgress) -> ReportDemo:
     """
     if out.exists() and any(out.iterdir()):
         raise SettingsError(f"{out} exists and is not empty", fix="choose another folder with -o, or delete it")
-    table, test, scheme = write_demo_cases(out)
-    photos = str(Path(cell_photos()[0][0]).parent)
+    table, held_out, scheme = write_demo_cases(out)
+    photos = str(cell_photos()[0][0].parent)
     config = config_from_options(None, SETTINGS, {"report.scheme": str(scheme), "report.photos": photos}, task="report",
                                  backbone=BACKBONE)
     run = train_data(table, config, out / "run", on_progress=on_progress)
-    bundle, _ = export_reports(run.root, out / "reports.bundle", ExportOptions(int8=True, max_drop=5.0), on_progress=on_progress)
-    return ReportDemo(table, scheme, test, run, bundle)
+    bundle, _ = export_reports(run.root, out / "reports.bundle", ExportOptions(int8=True, max_drop=5.0, search_s=60),
+                               on_progress=on_progress)
+    settings = ReportSettings()
+    known = load_cases(held_out, scheme, photos=photos)
+    with DecodePool(settings.workers) as pool, open_reporter(bundle.root) as reporter:
+        names = [str(photo.path) for case in known.cases for photo in case.photos if isinstance(photo, PhotoFile)]
+        run_reports(reporter, find_cases(names, reporter.needed_scheme()), out / "reports", settings, pool=pool,
+                    on_progress=lambda p: on_progress("writing reports", p.files, p.files_total))
+        comparison = compare_run(out / "reports", known, known.scheme, tables=(held_out,))
+        page = build_comparison(out / "reports", pool)
+    return ReportDemo(comparison, page, bundle)
