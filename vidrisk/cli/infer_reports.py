@@ -12,6 +12,7 @@ from vidrisk.decode.pool import DecodePool
 from vidrisk.inference.open_reporter import TextServer, open_reporter
 from vidrisk.jobs.case_inputs import find_cases
 from vidrisk.jobs.compare_reports import ReportComparison, compare_run
+from vidrisk.jobs.join_reports import read_leads
 from vidrisk.jobs.ledger import resolve_choice
 from vidrisk.jobs.report_run import run_reports
 from vidrisk.jobs.report_settings import ReportSettings
@@ -36,11 +37,13 @@ def server_from_options(url: str | None, model: str | None) -> TextServer | None
 
 def infer_reports(bundle: Path, paths: Sequence[str], out: Path, settings: ReportSettings, *, engine: tuple[str, str],
                   threads: int | None, answer_tokens: int | None, server: TextServer | None, has_report: bool,
-                  shows_lines: bool, truth: Path | None = None) -> tuple[Summary, ReportComparison | None, Path]:
+                  shows_lines: bool, truth: Path | None = None,
+                  classifier: Path | None = None) -> tuple[Summary, ReportComparison | None, Path]:
     """Write reports over an output folder, and compare them with a truth.
 
     Args:
         engine: runtime and variant.
+        classifier: output folder of a classifier over the same photos: texts are written under its levels, which lead.
         truth: a table of labelled cases, in the scheme of the bundle; it is read before anything is written.
 
     Returns:
@@ -56,14 +59,15 @@ def infer_reports(bundle: Path, paths: Sequence[str], out: Path, settings: Repor
                 on_progress=advance) as reporter:
             scheme = reporter.needed_scheme()
             known = None if truth is None else load_cases(truth, scheme)
+            leads = None if classifier is None else read_leads(classifier, scheme)
             inputs = find_cases(paths, scheme)
             print_left_out(inputs.left_out)
-            summary = run_reports(reporter, inputs, out, settings, pool=pool,
+            summary = run_reports(reporter, inputs, out, settings, pool=pool, leads=leads,
                                   on_progress=lambda p: advance(
                                       "write reports", p.files, p.files_total,
                                       f"{p.pace.files_per_s:.1f} cases/s" if shows_lines and p.pace else ""))
         page = build_report(out, pool) if has_report else out
     if known is None or truth is None:
         return summary, None, page
-    comparison = compare_run(out, known, scheme, tables=(truth,))
+    comparison = compare_run(out, known, scheme, leads=leads, tables=(truth,))
     return summary, comparison, build_comparison(out) if has_report else out

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import cast
 
@@ -21,17 +21,28 @@ from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import BundleError, SettingsError
 from vidrisk.runtimes.text.engine import OnText, TextEngine
 from vidrisk.runtimes.text.requests import Answer, Comparison, Request
+from vidrisk.runtimes.text.schema import schema_with_value
 from vidrisk.runtimes.text.turns import Exchange
 from vidrisk.runtimes.uncertainty import Uncertainty
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A case whose turn is to come: its request is at the engine, or it has a report without one."""
+    """A case whose turn is to come: its request is at the engine, or it has a report without one.
+
+    Attributes:
+        given: the level that its text is written under; '' for none.
+    """
 
     case: Case
     pictures: tuple[Picture, ...]
     report: Report | None = None
+    given: str = ""
+
+
+def no_level(case: Case) -> str:
+    """Give no case a level."""
+    return ""
 
 
 class Reporter:
@@ -63,21 +74,23 @@ class Reporter:
             if not is_server:
                 self._comparison = comparison_from_scheme(scheme, target.name)
 
-    def reports(self, cases: Iterable[Pictured]) -> Generator[Report, None, None]:
+    def reports(self, cases: Iterable[Pictured], level_of: Callable[[Case], str] = no_level) -> Generator[Report, None, None]:
         """Write a report of each case, in order; a few cases are read ahead, and memory does not grow with their number.
 
         Args:
             cases: with their pictures, as ``prompts.read`` gives them.
+            level_of: gives the level that the text of a case is to be written under, such as a classifier's; '' leaves it to the
+                model. How likely the model finds each level itself is told all the same.
 
         Raises:
-            SettingsError: the bundle has no scheme.
+            SettingsError: the bundle has no scheme, or a level is none of it.
             RuntimeFailure: the engine failed; what fails for one case alone is in its report.
         """
         scheme = self.needed_scheme()
         waiting: deque[_Asked] = deque()
 
         def requests() -> Iterator[Request]:
-            for asked, request in self._requests(scheme, cases):
+            for asked, request in self._requests(scheme, cases, level_of):
                 waiting.append(asked)
                 if request is not None:
                     yield request
@@ -116,8 +129,9 @@ class Reporter:
                                 "have fewer tokens")
         return self.engine.answer(Request(prompt, limit), on_text)
 
-    def _requests(self, scheme: Scheme, cases: Iterable[Pictured]) -> Iterator[tuple[_Asked, Request | None]]:
-        schema = scheme.json_schema()
+    def _requests(self, scheme: Scheme, cases: Iterable[Pictured],
+                  level_of: Callable[[Case], str]) -> Iterator[tuple[_Asked, Request | None]]:
+        free, field = scheme.json_schema(), scheme.level_fields[0].name
         for case, pictures, seen in self._seen(cases):
             failed = unreadable_report(case, pictures)
             if failed is None and not seen and not text_of_case(scheme, case):
@@ -132,7 +146,10 @@ class Reporter:
             if reason := self.prompts.why_too_long(prompt, self.answer_tokens):
                 yield _Asked(case, pictures, failed_report(case, "too_large", reason)), None
                 continue
-            yield _Asked(case, pictures), Request(prompt, self.answer_tokens, schema=schema, comparison=self._comparison)
+            given = level_of(case)
+            schema = schema_with_value(free, field, given) if given else free
+            yield _Asked(case, pictures, given=given), Request(prompt, self.answer_tokens, schema=schema,
+                                                               comparison=self._comparison)
 
     def _seen(self, cases: Iterable[Pictured]) -> Iterator[tuple[Case, tuple[Picture, ...], list[object]]]:
         """Cases with what goes into their prompts for the photos that can be read, computed for several cases at once."""
@@ -154,7 +171,8 @@ class Reporter:
         if answer.finish == "failed":  # of a server, another run may have more luck
             return failed_report(asked.case, "skipped" if self._is_server else "corrupt",
                                  f"the model gives no answer: {answer.error}")
-        return report_from_answer(scheme, asked.case, asked.pictures, answer, self.answer_tokens, self._temperature)
+        report = report_from_answer(scheme, asked.case, asked.pictures, answer, self.answer_tokens, self._temperature)
+        return replace(report, given=asked.given) if asked.given else report
 
     def needed_scheme(self) -> Scheme:
         """Return the scheme.

@@ -39,6 +39,7 @@ class Report:
         prompt_tokens, answer_tokens: their lengths; 0 where the engine does not say.
         levels: probability of each level at the place of the level; empty where the engine cannot tell.
         content: sha256 of what was looked at; '' where it is not known.
+        given: the level that the text was written under, such as a classifier's; '' where the model chose it.
     """
 
     case: Case
@@ -53,6 +54,12 @@ class Report:
     answer_tokens: int = 0
     levels: Mapping[str, float] = field(default_factory=dict)
     content: str = ""
+    given: str = ""
+
+    @property
+    def own_level(self) -> str:
+        """The level that the model itself finds most likely; '' where the engine cannot tell."""
+        return max(self.levels, key=self.levels.__getitem__) if self.levels else ""
 
     @property
     def is_answered(self) -> bool:
@@ -143,7 +150,8 @@ def prediction_from_report(report: Report, scheme: Scheme, contract: Contract, p
         reason=report.reason, report={
             "case": report.case.id, "fields": dict(report.fields), "parse_ok": report.parse_ok, "problems": list(report.problems),
             "text": report.text, "finish": report.finish, "prompt_tokens": report.prompt_tokens,
-            "answer_tokens": report.answer_tokens})
+            "answer_tokens": report.answer_tokens,
+            **({"given_level": report.given, "own_level": report.own_level} if report.given else {})})
 
 
 def _severity(scheme: Scheme, contract: Contract, level: str, probabilities: Mapping[str, np.ndarray]) -> float | None:

@@ -151,7 +151,8 @@ def compare_report(scheme: Scheme, row: ReportRow, case: Case | None, lead: Lead
         truth=None if truth is None else {each.name: truth.get(each.name, "") for each in scheme.fields},
         confidence=_confidence(row, level), uncertain=row.uncertain,
         distance=_distance(scheme, true_level or (lead.level if lead and truth is None else ""), level),
-        is_wrong=level != true_level if true_level else None, disagrees=level != lead.level if lead and level else None,
+        is_wrong=level != true_level if true_level else None,
+        disagrees=(row.own_level or level) != lead.level if lead and level else None,
         rouge_l={field: rouge_l(*pair) for field, pair in texts.items()},
         chrf={field: chrf(*pair) for field, pair in texts.items()}, lead=lead, neighbours=tuple(neighbours),
         photo=record_from_photo(photo) if photo else {})

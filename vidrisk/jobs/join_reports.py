@@ -22,10 +22,12 @@ class Leads:
 
     Attributes:
         by_path: by absolute path.
+        source: the folder of its run.
     """
 
     by_path: Mapping[str, Lead]
     names: PhotoNames[str]
+    source: str = ""
 
     def __repr__(self) -> str:
         return f"Leads({len(self.by_path)} photos)"
@@ -52,7 +54,7 @@ def read_leads(out: str | os.PathLike[str], scheme: Scheme) -> Leads:
         DataError: no run there, a damaged line, or a classifier that gives no level of the scheme.
     """
     refuse_folders_without(Path(out) / PREDICTIONS)
-    return leads_from_predictions(read_predictions(out), scheme, str(out))
+    return leads_from_predictions(read_predictions(out), scheme, str(Path(out).resolve()))
 
 
 def leads_from_predictions(predictions: Iterable[Prediction], scheme: Scheme, source: str) -> Leads:
@@ -70,7 +72,7 @@ def leads_from_predictions(predictions: Iterable[Prediction], scheme: Scheme, so
     if not any(lead.level in scheme.level_names for lead in leads.values()):
         raise DataError(f"the classifier's run in {source} gives no level of the scheme {scheme.name}",
                         allowed=", ".join(scheme.level_names), fix="give the run of a classifier that was trained on these levels")
-    return Leads(leads, PhotoNames((path, path, path) for path in leads))
+    return Leads(leads, PhotoNames((path, path, path) for path in leads), source)
 
 
 def lead_from_prediction(prediction: Prediction, scheme: Scheme) -> Lead:

@@ -36,6 +36,7 @@ class ReportRow:
         probabilities: per target, that of every label.
         uncertain: whether the level is; None where there is no threshold.
         neighbours: the most similar labelled cases.
+        own_level: what the model itself finds most likely, where its text was written under a classifier's level; else ''.
     """
 
     path: str
@@ -50,6 +51,7 @@ class ReportRow:
     probabilities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     uncertain: bool | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    own_level: str = ""
 
 
 def read_report_rows(out: str | os.PathLike[str]) -> Iterator[ReportRow]:
@@ -98,7 +100,8 @@ def _row(values: Mapping[str, Any], report: Mapping[str, Any]) -> ReportRow:
         probabilities={_text(target): {_text(label): float(value) for label, value in scores.items()}
                        for target, scores in values["targets"].items()},
         uncertain=None if values["uncertain"] is None else _flag(values["uncertain"]),
-        neighbours=tuple(map(_neighbour, report.get("neighbours", ())[:MOST_NEIGHBOURS])))
+        neighbours=tuple(map(_neighbour, report.get("neighbours", ())[:MOST_NEIGHBOURS])),
+        own_level=_text(report.get("own_level", "")))
 
 
 def _neighbour(value: Mapping[str, Any]) -> Neighbour:

@@ -10,19 +10,21 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
-from vidrisk.data.cases import Case
+from vidrisk.data.cases import Case, PhotoFile
 from vidrisk.data.scheme import Scheme
 from vidrisk.decode.pool import DecodePool, usable_cores
 from vidrisk.decode.session import Limits
 from vidrisk.files.stamps import stamp_of_file
 from vidrisk.inference.meter import Meter
 from vidrisk.inference.prompt_builders import Pictured
-from vidrisk.inference.reporter import Reporter
+from vidrisk.inference.reporter import Reporter, no_level
 from vidrisk.inference.reports import Report, failed_report, prediction_from_report
 from vidrisk.jobs.case_inputs import CaseInputs, case_of_photo
 from vidrisk.jobs.folder import writing_to
+from vidrisk.jobs.join_reports import Leads
 from vidrisk.jobs.ledger import Ledger, Row
 from vidrisk.jobs.parquet import write_parquet
 from vidrisk.jobs.progress import Progress, count_row, pace_from_meter, progress_from_rows
@@ -36,11 +38,13 @@ GONE = "the inputs have no such case any more"
 
 
 def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[str], settings: ReportSettings | None = None,
-                on_progress: Callable[[Progress], None] | None = None, *, pool: DecodePool | None = None) -> Summary:
+                on_progress: Callable[[Progress], None] | None = None, *, pool: DecodePool | None = None,
+                leads: Leads | None = None) -> Summary:
     """Write a report of every case into ``out``: ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``.
 
     Args:
         pool: that decodes; None makes one for this run, of ``settings.workers``.
+        leads: what a classifier says about the same photos: texts are written under its levels.
 
     Raises:
         SettingsError: the bundle has no scheme, ``out`` cannot be used, or the run in it was made otherwise.
@@ -57,7 +61,8 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
     scheme = reporter.needed_scheme()
     started_s = time.perf_counter()
     limits = {"timeout": settings.file_timeout_s, "too_large": settings.max_memory_mb}
-    with Ledger(out, _identity(reporter), resume=settings.resume, limits=limits, stamps=inputs.stamps) as ledger:
+    identity = _identity(reporter) | {"leads": leads.source if leads else ""}
+    with Ledger(out, identity, resume=settings.resume, limits=limits, stamps=inputs.stamps) as ledger:
         ledger.add(inputs.cases)
         rows = ledger.rows()
         progress = before = progress_from_rows(rows)
@@ -69,7 +74,8 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
             with ExitStack() as stack:
                 opened = pool or stack.enter_context(DecodePool(settings.workers))
                 said: set[str] = set()
-                for row, report in stack.enter_context(closing(_reports(reporter, inputs, pending, opened, settings, meter))):
+                written = _reports(reporter, inputs, pending, opened, settings, meter, leads)
+                for row, report in stack.enter_context(closing(written)):
                     say_remedy(row, said)
                     with meter.measure("write"):
                         ledger.finish(row, _line(row, report, scheme, reporter, meter))
@@ -96,7 +102,7 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
 
 
 def _reports(reporter: Reporter, inputs: CaseInputs, pending: Sequence[Row], pool: DecodePool, settings: ReportSettings,
-             meter: Meter) -> Generator[tuple[Row, Report], None, None]:
+             meter: Meter, leads: Leads | None) -> Generator[tuple[Row, Report], None, None]:
     """Each pending row, as it ends, with its report: first those that need not be asked about."""
     asked: list[tuple[Row, Case]] = []
     stamped: list[Row] = []
@@ -120,13 +126,19 @@ def _reports(reporter: Reporter, inputs: CaseInputs, pending: Sequence[Row], poo
     limits = Limits(settings.file_timeout_s, input_s=None)
     pictured = _measured(reporter.prompts.read(cases(), pool, settings.max_memory_mb, limits), meter)
     waited_s, started_s = meter.seconds["waiting for decode"], time.perf_counter()
-    with closing(reporter.reports(pictured)) as reports:
+    with closing(reporter.reports(pictured, partial(_level_of, leads) if leads else no_level)) as reports:
         for place, found in enumerate(reports):
             meter.add("head", time.perf_counter() - started_s - (meter.seconds["waiting for decode"] - waited_s))
             meter.windows += found.is_answered
             report = _with_absent(found, inputs.absent.get(stamped[place].path, ()))
             yield _final_row(stamped[place], report), report
             waited_s, started_s = meter.seconds["waiting for decode"], time.perf_counter()
+
+
+def _level_of(leads: Leads, case: Case) -> str:
+    """The level that a classifier leads with; '' where it has not seen the case."""
+    path = leads.path_of(str(case.photos[0].path) if case.photos and isinstance(case.photos[0], PhotoFile) else "", case)
+    return leads.by_path[path].level if path is not None else ""
 
 
 def _measured(pictured: Iterator[Pictured], meter: Meter) -> Iterator[Pictured]:

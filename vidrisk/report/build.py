@@ -140,6 +140,9 @@ def _texts(prediction: Prediction) -> list[tuple[str, str]]:
     else:
         found = [(name.replace("_", " ").capitalize(), text) for name, text in report["fields"].items() if text != prediction.label]
         found += [] if report["parse_ok"] else [("Answer", report["text"])]
+        if report.get("given_level") and report.get("own_level") not in ("", report["given_level"]):
+            found.append(("Disagreement", f"The classifier gives {report['given_level']}, and this text is written under it; the "
+                                          f"language model finds {report['own_level']} more likely."))
     return [(heading, text) for heading, text in found if text]
 
 

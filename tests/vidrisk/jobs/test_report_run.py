@@ -27,8 +27,10 @@ from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predicti
 from vidrisk.inference.reporter import Reporter
 from vidrisk.jobs import report_run
 from vidrisk.jobs.case_inputs import CaseInputs, find_cases
+from vidrisk.jobs.join_reports import leads_from_predictions
 from vidrisk.jobs.ledger import Row, read_ledger
 from vidrisk.jobs.parquet import PARQUET
+from vidrisk.jobs.report_rows import read_report_rows
 from vidrisk.jobs.report_run import run_reports
 from vidrisk.jobs.report_settings import ReportSettings
 from vidrisk.jobs.summary import SUMMARY, Summary, read_summary
@@ -273,3 +275,32 @@ def test_killed_runs_lose_nothing(photos: Path, tmp_path: Path, run: Run) -> Non
     assert lines.read_bytes() == (tmp_path / "whole" / PREDICTIONS).read_bytes()
     assert {path: row.state for path, row in result(tmp_path / "out")[0].items()} == {
         path: row.state for path, row in result(tmp_path / "whole")[0].items()}
+
+
+def test_texts_are_written_under_the_levels_of_a_classifier(reporter: Reporter, photos: Path, pool: DecodePool,
+                                                            tmp_path: Path) -> None:
+    """Its level leads, what the model itself finds likely is kept, and the page says where both disagree."""
+    def lead(path: Path, level: str) -> Prediction:
+        return Prediction(str(path), None, None, level, 0.9, False, None, level, None, {"level": {level: 0.9}})
+
+    free, led = tmp_path / "free", tmp_path / "led"
+    run_reports(reporter, inputs_of(photos), free, ONE, pool=pool)
+    own = {path: max(each.targets["level"], key=each.targets["level"].__getitem__) for path, each in result(free)[1].items()}
+    given = {path: next(name for name in SCHEME.level_names if name != level) for path, level in own.items()}
+    unseen = str(photos / "8.png")
+    leads = leads_from_predictions([lead(Path(path), level) for path, level in given.items() if path != unseen], SCHEME, "classes")
+    run_reports(reporter, inputs_of(photos), led, ONE, pool=pool, leads=leads)
+    found = result(led)[1]
+    assert found.keys() == own.keys()
+    for path, prediction in found.items():
+        report = prediction.report
+        assert report is not None and report["parse_ok"]
+        if path == unseen:
+            assert "given_level" not in report and prediction.label == result(free)[1][path].label
+            continue
+        assert prediction.label == prediction.level == report["given_level"] == given[path] and report["own_level"] == own[path]
+        assert prediction.targets == result(free)[1][path].targets
+    assert build_report(led).read_text(encoding="utf-8").count("<dt>Disagreement</dt>") == len(found) - 1
+    assert all(row.own_level == own[row.path] for row in read_report_rows(led) if row.path != unseen)
+    with pytest.raises(SettingsError, match="leads"):
+        run_reports(reporter, inputs_of(photos), led, AGAIN, pool=pool)

@@ -19,12 +19,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from trained_reporters import write_cases
 from vlms import save_language_model
 
 from vidrisk.data import load_table
 from vidrisk.models.config import config_from_options
 from vidrisk.runtimes.contract.errors import is_installed
 from vidrisk.train.train import train_run
+from vidrisk.train.train_data import train_data
 
 pytestmark = pytest.mark.slow(minutes=6)
 
@@ -35,6 +37,7 @@ RGB = {"blue": (40, 40, 170), "green": (40, 170, 40), "red": (170, 40, 40)}
 SMALL = ("pixel.height=64", "pixel.width=64", "optim.batch_size=5", "optim.epochs=2", "lora.rank=4", "precision=fp32", "augment=[]",
          "head.dropout=0", "optim.lora_lr=0.001")
 RESUMES = {"ddp.yaml": 0, "fsdp2.yaml": 1}  # and the process that was lost in the run that is resumed with it
+REPORT = "report"
 Jobs = dict[str, list[str]]
 
 
@@ -52,23 +55,32 @@ def photo_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
-    """Settings by name: kept features and all that weighs samples; frames, prompts and a language-model loss."""
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 cases to train on, some of them with two photos and some with none."""
+    return write_cases(tmp_path_factory.mktemp("cases"))[0]
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory, cases: Path) -> Jobs:
+    """Settings by name: kept features and all that weighs samples; frames, prompts and a language-model loss; reports."""
     llama = save_language_model(tmp_path_factory.mktemp("llama"))
     return {
         "encoder": [*SMALL, "lora.last_blocks=2", "views=2", "optim.class_weights=balanced", "optim.label_smoothing=0.1",
                     "optim.accumulate=2"],
         "vlm": [*SMALL, f"backbone=compose:efficientnet-lite0+{llama}", "lora.last_blocks=null", "vlm.grid=2", "views=0",
                 "optim.projector_lr=0.0001", "gradient_checkpointing=true"],
+        REPORT: [*(setting for setting in SMALL if not setting.startswith(("head.", "augment"))), "task=report",
+                 f"report.scheme={cases.with_name('scheme.yaml')}", f"backbone=compose:efficientnet-lite0+{llama}",
+                 "lora.last_blocks=null", "vlm.grid=2", "optim.projector_lr=0.0001"],
     }
 
 
 @pytest.fixture(scope="module")
-def alone(jobs: Jobs, photo_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(jobs: Jobs, photo_classes: Path, cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of one process."""
     root = tmp_path_factory.mktemp("alone")
     for name, settings in jobs.items():
-        train_run(load_table(photo_classes, "action"), config_from_options(None, settings), root / name)
+        train_data(cases if name == REPORT else photo_classes, config_from_options(None, settings), root / name)
     return root
 
 
@@ -84,7 +96,7 @@ Launched = Callable[..., Launch]
 
 
 @pytest.fixture(scope="module")
-def launched(photo_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+def launched(photo_classes: Path, cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Launched:
     """A file of ``examples/accelerate``, names and settings of runs → how two processes that trained them ended.
 
     ``resumed`` is a run of another launch, which goes on behind the others: a launch alone takes longer than a run.
@@ -92,8 +104,8 @@ def launched(photo_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> L
 
     def launch(config: str, runs: Jobs, *, resumed: tuple[Path, list[str]] | None = None, **more: Any) -> Launch:
         root = tmp_path_factory.mktemp("launch")
-        described: list[dict[str, Any]] = [{"out": str(root / name), "data": str(photo_classes), "settings": settings, **more}
-                                           for name, settings in runs.items()]
+        described: list[dict[str, Any]] = [{"out": str(root / name), "data": str(cases if name == REPORT else photo_classes),
+                                            "settings": settings, **more} for name, settings in runs.items()]
         if resumed:
             described.append({"out": str(resumed[0]), "data": str(photo_classes), "settings": resumed[1], "resume": True})
         (root / "jobs.json").write_text(json.dumps(described), encoding="utf-8")
@@ -151,7 +163,10 @@ def assert_same_run(first: Path, second: Path, tolerance: float) -> None:
         assert one == pytest.approx(other, abs=1e-4)
     for key in ("samples", "unreadable", "best_epoch", "trainable_parameters"):
         assert before[key] == after[key]
-    assert before["test"]["action"]["top1"] == after["test"]["action"]["top1"]
+    if "test" in before:
+        assert before["test"]["action"]["top1"] == after["test"]["action"]["top1"]
+    else:
+        assert before["reports"]["test"]["loss"] == pytest.approx(after["reports"]["test"]["loss"], abs=1e-4)
     assert len(list((second / "tensorboard").iterdir())) == 1
     assert (second / "config.yaml").read_bytes() == (first / "config.yaml").read_bytes()
 

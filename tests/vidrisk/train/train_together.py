@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidrisk.data import load_table
 from vidrisk.models.config import config_from_options
 from vidrisk.train import loop
 from vidrisk.train.shares import close_share, is_asked
-from vidrisk.train.train import train_run
+from vidrisk.train.train_data import train_data
 from vidrisk.train.views import ViewDataset
 
 
@@ -24,10 +23,10 @@ def die_in_second_epoch(rank: int) -> None:
     """Let a process be killed, as by the kernel that needs its memory."""
     run = loop._Lap.run
 
-    def dying(self: Any, data: Any, epoch: int, *rest: Any) -> float:
+    def dying(self: Any, epoch: int, kept: str) -> float:
         if epoch == 2 and self.share.rank == rank:
             os.kill(os.getpid(), signal.SIGKILL)
-        return run(self, data, epoch, *rest)
+        return run(self, epoch, kept)
 
     loop._Lap.run = dying  # type: ignore[method-assign]
 
@@ -53,8 +52,7 @@ def main() -> None:
             die_in_second_epoch(job["dies"])
         if "spoilt" in job:
             spoil(job["spoilt"])
-        table = load_table(Path(job["data"]), "action")
-        train_run(table, config_from_options(None, job["settings"]), Path(job["out"]), resume=job.get("resume", False))
+        train_data(Path(job["data"]), config_from_options(None, job["settings"]), Path(job["out"]), resume=job.get("resume", False))
     close_share()
 
 
