@@ -40,6 +40,9 @@ def export(
     dynamic_vision: Annotated[Path | None, typer.Option(
         metavar="FOLDER", show_default=False, help="Also write Qwen-VL's vision tower for other programs: one ONNX graph for "
                                                    "images and videos of any size.")] = None,
+    gguf: Annotated[Path | None, typer.Option(
+        metavar="FILE", show_default=False,
+        help="Also write the merged language model of a run that writes reports as a GGUF file, for llama.cpp.")] = None,
     merged: Annotated[bool, typer.Option(
         "--merged", help="Write no bundle: the vision-language model with its adapters merged, as a Hugging Face folder that "
                          "servers such as vLLM load.")] = False,
@@ -97,7 +100,7 @@ def export(
 
     if merged:
         _write_merged(model, out, others=any((int8, calib, val, labels, pixel, check, from_hf, task, vendor, dynamic_vision, trt,
-                                              target, openvino, torch_program, qat_steps, only)))
+                                              gguf, target, openvino, torch_program, qat_steps, only)))
         return
     for module in ("torch", "onnx", "onnxscript"):
         require(module, "export")
@@ -128,6 +131,8 @@ def export(
         options = replace(options, search_s=search_s)
     source = foreign or Run.open(model).config
     is_of_reports = not foreign and source.task == "report"
+    if gguf and not is_of_reports:
+        raise SettingsError("--gguf of a classifier", allowed="for runs of task report", fix="leave it out")
     if is_of_reports and (vendor or dynamic_vision):
         raise SettingsError("--vendor or --dynamic-vision of a model that writes reports", allowed="for classifiers",
                             fix="leave it out")
@@ -142,7 +147,7 @@ def export(
         with progress_bar() as advance:
             if is_of_reports:
                 bundle, report = export_reports(model, out, options, calib=calib, val=val, calib_samples=calib_samples,
-                                                on_progress=advance)
+                                                gguf=gguf, on_progress=advance)
                 print_text_gate(report, as_json=json, bundle=bundle)
                 return
             calibration, validation = table_of(calib), table_of(val)

@@ -30,6 +30,7 @@ from vidrisk.export.gate.text_page import text_gate_page
 from vidrisk.export.quantize.by_noise import quantize_by_noise
 from vidrisk.export.quantize.feeds import MIN_CALIBRATION, StageFeeds
 from vidrisk.export.text.fused import export_text
+from vidrisk.export.text.gguf import export_gguf
 from vidrisk.export.text.packing import INT8, TextRecipe, pack_text
 from vidrisk.export.text.recipe_search import RecipeChoice, SearchOptions, choose_recipe
 from vidrisk.export.text.report_bundle import ReportModel, ReportVariant, ReportWords, write_report_bundle
@@ -49,7 +50,7 @@ from vidrisk.jobs.report_samples import (
 from vidrisk.models.run import Run
 from vidrisk.models.vlm.reporter import TOKENIZER, Reporter, vocabulary_of
 from vidrisk.runtimes.contract.bundle import Bundle, VariantName, check_vacant
-from vidrisk.runtimes.contract.errors import GateRefused, SettingsError
+from vidrisk.runtimes.contract.errors import GateRefused, SettingsError, require
 from vidrisk.runtimes.contract.manifest import TEXT, Precision
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.specs import TensorSpec
@@ -104,13 +105,15 @@ class ReporterReference:
 
 
 def export_reports(run_path: Path, out: Path, options: ExportOptions, *, calib: Path | None = None, val: Path | None = None,
-                   calib_samples: int = 128, on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
+                   calib_samples: int = 128, gguf: Path | None = None,
+                   on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
     """Export a run that writes reports.
 
     Args:
         options: ``int8`` also packs the text's weights in 4 or 8 bits, by a recipe that the gate chooses.
         calib, val: data as ``load_report_data`` takes them, instead of the run's training and validation splits.
         calib_samples: photos that INT8 of the vision stage is calibrated on.
+        gguf: file for the merged language model alone, in 8 bits, as llama.cpp takes it; None writes none.
 
     Raises:
         BundleError: ``out`` exists, or the run is damaged.
@@ -119,12 +122,18 @@ def export_reports(run_path: Path, out: Path, options: ExportOptions, *, calib: 
         GateRefused: a hop lost more than it may; what was measured lies in ``<out>.refused.html``.
     """
     check_vacant(out)
+    if gguf is not None:
+        require("gguf", "gguf")
+        check_vacant(gguf)
     _check_options(options)
     run = Run.open(run_path)
     page = out.with_name(f"{out.name}.refused.html")
     page.unlink(missing_ok=True)  # of an earlier try
     with tempfile.TemporaryDirectory(prefix="vidrisk-export-") as work, _page_of_refusal(page, out.name):
-        return _ReportExport(run, options, Path(work), on_progress).run_to(out, calib, val, calib_samples)
+        made = _ReportExport(run, options, Path(work), on_progress).run_to(out, calib, val, calib_samples)
+        if gguf is not None:
+            export_gguf(Path(work) / "language", gguf)
+        return made
 
 
 def _check_options(options: ExportOptions) -> None:

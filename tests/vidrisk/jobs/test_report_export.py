@@ -18,6 +18,8 @@ from vidrisk.runtimes.contract.errors import BundleError, DataError, GateRefused
 from vidrisk.runtimes.contract.manifest import TEXT
 from vidrisk.train.train_data import train_data
 
+pytestmark = pytest.mark.slow(minutes=2)
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
@@ -51,7 +53,9 @@ def test_a_bundle_holds_what_a_device_needs(bundle: Bundle, run: Run) -> None:
 
 
 def test_floating_point_alone(run: Run, tmp_path: Path) -> None:
-    made, report = export_reports(run.root, tmp_path / "plain.bundle", ExportOptions(max_drop=100))
+    pytest.importorskip("gguf", reason="the extra gguf is not installed")
+    made, report = export_reports(run.root, tmp_path / "plain.bundle", ExportOptions(max_drop=100), gguf=tmp_path / "text.gguf")
+    assert (tmp_path / "text.gguf").read_bytes()[:4] == b"GGUF"
     assert list(made.manifest.variants) == ["fp32"] and report.shipped == ("fp32",)
 
 

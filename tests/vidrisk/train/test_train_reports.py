@@ -25,6 +25,8 @@ from vidrisk.train import loop
 from vidrisk.train.report_work import Reporting
 from vidrisk.train.train_data import train_data
 
+pytestmark = pytest.mark.slow(minutes=2)
+
 
 @pytest.fixture(scope="module")
 def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
