@@ -33,7 +33,7 @@ def test_make_targets_exist(document: str) -> None:
 def test_every_target_is_listed_by_make_help() -> None:
     make = ["make", "--no-print-directory", "help"]
     listed = subprocess.run(make, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    targets = re.findall(r"^(\w+):.*##", MAKEFILE, re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):.*##", MAKEFILE, re.MULTILINE)
     assert targets and {line.split()[0] for line in listed.splitlines()} == set(targets)
 
 

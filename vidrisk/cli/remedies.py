@@ -50,6 +50,7 @@ FLAGS = {
     "give more calibration samples": "give more with --calib or --calib-samples",
     "give a labels file": "--labels labels.txt",
     "give some as val, and as calib for INT8": "give some with --val, and with --calib for --int8",
+    "give data as val, and as calib for INT8": "give data with --val, and with --calib for --int8",
     "say it in a pixel file": "say it with --pixel pixel.yaml",
 }
 # The same at the beginning of what is wrong, where names of files come later.

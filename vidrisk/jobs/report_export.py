@@ -137,10 +137,10 @@ def export_reports(run_path: Path, out: Path, options: ExportOptions, *, calib: 
 
 
 def _check_options(options: ExportOptions) -> None:
-    for name, is_asked in (("--trt, or another target than cpu", options.target != "cpu"), ("--qat-steps", options.qat_steps > 0),
-                           ("--openvino or --torch", bool(options.also)), ("stages to quantize", options.quantize is not None)):
+    for name, is_asked in (("a target other than cpu", options.target != "cpu"), ("steps of QAT", options.qat_steps > 0),
+                           ("files of OpenVINO or torch", bool(options.also)), ("stages to quantize", bool(options.quantize))):
         if is_asked:
-            raise SettingsError(f"{name} of a model that writes reports", allowed="--int8 for processors", fix="leave it out")
+            raise SettingsError(f"{name} of a model that writes reports", allowed="INT8 for processors", fix="leave it out")
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def data_of_run(run: Run) -> ReportData:
     data = load_report_data(source, **{**asked, "scheme": run.scheme})
     if {name: [item.id for item in data.of_split(name)] for name in SPLITS} != splits:
         raise DataError(f"{source} holds other data than the run was trained on", allowed="the same ones",
-                        fix="put them back, or name data with --val and --calib")
+                        fix="put them back, or give data as val, and as calib for INT8")
     return data
 
 

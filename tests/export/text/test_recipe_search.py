@@ -48,7 +48,7 @@ def test_floating_point_is_last(world: World) -> None:
 
 
 def test_the_kind_that_costs_most_is_widened_alone(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="vidrisk.export.text.recipe_search")
     narrow = choose_recipe(world.graph, world.embeddings, world.samples, SearchOptions(limits=TokenLimits(kl=1e-9)))
     int4, int8 = (trial.tokens.kl for trial in narrow.trials)
     between = TokenLimits(kl=int8 + 0.7 * (int4 - int8))

@@ -60,8 +60,8 @@ def test_floating_point_alone(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "reason"), [
-    (ExportOptions(target="gpu", fp16=True), "--trt"), (ExportOptions(int8=True, qat_steps=2), "--qat-steps"),
-    (ExportOptions(also=("openvino",)), "--openvino"),
+    (ExportOptions(target="gpu", fp16=True), "a target"), (ExportOptions(int8=True, qat_steps=2), "steps of QAT"),
+    (ExportOptions(also=("openvino",)), "files of OpenVINO"),
 ])
 def test_options_that_make_no_sense(run: Run, tmp_path: Path, options: ExportOptions, reason: str) -> None:
     with pytest.raises(SettingsError, match=f"{reason}.* of a model that writes"):

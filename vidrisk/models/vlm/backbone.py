@@ -63,8 +63,7 @@ class VlmBackbone(nn.Module, ABC):
             SettingsError: it is a part of a larger model.
         """
         raise SettingsError("no text graph can be built of a language model that numbers visual tokens in space and time",
-                            allowed="composed models", fix="serve the merged model: vidrisk export RUN --merged FOLDER, then "
-                                                           "vidrisk infer --text-server URL")
+                            allowed="composed models", fix="write the merged model, and let a server answer: docs/risk-training.md")
 
     @property
     def photo_mark(self) -> str | None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -208,10 +209,13 @@ def test_a_folder_is_no_encoder(saved: Callable[[str], Path]) -> None:
             build_encoder(str(saved(kind)))
 
 
-def test_only_composed_models_become_llava(qwen_folder: Make, tmp_path: Path) -> None:
+def test_other_models_are_written_as_they_were_published(qwen_folder: Make, tmp_path: Path) -> None:
     built = build_small(qwen_folder("qwen3_vl"), "lora.last_blocks=0")
-    with pytest.raises(SettingsError, match=r"VlmClassifier as a LLaVA model: QwenVl is no composed model; allowed: compose:TOWER"):
-        write_merged(built.model, tmp_path / "llava")
+    write_merged(built.model, tmp_path / "merged")
+    names = {path.name for path in (tmp_path / "merged").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= names
+    with pytest.raises(SettingsError, match=r"NoneType is no vision-language model; allowed: Qwen"):
+        write_merged(SimpleNamespace(), tmp_path / "none")  # type: ignore[arg-type]
 
 
 def test_rows_beyond_the_tokenizer_are_kept(saved: Callable[[str], Path]) -> None:
