@@ -66,6 +66,8 @@ def infer(
         "--classifier", metavar="OUT", show_default=False,
         help="Output folder of a classifier over the same photos: reports are written under its levels, and a disagreement is "
              "shown.")] = None,
+    photos: Annotated[Path | None, typer.Option(
+        metavar="FOLDER", show_default="that of each table", help="Folder that paths of photos in tables are relative to.")] = None,
     compare: Annotated[Path | None, typer.Option(
         metavar="TRUTH", show_default=False, help="Compare reports with these labelled cases, as `vidrisk compare` does.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -105,7 +107,7 @@ def infer(
             bundle, paths, out, ReportSettings(workers or default_workers(), file_timeout, max_memory, resume, parquet),
             engine=(runtime, variant), threads=threads, answer_tokens=answer_tokens,
             server=server_from_options(text_server, text_model), has_report=not no_report, shows_lines=progress, truth=compare,
-            classifier=classifier_run)
+            classifier=classifier_run, photos=photos)
         print_summary(summary, result, as_json=json_output)
         if comparison is not None and not json_output:
             print_comparison(comparison, result, as_json=False)
@@ -114,7 +116,8 @@ def infer(
         return
     refuse_options({"--answer-tokens": answer_tokens is not None, "--text-server": text_server is not None,
                     "--text-model": text_model is not None, "--compare": compare is not None,
-                    "--classifier": classifier_run is not None}, "is for bundles that write reports")
+                    "--classifier": classifier_run is not None,
+                    "--photos": photos is not None}, "is for bundles that write reports")
     settings = InferSettings(
         window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames, static_levels=skip_static,
         file_timeout_s=file_timeout, max_memory_mb=max_memory, resume=resume, parquet=parquet, save_features=save_features,

@@ -38,12 +38,13 @@ def server_from_options(url: str | None, model: str | None) -> TextServer | None
 def infer_reports(bundle: Path, paths: Sequence[str], out: Path, settings: ReportSettings, *, engine: tuple[str, str],
                   threads: int | None, answer_tokens: int | None, server: TextServer | None, has_report: bool,
                   shows_lines: bool, truth: Path | None = None,
-                  classifier: Path | None = None) -> tuple[Summary, ReportComparison | None, Path]:
+                  classifier: Path | None = None, photos: Path | None = None) -> tuple[Summary, ReportComparison | None, Path]:
     """Write reports over an output folder, and compare them with a truth.
 
     Args:
         engine: runtime and variant.
         classifier: output folder of a classifier over the same photos: texts are written under its levels, which lead.
+        photos: the folder that paths of photos in tables are relative to.
         truth: a table of labelled cases, in the scheme of the bundle; it is read before anything is written.
 
     Returns:
@@ -58,9 +59,9 @@ def infer_reports(bundle: Path, paths: Sequence[str], out: Path, settings: Repor
                 bundle, runtime=chosen[0], variant=chosen[1], threads=threads, answer_tokens=answer_tokens, server=server,
                 on_progress=advance) as reporter:
             scheme = reporter.needed_scheme()
-            known = None if truth is None else load_cases(truth, scheme)
+            known = None if truth is None else load_cases(truth, scheme, photos=photos)
             leads = None if classifier is None else read_leads(classifier, scheme)
-            inputs = find_cases(paths, scheme)
+            inputs = find_cases(paths, scheme, photos)
             print_left_out(inputs.left_out)
             summary = run_reports(reporter, inputs, out, settings, pool=pool, leads=leads,
                                   on_progress=lambda p: advance(

@@ -49,8 +49,11 @@ class CaseInputs:
         return f"CaseInputs({len(self.cases)} cases, {len(self.stamps)} of them in tables)"
 
 
-def find_cases(arguments: Sequence[str | os.PathLike[str]], scheme: Scheme) -> CaseInputs:
+def find_cases(arguments: Sequence[str | os.PathLike[str]], scheme: Scheme, photos: Path | None = None) -> CaseInputs:
     """Expand files, folders, globs, lists of photos (``.txt``, a path per line, relative to the list) and tables of cases.
+
+    Args:
+        photos: the folder that paths of photos in tables are relative to; None for that of each table.
 
     Raises:
         DataError: nothing was found; a table or a list that cannot be used.
@@ -67,7 +70,7 @@ def find_cases(arguments: Sequence[str | os.PathLike[str]], scheme: Scheme) -> C
                 cases.setdefault(path, case_of_photo(path))
             continue
         for argument in group:
-            tables.append(_cases_of_table(Path(argument), scheme))
+            tables.append(_cases_of_table(Path(argument), scheme, photos))
             cases |= tables[-1].cases
     return CaseInputs(
         cases, stamps={key: stamp for table in tables for key, stamp in table.stamps.items()},
@@ -107,10 +110,10 @@ def _named(argument: str) -> Iterator[str]:
         yield os.path.join(path.parent, each)  # noqa: PTH118 (what is listed may be no path at all)
 
 
-def _cases_of_table(path: Path, scheme: Scheme) -> CaseInputs:
+def _cases_of_table(path: Path, scheme: Scheme, photos: Path | None) -> CaseInputs:
     path = path.absolute()
     of_table = stamp_of_file(path) or (0, 0)
-    found = load_cases(path, scheme, labelled=False)
+    found = load_cases(path, scheme, photos=photos, labelled=False)
     keys = {case.id: f"{path}#{case.id}" for case in (*found.cases, *found.no_cases)}
     stamps = {}
     for case in (*found.cases, *found.no_cases):
