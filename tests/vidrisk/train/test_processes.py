@@ -148,7 +148,7 @@ def accelerate(config: str, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600)
 
 
-def assert_same_run(first: Path, second: Path, tolerance: float) -> None:
+def assert_same_run(first: Path, second: Path, tolerance: float, of_loss: float = 1e-4) -> None:
     files = sorted(path.relative_to(first) for path in first.glob("**/*.safetensors") if path.parent.name != "checkpoints")
     assert files and files == sorted(
         path.relative_to(second) for path in second.glob("**/*.safetensors") if path.parent.name != "checkpoints")
@@ -160,7 +160,7 @@ def assert_same_run(first: Path, second: Path, tolerance: float) -> None:
     before, after = (json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in (first, second))
     for one, other in zip(before["epochs"], after["epochs"], strict=True):
         assert one.pop("lr") == pytest.approx(other.pop("lr"))
-        assert one == pytest.approx(other, abs=1e-4)
+        assert one == pytest.approx(other, abs=of_loss)
     for key in ("samples", "unreadable", "best_epoch", "trainable_parameters"):
         assert before[key] == after[key]
     if "test" in before:
@@ -189,7 +189,8 @@ def test_four_bit_weights_train_in_two_processes(launched: Launched, jobs: Jobs,
     for config in ("ddp.yaml", "fsdp2.yaml"):
         done = launched(config, {"4bit": settings})
         assert done.end.returncode == 0, done.end.stderr
-        assert_same_run(tmp_path / "alone", done.root / "4bit", 1e-5)
+        # Where the processor has kernels for 4 bits, they compute in bfloat16, and round otherwise for other batches.
+        assert_same_run(tmp_path / "alone", done.root / "4bit", 1e-5, of_loss=1e-3)
 
 
 @pytest.mark.parametrize("config", RESUMES)
