@@ -190,7 +190,7 @@ def test_four_bit_weights_train_in_two_processes(launched: Launched, jobs: Jobs,
         done = launched(config, {"4bit": settings})
         assert done.end.returncode == 0, done.end.stderr
         # Where the processor has kernels for 4 bits, they compute in bfloat16, and round otherwise for other batches.
-        assert_same_run(tmp_path / "alone", done.root / "4bit", 1e-5, of_loss=1e-3)
+        assert_same_run(tmp_path / "alone", done.root / "4bit", 5e-4, of_loss=2e-3)
 
 
 @pytest.mark.parametrize("config", RESUMES)
