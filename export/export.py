@@ -10,7 +10,6 @@ front of it make of the calibration samples, and each judged with those in front
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +29,7 @@ from vidrisk.export.gate.judge import Files, StageJudge, weighty_stages
 from vidrisk.export.gate.keeper import Gatekeeper
 from vidrisk.export.gate.outputs import Outputs, Validation
 from vidrisk.export.gate.race import speed_refusal
+from vidrisk.export.gate.refused import page_of_refusal
 from vidrisk.export.gate.report import GateReport, Verdict
 from vidrisk.export.pack import bundle_from_variants, waived_of
 from vidrisk.export.plans import choose_shipped
@@ -41,13 +41,11 @@ from vidrisk.export.quantize.variant import VariantQuantizer
 from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
 from vidrisk.runtimes.chain import frames_of
 from vidrisk.runtimes.contract.bundle import Bundle, Precision, VariantName, check_vacant
-from vidrisk.runtimes.contract.errors import DataError, GateRefused, MissingExtra, SettingsError
+from vidrisk.runtimes.contract.errors import DataError, MissingExtra, SettingsError
 from vidrisk.runtimes.contract.manifest import Engines
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.folders import cache_folder
 from vidrisk.runtimes.registry import file_runtimes
-
-log = logging.getLogger(__name__)
 
 
 def export_bundle(trained: Trained, out: Path, validation: Validation, calibration: CalibrationFrames | None,
@@ -78,19 +76,8 @@ def export_bundle(trained: Trained, out: Path, validation: Validation, calibrati
         raise _no_frames()
     with tempfile.TemporaryDirectory(prefix="vidrisk-export-") as scratch:
         export = _Export(trained, validation, calibration, options, Path(scratch), on_progress)
-        page = out.with_name(f"{out.name}.refused.html")
-        page.unlink(missing_ok=True)  # of an earlier try
-        try:
+        with page_of_refusal(out, lambda _: (export.gate.page(out.name), export.gate.report)):
             return export.run(out), export.gate.report
-        except GateRefused as refusal:
-            where = ""
-            try:
-                page.parent.mkdir(parents=True, exist_ok=True)
-                page.write_text(export.gate.page(out.name), encoding="utf-8")
-                where = f" (see {page.name})"
-            except OSError as error:
-                log.warning("%s cannot be written: %s", page, error)
-            raise GateRefused(f"{refusal.what}{where}", fix=refusal.fix, report=export.gate.report) from refusal
 
 
 def _no_frames() -> DataError:

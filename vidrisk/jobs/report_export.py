@@ -10,8 +10,7 @@ import hashlib
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from vidrisk.data.report_data import ReportData, load_report_data
 from vidrisk.decode.pool import DecodePool, default_workers
 from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.convert.merge import merged_from_trained
+from vidrisk.export.gate.refused import page_of_refusal
 from vidrisk.export.gate.report import GateReport, Verdict
 from vidrisk.export.gate.text_page import text_gate_page
 from vidrisk.export.quantize.by_noise import quantize_by_noise
@@ -127,9 +127,13 @@ def export_reports(run_path: Path, out: Path, options: ExportOptions, *, calib: 
         check_vacant(gguf)
     _check_options(options)
     run = Run.open(run_path)
-    page = out.with_name(f"{out.name}.refused.html")
-    page.unlink(missing_ok=True)  # of an earlier try
-    with tempfile.TemporaryDirectory(prefix="vidrisk-export-") as work, _page_of_refusal(page, out.name):
+
+    def render(refusal: GateRefused) -> tuple[str, GateReport] | None:
+        report = refusal.report
+        has_hops = isinstance(report, GateReport) and report.text_hops
+        return (text_gate_page(report, out.name), report) if has_hops else None
+
+    with tempfile.TemporaryDirectory(prefix="vidrisk-export-") as work, page_of_refusal(out, render):
         made = _ReportExport(run, options, Path(work), on_progress).run_to(out, calib, val, calib_samples)
         if gguf is not None:
             export_gguf(Path(work) / "language", gguf)
@@ -141,19 +145,6 @@ def _check_options(options: ExportOptions) -> None:
                            ("files of OpenVINO or torch", bool(options.also)), ("stages to quantize", bool(options.quantize))):
         if is_asked:
             raise SettingsError(f"{name} of a model that writes reports", allowed="INT8 for processors", fix="leave it out")
-
-
-@contextmanager
-def _page_of_refusal(page: Path, title: str) -> Iterator[None]:
-    """Write what the gate measured beside the bundle that is not written."""
-    try:
-        yield
-    except GateRefused as refusal:
-        if refusal.report is None or not getattr(refusal.report, "text_hops", None):
-            raise
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(text_gate_page(refusal.report, title), encoding="utf-8")
-        raise GateRefused(f"{refusal.what} (see {page.name})", fix=refusal.fix, report=refusal.report) from refusal
 
 
 @dataclass
@@ -170,7 +161,7 @@ class _ReportExport:
         choosing = data if calib is None else load_report_data(calib, scheme=run.scheme)
         assert judging is not None
         model = run.load_reporter()
-        language = model.backbone.language_model  # refused before minutes of reading
+        _ = model.backbone.language_model  # refused before minutes of reading
         vocabulary = vocabulary_of(run.root)
         with DecodePool(default_workers()) as pool:
             judges = read_shown(spread_evenly(split_or_all(judging, "val"), JUDGES), run, pool, "validation", self.on_progress)
@@ -259,15 +250,15 @@ class _ReportExport:
         """
         name: VariantName = "int8"
         refusals: list[str] = []
+        seen = None if narrow is None else visual_tokens(stage, narrow, shown)
         for recipe, path in _candidates(choice, narrow):
             text, precision = graph, _precision_of(choice, recipe)
             if recipe is not None:
                 text = self.work / f"{TEXT}.{precision}.onnx"
                 if not text.exists():
                     pack_text(graph, text, recipe)
-            visual = None if path is None else visual_tokens(stage, path, shown)
             try:
-                report = judged.report([GraphVariant(name, text, visual)], choice)
+                report = judged.report([GraphVariant(name, text, None if path is None else seen)], choice)
             except GateRefused as refusal:
                 hop = refusal.report.text_hops[-1] if refusal.report is not None else None
                 if hop is None or hop.variant != name or self.options.strict:
@@ -303,7 +294,7 @@ class _Judged:
 
     def report(self, further: Sequence[GraphVariant], choice: RecipeChoice | None = None) -> GateReport:
         adapter = ReporterReference(self.trained) if hasattr(self.trained.backbone.model, "peft_config") else None
-        return gate_reports(ReporterReference(self.merged), [self.exact, *further], self.samples, replace(self.options),
+        return gate_reports(ReporterReference(self.merged), [self.exact, *further], self.samples, self.options,
                             self.export.on_progress, adapter=adapter, recipes=choice.trials if choice else ())
 
 
