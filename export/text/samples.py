@@ -111,8 +111,7 @@ class ReportForm:
     @property
     def comparison(self) -> Comparison:
         """How likely each level is, where the answer names one."""
-        is_last = self.level == list(self.schema["properties"])[-1]
-        return Comparison(f'"{self.level}":"', self.levels, until='"}' if is_last else '","')
+        return Comparison.of_field(self.level, self.levels, is_last=self.level == list(self.schema["properties"])[-1])
 
     def fields_from_text(self, text: str) -> dict[str, str] | None:
         """Return the fields of an answer by name; None where it is none of this form."""

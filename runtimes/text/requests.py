@@ -84,6 +84,15 @@ class Comparison:
     alternatives: tuple[str, ...]
     until: str = '"'
 
+    @classmethod
+    def of_field(cls, name: str, words: tuple[str, ...], *, is_last: bool) -> Comparison:
+        """Compare the words of which one stands in a field of an answer in JSON without spaces.
+
+        Args:
+            is_last: whether no field follows.
+        """
+        return cls(f'"{name}":"', words, until='"}' if is_last else '","')
+
     def __post_init__(self) -> None:
         if not 2 <= len(set(self.alternatives)) == len(self.alternatives) <= MOST_ALTERNATIVES or not all(self.alternatives):
             raise SettingsError(f"alternatives {', '.join(map(repr, self.alternatives))}",

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidrisk.data.scheme import Scheme
-from vidrisk.data.table import SPLITS, SplitName
-from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.data.table import SplitName, items_of_split
 
 
 @dataclass(frozen=True)
@@ -114,9 +113,7 @@ class Cases:
         Raises:
             SettingsError: no such split.
         """
-        if name not in SPLITS:
-            raise SettingsError(f"split {name!r}", allowed=", ".join(SPLITS))
-        return self.with_cases(case for case in self.cases if case.split == name)
+        return self.with_cases(items_of_split(self.cases, name))
 
     def with_cases(self, cases: Iterable[Case]) -> Cases:
         return replace(self, cases=tuple(cases))

@@ -14,7 +14,7 @@ from vidrisk.data.load_cases import load_cases
 from vidrisk.data.load_instructions import JSON_SUFFIXES, LINES_SUFFIXES, load_instructions
 from vidrisk.data.scheme import Scheme
 from vidrisk.data.split import split_table
-from vidrisk.data.table import SPLITS, Sample, SplitName, Table
+from vidrisk.data.table import SPLITS, Sample, SplitName, Table, items_of_split
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 TURNS = ("conversations", "messages")  # keys of a conversation in instruction data
@@ -45,7 +45,7 @@ class ReportData:
         return f"ReportData({self.scheme.name if self.scheme else 'no scheme'}: {counts})"
 
     def of_split(self, name: SplitName) -> tuple[Instruction, ...]:
-        return tuple(item for item in self.items if item.split == name)
+        return items_of_split(self.items, name)
 
 
 def load_report_data(source: str | Path, *, scheme: Scheme | str | Path | None = None, photos: str | Path | None = None,

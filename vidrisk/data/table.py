@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, TypeVar, get_args
 
 from vidrisk.data.text import label_from_text
 from vidrisk.frames import Interval
@@ -20,6 +20,27 @@ SPLIT_WORDS: dict[str, SplitName] = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val", "验证": "val", "验证集": "val",
     "test": "test", "testing": "test", "测试": "test", "测试集": "test",
 }
+
+
+class InSplit(Protocol):
+    """Anything that lies in a split."""
+
+    @property
+    def split(self) -> SplitName | None: ...
+
+
+Item = TypeVar("Item", bound=InSplit)
+
+
+def items_of_split(items: Iterable[Item], name: str) -> tuple[Item, ...]:
+    """Return what lies in a split, in its order.
+
+    Raises:
+        SettingsError: no such split.
+    """
+    if name not in SPLITS:
+        raise SettingsError(f"split {name!r}", allowed=", ".join(SPLITS))
+    return tuple(item for item in items if item.split == name)
 
 
 @dataclass(frozen=True)
@@ -121,9 +142,7 @@ class Table:
         Raises:
             SettingsError: no such split.
         """
-        if name not in SPLITS:
-            raise SettingsError(f"split {name!r}", allowed=", ".join(SPLITS))
-        return self.with_samples(sample for sample in self.samples if sample.split == name)
+        return self.with_samples(items_of_split(self.samples, name))
 
     def with_samples(self, samples: Iterable[Sample]) -> Table:
         return replace(self, samples=tuple(samples))

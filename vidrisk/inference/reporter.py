@@ -208,7 +208,7 @@ def comparison_from_scheme(scheme: Scheme, level: str) -> Comparison:
     names = [field.name for field in scheme.answer_fields]
     if level not in [field.name for field in scheme.level_fields]:
         raise BundleError(f"the scheme {scheme.name} has no level {level!r}", allowed=", ".join(names), fix="export it again")
-    return Comparison(f'"{level}":"', scheme.level_names, '"}' if names[-1] == level else '","')
+    return Comparison.of_field(level, scheme.level_names, is_last=names[-1] == level)
 
 
 def _encodable(text: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from vidrisk.runtimes.contract.errors import Interrupted, SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.history import Epoch
-from vidrisk.train.loop import fit
+from vidrisk.train.loop import best_epoch, fit
 from vidrisk.train.shares import Share
 from vidrisk.train.trackers import Tracker, open_trackers, track_epoch
 from vidrisk.train.work import Work
@@ -72,3 +74,27 @@ def fit_run(run: Run, model: Trainable, work: Work, checkpoint: Checkpoint, shar
     finally:
         for tracker in trackers:
             tracker.close()
+
+
+def metrics_of_run(history: Sequence[Epoch], figures: Mapping[str, Any], parts: Mapping[str, Sized],
+                   unusable: Sequence[Mapping[str, str]], notes: Sequence[str], trainable: int, begin_s: float) -> dict[str, Any]:
+    """Return the content of ``metrics.json``.
+
+    Args:
+        figures: of the splits, by name.
+        parts: samples by split.
+        unusable: samples that were left out, with their reasons.
+        notes: what was assumed when the data were read.
+        trainable: number of parameters that were trained.
+        begin_s: when the run began, by ``time.perf_counter``.
+    """
+    return {
+        "best_epoch": best_epoch([*history]),
+        "epochs": [vars(epoch) for epoch in history],
+        **figures,
+        "samples": {name: len(part) for name, part in parts.items()},
+        "unreadable": [*unusable],
+        "data_notes": [*notes],
+        "trainable_parameters": trainable,
+        "seconds": round(time.perf_counter() - begin_s, 1),
+    }

@@ -21,10 +21,9 @@ from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.class_work import Classification
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.failures import name_memory_knobs
-from vidrisk.train.loop import best_epoch
 from vidrisk.train.passes import evaluate
 from vidrisk.train.run_plots import plot_run
-from vidrisk.train.runs import check_out, fingerprint, fit_run, with_start
+from vidrisk.train.runs import check_out, fingerprint, fit_run, metrics_of_run, with_start
 from vidrisk.train.shares import Share, name_lost_processes, open_share
 from vidrisk.train.strategies import gather_weights
 from vidrisk.train.trackers import check_trackers
@@ -93,16 +92,8 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
                    for name, data in parts.items() if name != "train"}
     if share.is_main:
         plot_run(out / "plots", history, reports, config.optim.metric)
-        run.write_metrics({
-            "best_epoch": best_epoch(history),
-            "epochs": [vars(epoch) for epoch in history],
-            **{name: {target: report.to_dict() for target, report in by_target.items()} for name, by_target in reports.items()},
-            "samples": {name: len(part) for name, part in parts.items()},
-            "unreadable": unreadable,
-            "data_notes": list(table.notes),
-            "trainable_parameters": trainable,
-            "seconds": round(time.perf_counter() - begin, 1),
-        })
+        figures = {name: {target: report.to_dict() for target, report in by_target.items()} for name, by_target in reports.items()}
+        run.write_metrics(metrics_of_run(history, figures, parts, unreadable, table.notes, trainable, begin))
     share.wait()
     return run
 

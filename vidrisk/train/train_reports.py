@@ -26,10 +26,9 @@ from vidrisk.runtimes.text.vocabulary import Vocabulary
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.conversations import Conversations, Photos
 from vidrisk.train.failures import name_memory_knobs
-from vidrisk.train.loop import best_epoch
 from vidrisk.train.report_work import Reporting
 from vidrisk.train.run_plots import plot_run
-from vidrisk.train.runs import check_out, fingerprint, fit_run, with_start
+from vidrisk.train.runs import check_out, fingerprint, fit_run, metrics_of_run, with_start
 from vidrisk.train.shares import name_lost_processes, open_share
 from vidrisk.train.strategies import gather_weights
 from vidrisk.train.trackers import check_trackers
@@ -93,16 +92,7 @@ def train_reports(data: ReportData, config: TrainConfig, out: Path, *, source: M
         figures = {name: vars(work.judged(part, on_progress)) for name, part in parts.items() if name != "train"}
     if share.is_main:
         plot_run(out / "plots", history, {}, work.metric)
-        run.write_metrics({
-            "best_epoch": best_epoch(history),
-            "epochs": [vars(epoch) for epoch in history],
-            "reports": figures,
-            "samples": {name: len(part) for name, part in parts.items()},
-            "unreadable": unusable,
-            "data_notes": list(data.notes),
-            "trainable_parameters": trainable,
-            "seconds": round(time.perf_counter() - begin, 1),
-        })
+        run.write_metrics(metrics_of_run(history, {"reports": figures}, parts, unusable, data.notes, trainable, begin))
     share.wait()
     return run
 

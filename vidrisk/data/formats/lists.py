@@ -56,16 +56,22 @@ def lines_of(path: Path) -> Iterator[tuple[str, str]]:
     Raises:
         DataError: a file that cannot be read, no text, or a line longer than a path may be.
     """
+    for where, line in _bounded_lines(path, MAX_LINE_CHARS, "one video per line"):
+        if line := trimmed(line):
+            yield where, line
+
+
+def _bounded_lines(path: Path, most: int, allowed: str) -> Iterator[tuple[str, str]]:
+    """Yield every line, and where it is; one of more than so many characters is refused before it is read whole."""
     with _opened(path) as text:
         for number in count(1):
-            line = text.readline(MAX_LINE_CHARS + 1)
+            line = text.readline(most + 1)
             if not line:
                 return
             where = f"{path.name}, line {number}"
-            if len(line) > MAX_LINE_CHARS:
-                raise DataError(f"{where} is longer than {MAX_LINE_CHARS} characters", allowed="one video per line")
-            if line := trimmed(line):
-                yield where, line
+            if len(line) > most:
+                raise DataError(f"{where} is longer than {most} characters", allowed=allowed)
+            yield where, line
 
 
 def records_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -104,23 +110,16 @@ def json_lines_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         DataError: a file that cannot be read, a line that is no object, or one of more than a million characters.
     """
-    with _opened(path) as text:
-        for number in count(1):
-            line = text.readline(MAX_RECORD_CHARS + 1)
-            if not line:
-                return
-            where = f"{path.name}, line {number}"
-            if len(line) > MAX_RECORD_CHARS:
-                raise DataError(f"{where} is longer than {MAX_RECORD_CHARS} characters", allowed="one JSON object per line")
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{where} is no JSON: {error}", fix="get the file again: it may be cut off") from error
-            if not isinstance(record, dict):
-                raise DataError(f"{where} is no JSON object", allowed='{"messages": […]}')
-            yield where, record
+    for where, line in _bounded_lines(path, MAX_RECORD_CHARS, "one JSON object per line"):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} is no JSON: {error}", fix="get the file again: it may be cut off") from error
+        if not isinstance(record, dict):
+            raise DataError(f"{where} is no JSON object", allowed='{"messages": […]}')
+        yield where, record
 
 
 def listed_in(path: Path, names: Container[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
