@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vidrisk.runtimes.contract.errors import RuntimeFailure, require
+from vidrisk.export.convert.peft_library import require_peft
+from vidrisk.runtimes.contract.errors import RuntimeFailure
 
 
 def has_adapter(module: nn.Module) -> bool:
@@ -41,7 +42,7 @@ def merge_adapters(module: nn.Module) -> nn.Module:
     Raises:
         RuntimeFailure: as ``merged_from_trained``.
     """
-    peft: Any = require("peft", "export")
+    peft: Any = require_peft("export")
     result = nn.ModuleDict({"module": module})  # so that the module itself may be a PEFT model
     try:
         for name, part in list(result.named_modules()):

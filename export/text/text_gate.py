@@ -14,6 +14,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
 
 from vidrisk.calibration.files import graph_files
 from vidrisk.export.gate.hops import few_samples_note
@@ -122,37 +125,68 @@ def gate_reports(reference: TextReference, graphs: Sequence[GraphVariant], sampl
         SettingsError: no sample, graphs without floating point in front, or prompts that the graph has no positions for.
         DataError: visual tokens or logits of other shapes.
     """
-    if not samples or not graphs or graphs[0].name != FLOAT or len({each.name for each in graphs}) != len(graphs):
-        raise SettingsError(f"{len(samples)} samples and the variants {', '.join(each.name for each in graphs) or 'none'}",
-                            allowed=f"one sample or more, {FLOAT} and then other variants, each once")
-    with tempfile.TemporaryDirectory(prefix="vidrisk-text-gate-") as work:
-        gate = _TextGate(reference, graphs[0], samples, options, Path(work), on_progress)
-        gate.report.text_recipes = list(recipes)
-        gate.judge_prompts()
-        gate.judge_floats(adapter)
-        for variant in graphs[1:]:
-            gate.judge_rounded(variant)
-        gate.conclude(graphs)
-        return gate.report
+    if not graphs:
+        raise _no_samples(samples, graphs)
+    with TextGate(reference, graphs[0], samples, options, on_progress, adapter=adapter, recipes=recipes) as gate:
+        return gate.judge(graphs[1:])
 
 
-class _TextGate:
-    """Attributes:
-        places: of the samples whose tokens are compared, and of those whose answers are written.
-        answers: what variants have written, by name.
+def _no_samples(samples: Sequence[GateSample], graphs: Sequence[GraphVariant]) -> SettingsError:
+    return SettingsError(f"{len(samples)} samples and the variants {', '.join(each.name for each in graphs) or 'none'}",
+                         allowed=f"one sample or more, {FLOAT} and then other variants, each once")
+
+
+class TextGate:
+    """A gate that may be asked about one set of variants after another: what is exact is judged once.
+
+    Args:
+        exact: the variant in floating point.
+        others: as ``gate_reports`` takes them.
     """
 
     def __init__(self, reference: TextReference, exact: GraphVariant, samples: Sequence[GateSample], options: TextGateOptions,
-                 work: Path, on_progress: OnProgress) -> None:
-        self.reference, self.exact, self.samples, self.options = reference, exact, samples, options
-        self.work, self.on_progress = work, on_progress
+                 on_progress: OnProgress = ignore_progress, *, adapter: TextReference | None = None,
+                 recipes: Sequence[RecipeTrial] = ()) -> None:
+        if not samples or exact.name != FLOAT:
+            raise _no_samples(samples, [exact])
+        self.reference, self.adapter, self.exact, self.samples, self.options = reference, adapter, exact, samples, options
+        self.on_progress = on_progress
         self.places = spread(samples, options.token_samples), spread(samples, options.field_samples)
+        """Of the samples whose tokens are compared, and of those whose answers are written."""
         self.tokens = options.tokens(samples)
         self.answers: dict[str, Answers] = {}
+        """What variants have written, by name."""
         self._folders = 0
-        self.report = GateReport(options.max_drop, len(samples))
+        self.report = GateReport(options.max_drop, len(samples), text_recipes=list(recipes))
         if options.form is not None:
             self.report.note = few_samples_note(len(self.places[1]), options.max_drop)
+        self._exact_hops: tuple[TextHop, ...] = ()
+
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory(prefix="vidrisk-text-gate-")
+        self.work = Path(self._folder.name)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._folder.cleanup()
+
+    def judge(self, variants: Sequence[GraphVariant]) -> GateReport:
+        """Judge floating point and these variants.
+
+        Returns, Raises:
+            As ``gate_reports``.
+        """
+        if len({FLOAT, *(each.name for each in variants)}) != len(variants) + 1:
+            raise _no_samples(self.samples, [self.exact, *variants])
+        if not self._exact_hops:
+            self.judge_prompts()
+            self.judge_floats(self.adapter)
+            self._exact_hops = tuple(self.report.text_hops)
+        self.report = replace(self.report, text_hops=list(self._exact_hops), verdicts=[])
+        for variant in variants:
+            self.judge_rounded(variant)
+        self.conclude([self.exact, *variants])
+        return self.report
 
     def judge_prompts(self) -> None:
         """Compare prompts with those of the reference."""
@@ -193,13 +227,14 @@ class _TextGate:
     def conclude(self, variants: Sequence[GraphVariant]) -> None:
         """Admit all variants, and fit temperature and thresholds of their level."""
         form, report = self.options.form, self.report
+        answers = {each.name: self.answers[each.name] for each in variants if each.name in self.answers}
         for variant in variants:
             waived = [hop.reason for hop in report.text_hops if hop.variant == variant.name and hop.waived]
             report.verdicts.append(Verdict(variant.name, shipped=True, reason="; ".join(dict.fromkeys(waived))))
         if form is not None:
             written = [self.samples[place] for place in self.places[1]]
-            report.temperature = fit_temperatures(self.answers, written, form)
-            report.coverage = fit_level_thresholds(self.answers, report.temperature, written, form, self.options.coverage)
+            report.temperature = fit_temperatures(answers, written, form)
+            report.coverage = fit_level_thresholds(answers, report.temperature, written, form, self.options.coverage)
 
     def _rounded(self, name: str, variant: GraphVariant, *, is_whole: bool) -> TextHop:
         options, few = self.options, self._shown(None, self.places[0])

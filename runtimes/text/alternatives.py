@@ -7,6 +7,7 @@ import numpy as np
 from vidrisk.runtimes.text.requests import Comparison, Embeddings
 from vidrisk.runtimes.text.sampling import log_probabilities
 from vidrisk.runtimes.text.session import TextSession
+from vidrisk.runtimes.text.turns import Encoder
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 
@@ -43,6 +44,20 @@ def compare_alternatives(session: TextSession, slot: int, vocabulary: Vocabulary
         scores = log_probabilities(session.extend(slot, known, rows=len(ids) - same))
         result[word] = float(scores[np.arange(len(ids) - same), ids[same:]].sum())
     return result
+
+
+def choosing_tokens(encoder: Encoder, comparison: Comparison, text: str) -> range:
+    """Places of the tokens of an answer by which it names one alternative and no other; none where it names none."""
+    begin = text.find(comparison.after) + len(comparison.after)
+    word = next((word for word in comparison.alternatives if text[begin:].startswith(word + comparison.until)), None)
+    if word is None or not text[:begin].endswith(comparison.after):
+        return range(0)
+    tried = {each: encoder.encode(f"{text[:begin]}{each}{comparison.until}").tolist() for each in comparison.alternatives}
+    own = tried.pop(word)
+    first = min(common_length(own, other) for other in tried.values())
+    behind = min(common_length(own[::-1], other[::-1]) for other in tried.values())
+    whole = common_length(own, encoder.encode(text).tolist())  # what follows may be put into one token with the last ones
+    return range(first, min(max(len(own) - behind, first + 1), whole))
 
 
 def common_length(one: list[int], other: list[int]) -> int:

@@ -1,9 +1,10 @@
-"""The levels of a scheme as a target: what a report says in one word can be counted, calibrated and compared."""
+"""Levels and other choices of a scheme: what a report says in one word can be learnt, counted, calibrated and compared."""
 
 from __future__ import annotations
 
 from vidrisk.data.scheme import Scheme
 from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.text.requests import MOST_ALTERNATIVES, Comparison
 
 
 def target_from_scheme(scheme: Scheme) -> Target:
@@ -12,3 +13,11 @@ def target_from_scheme(scheme: Scheme) -> Target:
     on_scale = len(severities) == len(scheme.levels)
     return Target(name=scheme.level_fields[0].name, labels=scheme.level_names, ordered=on_scale,
                   severity=severities if on_scale else None)
+
+
+def comparisons_from_scheme(scheme: Scheme) -> dict[str, Comparison]:
+    """Return for each field that holds one of a few words where it is in an answer in JSON, and the words."""
+    last = scheme.answer_fields[-1]
+    words = {field: tuple(value for value in scheme.allowed_values(field) if value) for field in scheme.answer_fields}
+    return {field.name: Comparison.of_field(field.name, found, is_last=field is last)
+            for field, found in words.items() if 2 <= len(found) <= MOST_ALTERNATIVES}

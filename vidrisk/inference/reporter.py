@@ -15,6 +15,7 @@ from typing_extensions import Self
 from vidrisk.data.cases import Case
 from vidrisk.data.report_prompts import prompt_from_case, system_text, text_of_case
 from vidrisk.data.scheme import Scheme
+from vidrisk.data.scheme_target import comparisons_from_scheme
 from vidrisk.inference.prompt_builders import BATCH_PHOTOS, Picture, Pictured, PromptBuilder
 from vidrisk.inference.reports import Report, failed_report, is_read, report_from_answer, unreadable_report
 from vidrisk.runtimes.contract.contract import Contract
@@ -72,7 +73,7 @@ class Reporter:
             target = contract.targets[0]
             self._temperature = temperature.get(target.name, 1.0)
             if not is_server:
-                self._comparison = comparison_from_scheme(scheme, target.name)
+                self._comparison = comparison_of_level(scheme, target.name)
 
     def reports(self, cases: Iterable[Pictured], level_of: Callable[[Case], str] = no_level) -> Generator[Report, None, None]:
         """Write a report of each case, in order; a few cases are read ahead, and memory does not grow with their number.
@@ -199,16 +200,17 @@ class Reporter:
         self.close()
 
 
-def comparison_from_scheme(scheme: Scheme, level: str) -> Comparison:
+def comparison_of_level(scheme: Scheme, level: str) -> Comparison:
     """The place of a level in an answer, and the levels that may stand there.
 
     Raises:
         BundleError: the scheme has no level of that name.
     """
-    names = [field.name for field in scheme.answer_fields]
-    if level not in [field.name for field in scheme.level_fields]:
-        raise BundleError(f"the scheme {scheme.name} has no level {level!r}", allowed=", ".join(names), fix="export it again")
-    return Comparison.of_field(level, scheme.level_names, is_last=names[-1] == level)
+    found = comparisons_from_scheme(scheme).get(level)
+    if found is None or level not in [field.name for field in scheme.level_fields]:
+        raise BundleError(f"the scheme {scheme.name} has no level {level!r}",
+                          allowed=", ".join(field.name for field in scheme.answer_fields), fix="export it again")
+    return found
 
 
 def _encodable(text: str) -> str:

@@ -25,17 +25,16 @@ from vidrisk.decode.pool import DecodePool, default_workers
 from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.convert.merge import merged_from_trained
 from vidrisk.export.gate.refused import page_of_refusal
-from vidrisk.export.gate.report import GateReport, Verdict
+from vidrisk.export.gate.report import GateReport
 from vidrisk.export.gate.text_page import text_gate_page
 from vidrisk.export.quantize.by_noise import quantize_by_noise
 from vidrisk.export.quantize.feeds import MIN_CALIBRATION, StageFeeds
 from vidrisk.export.text.fused import export_text
 from vidrisk.export.text.gguf import export_gguf
-from vidrisk.export.text.packing import INT8, TextRecipe, pack_text
 from vidrisk.export.text.recipe_search import RecipeChoice, SearchOptions, choose_recipe
 from vidrisk.export.text.report_bundle import ReportModel, ReportVariant, ReportWords, write_report_bundle
 from vidrisk.export.text.samples import GateSample, Parts
-from vidrisk.export.text.text_gate import GraphVariant, TextGateOptions, gate_reports
+from vidrisk.export.text.text_gate import GraphVariant, TextGate, TextGateOptions
 from vidrisk.export.text.visual_tokens import visual_tokens
 from vidrisk.export.trained import ExportOptions
 from vidrisk.jobs.report_samples import (
@@ -47,11 +46,12 @@ from vidrisk.jobs.report_samples import (
     split_or_all,
     visual_by_torch,
 )
+from vidrisk.jobs.report_variants import VISION, NarrowVision, choose_variant
 from vidrisk.models.run import Run
 from vidrisk.models.vlm.reporter import TOKENIZER, Reporter, vocabulary_of
-from vidrisk.runtimes.contract.bundle import Bundle, VariantName, check_vacant
+from vidrisk.runtimes.contract.bundle import Bundle, check_vacant
 from vidrisk.runtimes.contract.errors import GateRefused, SettingsError, require
-from vidrisk.runtimes.contract.manifest import TEXT, Precision
+from vidrisk.runtimes.contract.manifest import TEXT
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.contract.stages import BATCH, PIXELS, Stage
@@ -60,7 +60,7 @@ from vidrisk.runtimes.text.requests import Ids
 
 log = logging.getLogger(__name__)
 
-VISION, VISUAL = "vision", "visual"
+VISUAL = "visual"
 JUDGES = 128  # conversations that judge
 CHOOSERS = 24  # conversations that choose how weights are packed
 LEAST_SQNR_DB = 10.0  # of visual tokens: with more noise, INT8 of the vision stage is not offered to the gate
@@ -194,14 +194,19 @@ class _ReportExport:
         shown = [each.photos for each in judges]
         exact = GraphVariant("fp32", text.graph, visual_tokens(stage, vision, shown))
         variants: list[ReportVariant] = [ReportVariant("fp32", {VISION: vision}, text.graph, {VISION: "fp32", TEXT: "fp32"})]
-        judged = _Judged(self, model, merged, samples, gate, exact)
-        if not self.options.int8:
-            report = judged.report([])
-        else:
+        choice = narrow = None
+        if self.options.int8:
             choice = self._recipe(text.graph, text.embeddings, choosers, merged, vocabulary, choosing or judging, system)
-            narrow = self._narrow_vision(vision, stage, photos)
-            report, packed = self._packed(judged, choice, narrow, stage, vision, text.graph, shown)
-            variants += packed
+            path = self._narrow_vision(vision, stage, photos)
+            narrow = None if path is None else NarrowVision(path, visual_tokens(stage, path, shown))
+        adapter = ReporterReference(model) if hasattr(model.backbone.model, "peft_config") else None
+        with TextGate(ReporterReference(merged), exact, samples, gate, self.on_progress, adapter=adapter,
+                      recipes=choice.trials if choice else ()) as judge:
+            if choice is None:
+                report = judge.judge([])
+            else:
+                report, packed = choose_variant(judge, variants[0], choice, narrow, self.work, self.options)
+                variants += packed
         if self.options.only is not None:
             variants = [variant for variant in variants if (variant.name == "fp32") == (self.options.only == "fp32")] or variants
         positions = self._positions(samples, answer_tokens, language)
@@ -241,73 +246,7 @@ class _ReportExport:
         save_graph(found.model, path)
         return path
 
-    def _packed(self, judged: _Judged, choice: RecipeChoice, narrow: Path | None, stage: Stage, vision: Path, graph: Path,
-                shown: Sequence[Sequence[Frames]]) -> tuple[GateReport, list[ReportVariant]]:
-        """The variant with most in few bits that the gate admits; none, with its reason in the report, where it admits none.
-
-        Raises:
-            GateRefused: none, and the options want one; or a hop that is exact.
-        """
-        name: VariantName = "int8"
-        refusals: list[str] = []
-        seen = None if narrow is None else visual_tokens(stage, narrow, shown)
-        for recipe, path in _candidates(choice, narrow):
-            text, precision = graph, _precision_of(choice, recipe)
-            if recipe is not None:
-                text = self.work / f"{TEXT}.{precision}.onnx"
-                if not text.exists():
-                    pack_text(graph, text, recipe)
-            try:
-                report = judged.report([GraphVariant(name, text, None if path is None else seen)], choice)
-            except GateRefused as refusal:
-                hop = refusal.report.text_hops[-1] if refusal.report is not None else None
-                if hop is None or hop.variant != name or self.options.strict:
-                    raise
-                refusals.append(f"{recipe or 'text in float32'}{', vision in INT8' if path else ''}: {hop.reason}")
-                log.warning("the gate refuses %s", refusals[-1])
-                continue
-            made = ReportVariant(name, {VISION: path or vision}, text, {VISION: "int8" if path else "fp32", TEXT: precision})
-            return report, [made]
-        if self.options.only == "int8":
-            raise GateRefused(f"the gate refused every variant with fewer bits, no bundle was written: {refusals[-1]}" if refusals
-                              else "nothing of the model can be packed", fix="ship floating point, or allow the drop")
-        report = judged.report([], choice)
-        report.verdicts.append(Verdict(name, shipped=False, reason="; ".join(refusals) or "no recipe is inside the limits"))
-        return report, []
-
     def _positions(self, samples: Sequence[GateSample], answer_tokens: int, language: Any) -> int:
         longest = max(sum(map(len, sample.parts)) for sample in samples) + answer_tokens
         wanted = max(LEAST_POSITIONS, -(-int(longest * ROOM) // 64) * 64)
         return min(wanted, int(getattr(language.config, "max_position_embeddings", wanted)))
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """What the gate is asked again and again."""
-
-    export: _ReportExport
-    trained: Reporter
-    merged: Reporter
-    samples: Sequence[GateSample]
-    options: TextGateOptions
-    exact: GraphVariant
-
-    def report(self, further: Sequence[GraphVariant], choice: RecipeChoice | None = None) -> GateReport:
-        adapter = ReporterReference(self.trained) if hasattr(self.trained.backbone.model, "peft_config") else None
-        return gate_reports(ReporterReference(self.merged), [self.exact, *further], self.samples, self.options,
-                            self.export.on_progress, adapter=adapter, recipes=choice.trials if choice else ())
-
-
-def _candidates(choice: RecipeChoice, narrow: Path | None) -> list[tuple[TextRecipe | None, Path | None]]:
-    """Recipes of the text, and files of the vision stage, those with most in few bits first."""
-    recipes: list[TextRecipe | None] = [] if choice.recipe is None else [choice.recipe]
-    if choice.recipe is not None and choice.recipe != INT8:
-        recipes.append(INT8)
-    found = [(recipe, path) for recipe in recipes for path in ((narrow, None) if narrow else (None,))]
-    return [*found, *([(None, narrow)] if narrow else [])]
-
-
-def _precision_of(choice: RecipeChoice, recipe: TextRecipe | None) -> Precision:
-    if recipe is None:
-        return "fp32"
-    return choice.precision if recipe == choice.recipe else "int8-weight-only"

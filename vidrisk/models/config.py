@@ -104,11 +104,14 @@ class ReportSettings(Sealed):
         photos: the folder that paths of photos are relative to; null for that of the data.
         answer_tokens: most tokens of an answer, at inference; null for what the longest answer of the training data takes, and half
             as much again.
+        choice_weight: in the loss, of each token by which an answer names a level or another choice; others have 1. Such tokens are
+            few, and what is written behind them follows from them.
     """
 
     scheme: str | None = None
     photos: str | None = None
     answer_tokens: int | None = Field(None, ge=1, le=8192)
+    choice_weight: float = Field(10.0, gt=0, le=1000, allow_inf_nan=False)
 
 
 class OptimSettings(Sealed, allow_inf_nan=False):

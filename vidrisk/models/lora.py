@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import nn
 from typing_extensions import Self
 
+from vidrisk.export.convert.peft_library import require_peft
 from vidrisk.models.config import LoraSettings
 from vidrisk.models.encoders import Encoder
 from vidrisk.models.weights import load_tensors
 from vidrisk.runtimes.contract.contract import Sealed
-from vidrisk.runtimes.contract.errors import BundleError, SettingsError, VidriskError, first_line, require
+from vidrisk.runtimes.contract.errors import BundleError, SettingsError, VidriskError, first_line
 
 
 def add_lora(encoder: Encoder, lora: LoraSettings) -> None:
@@ -34,7 +35,7 @@ def add_lora(encoder: Encoder, lora: LoraSettings) -> None:
 
 def peft_config_from_lora(lora: LoraSettings) -> Any:
     """Return PEFT's configuration of new adapters, without their places."""
-    peft: Any = require("peft", "train")
+    peft: Any = require_peft("train")
     return peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=lora.dora,
                            use_rslora=lora.rslora)
 
@@ -65,7 +66,7 @@ def attach_lora(backbone: nn.Module, config: Any, paths: Collection[str]) -> Any
 
     PEFT takes a list of names for the ends of paths: ``layers.0.fc`` would reach into ``vision.layers.0.fc``.
     """
-    peft: Any = require("peft", "train")
+    peft: Any = require_peft("train")
     config.target_modules = "|".join(map(re.escape, paths))
     adapted = peft.get_peft_model(backbone, config)
     config.target_modules = set(paths)  # for ``save_adapter``
@@ -117,7 +118,7 @@ class AdapterConfig(BaseModel):
 
     @model_validator(mode="after")
     def _rest_is_default(self) -> Self:
-        defaults = require("peft", "train").LoraConfig().to_dict()
+        defaults = require_peft("train").LoraConfig().to_dict()
         for name, value in (self.model_extra or {}).items():
             if value != defaults.get(name) and value not in (None, False, {}, []):
                 raise ValueError(f"{name} is {value!r}, which vidrisk does not use")
@@ -144,7 +145,7 @@ def load_adapter(backbone: nn.Module, folder: Path, *, trainable: bool = False) 
     Raises:
         BundleError: the adapter is missing, damaged, foreign, or made for another backbone.
     """
-    peft: Any = require("peft", "train")
+    peft: Any = require_peft("train")
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file() or not (folder / "adapter_config.json").is_file():
         raise BundleError(f"{folder} holds no adapter", fix="train the run again, or copy it whole")

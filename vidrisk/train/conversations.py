@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from vidrisk.models.vlm.sequences import TextSequence, sequence_from_parts
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.contract.report import ChatPieces
 from vidrisk.runtimes.contract.specs import PixelSpec
+from vidrisk.runtimes.text.alternatives import choosing_tokens
+from vidrisk.runtimes.text.requests import Comparison
 from vidrisk.runtimes.text.turns import Encoder
 
 log = logging.getLogger(__name__)
@@ -89,12 +91,14 @@ class Conversations:
     """
 
     def __init__(self, items: Sequence[Instruction], photos: Photos, unreadable: dict[PhotoSource, str], encoder: Encoder,
-                 pieces: ChatPieces, end: int, grid: Grid, *, system: str | None, most: int) -> None:
+                 pieces: ChatPieces, end: int, grid: Grid, *, system: str | None, most: int,
+                 choices: Collection[Comparison] = ()) -> None:
         """
         Args:
             end: id of the token that ends an answer.
             system: of conversations that have no system text of their own.
             most: tokens of a conversation; a longer one is left out, never cut off.
+            choices: places of answers where one of a few words stands.
         """
         self.items: list[Instruction] = []
         self.sequences: list[TextSequence] = []
@@ -102,8 +106,10 @@ class Conversations:
         self.left_out: list[dict[str, str]] = []
         for item in items:
             bad = next((unreadable[photo] for photo in item.images if photo in unreadable), None)
+            answers = [turn.text for turn in item.turns if turn.role == "assistant"]
             sequence = None if bad else sequence_from_parts(
-                parts_from_instruction(item, encoder, pieces, end, system=system), grid)
+                parts_from_instruction(item, encoder, pieces, end, system=system), grid,
+                [[place for choice in choices for place in choosing_tokens(encoder, choice, text)] for text in answers])
             if sequence is not None and sequence.length > most:
                 bad = f"{sequence.length} tokens, {int(sequence.layout.is_visual.sum())} of them visual, where {most} are allowed"
             elif sequence is not None and not sequence.answer_tokens:
@@ -126,3 +132,7 @@ class Conversations:
     def answer_tokens(self) -> list[int]:
         """Tokens of each that are learnt."""
         return [sequence.answer_tokens for sequence in self.sequences]
+
+    def weights(self, choice: float) -> list[float]:
+        """Weight of each in the loss, where a token that chooses has ``choice`` and any other one 1."""
+        return [sequence.answer_tokens + (choice - 1) * sequence.choices for sequence in self.sequences]

@@ -61,7 +61,7 @@ def fit(model: Trainable, work: Work, config: TrainConfig, *, share: Share, chec
     is_resumed = checkpoint.exists()
     if not is_resumed:
         work.standardise(on_progress)
-    optimizer = torch.optim.AdamW(model.parameter_groups(optim))
+    optimizer = torch.optim.AdamW(model.parameter_groups(optim), fused=True)
     steps = math.ceil(math.ceil(len(work.names) / optim.batch_size) / optim.accumulate) * optim.epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps, optim.warmup))
     shell, optimizer = prepare(accelerator, model, optimizer)

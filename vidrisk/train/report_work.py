@@ -40,6 +40,7 @@ class Reporting(Work):
                  share: Share) -> None:
         self.model, self.config, self.photos, self.train, self.val, self.share = model, config, photos, train, val, share
         self.names, self.metric = train.names, "token_probability"
+        self._train_weights = train.weights(config.report.choice_weight)
         self._features: Tensor | None = None
 
     @torch.inference_mode()
@@ -101,26 +102,30 @@ class Reporting(Work):
                                     self.model.positions).to(self.share.device)
 
     def loss(self, model: Any, inputs: SequenceBatch, batch: Sequence[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the mean over all learnt tokens of the batch, and the loss of each conversation of the share."""
+        """Return the weighted mean over all learnt tokens of the batch, and the loss of each conversation of the share."""
         losses, _ = model(inputs)
-        learnt = self.train.answer_tokens
+        losses = inputs.sums(losses * self._weights(inputs))
         counts = float(bool(self.share.of(batch)))
-        return losses.sum() * counts / sum(learnt[number] for number in batch) * self.share.world, (losses[:, None],)
+        return losses.sum() * counts / sum(self._train_weights[number] for number in batch) * self.share.world, (losses[:, None],)
+
+    def _weights(self, batch: SequenceBatch) -> Tensor:
+        """Weights of the tokens that are learnt, ``(K,)``."""
+        return 1 + (self.config.report.choice_weight - 1) * batch.is_choice
 
     def judge(self, on_progress: OnProgress) -> Judgement | None:
         """Judge by the answers of the validation samples, teacher-forced."""
         return None if self.val is None else self.judged(self.val, on_progress)
 
     def judged(self, data: Conversations, on_progress: OnProgress) -> Judgement:
-        """Return the loss per token, the probability per token (the geometric mean), and the share of tokens that are the most
-        probable ones; the same in all processes."""
+        """Return the loss per token, weighted as in training, and the probability per token to go with it (the geometric mean);
+        of all tokens, and of those that choose, the share that are the most probable ones. The same in all processes."""
         model, share = self.model, self.share
         model.eval()
         in_shards = is_sharded(model)
         chunks = list(_chunks(data))
         mine = share.of(chunks)
         rounds = mine + chunks[:1] * (-(-len(chunks) // share.world) - len(mine)) if in_shards else mine
-        sums = torch.zeros(2, dtype=torch.float64)
+        sums = torch.zeros(3, dtype=torch.float64)
         with torch.no_grad() if in_shards else torch.inference_mode():
             for number, chunk in enumerate(rounds):
                 on_progress("validating", chunk[0], len(data))
@@ -128,10 +133,13 @@ class Reporting(Work):
                 # accelerate wraps forward, and only that, into the training precision. Shards come together nowhere else.
                 losses, right = model(batch) if in_shards else model.losses(batch)
                 if number < len(mine):
-                    sums += torch.tensor([float(losses.double().sum()), float(right.double().sum())])
-        losses_, right_ = (share.mean(float(value)) * share.world for value in sums)
-        total = sum(data.answer_tokens)
-        return Judgement(losses_ / total, math.exp(-losses_ / total), {"token_accuracy": right_ / total})
+                    sums += torch.stack([(losses * self._weights(batch)).double().sum(), right.double().sum(),
+                                         right[batch.is_choice].double().sum()]).cpu()
+        nats, right_, chosen = (share.mean(float(value)) * share.world for value in sums)
+        loss = nats / sum(data.weights(self.config.report.choice_weight))
+        choices = sum(sequence.choices for sequence in data.sequences)
+        figures = {"choice_accuracy": chosen / choices} if choices else {}
+        return Judgement(loss, math.exp(-loss), {"token_accuracy": right_ / sum(data.answer_tokens), **figures})
 
 
 def _chunks(data: Conversations) -> Iterator[list[int]]:

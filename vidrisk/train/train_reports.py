@@ -12,7 +12,7 @@ from typing import Any
 
 from vidrisk.data.cases import PhotoSource
 from vidrisk.data.report_data import ReportData
-from vidrisk.data.scheme_target import target_from_scheme
+from vidrisk.data.scheme_target import comparisons_from_scheme, target_from_scheme
 from vidrisk.data.table import SPLITS
 from vidrisk.decode.pool import DecodePool, default_workers
 from vidrisk.models.bases import copy_base, load_bases
@@ -102,6 +102,7 @@ def _usable_parts(data: ReportData, model: Reporter, config: TrainConfig, photos
     """Conversations per split without those that cannot be used, and these with their reasons."""
     unreadable: dict[PhotoSource, str] = photos.check(on_progress)
     encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
+    choices = comparisons_from_scheme(data.scheme).values() if data.scheme else ()
     parts: dict[str, Conversations] = {}
     unusable: list[dict[str, str]] = []
     for name in SPLITS:
@@ -109,7 +110,7 @@ def _usable_parts(data: ReportData, model: Reporter, config: TrainConfig, photos
         if not items:
             continue
         part = Conversations(items, photos, unreadable, encoder, model.chat.pieces, model.chat.ends[0], model.grid,
-                             system=config.vlm.system, most=config.vlm.max_tokens)
+                             system=config.vlm.system, most=config.vlm.max_tokens, choices=choices)
         unusable += part.left_out
         if not len(part):
             raise DataError(f"no conversation of the {name} split can be used; the first: {part.left_out[0]['reason']}")

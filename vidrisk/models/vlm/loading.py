@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any, Literal
 
+from vidrisk.export.convert.peft_library import import_bitsandbytes
 from vidrisk.models.families.family import Source
 from vidrisk.models.families.hub import load_model
 from vidrisk.models.vlm.smollm2 import smollm2_folder
@@ -50,7 +50,7 @@ def _options(weights: Weights) -> dict[str, Any]:
     if not is_installed("bitsandbytes"):
         raise MissingExtra("bitsandbytes", "4bit")
     try:
-        importlib.import_module("bitsandbytes")
+        import_bitsandbytes()
     except Exception as error:  # it loads a library of its own, and raises what that raises
         raise SettingsError(f"bitsandbytes does not work here: {first_line(error)}", allowed="vlm.weights float32 or bfloat16",
                             fix="set vlm.weights=bfloat16, with gradient_checkpointing") from error

@@ -123,13 +123,10 @@ class Reporter(Trainable):
         return self.losses(batch)
 
     def losses(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """Return of each conversation the negative log-likelihood of its answers, in nats, ``(B,)``; and how many of their
-        tokens the model found most probable itself, ``(B,)``."""
+        """Return of each token that is learnt the negative log-likelihood, in nats, ``(K,)``; and whether it is the one that the
+        model finds most probable, ``(K,)``."""
         logits, wanted = self.scores(batch)
-        rows = batch.is_answer.nonzero()[:, 0]
-        zeros = torch.zeros(len(batch.ids), device=logits.device)
-        losses = zeros.index_add(0, rows, F.cross_entropy(logits, wanted, reduction="none"))
-        return losses, zeros.index_add(0, rows, (logits.detach().argmax(dim=1) == wanted).float())
+        return F.cross_entropy(logits, wanted, reduction="none"), logits.detach().argmax(dim=1) == wanted
 
     def standardise(self, features: Tensor) -> None:
         """Take from features ``(M, n, W)`` what a new projector is to begin with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ from trained_reporters import report_config, write_cases
 from vlm_references import Reference
 
 from vidrisk.data.report_data import ReportData, load_report_data
+from vidrisk.data.scheme_target import comparisons_from_scheme
 from vidrisk.decode.pool import DecodePool
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.pretrained import Labels, build_reporter, contract_from_config, resolve_config
 from vidrisk.models.vlm.instruction_parts import parts_from_instruction
 from vidrisk.models.vlm.reporter import Reporter
-from vidrisk.models.vlm.sequences import batch_from_sequences, sequence_from_parts
+from vidrisk.models.vlm.sequences import CHOSEN, batch_from_sequences, sequence_from_parts
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 from vidrisk.train.conversations import Conversations, Photos
+from vidrisk.train.report_work import Reporting
+from vidrisk.train.shares import open_share
 
 KINDS = ("compose", "qwen2_5_vl", "qwen3_vl")
 
@@ -51,7 +55,9 @@ def conversations(model: Reporter, config: TrainConfig, data: ReportData, count:
     with DecodePool(1) as pool:
         photos = Photos(items, contract.pixel, pool, 64)
         assert photos.check(lambda *_: None) == {}
-        found = Conversations(items, photos, {}, encoder, model.chat.pieces, model.chat.ends[0], model.grid, system=None, most=4096)
+        assert data.scheme
+        found = Conversations(items, photos, {}, encoder, model.chat.pieces, model.chat.ends[0], model.grid, system=None, most=4096,
+                              choices=comparisons_from_scheme(data.scheme).values())
         return found, photos.frames([number for numbers in found.photos for number in numbers])
 
 
@@ -69,7 +75,7 @@ def test_the_tokens_of_a_composed_model_are_those_of_the_chat_template(made: Cal
         whole = tokenizer.apply_chat_template(messages, tokenize=False).removesuffix("\n")
         text = sequence.layout.ids[sequence.layout.ids >= 0]
         assert tokenizer.decode(text) == whole
-        assert text[-1] == model.chat.ends[0] and sequence.is_answer[-1] and sequence.photos == len(item.images)
+        assert text[-1] == model.chat.ends[0] and sequence.roles[-1] and sequence.photos == len(item.images)
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
@@ -94,9 +100,9 @@ def test_tokens_and_loss_are_those_of_transformers(kind: str, made: Callable[...
         ids = batch.ids.masked_fill(batch.is_visual, reference.model.config.image_token_id)
         assert torch.equal(ids, inputs["input_ids"])
         with torch.inference_mode():
-            loss, _ = model(batch)
+            losses, _ = model(batch)
             expected = reference.model(**inputs, labels=ids.masked_fill(~batch.is_answer, -100)).loss
-        assert float(loss) / sequence.answer_tokens == pytest.approx(float(expected), rel=1e-5)
+        assert float(losses.mean()) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,13 +112,14 @@ def test_a_batch_gives_what_each_gives_alone(kind: str, made: Callable[..., Any]
     model.eval()
     with torch.inference_mode():
         features = model.encode(frames)
-        together, right = model(batch_from_sequences(found.sequences, features, model.positions))
+        batch = batch_from_sequences(found.sequences, features, model.positions)
+        together, right = (batch.sums(values.float()) for values in model(batch))
         place = 0
         for row, (sequence, numbers) in enumerate(zip(found.sequences, found.photos, strict=True)):
             own = features[place:place + len(numbers)]
             place += len(numbers)
             alone, hits = model(batch_from_sequences([sequence], own, model.positions))
-            assert float(together[row]) == pytest.approx(float(alone), rel=1e-4) and float(right[row]) == float(hits)
+            assert float(together[row]) == pytest.approx(float(alone.sum()), rel=1e-4) and int(right[row]) == int(hits.sum())
     assert len({round(float(loss), 3) for loss in together}) > 3
 
 
@@ -121,11 +128,35 @@ def test_only_answers_are_learnt_and_text_rows_show_no_image(made: Callable[...,
     found, _ = conversations(model, config, data, 8)
     tokenizer = model.backbone.tokenizer
     for item, sequence in zip(found.items, found.sequences, strict=True):
-        learnt = sequence.layout.ids[sequence.is_answer]
+        learnt = sequence.layout.ids[sequence.roles > 0]
         assert tokenizer.decode(learnt) == f"{item.turns[-1].text}<|im_end|>" and (learnt >= 0).all()
     assert not found.sequences[7].layout.is_visual.any() and not found.photos[7]
     ids = np.concatenate([sequence.layout.ids for sequence in found.sequences])
     assert not (ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")).any()
+
+
+def test_the_words_that_choose_are_told_apart_and_weigh_more(made: Callable[..., Any], data: ReportData) -> None:
+    model, config = made("compose", "report.choice_weight=7")
+    found, frames = conversations(model, config, data, 6)
+    tokenizer = model.backbone.tokenizer
+    for item, sequence in zip(found.items, found.sequences, strict=True):
+        said = json.loads(item.turns[-1].text)
+        assert tokenizer.decode(sequence.layout.ids[sequence.roles == CHOSEN]) in said["level"] + said["defect"]
+        assert sequence.choices
+    pixel = contract_from_config(config, Labels(targets=(), clips=False)).pixel
+    with DecodePool(1) as pool:
+        work = Reporting(model.eval(), config, Photos((), pixel, pool, 0), found, found, open_share())
+    batch = batch_from_sequences(found.sequences, model.encode(frames), model.positions)
+    with torch.inference_mode():
+        loss, (each,) = work.loss(model, batch, range(6))
+        plain, right = model(batch)
+    weights = 1 + 6 * batch.is_choice
+    assert float(loss) == pytest.approx(float((plain * weights).sum() / weights.sum()), rel=1e-5) and each.shape == (6, 1)
+    work._features = model.encode(frames)
+    judged = work.judged(found, lambda *_: None)
+    assert judged.loss == pytest.approx(float(loss), rel=1e-4)
+    assert judged.figures["choice_accuracy"] == pytest.approx(float(right[batch.is_choice].float().mean()))
+    assert judged.figures["token_accuracy"] == pytest.approx(float(right.float().mean()))
 
 
 def test_settings_that_mean_nothing_and_backbones_that_write_nothing(made: Callable[..., Any]) -> None:

@@ -1,0 +1,90 @@
+"""Which variant with fewer bits ships with a model that writes reports: the one with most in few bits that the gate admits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidrisk.export.gate.report import GateReport, Verdict
+from vidrisk.export.text.packing import INT8, TextRecipe, pack_text
+from vidrisk.export.text.recipe_search import RecipeChoice
+from vidrisk.export.text.report_bundle import ReportVariant
+from vidrisk.export.text.samples import Visual
+from vidrisk.export.text.text_gate import GraphVariant, TextGate
+from vidrisk.export.trained import ExportOptions
+from vidrisk.runtimes.contract.bundle import VariantName
+from vidrisk.runtimes.contract.errors import GateRefused
+from vidrisk.runtimes.contract.manifest import TEXT, Precision
+
+log = logging.getLogger(__name__)
+
+VISION = "vision"
+NAME: VariantName = "int8"
+
+
+@dataclass(frozen=True)
+class NarrowVision:
+    """The vision stage in INT8, and the visual tokens that it makes of the samples that judge."""
+
+    path: Path
+    visual: Visual
+
+
+def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, narrow: NarrowVision | None, work: Path,
+                   options: ExportOptions) -> tuple[GateReport, list[ReportVariant]]:
+    """Offer variants to the gate, those with most in few bits first, until it admits one.
+
+    Args:
+        exact: the variant in floating point.
+        choice: how the text's weights may be packed.
+        narrow: None where there is none.
+        work: folder for packed graphs.
+
+    Returns:
+        The gate's report; the variant, or none where it admits none: then the report has the reasons.
+
+    Raises:
+        GateRefused: none, and the options want one; or a hop that is exact.
+    """
+    refusals: list[str] = []
+    for recipe, vision in _candidates(choice, narrow):
+        text, precision = exact.text, _precision_of(choice, recipe)
+        if recipe is not None:
+            text = work / f"{TEXT}.{precision}.onnx"
+            if not text.exists():
+                pack_text(exact.text, text, recipe)
+        try:
+            report = gate.judge([GraphVariant(NAME, text, None if vision is None else vision.visual)])
+        except GateRefused as refusal:
+            hop = refusal.report.text_hops[-1] if refusal.report is not None else None
+            if hop is None or hop.variant != NAME or options.strict:
+                raise
+            refusals.append(f"{recipe or 'text in float32'}{', vision in INT8' if vision else ''}: {hop.reason}")
+            log.warning("the gate refuses %s", refusals[-1])
+            continue
+        files = exact.stages if vision is None else {VISION: vision.path}
+        return report, [ReportVariant(NAME, files, text, {VISION: "int8" if vision else "fp32", TEXT: precision})]
+    if options.only == NAME:
+        raise GateRefused(f"the gate refused every variant with fewer bits, no bundle was written: {refusals[-1]}" if refusals
+                          else "nothing of the model can be packed", fix="ship floating point, or allow the drop")
+    report = gate.judge([])
+    report.verdicts.append(Verdict(NAME, shipped=False, reason="; ".join(refusals) or "no recipe is inside the limits"))
+    return report, []
+
+
+def _candidates(choice: RecipeChoice, narrow: NarrowVision | None) -> Iterator[tuple[TextRecipe | None, NarrowVision | None]]:
+    """Recipes of the text, and the vision stage, those with most in few bits first."""
+    for recipe in dict.fromkeys((choice.recipe, INT8) if choice.recipe is not None else ()):
+        if narrow is not None:
+            yield recipe, narrow
+        yield recipe, None
+    if narrow is not None:
+        yield None, narrow
+
+
+def _precision_of(choice: RecipeChoice, recipe: TextRecipe | None) -> Precision:
+    if recipe is None:
+        return "fp32"
+    return choice.precision if recipe == choice.recipe else "int8-weight-only"
