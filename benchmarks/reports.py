@@ -3,7 +3,7 @@
     python benchmarks/reports.py DATA [--runs FOLDER] [--epochs N]
 
 DATA holds ``magnetic_tile`` (labels.csv and images). Half of the photos train, a quarter chooses and judges, a quarter is held out;
-stratified by defect, seed 0. The level is the area of the defect: none, small below 0.5 %, medium below 5 %, large. A generator,
+stratified by defect, seed 0. The level is the area of the defect: none, minor below 0.5 %, moderate below 5 %, severe. A generator,
 EfficientNet-Lite0 + MLP + SmolLM2-135M, learns answers in JSON: level, defect, a description and an advice, whose sentences are
 made of the labels. The classifier is a linear head for each of the two on the same frozen tower. The generator is exported with
 INT8 and packed weights by a recipe that the gate chooses; every variant writes a report of every held-out photo, by schema.
@@ -56,9 +56,9 @@ BACKBONE = "compose:efficientnet-lite0+smollm2-135m"
 EPOCHS = 6
 SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.batch_size=16", "optim.lora_lr=0.0005",
             "optim.projector_lr=0.001", "trackers=[]")
-LIMITS = {"small": 0.005, "medium": 0.05}  # of the share of the tile that the defect covers
-LEVELS = ("none", *LIMITS, "large")
-ADVICE = {"none": "Ship it.", "small": "Ship it as second choice.", "medium": "Grind it and look again.", "large": "Scrap it."}
+LIMITS = {"minor": 0.005, "moderate": 0.05}  # of the share of the tile that the defect covers
+LEVELS = ("none", *LIMITS, "severe")
+ADVICE = {"none": "Ship it.", "minor": "Ship it as second choice.", "moderate": "Grind it and look again.", "severe": "Scrap it."}
 DEFECTS = {"free": "The surface is even.", "blowhole": "A round hole in the surface.", "break": "A piece is missing at the edge.",
            "crack": "A thin dark line runs over the surface.", "fray": "The edge is frayed.",
            "uneven": "Bright and dark areas: the surface was ground unevenly."}
