@@ -20,7 +20,7 @@
   const update = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const card of cards) {
-      const text = card.dataset.text || (card.dataset.text = card.innerText.toLowerCase());
+      const text = card.dataset.text || (card.dataset.text = `${card.dataset.name} ${card.textContent}`.toLowerCase());
       card.hidden = !words.every((word) => text.includes(word))
         || (label.value !== "" && !labels(card).includes(label.value))
         || (level && level.value !== "" && card.dataset.level !== level.value)
