@@ -201,9 +201,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("report-runs"), help="where runs and bundles stay")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--threads", type=int, default=2, help="that training takes")
     parser.add_argument("--set", action="append", default=[], help="a setting of the generator's training; nothing is kept then")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.threads)
     found = measure(arguments.data, arguments.runs, (*SETTINGS, f"optim.epochs={arguments.epochs}", *arguments.set))
     found |= {"machine": described(), "threads": 2, "backbone": BACKBONE}
     if not arguments.set:

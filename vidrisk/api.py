@@ -139,7 +139,8 @@ def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyP
 
     Args:
         model: a bundle, a run, or a model that is loaded, with the decode processes that it has. A bundle that writes reports takes
-            single options alone: ``workers``, ``file_timeout_s``, ``max_memory_mb``, ``resume``, ``parquet``.
+            single options alone: ``workers``, ``file_timeout_s``, ``max_memory_mb``, ``resume``, ``parquet``, and ``question``,
+            which is asked about each photo instead of a report.
         inputs: files, folders and globs; of a bundle that writes reports also lists of photos (``.txt``) and tables of cases.
         out: folder for the results.
         settings: how to run; None takes the defaults.
@@ -182,7 +183,7 @@ def _infer_reports(bundle: Path, inputs: Sequence[AnyPath], out: Path, settings:
     engine = resolve_choice(out, "auto", "auto") if chosen.resume else ("auto", "auto")
     with DecodePool(chosen.workers) as pool:
         with open_reporter(bundle, runtime=engine[0], variant=engine[1]) as reporter:
-            summary = run_reports(reporter, find_cases(inputs, reporter.needed_scheme()), out, chosen, pool=pool)
+            summary = run_reports(reporter, find_cases(inputs, reporter.query(chosen.question).scheme), out, chosen, pool=pool)
         if report:
             build_report(out, pool)
     return summary

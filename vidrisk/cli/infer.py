@@ -59,6 +59,9 @@ def infer(
     enter: Annotated[float, typer.Option(
         metavar="P", help="A segment begins where a label is the most probable one and has at least P.")] = 0.5,
     leave: Annotated[float, typer.Option(metavar="P", help="It goes on while the label has at least P.")] = 0.35,
+    question: Annotated[str | None, typer.Option(
+        metavar="TEXT", show_default=False,
+        help="Ask this about each photo, or about the photos of each case of a table, instead of a report: in free words.")] = None,
     answer_tokens: AnswerTokens = None,
     text_server: TextServerUrl = None,
     text_model: TextModel = None,
@@ -77,8 +80,9 @@ def infer(
 ) -> None:
     """Predict clips and photos into OUT: predictions.jsonl, segments.jsonl, ledger.sqlite, summary.json and report.html.
 
-    A bundle that writes reports answers for every photo, and for every case of a .csv, .xlsx, .jsonl or .parquet file. An input
-    that cannot be read becomes a row of the ledger with its reason, and the run goes on; the exit code is then 4.
+    A bundle that writes reports answers for every photo, and for every case of a .csv, .xlsx, .jsonl or .parquet file: by its
+    scheme, or the --question. An input that cannot be read becomes a row of the ledger with its reason, and the run goes on; the
+    exit code is then 4.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.infer_view import note_from_pace, print_left_out, print_summary
@@ -103,8 +107,11 @@ def infer(
             "--window": window is not None, "--stride": stride is not None, "--frames": frames != "all",
             "--skip-static": skip_static != 0, "--save-features": save_features, "--feature-cache": feature_cache,
             "--enter": enter != Hysteresis.enter, "--leave": leave != Hysteresis.leave}, "is not for a bundle that writes reports")
+        refuse_options({"--compare": question is not None and compare is not None,
+                        "--classifier": question is not None and classifier_run is not None},
+                       "is not for a --question, whose answers have no level")
         summary, comparison, result = infer_reports(
-            bundle, paths, out, ReportSettings(workers or default_workers(), file_timeout, max_memory, resume, parquet),
+            bundle, paths, out, ReportSettings(workers or default_workers(), file_timeout, max_memory, resume, parquet, question),
             engine=(runtime, variant), threads=threads, answer_tokens=answer_tokens,
             server=server_from_options(text_server, text_model), has_report=not no_report, shows_lines=progress, truth=compare,
             classifier=classifier_run, photos=photos)
@@ -114,9 +121,9 @@ def infer(
         if summary.failed:
             raise typer.Exit(EXIT_SOME_FAILED)
         return
-    refuse_options({"--answer-tokens": answer_tokens is not None, "--text-server": text_server is not None,
-                    "--text-model": text_model is not None, "--compare": compare is not None,
-                    "--classifier": classifier_run is not None,
+    refuse_options({"--question": question is not None, "--answer-tokens": answer_tokens is not None,
+                    "--text-server": text_server is not None, "--text-model": text_model is not None,
+                    "--compare": compare is not None, "--classifier": classifier_run is not None,
                     "--photos": photos is not None}, "is for bundles that write reports")
     settings = InferSettings(
         window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames, static_levels=skip_static,

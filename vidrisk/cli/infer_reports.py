@@ -39,7 +39,7 @@ def infer_reports(bundle: Path, paths: Sequence[str], out: Path, settings: Repor
                   threads: int | None, answer_tokens: int | None, server: TextServer | None, has_report: bool,
                   shows_lines: bool, truth: Path | None = None,
                   classifier: Path | None = None, photos: Path | None = None) -> tuple[Summary, ReportComparison | None, Path]:
-    """Write reports over an output folder, and compare them with a truth.
+    """Write reports, or answers to a question, over an output folder, and compare reports with a truth.
 
     Args:
         engine: runtime and variant.
@@ -58,14 +58,14 @@ def infer_reports(bundle: Path, paths: Sequence[str], out: Path, settings: Repor
         with progress_bar(lines=shows_lines) as advance, open_reporter(
                 bundle, runtime=chosen[0], variant=chosen[1], threads=threads, answer_tokens=answer_tokens, server=server,
                 on_progress=advance) as reporter:
-            scheme = reporter.needed_scheme()
+            scheme = reporter.query(settings.question).scheme
             known = None if truth is None else load_cases(truth, scheme, photos=photos)
-            leads = None if classifier is None else read_leads(classifier, scheme)
+            leads = None if classifier is None else read_leads(classifier, reporter.needed_scheme())
             inputs = find_cases(paths, scheme, photos)
             print_left_out(inputs.left_out)
             summary = run_reports(reporter, inputs, out, settings, pool=pool, leads=leads,
                                   on_progress=lambda p: advance(
-                                      "write reports", p.files, p.files_total,
+                                      "answer", p.files, p.files_total,
                                       f"{p.pace.files_per_s:.1f} cases/s" if shows_lines and p.pace else ""))
         page = build_report(out, pool) if has_report else out
     if known is None or truth is None:

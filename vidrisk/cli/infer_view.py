@@ -26,14 +26,15 @@ def print_summary(summary: Summary, result: Path, *, as_json: bool) -> None:
     if as_json:
         say_json(summary.to_json())
         return
-    target = summary.targets[0]["name"]
-    say_table((target, "predictions", "share"), (
-        (label, f"{count:,}", f"{count / max(summary.predictions, 1):.1%}")
-        for label, count in sorted(summary.labels[target].items(), key=lambda item: -item[1])))
+    for target in summary.targets[:1]:
+        say_table((target["name"], "predictions", "share"), (
+            (label, f"{count:,}", f"{count / max(summary.predictions, 1):.1%}")
+            for label, count in sorted(summary.labels[target["name"]].items(), key=lambda item: -item[1])))
     states = ", ".join(f"{count:,} {state}" for state, count in summary.states.items())
     severity = "" if summary.mean_severity is None else f", mean severity {summary.mean_severity:.0f} of 100"
     uncertain = "–" if summary.uncertain is None else f"{summary.uncertain:,}"
-    say(f"{summary.inputs:,} inputs: {states}; {uncertain} uncertain{severity}")
+    found = f"{uncertain} uncertain{severity}" if summary.targets else f"{summary.predictions:,} answers"
+    say(f"{summary.inputs:,} inputs: {states}; {found}")
     if summary.no_threshold:
         say(f"no threshold: {summary.why_unknown}")
     say(f"{summary.timings_s['wall']:.1f} s, {summary.files_per_s:.1f} files/s on {summary.runtime} {summary.variant}, "

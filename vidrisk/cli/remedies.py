@@ -35,6 +35,8 @@ FLAGS = {
     "compare the run first": "vidrisk compare OUT TRUTH",
     "name the format, to be told": "name it with --format, to be told",
     "name the encoding of all of it": "name the encoding of all of it (--encoding)",
+    "give infer a question": 'vidrisk infer … --question "QUESTION"',
+    "compare a run without a question": "compare a run without --question",
     "use another runtime": "use another --runtime",
     "use tensorrt-rtx": "use --engine tensorrt-rtx",
     "the target any": "--target any",

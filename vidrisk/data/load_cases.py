@@ -30,7 +30,8 @@ _SPLIT_SUFFIXES = (PARQUET_SUFFIX, ".jsonl")
 
 
 def load_cases(source: str | Path, scheme: Scheme | str | Path | None = None, *, photos: str | Path | None = None,
-               labelled: bool = True, strict: bool = False, encoding: str | None = None, sheet: str | None = None) -> Cases:
+               labelled: bool = True, checked: bool = True, strict: bool = False, encoding: str | None = None,
+               sheet: str | None = None) -> Cases:
     """Read cases.
 
     Args:
@@ -40,6 +41,7 @@ def load_cases(source: str | Path, scheme: Scheme | str | Path | None = None, *,
             a conversion has put beside a JSONL file, else ``three-levels``.
         photos: the folder that paths of photos are relative to; None for that of the table.
         labelled: whether the fields that the scheme requires must be there.
+        checked: whether the values that are there must be ones that the scheme allows; else others are ''.
         strict: refuse missing photos; else they are left out, counted and named.
         encoding: of CSV and JSONL; None recognises it.
         sheet: of a workbook; None finds it.
@@ -65,9 +67,11 @@ def load_cases(source: str | Path, scheme: Scheme | str | Path | None = None, *,
         columns = columns_of_cases(rows.header, chosen, path.name, labelled=labelled, has_photos=any(in_rows))
         reader = CaseReader(path, chosen, columns, places, split)
         told = [reader.tell(row, own) for row, own in zip(rows.rows, in_rows, strict=True)]
-        reader.refuse_bad(told, labelled=False)
+        if checked:
+            reader.refuse_bad(told, labelled=False)
         joined = list(join_rows(told, columns, path.name))
-        reader.refuse_bad(joined, labelled=labelled)  # of several rows of a defect, one may say what the others do not
+        if checked:
+            reader.refuse_bad(joined, labelled=labelled)  # of several rows of a defect, one may say what the others do not
         found += joined
     usable = _usable(Cases(root, chosen, (), notes=tuple(notes)), _with_unique_ids(found))
     for what, names in (("photos that are not there", usable.missing), ("rows that are no case", usable.left_out)):

@@ -15,13 +15,20 @@ from vidrisk.inference.reports import is_read
 from vidrisk.runtimes.contract.errors import SettingsError, UnreadableError
 
 MOST_PHOTOS = 64
+EACH_ALONE = "give infer a question, which each photo of a folder is asked alone"
 
 
 def photos_and_question(words: Sequence[str]) -> tuple[list[str], str | None]:
     """Tell photos from the question behind them, which is None where the last word is a photo, too.
 
     The last word is a photo where a file has that name, or where it ends as photos do and holds no white space.
+
+    Raises:
+        SettingsError: a folder among the photos, or in the place of the question.
     """
+    if folders := [word for word in words if os.path.isdir(word)]:  # noqa: PTH112 (never raises)
+        raise SettingsError(f"{name_of(folders[0])} is a folder", allowed="photos, which one question is about together",
+                            fix=EACH_ALONE)
     *photos, last = words or ("",)
     looks_so = kind_from_suffix(last) is not None and len(last.split()) == 1
     if not words or os.path.isfile(last) or looks_so:  # noqa: PTH113 (never raises)
@@ -38,7 +45,7 @@ def read_pictures(reporter: Reporter, photos: Sequence[str]) -> tuple[Picture, .
         RuntimeFailure: decode workers cannot be started.
     """
     if len(photos) > MOST_PHOTOS:
-        raise SettingsError(f"{len(photos)} photos", allowed=f"up to {MOST_PHOTOS}")
+        raise SettingsError(f"{len(photos)} photos", allowed=f"up to {MOST_PHOTOS} in front of a question", fix=EACH_ALONE)
     if not photos:
         return ()
     case = Case("", tuple(PhotoFile(Path(photo).absolute(), photo) for photo in photos), {})

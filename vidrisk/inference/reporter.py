@@ -13,37 +13,26 @@ import numpy as np
 from typing_extensions import Self
 
 from vidrisk.data.cases import Case
-from vidrisk.data.report_prompts import prompt_from_case, system_text, text_of_case
 from vidrisk.data.scheme import Scheme
-from vidrisk.data.scheme_target import comparisons_from_scheme
 from vidrisk.inference.prompt_builders import BATCH_PHOTOS, Picture, Pictured, PromptBuilder
-from vidrisk.inference.reports import Report, failed_report, is_read, report_from_answer, unreadable_report
+from vidrisk.inference.queries import Query, QuestionQuery, checked_question
+from vidrisk.inference.reports import Report, failed_report, is_read, unreadable_report
+from vidrisk.inference.scheme_query import SchemeQuery, comparison_of_level, no_level
 from vidrisk.runtimes.contract.contract import Contract
-from vidrisk.runtimes.contract.errors import BundleError, SettingsError
+from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.text.engine import OnText, TextEngine
-from vidrisk.runtimes.text.requests import Answer, Comparison, Request
-from vidrisk.runtimes.text.schema import schema_with_value
+from vidrisk.runtimes.text.requests import Answer, Request
 from vidrisk.runtimes.text.turns import Exchange
 from vidrisk.runtimes.uncertainty import Uncertainty
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A case whose turn is to come: its request is at the engine, or it has a report without one.
-
-    Attributes:
-        given: the level that its text is written under; '' for none.
-    """
+    """A case whose turn is to come: its request is at the engine, or it has a report without one."""
 
     case: Case
     pictures: tuple[Picture, ...]
     report: Report | None = None
-    given: str = ""
-
-
-def no_level(case: Case) -> str:
-    """Give no case a level."""
-    return ""
 
 
 class Reporter:
@@ -68,30 +57,46 @@ class Reporter:
         self.uncertainty = uncertainty
         self._system = system
         self._is_server = is_server
-        self._comparison, self._temperature = None, 1.0
+        self._by_scheme: SchemeQuery | None = None
         if scheme is not None:
-            target = contract.targets[0]
-            self._temperature = temperature.get(target.name, 1.0)
-            if not is_server:
-                self._comparison = comparison_of_level(scheme, target.name)
+            level = contract.targets[0].name
+            self._by_scheme = SchemeQuery(scheme, contract, uncertainty, None if is_server else comparison_of_level(scheme, level),
+                                          temperature.get(level, 1.0))
 
-    def reports(self, cases: Iterable[Pictured], level_of: Callable[[Case], str] = no_level) -> Generator[Report, None, None]:
+    def query(self, question: str | None = None, level_of: Callable[[Case], str] = no_level) -> Query:
+        """Return what is asked about every case.
+
+        Args:
+            question: in free words; None for a report by the bundle's scheme.
+            level_of: of reports, see ``SchemeQuery``.
+
+        Raises:
+            SettingsError: no question and no scheme, a question without words, or one that leaves no room for an answer.
+        """
+        if question is None:
+            return replace(self._needed_query(), level_of=level_of)
+        question = _encodable(checked_question(question))
+        prompt = self.prompts.build(self._system, [Exchange(question)], ())
+        if reason := self.prompts.why_too_long(prompt, self.answer_tokens):
+            raise SettingsError(f"the question is too long: {reason}", fix="shorten it, or let answers have fewer tokens")
+        return QuestionQuery(question, self._system, self.contract)
+
+    def reports(self, cases: Iterable[Pictured], query: Query | None = None) -> Generator[Report, None, None]:
         """Write a report of each case, in order; a few cases are read ahead, and memory does not grow with their number.
 
         Args:
             cases: with their pictures, as ``prompts.read`` gives them.
-            level_of: gives the level that the text of a case is to be written under, such as a classifier's; '' leaves it to the
-                model. How likely the model finds each level itself is told all the same.
+            query: what is asked about each; None for a report by the bundle's scheme.
 
         Raises:
-            SettingsError: the bundle has no scheme, or a level is none of it.
+            SettingsError: the bundle has no scheme, or a level that is given is none of it.
             RuntimeFailure: the engine failed; what fails for one case alone is in its report.
         """
-        scheme = self.needed_scheme()
+        chosen = query or self.query()
         waiting: deque[_Asked] = deque()
 
         def requests() -> Iterator[Request]:
-            for asked, request in self._requests(scheme, cases, level_of):
+            for asked, request in self._requests(chosen, cases):
                 waiting.append(asked)
                 if request is not None:
                     yield request
@@ -101,7 +106,7 @@ class Reporter:
             for answer in answers:
                 yield from _without_answer(waiting)
                 asked = waiting.popleft()
-                yield self._report(scheme, asked, answer)
+                yield self._report(chosen, asked, answer)
                 yield from _without_answer(waiting)
         yield from _without_answer(waiting)
 
@@ -119,9 +124,7 @@ class Reporter:
             SettingsError: no question, or a conversation that leaves no room for an answer.
             RuntimeFailure: the engine failed.
         """
-        if not question.strip():
-            raise SettingsError("a question without words", allowed="a question")
-        turns = [*history, Exchange(_encodable(question))]
+        turns = [*history, Exchange(_encodable(checked_question(question)))]
         turns[0] = Exchange(turns[0].question, len(pictures), turns[0].answer)
         prompt = self.prompts.build(self._system, turns, self.prompts.see(pictures))
         limit = limit or self.answer_tokens
@@ -130,27 +133,22 @@ class Reporter:
                                 "have fewer tokens")
         return self.engine.answer(Request(prompt, limit), on_text)
 
-    def _requests(self, scheme: Scheme, cases: Iterable[Pictured],
-                  level_of: Callable[[Case], str]) -> Iterator[tuple[_Asked, Request | None]]:
-        free, field = scheme.json_schema(), scheme.level_fields[0].name
+    def _requests(self, query: Query, cases: Iterable[Pictured]) -> Iterator[tuple[_Asked, Request | None]]:
         for case, pictures, seen in self._seen(cases):
             failed = unreadable_report(case, pictures)
-            if failed is None and not seen and not text_of_case(scheme, case):
-                failed = failed_report(case, "skipped", "it has neither a photo nor a text")
+            if failed is None and (reason := query.why_empty(case, len(seen))):
+                failed = failed_report(case, "skipped", reason)
             if not all(np.isfinite(tokens).all() for tokens in seen if isinstance(tokens, np.ndarray)):
                 failed = failed_report(case, "corrupt", "the model computes of its photos what is not finite")
             if failed is not None:
                 yield _Asked(case, pictures, failed), None
                 continue
-            asked = prompt_from_case(scheme, case, photos=len(seen))
-            prompt = self.prompts.build(system_text(scheme), [Exchange(_encodable(asked.question), len(seen))], seen)
+            wording = query.word(case, len(seen))
+            prompt = self.prompts.build(wording.system, [Exchange(_encodable(wording.question), len(seen))], seen)
             if reason := self.prompts.why_too_long(prompt, self.answer_tokens):
                 yield _Asked(case, pictures, failed_report(case, "too_large", reason)), None
                 continue
-            given = level_of(case)
-            schema = schema_with_value(free, field, given) if given else free
-            yield _Asked(case, pictures, given=given), Request(prompt, self.answer_tokens, schema=schema,
-                                                               comparison=self._comparison)
+            yield _Asked(case, pictures), Request(prompt, self.answer_tokens, schema=wording.schema, comparison=wording.comparison)
 
     def _seen(self, cases: Iterable[Pictured]) -> Iterator[tuple[Case, tuple[Picture, ...], list[object]]]:
         """Cases with what goes into their prompts for the photos that can be read, computed for several cases at once."""
@@ -168,12 +166,11 @@ class Reporter:
         for case, pictures in cases:
             yield case, pictures, [next(seen) for picture in pictures if is_read(picture)]
 
-    def _report(self, scheme: Scheme, asked: _Asked, answer: Answer) -> Report:
+    def _report(self, query: Query, asked: _Asked, answer: Answer) -> Report:
         if answer.finish == "failed":  # of a server, another run may have more luck
             return failed_report(asked.case, "skipped" if self._is_server else "corrupt",
                                  f"the model gives no answer: {answer.error}")
-        report = report_from_answer(scheme, asked.case, asked.pictures, answer, self.answer_tokens, self._temperature)
-        return replace(report, given=asked.given) if asked.given else report
+        return query.report(asked.case, asked.pictures, answer, self.answer_tokens)
 
     def needed_scheme(self) -> Scheme:
         """Return the scheme.
@@ -181,11 +178,14 @@ class Reporter:
         Raises:
             SettingsError: there is none.
         """
-        if self.scheme is None:
+        return self._needed_query().scheme
+
+    def _needed_query(self) -> SchemeQuery:
+        if self._by_scheme is None:
             name = self.provenance.get("model", "the bundle")
             raise SettingsError(f"{name} has no scheme of reports", allowed="a bundle of a model that was trained on cases",
-                                fix=f"vidrisk ask {name} PHOTO QUESTION")
-        return self.scheme
+                                fix=f"give infer a question, which each photo is asked alone, or vidrisk ask {name} PHOTO QUESTION")
+        return self._by_scheme
 
     def close(self) -> None:
         """Free the engines. Safe to call twice."""
@@ -198,19 +198,6 @@ class Reporter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-def comparison_of_level(scheme: Scheme, level: str) -> Comparison:
-    """The place of a level in an answer, and the levels that may stand there.
-
-    Raises:
-        BundleError: the scheme has no level of that name.
-    """
-    found = comparisons_from_scheme(scheme).get(level)
-    if found is None or level not in [field.name for field in scheme.level_fields]:
-        raise BundleError(f"the scheme {scheme.name} has no level {level!r}",
-                          allowed=", ".join(field.name for field in scheme.answer_fields), fix="export it again")
-    return found
 
 
 def _encodable(text: str) -> str:

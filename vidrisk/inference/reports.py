@@ -1,4 +1,4 @@
-"""One report: what a model writes about a case, read by the scheme, and how sure it is of the level."""
+"""One report: what a model writes about a case, whatever it was asked."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-
-from vidrisk.data.answers import fields_from_answer
 from vidrisk.data.cases import Case, PhotoFile
-from vidrisk.data.report_prompts import text_of_case
-from vidrisk.data.scheme import Scheme
 from vidrisk.decode.messages import READ_STATES
-from vidrisk.inference.predictions import Prediction, id_from_content
 from vidrisk.inference.prompt_builders import Picture
-from vidrisk.inference.risk import severity_from_probabilities
-from vidrisk.runtimes.contract.contract import Contract
-from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.text.requests import Answer
-from vidrisk.runtimes.uncertainty import Uncertainty, is_uncertain
 
 
 @dataclass(frozen=True)
@@ -31,8 +22,9 @@ class Report:
         state: one of ``messages.FINAL_STATES``: ``partial`` where photos of it, or parts of them, cannot be read, and where the
             answer is cut off or does not parse.
         reason: why the state is not ``ok``, or what there is to say all the same.
-        fields: values of the scheme's fields by name, in its order; '' where there is none, or none that is allowed.
-        parse_ok: every value that the scheme requires is there and allowed, and nothing is cut off.
+        fields: values of the scheme's fields by name, in its order; '' where there is none, or none that is allowed. Empty where
+            a question was asked in free words.
+        parse_ok: nothing is cut off, and every value that the scheme requires is there and allowed.
         problems: what is wrong with the answer, one line each.
         text: the answer as it was written.
         finish: why the answer ended, see ``text.requests``; '' where nothing was asked.
@@ -86,81 +78,36 @@ def reason_from_pictures(pictures: Sequence[Picture]) -> str:
     return "; ".join(f"{_name_of(picture)}: {picture.reason}" for picture in pictures if picture.reason)
 
 
-def report_from_answer(scheme: Scheme, case: Case, pictures: Sequence[Picture], answer: Answer, limit: int,
-                       temperature: float = 1.0) -> Report:
-    """Read an answer.
+def answered_report(case: Case, pictures: Sequence[Picture], answer: Answer, complaint: str, *, problems: Sequence[str],
+                    content: str, fields: Mapping[str, str] | None = None, levels: Mapping[str, float] | None = None,
+                    given: str = "") -> Report:
+    """A report of a case that has an answer.
 
     Args:
-        limit: of its tokens.
-        temperature: that log-probabilities of levels are divided by.
+        complaint: why the answer is of no use; '' where it is.
+        problems, content, fields, levels, given: see ``Report``.
     """
-    parsed = fields_from_answer(scheme, answer.text)
-    is_whole = answer.is_whole
-    problems = parsed.problems if is_whole else (f"it is cut off after {limit} tokens",
-                                                 *(each for each in parsed.problems if each != "it is cut off"))
-    parse_ok = parsed.parse_ok and is_whole
-    notes = [reason_from_pictures(pictures), "" if parse_ok else f"the answer does not parse: {problems[0]}"]
     has_all = all(picture.pixels is not None and picture.state == "ok" for picture in pictures)
-    return Report(case, "ok" if parse_ok and has_all else "partial", "; ".join(filter(None, notes)), parsed.fields, parse_ok,
-                  problems, answer.text, answer.finish, answer.prompt_tokens, len(answer.tokens),
-                  levels_from_answer(answer, scheme.level_names, temperature), content_of_case(scheme, case, pictures))
+    reason = "; ".join(filter(None, (reason_from_pictures(pictures), complaint)))
+    return Report(case, "partial" if complaint or not has_all else "ok", reason, fields or {}, not complaint, tuple(problems),
+                  answer.text, answer.finish, answer.prompt_tokens, len(answer.tokens), levels or {}, content, given)
 
 
-def levels_from_answer(answer: Answer, names: Sequence[str], temperature: float) -> dict[str, float]:
-    """Probabilities of the levels: a softmax over how likely the model finds each word where the answer names one."""
-    if answer.compared is None or set(answer.compared) != set(names):
-        return {}
-    scores = np.array([[answer.compared[name] for name in names]], np.float32)
-    found = probabilities_from_logits(scores, temperature)[0]
-    return dict(zip(names, map(float, found), strict=True)) if np.isfinite(found).all() else {}
-
-
-def content_of_case(scheme: Scheme, case: Case, pictures: Sequence[Picture]) -> str:
-    """Hex sha256 of what is looked at: of a photo its own, else of all photos, or of the text; '' where it is not known."""
+def content_of_pictures(pictures: Sequence[Picture], words: str = "") -> str:
+    """Hex sha256 of what is looked at: of a photo alone its own, else of all photos and the words; '' where it is not known."""
     contents = [picture.content for picture in pictures if picture.pixels is not None]
     if not all(contents):
         return ""
-    if len(contents) == 1:
+    if len(contents) == 1 and not words:
         return contents[0]
-    text = "" if contents else text_of_case(scheme, case)
-    return hashlib.sha256(json.dumps([*contents, text]).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(json.dumps([*contents, words]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def prediction_from_report(report: Report, scheme: Scheme, contract: Contract, path: str,
-                           uncertainty: Uncertainty) -> Prediction:
-    """Write a report as a line of ``predictions.jsonl``: the level that is written is its label.
-
-    Args:
-        path: key of the case in the ledger.
-    """
-    target = contract.targets[0]
-    level = report.fields.get(target.name, "") if report.parse_ok else ""
-    scores = {target.name: dict(report.levels)} if report.levels else {}
-    arrays = {target.name: np.array([report.levels[label] for label in target.labels], np.float32)} if scores else {}
-    candidates = uncertainty.candidates(contract.targets, arrays) if scores else {}
-    said = {name: report.fields.get(name, "") for name in ("risk", "advice", "description", "defect")}
-    kinds = {each.name: each.kind for each in scheme.fields}
-    return Prediction(
-        path=path, start_s=None, end_s=None, label=level, score=report.levels.get(level, 0.0),
-        uncertain=is_uncertain(candidates, {target.name: level}), severity=_severity(scheme, contract, level, arrays),
-        level=level or None, defect=(said["defect"] or None) if kinds.get("defect") == "choice" else None, targets=scores,
-        risk=said["risk"], advice=said["advice"],
-        description=said["description"] or (said["defect"] if kinds.get("defect") == "text" else ""), state=report.state,
-        candidates=candidates, id=id_from_content(report.content, (None, None), contract) if report.content else "",
-        reason=report.reason, report={
-            "case": report.case.id, "fields": dict(report.fields), "parse_ok": report.parse_ok, "problems": list(report.problems),
+def record_from_report(report: Report) -> dict[str, Any]:
+    """What a line of ``predictions.jsonl`` says of every answer."""
+    return {"case": report.case.id, "fields": dict(report.fields), "parse_ok": report.parse_ok, "problems": list(report.problems),
             "text": report.text, "finish": report.finish, "prompt_tokens": report.prompt_tokens,
-            "answer_tokens": report.answer_tokens,
-            **({"given_level": report.given, "own_level": report.own_level} if report.given else {})})
-
-
-def _severity(scheme: Scheme, contract: Contract, level: str, probabilities: Mapping[str, np.ndarray]) -> float | None:
-    """Expected severity; where there are no probabilities, or levels that are off the scale, that of the level."""
-    if not level:
-        return None
-    if probabilities and contract.targets[0].severity is not None:
-        return severity_from_probabilities(contract.targets, probabilities)
-    return next((each.severity for each in scheme.levels if each.name == level), None)
+            "answer_tokens": report.answer_tokens}
 
 
 def _name_of(picture: Picture) -> str:

@@ -49,10 +49,11 @@ class CaseInputs:
         return f"CaseInputs({len(self.cases)} cases, {len(self.stamps)} of them in tables)"
 
 
-def find_cases(arguments: Sequence[str | os.PathLike[str]], scheme: Scheme, photos: Path | None = None) -> CaseInputs:
+def find_cases(arguments: Sequence[str | os.PathLike[str]], scheme: Scheme | None, photos: Path | None = None) -> CaseInputs:
     """Expand files, folders, globs, lists of photos (``.txt``, a path per line, relative to the list) and tables of cases.
 
     Args:
+        scheme: that tables are read by; None where nothing but photos and ids matters.
         photos: the folder that paths of photos in tables are relative to; None for that of each table.
 
     Raises:
@@ -110,10 +111,10 @@ def _named(argument: str) -> Iterator[str]:
         yield os.path.join(path.parent, each)  # noqa: PTH118 (what is listed may be no path at all)
 
 
-def _cases_of_table(path: Path, scheme: Scheme, photos: Path | None) -> CaseInputs:
+def _cases_of_table(path: Path, scheme: Scheme | None, photos: Path | None) -> CaseInputs:
     path = path.absolute()
     of_table = stamp_of_file(path) or (0, 0)
-    found = load_cases(path, scheme, photos=photos, labelled=False)
+    found = load_cases(path, scheme, photos=photos, labelled=False, checked=scheme is not None)
     keys = {case.id: f"{path}#{case.id}" for case in (*found.cases, *found.no_cases)}
     stamps = {}
     for case in (*found.cases, *found.no_cases):

@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, VidriskError
@@ -60,7 +61,7 @@ def refuse_other_runs(out: Path, meta: Mapping[str, str], wanted: Mapping[str, s
     """
     for name, value in wanted.items():
         if meta.get(name) != value:
-            has, asked = _short(meta.get(name, "unset")), _short(value)
+            has, asked = _short_pair(meta.get(name, "unset"), value)
             raise SettingsError(f"the run in {out} has {name} {has}, this one {asked}",
                                 fix="resume with what it was started with, or choose another folder")
 
@@ -88,8 +89,12 @@ def refuse_folders_without(path: Path) -> None:
         raise DataError(f"{path.parent} holds no {path.name} of a run", fix="vidrisk infer BUNDLE PATH… -o OUT")
 
 
-def _short(value: str) -> str:
-    return value if len(value) <= 20 else f"{value[:12]}…"
+def _short_pair(*values: str) -> tuple[str, ...]:
+    """Two different values, of long ones a few characters with the first that differs."""
+    differs = (len(set(pair)) > 1 for pair in zip_longest(*values))
+    common = next(place for place, is_other in enumerate(differs) if is_other)
+    begin = 0 if common < 12 or max(map(len, values)) <= 20 else common - 8
+    return tuple(("…" if begin else "") + (rest if len(rest := value[begin:]) <= 20 else f"{rest[:12]}…") for value in values)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def report_row_from_line(line: bytes, where: str) -> ReportRow:
     """Read a line.
 
     Raises:
-        DataError: it is damaged, or no report; ``where`` is named.
+        DataError: it is damaged, or no report, such as the answer to a question; ``where`` is named.
     """
     known = [each.name for each in fields(Prediction)]
     try:
@@ -84,6 +84,8 @@ def report_row_from_line(line: bytes, where: str) -> ReportRow:
     report = values.get(REPORT)
     if not report:
         raise DataError(f"{where} holds no report", fix="compare the run of a model that writes reports")
+    if isinstance(report, Mapping) and report.get("question"):
+        raise DataError(f"{where} holds the answer to a question, and no report", fix="compare a run without a question")
     try:
         return _row(values, report)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

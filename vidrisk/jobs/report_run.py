@@ -1,4 +1,4 @@
-"""A run of reports over an output folder: every case is answered once, and ends in the ledger, whatever happens to it.
+"""A run of reports, or of answers to a question, over an output folder: every case is answered once, and ends in the ledger.
 
 The ledger, ``predictions.jsonl`` and ``summary.json`` are those of ``run_folder``, and so is what ends a run and what continues it.
 """
@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 
 from vidrisk.data.cases import Case, PhotoFile
-from vidrisk.data.scheme import Scheme
 from vidrisk.decode.pool import DecodePool, usable_cores
 from vidrisk.decode.session import Limits
 from vidrisk.files.stamps import stamp_of_file
 from vidrisk.inference.meter import Meter
 from vidrisk.inference.prompt_builders import Pictured
-from vidrisk.inference.reporter import Reporter, no_level
-from vidrisk.inference.reports import Report, failed_report, prediction_from_report
+from vidrisk.inference.queries import Query
+from vidrisk.inference.reporter import Reporter
+from vidrisk.inference.reports import Report, failed_report
+from vidrisk.inference.scheme_query import no_level
 from vidrisk.jobs.case_inputs import CaseInputs, case_of_photo
 from vidrisk.jobs.folder import writing_to
 from vidrisk.jobs.join_reports import Leads
@@ -32,7 +33,7 @@ from vidrisk.jobs.report_settings import ReportSettings
 from vidrisk.jobs.report_summary import summarize_reports
 from vidrisk.jobs.run_folder import say_remedy
 from vidrisk.jobs.summary import SUMMARY, Summary, write_summary
-from vidrisk.runtimes.contract.errors import Interrupted, RuntimeFailure, require
+from vidrisk.runtimes.contract.errors import Interrupted, RuntimeFailure, SettingsError, require
 
 GONE = "the inputs have no such case any more"
 
@@ -43,11 +44,13 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
     """Write a report of every case into ``out``: ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``.
 
     Args:
+        inputs: found by the scheme of what is asked (``Reporter.query``).
         pool: that decodes; None makes one for this run, of ``settings.workers``.
         leads: what a classifier says about the same photos: texts are written under its levels.
 
     Raises:
-        SettingsError: the bundle has no scheme, ``out`` cannot be used, or the run in it was made otherwise.
+        SettingsError: neither scheme nor question, a question that is too long or stands beside ``leads``, ``out`` cannot be
+            used, or the run in it was made otherwise.
         MissingExtra: Parquet is asked for and pyarrow is not installed.
         RuntimeFailure: the engine failed, or decode processes cannot be started.
         DataError: a Parquet file that cannot be opened any more.
@@ -58,10 +61,12 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
     settings, out, meter = settings or ReportSettings(), Path(out), Meter()
     if settings.parquet:  # said now, and not after hours
         require("pyarrow", "parquet")
-    scheme = reporter.needed_scheme()
+    if leads is not None and settings.question is not None:
+        raise SettingsError("a question beside a classifier's levels", allowed="one of both: an answer in free words has no level")
+    query = reporter.query(settings.question, partial(_level_of, leads) if leads else no_level)
     started_s = time.perf_counter()
     limits = {"timeout": settings.file_timeout_s, "too_large": settings.max_memory_mb}
-    identity = _identity(reporter) | {"leads": leads.source if leads else ""}
+    identity = {**_identity(reporter), **query.identity, "leads": leads.source if leads else ""}
     with Ledger(out, identity, resume=settings.resume, limits=limits, stamps=inputs.stamps) as ledger:
         ledger.add(inputs.cases)
         rows = ledger.rows()
@@ -74,11 +79,11 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
             with ExitStack() as stack:
                 opened = pool or stack.enter_context(DecodePool(settings.workers))
                 said: set[str] = set()
-                written = _reports(reporter, inputs, pending, opened, settings, meter, leads)
+                written = _reports(reporter, query, inputs, pending, opened, settings, meter)
                 for row, report in stack.enter_context(closing(written)):
                     say_remedy(row, said)
                     with meter.measure("write"):
-                        ledger.finish(row, _line(row, report, scheme, reporter, meter))
+                        ledger.finish(row, _line(row, report, query, meter))
                     progress = replace(count_row(progress, row), uncertain=meter.uncertain)
                     if on_progress:
                         pace = pace_from_meter(progress, before, time.perf_counter() - started_s, meter)
@@ -94,15 +99,15 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
         if settings.parquet:
             write_parquet(out)
         summary = summarize_reports(
-            reporter, ledger, other_files=len(inputs.left_out.files), meter=meter, wall_s=time.perf_counter() - started_s,
+            reporter, query, ledger, other_files=len(inputs.left_out.files), meter=meter, wall_s=time.perf_counter() - started_s,
             files=progress.files - before.files, clips=progress.clips - before.clips,
             settings=asdict(settings) | {"threads": reporter.threads or usable_cores(), "answer_tokens": reporter.answer_tokens})
     write_summary(summary, out)
     return summary
 
 
-def _reports(reporter: Reporter, inputs: CaseInputs, pending: Sequence[Row], pool: DecodePool, settings: ReportSettings,
-             meter: Meter, leads: Leads | None) -> Generator[tuple[Row, Report], None, None]:
+def _reports(reporter: Reporter, query: Query, inputs: CaseInputs, pending: Sequence[Row], pool: DecodePool,
+             settings: ReportSettings, meter: Meter) -> Generator[tuple[Row, Report], None, None]:
     """Each pending row, as it ends, with its report: first those that need not be asked about."""
     asked: list[tuple[Row, Case]] = []
     stamped: list[Row] = []
@@ -126,7 +131,7 @@ def _reports(reporter: Reporter, inputs: CaseInputs, pending: Sequence[Row], poo
     limits = Limits(settings.file_timeout_s, input_s=None)
     pictured = _measured(reporter.prompts.read(cases(), pool, settings.max_memory_mb, limits), meter)
     waited_s, started_s = meter.seconds["waiting for decode"], time.perf_counter()
-    with closing(reporter.reports(pictured, partial(_level_of, leads) if leads else no_level)) as reports:
+    with closing(reporter.reports(pictured, query)) as reports:
         for place, found in enumerate(reports):
             meter.add("head", time.perf_counter() - started_s - (meter.seconds["waiting for decode"] - waited_s))
             meter.windows += found.is_answered
@@ -168,15 +173,15 @@ def _final_row(row: Row, report: Report) -> Row:
     return replace(row, state=report.state, reason=report.reason, predictions=int(report.is_answered))
 
 
-def _line(row: Row, report: Report, scheme: Scheme, reporter: Reporter, meter: Meter) -> bytes:
+def _line(row: Row, report: Report, query: Query, meter: Meter) -> bytes:
     if not report.is_answered:
         return b""
-    prediction = prediction_from_report(report, scheme, reporter.contract, row.path, reporter.uncertainty)
+    prediction = query.prediction(report, row.path)
     meter.uncertain += bool(prediction.uncertain)
     return prediction.to_json()
 
 
 def _identity(reporter: Reporter) -> dict[str, str]:
-    """What must be equal for two runs to write into one folder."""
-    return {"bundle": reporter.provenance["digest"], "contract": reporter.contract.digest, "task": "report",
-            "runtime": reporter.runtime, "variant": reporter.variant, "answer_tokens": str(reporter.answer_tokens)}
+    """What must be equal for two runs to write into one folder, beside what they ask."""
+    return {"bundle": reporter.provenance["digest"], "contract": reporter.contract.digest, "runtime": reporter.runtime,
+            "variant": reporter.variant, "answer_tokens": str(reporter.answer_tokens)}

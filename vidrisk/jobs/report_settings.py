@@ -1,4 +1,4 @@
-"""How to write reports over an output folder."""
+"""What to ask about every case, and how to write the answers over an output folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from vidrisk.decode.pool import default_workers
 from vidrisk.inference.prompt_builders import MAX_MEMORY_MB
+from vidrisk.inference.queries import checked_question
 from vidrisk.jobs.checks import check_instance, check_number
 
 
@@ -19,6 +20,7 @@ class ReportSettings:
         max_memory_mb: what a decode process may allocate.
         resume: continue the run in the output folder.
         parquet: also write ``predictions.parquet``.
+        question: that is asked about the photos of every case, in free words; None for a report by the bundle's scheme.
 
     Raises:
         SettingsError: a value that is not allowed.
@@ -29,6 +31,7 @@ class ReportSettings:
     max_memory_mb: int = MAX_MEMORY_MB
     resume: bool = False
     parquet: bool = False
+    question: str | None = None
 
     def __post_init__(self) -> None:
         check_number(self, "workers", 1, 64, kind=int)
@@ -36,3 +39,6 @@ class ReportSettings:
         check_number(self, "max_memory_mb", 64, 1_048_576, kind=int)
         for name in ("resume", "parquet"):
             check_instance(self, name, bool, "True, False")
+        check_instance(self, "question", str | None, "a text")
+        if self.question is not None:
+            checked_question(self.question)

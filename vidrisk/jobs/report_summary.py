@@ -1,4 +1,4 @@
-"""``summary.json`` of a run of reports: the counts that a run of labels has, of the levels that were written."""
+"""``summary.json`` of a run of reports: the counts that a run of labels has, of the levels that were written, if any."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import Any
 from vidrisk import __version__
 from vidrisk.inference.meter import Meter
 from vidrisk.inference.predictions import read_predictions
+from vidrisk.inference.queries import Query
 from vidrisk.inference.reporter import Reporter
 from vidrisk.jobs.ledger import STATES, Ledger
 from vidrisk.jobs.summary import Summary
 
 
-def summarize_reports(reporter: Reporter, ledger: Ledger, *, other_files: int, meter: Meter, wall_s: float, files: int, clips: int,
-                      settings: Mapping[str, Any]) -> Summary:
+def summarize_reports(reporter: Reporter, query: Query, ledger: Ledger, *, other_files: int, meter: Meter, wall_s: float,
+                      files: int, clips: int, settings: Mapping[str, Any]) -> Summary:
     """Count the committed contents of an output folder.
 
     Args:
         wall_s: seconds that this run took.
         files, clips: cases and answers of this run alone.
     """
-    contract, knows = reporter.contract, reporter.uncertainty
+    targets, knows = query.targets, query.uncertainty
     states = Counter(row.state for row in ledger.rows())
-    labels = {target.name: dict.fromkeys(target.labels, 0) for target in contract.targets}
+    labels = {target.name: dict.fromkeys(target.labels, 0) for target in targets}
     severities: list[float] = []
     predictions = uncertain = 0
     for prediction in read_predictions(ledger.out):
@@ -37,13 +38,13 @@ def summarize_reports(reporter: Reporter, ledger: Ledger, *, other_files: int, m
         if prediction.severity is not None:
             severities.append(prediction.severity)
     return Summary(
-        task=contract.task, inputs=states.total(), states={s: states[s] for s in STATES if states[s]}, other_files=other_files,
-        predictions=predictions, labels=labels, uncertain=uncertain if knows.thresholds else None,
+        task=reporter.contract.task, inputs=states.total(), states={s: states[s] for s in STATES if states[s]},
+        other_files=other_files, predictions=predictions, labels=labels, uncertain=uncertain if knows.thresholds else None,
         mean_severity=round(sum(severities) / len(severities), 3) if severities else None,
         timings_s={"wall": round(wall_s, 3)} | {name: round(seconds, 3) for name, seconds in meter.seconds.items()},
         files_per_s=round(files / wall_s, 3), clips_per_s=round(clips / wall_s, 3),
         runtime=reporter.runtime, variant=reporter.variant, provenance=dict(reporter.provenance),
-        targets=tuple(target.model_dump(mode="json") for target in contract.targets), time=None, settings=dict(settings),
+        targets=tuple(target.model_dump(mode="json") for target in targets), time=None, settings=dict(settings),
         vidrisk_version=__version__, started_at=ledger.meta["started_at"],
         finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"), coverage=knows.coverage,
         no_threshold=dict(knows.reasons))

@@ -36,14 +36,14 @@ class Summary:
     """Counts are over the whole output folder; timings and rates over the last run that wrote into it.
 
     Attributes:
-        task: ``action`` or ``risk``.
+        task: ``action``, ``risk`` or ``report``.
         inputs: rows of the ledger; ``states`` counts them per final state.
         predictions: lines of ``predictions.jsonl``; ``labels`` counts them per target and most probable label.
         uncertain: of the predictions; None where the model has no threshold.
         mean_severity: over all predictions; None where the contract has no severities.
         other_files: files in the given folders that are neither clips nor photos.
         timings_s: wall seconds, and seconds per stage (see ``Meter``).
-        targets: labels and severities of the model, in order.
+        targets: labels and severities of the model, in order; none where a question was asked.
         time: moments and windows; None for photos.
         coverage: asked of the thresholds, 0–1; None where there are none.
         no_threshold: per target that has no thresholds, why.
@@ -71,6 +71,11 @@ class Summary:
     finished_at: str
     coverage: float | None = None
     no_threshold: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """What every case was asked in free words; '' where labels or reports were written."""
+        return self.settings.get("question") or ""
 
     @property
     def failed(self) -> int:

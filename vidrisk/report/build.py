@@ -131,15 +131,16 @@ def _doubts(prediction: Prediction) -> list[tuple[str, Sequence[str]]]:
 
 
 def _texts(prediction: Prediction) -> list[tuple[str, str]]:
-    """Headings and what is written under them: of a generated report all its fields but the label, and an answer that does not
-    parse as it is.
+    """Headings and what is written under them: of a generated report all its fields but the label; as it is an answer that does
+    not parse, or that is in free words.
     """
     report = prediction.report
     if report is None:
         found = [("Description", prediction.description), ("Risk", prediction.risk), ("Advice", prediction.advice)]
     else:
         found = [(name.replace("_", " ").capitalize(), text) for name, text in report["fields"].items() if text != prediction.label]
-        found += [] if report["parse_ok"] else [("Answer", report["text"])]
+        if not report["parse_ok"] or "question" in report:
+            found.append(("Answer", report["text"] or "–"))
         if report.get("given_level") and report.get("own_level") not in ("", report["given_level"]):
             found.append(("Disagreement", f"The classifier gives {report['given_level']}, and this text is written under it; the "
                                           f"language model finds {report['own_level']} more likely."))

@@ -20,13 +20,13 @@
   const update = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const card of cards) {
-      const text = card.dataset.text || (card.dataset.text = card.innerText.toLowerCase());
+      const text = card.dataset.text || (card.dataset.text = `${card.dataset.name} ${card.textContent}`.toLowerCase());
       card.hidden = !words.every((word) => text.includes(word))
-        || (label.value !== "" && !labels(card).includes(label.value))
+        || (label && label.value !== "" && !labels(card).includes(label.value))
         || (level && level.value !== "" && card.dataset.level !== level.value)
         || (uncertain && uncertain.checked && card.dataset.uncertain !== "1");
     }
-    gallery.append(...cards.sort(orders[order.value]));
+    gallery.append(...cards.sort(orders[order ? order.value : "report"]));
     const count = visible().length;
     shown.textContent = `${count} of ${cards.length}`;
     empty.hidden = count > 0;
@@ -44,7 +44,9 @@
     if (!card) return;
     current = card;
     stage.replaceChildren(view.firstElementChild.cloneNode(true));
-    title.textContent = `${card.querySelector("h3").textContent} · \u2068${card.dataset.name}\u2069`;
+    const heading = card.querySelector("h3");
+    const name = `\u2068${card.dataset.name}\u2069`;
+    title.textContent = heading.querySelector("bdi") ? name : `${heading.textContent} · ${name}`;
     if (!dialog.open) dialog.showModal();
   };
   const step = (by) => {

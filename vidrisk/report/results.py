@@ -59,7 +59,7 @@ class Level:
 @dataclass
 class Results:
     """Attributes:
-    classes: labels of the first target, most frequent first.
+    classes: labels of the first target, most frequent first; empty where a question was asked.
     levels: of the target ``level``, least severe first; empty where there is none.
     histogram: predictions per tenth of the severity scale; empty without severities.
     gallery: at most ``MAX_CARDS`` inputs, in the order that ``by_severity`` tells.
@@ -100,7 +100,7 @@ def band_from_severity(severity: float) -> str:
 
 def _count(results: Results, out: str | os.PathLike[str]) -> None:
     targets = results.summary.targets
-    lines = {label: ClassLine(label) for label in targets[0]["labels"]}
+    lines = {label: ClassLine(label) for target in targets[:1] for label in target["labels"]}
     if results.by_severity:
         results.histogram = [0] * HISTOGRAM_BINS
     for prediction in read_predictions(out):
@@ -156,7 +156,7 @@ def _result_from_windows(windows: Iterator[Prediction]) -> InputResult:
 
 def _urgency(result: InputResult) -> tuple[float, float, str]:
     """Sorts the most severe first; without severities, the least certain first. Inputs end in any order, the page has one:
-    of equals, by name."""
+    of equals, such as answers to a question, by name."""
     prediction = result.prediction
     return (0.0 if prediction.severity is None else -prediction.severity, prediction.score, prediction.path)
 

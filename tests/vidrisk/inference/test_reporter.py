@@ -20,8 +20,9 @@ from vidrisk.inference import reporter as reporter_module
 from vidrisk.inference.model import open_classifier
 from vidrisk.inference.open_reporter import open_reporter
 from vidrisk.inference.prompt_builders import ChatPrompts, Picture, Pictured
+from vidrisk.inference.queries import Query
 from vidrisk.inference.reporter import Reporter
-from vidrisk.inference.reports import Report, prediction_from_report
+from vidrisk.inference.reports import Report
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import BundleError, SettingsError
 from vidrisk.runtimes.text.engine import FakeTextEngine
@@ -54,8 +55,8 @@ def opened() -> Iterator[Reporter]:
         yield reporter
 
 
-def written(reporter: Reporter, cases: Sequence[Pictured]) -> dict[str, Report]:
-    reports = list(reporter.reports(cases))
+def written(reporter: Reporter, cases: Sequence[Pictured], query: Query | None = None) -> dict[str, Report]:
+    reports = list(reporter.reports(cases, query))
     assert [report.case for report in reports] == [each for each, _ in cases]
     return {report.case.id: report for report in reports}
 
@@ -114,7 +115,7 @@ def test_an_answer_that_is_cut_off_is_a_failed_row_with_its_reason() -> None:
         (report,) = short.reports([case(0)])
     assert (report.state, report.parse_ok, report.finish, report.answer_tokens) == ("partial", False, "length", 12)
     assert report.reason == "the answer does not parse: it is cut off after 12 tokens" and report.text
-    prediction = prediction_from_report(report, SCHEME, short.contract, "/0.png", short.uncertainty)
+    prediction = short.query().prediction(report, "/0.png")
     assert (prediction.label, prediction.level, prediction.severity, prediction.state) == ("", None, None, "partial")
     assert prediction.report is not None and prediction.report["parse_ok"] is False and prediction.reason == report.reason
 
@@ -129,7 +130,7 @@ def test_probabilities_have_the_temperature_of_the_variant_and_levels_their_thre
     root = write_report_bundle(tmp_path / "b", temperature={"level": 3.0}, threshold={"level": 0.2}, coverage=0.9)
     with open_reporter(root, threads=1) as calibrated:
         (report,) = calibrated.reports([case(0)])
-        prediction = prediction_from_report(report, SCHEME, calibrated.contract, "/0.png", calibrated.uncertainty)
+        prediction = calibrated.query().prediction(report, "/0.png")
     (plain,) = opened.reports([case(0)])
     cooled = np.array(list(plain.levels.values())) ** (1 / 3)
     assert list(report.levels.values()) == pytest.approx(list(cooled / cooled.sum()), rel=1e-4)
@@ -137,7 +138,7 @@ def test_probabilities_have_the_temperature_of_the_variant_and_levels_their_thre
     assert prediction.candidates == {"level": likely} and prediction.uncertain == (likely != [report.fields["level"]])
     assert prediction.severity == pytest.approx(50 * report.levels["medium"] + 100 * report.levels["severe"])
     assert prediction.score == report.levels[prediction.label]
-    first = prediction_from_report(plain, SCHEME, opened.contract, "/0.png", opened.uncertainty)
+    first = opened.query().prediction(plain, "/0.png")
     assert first.uncertain is None and first.id == prediction.id and len(first.id) == 32
     assert (first.risk, first.advice, first.description) == tuple(plain.fields[name] for name in ("risk", "advice", "defect"))
 
@@ -215,12 +216,11 @@ def test_a_server_gets_messages_with_jpegs_and_what_it_writes_is_checked() -> No
         text = next(texts)
         return Answer(text, "schema" if text else "failed", error="" if text else "HTTP 503")
 
-    jpegs = [(each, tuple(replace(picture, pixels=FakeJpeg()) for picture in pictures)) for each, pictures in MIXED[:4]]
-    reports = written(chatting(reply), jpegs)
+    reports = written(chatting(reply), [*map(with_jpegs, MIXED[:4])])
     assert [report.state for report in reports.values()] == ["ok", "partial", "skipped", "ok"]
     assert reports["1"].reason == "the answer does not parse: level is 'awful'"
     assert reports["2"].reason == "the model gives no answer: HTTP 503" and not reports["2"].is_answered
-    prediction = prediction_from_report(reports["0"], SCHEME, chatting(reply).contract, "/0.png", Uncertainty())
+    prediction = chatting(reply).query().prediction(reports["0"], "/0.png")
     assert (prediction.label, prediction.severity, prediction.targets, prediction.uncertain) == ("severe", 100, {}, None)
     first, second = (request.prompt.messages for request in asked[:2])  # type: ignore[union-attr]
     assert first[0] == {"role": "system", "content": system_text(SCHEME)} and asked[0].schema == SCHEME.json_schema()
@@ -231,6 +231,11 @@ def test_a_server_gets_messages_with_jpegs_and_what_it_writes_is_checked() -> No
 
 class FakeJpeg:
     data = b"\xff\xd8\xff"
+
+
+def with_jpegs(pictured: Pictured) -> Pictured:
+    """A case as a server is shown it."""
+    return pictured[0], tuple(replace(picture, pixels=FakeJpeg()) for picture in pictured[1])
 
 
 def test_what_no_tokenizer_takes_and_what_is_not_finite_costs_its_case_alone(opened: Reporter,
@@ -252,3 +257,30 @@ def test_a_batch_is_computed_for_several_photos(opened: Reporter, monkeypatch: p
     written(opened, MIXED)
     assert max(sizes) >= reporter_module.BATCH_PHOTOS and sum(sizes) == sum(len(pictures) for _, pictures in MIXED)
     assert see(MIXED[0][1])[0].shape == (4, WIDTH)
+
+
+def test_a_question_knows_its_prompt_and_takes_an_answer_as_it_is() -> None:
+    """Of a server, whose answers are texts that we know."""
+    asked: list[Request] = []
+    answers = iter([Answer("A wall.\nWet.", "stop"), Answer("A", "length"), Answer("", "failed", error="HTTP 503")])
+
+    def reply(request: Request) -> Answer:
+        asked.append(request)
+        return next(answers)
+
+    talks = chatting(reply)
+    query = talks.query("What \ud83d?")
+    whole, pictures = with_jpegs(case(1, 3))
+    some = whole, (pictures[0], unreadable(pictures[1]), pictures[2])
+    reports = written(talks, [some, case(2, 0, "a crack"), with_jpegs(case(3)), with_jpegs(case(4))], query)
+    assert [report.state for report in reports.values()] == ["partial", "skipped", "partial", "skipped"]
+    assert [report.reason for report in reports.values()] == [
+        "1-1.png: cannot be decoded", "it has no photo", "the answer is cut off after 50 tokens",
+        "the model gives no answer: HTTP 503"]
+    assert (reports["1"].parse_ok, reports["1"].text, reports["1"].fields) == (True, "A wall.\nWet.", {})
+    (first, *_), messages = asked, asked[0].prompt.messages  # type: ignore[union-attr]
+    assert first.schema is None and first.comparison is None and len(messages) == 1
+    assert [part.get("text") for part in messages[0]["content"]] == [None, None, "What ??"]
+    prediction = query.prediction(reports["1"], "/table.csv#1")
+    assert (prediction.label, prediction.state, prediction.report and prediction.report["question"]) == ("", "partial", "What ??")
+    assert len(prediction.id) == 32

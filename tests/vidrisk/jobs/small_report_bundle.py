@@ -43,11 +43,13 @@ PIECES = ChatPieces(begin="system\n", begin_bare="", to_question="<end>user\n", 
 
 
 def write_report_bundle(root: Path, *, scheme: Scheme | None = SCHEME, positions: int = POSITIONS,
-                        answer_tokens: int = ANSWER_TOKENS, seed: int = 0, **variant: Any) -> Path:
+                        answer_tokens: int = ANSWER_TOKENS, ends: tuple[int, ...] = (tiny_text.END,), seed: int = 0,
+                        **variant: Any) -> Path:
     """Write a bundle with the variants ``fp32`` and ``int8``, whose text graph has weights of 8 bits.
 
     Args:
         scheme: None for a bundle that answers questions alone.
+        ends: ids of tokens that end an answer.
         variant: further fields of both variants: ``temperature``, ``threshold``.
     """
     targets = () if scheme is None else (Target(
@@ -60,7 +62,7 @@ def write_report_bundle(root: Path, *, scheme: Scheme | None = SCHEME, positions
             files["scheme.json"] = work / "scheme.json"
             files["scheme.json"].write_text(scheme.to_json(), encoding="utf-8")
         part = ReportPart(scheme="scheme.json" if scheme else None, system=None if scheme else "Answer.", pieces=PIECES,
-                          tokenizer="tokenizer.json", embeddings="embeddings.npy", ends=(tiny_text.END,), positions=positions,
+                          tokenizer="tokenizer.json", embeddings="embeddings.npy", ends=ends, positions=positions,
                           answer_tokens=answer_tokens)
         variants = {name: Variant(files={"vision": "vision.fp32.onnx", TEXT: f"text.{name}.onnx"},
                                   precision={"vision": "fp32", TEXT: precision}, passed=True, **variant)

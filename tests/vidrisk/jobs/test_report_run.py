@@ -17,16 +17,19 @@ import pyarrow.parquet as pq
 import pytest
 from processes import children
 from risk_tables import draw, write_csv, write_jsonl
-from small_report_bundle import SCHEME, report_bundle
+from small_report_bundle import SCHEME, report_bundle, write_report_bundle
+from tiny_text import END
 
 from vidrisk.data import load_cases, split_cases
 from vidrisk.data.convert_cases import convert_cases
 from vidrisk.decode.pool import DecodePool
+from vidrisk.inference.ask_photos import read_pictures
 from vidrisk.inference.open_reporter import open_reporter
 from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predictions
 from vidrisk.inference.reporter import Reporter
 from vidrisk.jobs import report_run
 from vidrisk.jobs.case_inputs import CaseInputs, find_cases
+from vidrisk.jobs.compare_reports import compare_run
 from vidrisk.jobs.join_reports import leads_from_predictions
 from vidrisk.jobs.ledger import Row, read_ledger
 from vidrisk.jobs.parquet import PARQUET
@@ -39,12 +42,27 @@ from vidrisk.runtimes.contract.errors import DataError, Interrupted, SettingsErr
 
 ONE = ReportSettings(workers=1)
 AGAIN = replace(ONE, resume=True)
+QUESTION = "What does the photo show?"
+ASKED = replace(ONE, question=QUESTION)
 Run = Callable[..., Summary]
 
 
 @pytest.fixture(scope="module")
 def reporter() -> Iterator[Reporter]:
     with open_reporter(report_bundle(), threads=1, runtime="onnxruntime") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def talks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle without a scheme, whose answers end: every 32nd byte ends one."""
+    folder = tmp_path_factory.mktemp("talks")
+    return write_report_bundle(folder / "talks.bundle", scheme=None, seed=1, ends=(END, *range(5, 256, 32)))
+
+
+@pytest.fixture(scope="module")
+def talker(talks: Path) -> Iterator[Reporter]:
+    with open_reporter(talks, threads=1, runtime="onnxruntime") as opened:
         yield opened
 
 
@@ -212,10 +230,11 @@ def test_what_holds_no_case_is_said_before_anything_is_written(tmp_path: Path, n
         inputs_of(tmp_path / name)
 
 
-def test_ctrl_c_leaves_what_is_finished_and_resume_goes_on(run: Run, reporter: Reporter, photos: Path, tmp_path: Path,
+@pytest.mark.parametrize("settings", [ONE, ASKED], ids=["reports", "question"])
+def test_ctrl_c_leaves_what_is_finished_and_resume_goes_on(run: Run, photos: Path, tmp_path: Path, settings: ReportSettings,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    run(inputs_of(photos), whole)
+    run(inputs_of(photos), whole, settings)
     line = report_run._line
     written = 0
 
@@ -229,9 +248,9 @@ def test_ctrl_c_leaves_what_is_finished_and_resume_goes_on(run: Run, reporter: R
     with monkeypatch.context() as patch:
         patch.setattr(report_run, "_line", interrupted)
         with pytest.raises(Interrupted, match="stopped after 3 of 10 inputs"):
-            run(inputs_of(photos), out)
+            run(inputs_of(photos), out, settings)
     assert len(result(out)[1]) == 3 and not (out / SUMMARY).exists()
-    run(inputs_of(photos / "8.png"), out, AGAIN)  # what was named before is done, too
+    run(inputs_of(photos / "8.png"), out, replace(settings, resume=True))  # what was named before is done, too
     assert (out / PREDICTIONS).read_bytes() == (whole / PREDICTIONS).read_bytes()
 
 
@@ -248,14 +267,17 @@ def test_runs_of_other_bundles_and_limits_are_refused(run: Run, photos: Path, tm
 
 
 @pytest.mark.slow(minutes=1)
-def test_killed_runs_lose_nothing(photos: Path, tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("asks", [False, True], ids=["reports", "question"])
+def test_killed_runs_lose_nothing(photos: Path, tmp_path: Path, run: Run, reporter: Reporter, talks: Path, talker: Reporter,
+                                  asks: bool) -> None:
     for number in range(9, 70):
         draw(photos / f"{number}.png", number)
     cases = table(tmp_path)
-    run(inputs_of(photos, cases), tmp_path / "whole")
+    run(inputs_of(photos, cases), tmp_path / "whole", ASKED if asks else ONE, talker if asks else reporter)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "VIDRISK_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "vidrisk", "infer", str(report_bundle()), str(photos), str(cases), "-o", str(tmp_path / "out"),
-               "--resume", "--no-report", "--runtime", "onnxruntime", "--threads", "1", "--workers", "1"]
+    command = [sys.executable, "-m", "vidrisk", "infer", str(talks if asks else report_bundle()), str(photos), str(cases),
+               "-o", str(tmp_path / "out"), "--resume", "--no-report", "--runtime", "onnxruntime", "--threads", "1",
+               "--workers", "1", *(["--question", QUESTION] if asks else [])]
     lines = tmp_path / "out" / PREDICTIONS
     sizes = []
     for _ in range(2):
@@ -304,3 +326,93 @@ def test_texts_are_written_under_the_levels_of_a_classifier(reporter: Reporter, 
     assert all(row.own_level == own[row.path] for row in read_report_rows(led) if row.path != unseen)
     with pytest.raises(SettingsError, match="leads"):
         run_reports(reporter, inputs_of(photos), led, AGAIN, pool=pool)
+
+
+def test_a_question_is_asked_about_every_input(run: Run, talker: Reporter, photos: Path, tmp_path: Path) -> None:
+    """Of a table, about the photos of each case together; the answers are those of ``ask``."""
+    cases, out = table(tmp_path, level="of no scheme"), tmp_path / "out"
+    (tmp_path / "list.txt").write_text("photos/3.png\nphotos/gone.png\n", encoding="utf-8")
+    inputs = find_cases([cases, tmp_path / "list.txt", photos], talker.query(QUESTION).scheme)
+    summary = run(inputs, out, ASKED, talker)
+    rows, found = result(out)
+    keys, gone, bad = [f"{cases}#{name}" for name in ("a", "b 楼#1", "c", "d")], str(photos / "gone.png"), str(photos / "bad.jpg")
+    assert list(rows) == list(inputs.cases) and len(rows) == 15
+    assert {path: row.state for path, row in rows.items() if row.state != "ok"} == {
+        keys[0]: "partial", keys[1]: "corrupt", keys[2]: "skipped", keys[3]: "skipped", gone: "skipped", bad: "corrupt"}
+    assert (rows[keys[2]].reason, rows[keys[3]].reason) == ("it has no photo", "none of its photos is there")
+    assert summary.question == QUESTION == read_summary(out).question and summary.settings["question"] == QUESTION
+    assert (summary.predictions, summary.labels, summary.targets, summary.uncertain) == (10, {}, (), None)
+    for path, names in {str(photos / "3.png"): ["3.png"], str(photos / "5.png"): ["5.png"], keys[0]: ["1.png", "2.png"]}.items():
+        answer = talker.ask(read_pictures(talker, [str(photos / name) for name in names]), QUESTION)
+        assert found[path].report == {
+            "case": path.rpartition("#")[2] if "#" in path else names[0], "question": QUESTION, "fields": {}, "parse_ok": True,
+            "problems": [], "text": answer.text, "finish": "stop", "prompt_tokens": answer.prompt_tokens,
+            "answer_tokens": len(answer.tokens)}
+    texts = [prediction.report["text"] for prediction in found.values() if prediction.report]
+    assert len(set(texts)) > 3 and len({prediction.id for prediction in found.values()}) == len(found)
+    assert {(each.label, each.level, each.score, each.uncertain, len(each.targets)) for each in found.values()} == {
+        ("", None, 0.0, None, 0)}
+
+
+def test_the_page_of_a_question_shows_photos_and_answers(run: Run, talker: Reporter, photos: Path, tmp_path: Path) -> None:
+    run(inputs_of(photos), tmp_path / "out", replace(ASKED, question="Is it <b>?\n\u202eWhere"), talker)
+    texts = [prediction.report["text"] for prediction in result(tmp_path / "out")[1].values() if prediction.report]
+    page = build_report(tmp_path / "out").read_text(encoding="utf-8")
+    assert page.count('<p class="question" lang="en">Is it &lt;b&gt;?\n\\u202eWhere</p>') == 1
+    assert page.count('<li class="card"') == page.count('class="photo"><img src="data:image') == len(texts) == 9
+    assert page.count("<dt>Answer</dt>") == 9 and len(set(texts)) > 3 and "bad.jpg" in page
+    assert "Not readable" not in page and "Distribution" not in page and "not known" not in page
+
+
+def test_a_run_of_another_question_is_another_run(run: Run, talker: Reporter, reporter: Reporter, photos: Path, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    out, inputs, again = tmp_path / "out", inputs_of(photos), replace(ASKED, resume=True)
+    run(inputs, out, ASKED, talker)
+    before, ids = (out / PREDICTIONS).read_bytes(), {each.id for each in result(out)[1].values()}
+    asked = count_cases(talker, monkeypatch)
+    run(inputs, out, again, talker)
+    assert (asked, (out / PREDICTIONS).read_bytes()) == ([], before)
+    with pytest.raises(SettingsError, match=r"has question …e photo show\?, this one …e photo hide…; fix"):
+        run(inputs, out, replace(again, question="What does the photo hide from us?"), talker)
+    run(inputs, tmp_path / "other", replace(ASKED, question="Why?"), talker)
+    assert not ids & {each.id for each in result(tmp_path / "other")[1].values()}
+    run(inputs_of(photos / "1.png"), tmp_path / "reports", ONE, reporter)
+    run(inputs_of(photos / "1.png"), tmp_path / "answers", ASKED, reporter)
+    with pytest.raises(SettingsError, match="has task report, this one question"):
+        run(inputs_of(photos / "1.png"), tmp_path / "reports", again, reporter)
+    with pytest.raises(SettingsError, match="has task question, this one report"):
+        run(inputs_of(photos / "1.png"), tmp_path / "answers", AGAIN, reporter)
+    with pytest.raises(DataError, match=r"predictions\.jsonl, line 1 holds the answer to a question, and no report; fix: compare"):
+        compare_run(out, write_csv(tmp_path / "truth.csv", [{"id": "1", "image": "photos/1.png", "level": "minor"}]), SCHEME)
+
+
+def test_answers_to_a_question_that_are_cut_off_are_partial(run: Run, photos: Path, tmp_path: Path) -> None:
+    with open_reporter(report_bundle(), threads=1, runtime="onnxruntime", answer_tokens=12) as short:
+        summary = run(inputs_of(photos), tmp_path / "out", ASKED, short)
+    rows, found = result(tmp_path / "out")
+    assert summary.states == {"partial": 9, "corrupt": 1} and len(found) == 9
+    for path, prediction in found.items():
+        assert rows[path].state == prediction.state == "partial"
+        assert rows[path].reason == prediction.reason == "the answer is cut off after 12 tokens"
+        assert prediction.report and prediction.report["problems"] == ["it is cut off after 12 tokens"]
+        assert (prediction.report["parse_ok"], prediction.report["finish"], prediction.label) == (False, "length", "")
+    page = build_report(tmp_path / "out").read_text(encoding="utf-8")
+    assert page.count('<span class="badge " lang="en">cut off</span>') == 9 and "does not parse" not in page
+
+
+def test_what_no_run_can_ask_is_refused_before_anything_is_written(run: Run, talker: Reporter, photos: Path,
+                                                                   tmp_path: Path) -> None:
+    inputs, out = inputs_of(photos), tmp_path / "out"
+    with pytest.raises(SettingsError, match="a question without words; allowed: a question"):
+        replace(ONE, question=" \n")
+    with pytest.raises(SettingsError, match="question is 3; allowed: a text"):
+        ReportSettings(question=3)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="the question is too long: its prompt of"):
+        run(inputs, out, replace(ONE, question="why? " * 200), talker)
+    with pytest.raises(SettingsError, match=r"talks\.bundle has no scheme of reports.*fix: give infer a question, which"):
+        run(inputs, out, ONE, talker)
+    leads = leads_from_predictions([Prediction("/1.png", None, None, "minor", 1, False, None, "minor", None,
+                                               {"level": {"minor": 1.0}})], SCHEME, "classes")
+    with pytest.raises(SettingsError, match="a question beside a classifier's levels"):
+        run_reports(talker, inputs, out, ASKED, leads=leads)
+    assert not out.exists()

@@ -8,7 +8,12 @@ import pytest
 from colour import ACTION, RISK, colour_classifier
 from report_pages import CHROMIUM, open_page
 from small_media import write_photo, write_video
+from small_report_bundle import report_bundle
 
+from vidrisk.inference.open_reporter import open_reporter
+from vidrisk.jobs.case_inputs import find_cases
+from vidrisk.jobs.report_run import run_reports
+from vidrisk.jobs.report_settings import ReportSettings
 from vidrisk.jobs.run_folder import run_folder
 from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.segments import Hysteresis, write_segments
@@ -165,3 +170,32 @@ def test_what_slips_through_the_escaping_runs_nothing(tmp_path: Path) -> None:
     assert found == {"evil": None, "title": "colours.bundle: 1 inputs", "text": found["text"], "filters": True,
                      "name": "a\\u202egnp.exe\\x07.png"}
     assert found["text"] != "rgb(1, 2, 3)" and log.count("Content Security Policy") >= 4
+
+
+ANSWERS_PROBE = """
+  addEventListener("load", () => {
+    const visible = () => [...document.querySelectorAll(".card")].filter((card) => card.offsetParent !== null);
+    const found = { width: document.documentElement.scrollWidth, all: visible().map((card) => card.dataset.name) };
+    const search = document.querySelector("input[name=search]");
+    search.value = "green";
+    search.dispatchEvent(new Event("input", { bubbles: true }));
+    found.left = visible().map((card) => card.querySelector("h3").textContent);
+    found.selects = document.querySelectorAll("select").length;
+    document.querySelector('.card[data-name^="green"] button.view').click();
+    found.title = document.getElementById("stage-title").textContent;
+    found.question = document.querySelector(".question").innerText;
+    parent.postMessage(JSON.stringify(found), "*");
+  });"""
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])
+def test_answers_to_a_question_in_chromium(width: int, dark: bool, media: Path, tmp_path: Path) -> None:
+    question = f"What is it?\nAnd is it {'very_' * 40}bad?"
+    with open_reporter(report_bundle(), threads=1, answer_tokens=60) as reporter:
+        run_reports(reporter, find_cases([media], None), tmp_path / "out", ReportSettings(workers=1, question=question))
+    found, log = open_page(build_report(tmp_path / "out"), tmp_path / "profile", ANSWERS_PROBE, width=width, dark=dark)
+    assert found["width"] <= width and found["selects"] == 0 and found["question"] == question
+    assert found["all"] == sorted(found["all"]) and len(found["all"]) == 3
+    assert found["left"] == [name for name in found["all"] if name.startswith("green")]
+    assert found["title"] == f"\u2068{found['left'][0]}\u2069"
+    assert "CONSOLE" not in log and "Uncaught" not in log
