@@ -227,7 +227,7 @@ class TextGate:
     def conclude(self, variants: Sequence[GraphVariant]) -> None:
         """Admit all variants, and fit temperature and thresholds of their level."""
         form, report = self.options.form, self.report
-        answers = {each.name: self.answers[each.name] for each in variants if each.name in self.answers}
+        answers: dict[str, Answers] = {each.name: self.answers[each.name] for each in variants if each.name in self.answers}
         for variant in variants:
             waived = [hop.reason for hop in report.text_hops if hop.variant == variant.name and hop.waived]
             report.verdicts.append(Verdict(variant.name, shipped=True, reason="; ".join(dict.fromkeys(waived))))

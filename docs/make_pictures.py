@@ -1,0 +1,164 @@
+"""Make the pictures of the pages: photos that are drawn, a model that learns to report about them, and headless Chromium.
+
+    python docs/make_pictures.py [--work FOLDER]
+
+Nothing in the pictures is anybody's photo: walls are noise with cracks, holes and stains drawn on it. The model is
+EfficientNet-Lite0 and SmolLM2-135M-Instruct, trained for a few minutes and exported as a user would. What is in --work already is
+not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
+
+PICTURES = Path(__file__).resolve().parent / "pictures"
+SIZE = 320, 240
+DEFECTS = {"none": "The wall is even.", "crack": "A crack runs over the wall.", "spalling": "Concrete has come off.",
+           "stain": "Water has stained the wall."}
+LEVELS = {"none": "Nothing to do.", "minor": "Look again in a year.", "moderate": "Mend it within a month.",
+          "severe": "Close the area and mend it now."}
+SCHEME = f"""name: walls
+title: Walls
+language: en
+levels:
+  - {{name: none, severity: 0, colour: "#4f9d69"}}
+  - {{name: minor, severity: 33, colour: "#f2c037"}}
+  - {{name: moderate, severity: 67, colour: "#e8873a"}}
+  - {{name: severe, severity: 100, colour: "#d64545"}}
+fields:
+  - {{name: level, label: level, kind: level, required: true}}
+  - {{name: defect, label: defect, kind: choice, choices: [{", ".join(DEFECTS)}], required: true}}
+  - {{name: description, label: description, max_chars: 60, required: true}}
+  - {{name: advice, label: advice, max_chars: 60, required: true}}
+text_field: description
+prompts: {{system: "Inspect the wall. Answer in JSON: level, defect, description, advice", photos: "What is it?", text: "{{text}}"}}
+"""
+BACKBONE = "compose:efficientnet-lite0+smollm2-135m"
+SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.epochs=5", "optim.batch_size=16",
+            "optim.lora_lr=0.0005", "trackers=[]")
+COUNTS = {"train": 18, "val": 4, "test": 5}  # photos of each defect and level
+
+
+def draw_wall(random: np.random.Generator) -> Image.Image:
+    clouds = Image.fromarray(random.integers(130, 190, (6, 8), np.uint8)).resize(SIZE, Image.Resampling.BICUBIC)
+    tint = random.integers(-12, 12, 3)
+    grain = random.normal(0, 6, (SIZE[1], SIZE[0], 1))
+    return Image.fromarray(np.clip(np.asarray(clouds)[..., None] + tint + grain, 0, 255).astype(np.uint8))
+
+
+def draw_crack(wall: Image.Image, width: int, random: np.random.Generator) -> None:
+    x, y = random.uniform(0, SIZE[0] / 3), random.uniform(SIZE[1] / 4, 3 * SIZE[1] / 4)
+    points = [(x, y)]
+    while x < SIZE[0]:
+        x, y = x + random.uniform(6, 18), y + random.normal(0, 9)
+        points.append((x, y))
+    ImageDraw.Draw(wall).line(points, fill=(50, 45, 42), width=width, joint="curve")
+
+
+def blob(radius: float, random: np.random.Generator) -> Image.Image:
+    """A mask with an uneven edge."""
+    x, y = random.uniform(radius, SIZE[0] - radius), random.uniform(radius, SIZE[1] - radius)
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    reach = radius * random.uniform(0.65, 1.0, len(angles))
+    mask = Image.new("L", SIZE)
+    ImageDraw.Draw(mask).polygon([(x + r * np.cos(a), y + r * np.sin(a)) for a, r in zip(angles, reach, strict=True)], fill=255)
+    return mask
+
+
+def draw_photo(defect: str, level: str, random: np.random.Generator) -> Image.Image:
+    wall = draw_wall(random)
+    place = list(LEVELS).index(level)
+    if defect == "crack":
+        draw_crack(wall, (2, 5, 10)[place - 1], random)
+    elif defect == "spalling":
+        mask = blob((22, 48, 90)[place - 1], random)
+        stones = Image.fromarray(random.integers(60, 140, (60, 80, 1), np.uint8).repeat(3, axis=2) + np.uint8([30, 10, 0]))
+        wall.paste(stones.resize(SIZE, Image.Resampling.NEAREST), mask=mask)
+    elif defect == "stain":
+        mask = blob((30, 62, 105)[place - 1], random).filter(ImageFilter.GaussianBlur(9)).point(lambda value: int(0.7 * value))
+        wall = Image.composite(ImageChops.multiply(wall, Image.new("RGB", SIZE, (120, 140, 90))), wall, mask)
+    return wall
+
+
+def write_cases(folder: Path) -> Path:
+    """Draw photos, and write the tables of all and of held-out cases."""
+    random = np.random.default_rng(0)
+    rows = []
+    (folder / "photos").mkdir(parents=True)
+    kinds = [("none", "none")] * 3 + [(defect, level) for defect in [*DEFECTS][1:] for level in [*LEVELS][1:]]
+    for split, count in COUNTS.items():
+        for number in range(count):
+            for place, (defect, level) in enumerate(kinds):
+                name = f"photos/{split}-{number:02}-{place:02}.jpg"
+                draw_photo(defect, level, random).save(folder / name, quality=90)
+                rows.append({"case_id": Path(name).stem, "photo": name, "level": level, "defect": defect, "split": split,
+                             "description": DEFECTS[defect], "advice": LEVELS[level]})
+    for table, chosen in (("walls.csv", rows), ("held-out.csv", [row for row in rows if row["split"] == "test"])):
+        with (folder / table).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(chosen)
+    (folder / "walls.yaml").write_text(SCHEME, encoding="utf-8")
+    return folder / "walls.csv"
+
+
+def vidrisk(work: Path, *words: str) -> None:
+    subprocess.run([sys.executable, "-m", "vidrisk", *words], cwd=work, check=True)
+
+
+def shoot(page: Path, picture: Path, width: int, height: int) -> None:
+    """Photograph the top of a page."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        raise SystemExit("Chromium is not installed")
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
+                        "--disable-background-networking", "--virtual-time-budget=3000", f"--user-data-dir={profile}",
+                        f"--window-size={width},{height}", "--blink-settings=preferredColorScheme=1",
+                        f"--screenshot={picture}", page.as_uri()],
+                       check=True, capture_output=True, timeout=120, env={**os.environ, "HOME": profile})
+    with Image.open(picture) as image:
+        smaller = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
+    smaller.save(picture, optimize=True)
+
+
+def make(work: Path) -> None:
+    if not (work / "walls.csv").is_file():
+        write_cases(work)
+    if not (work / "run" / "metrics.json").is_file():
+        vidrisk(work, "train", "walls.csv", "-o", "run", "--task", "report", "--backbone", BACKBONE,
+                *(word for setting in ("report.scheme=walls.yaml", *SETTINGS) for word in ("--set", setting)))
+    if not (work / "walls.bundle").is_dir():
+        vidrisk(work, "export", "run", "-o", "walls.bundle", "--int8", "--max-drop", "5")
+    if not (work / "out" / "comparison.html").is_file():
+        photos = sorted(str(path.relative_to(work)) for path in (work / "photos").glob("test-*.jpg"))
+        (work / "list.txt").write_text("\n".join(photos) + "\n", encoding="utf-8")
+        vidrisk(work, "infer", "walls.bundle", "list.txt", "-o", "out", "--compare", "held-out.csv")
+    PICTURES.mkdir(exist_ok=True)
+    shoot(work / "out" / "comparison.html", PICTURES / "comparison.png", 1100, 1500)
+    shoot(work / "out" / "report.html", PICTURES / "reports.png", 1100, 1100)
+    shoot(work / "walls.bundle" / "gate.html", PICTURES / "gate-of-reports.png", 1100, 1100)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        work = arguments.work or Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        make(work.resolve())
+
+
+if __name__ == "__main__":
+    main()
