@@ -52,6 +52,7 @@ from vidrisk.train.train import train_run
 from vidrisk.train.train_data import train_data
 
 RESULT = Path(__file__).parent / "results" / "reports.json"
+TIMES = "seconds.json"
 BACKBONE = "compose:efficientnet-lite0+smollm2-135m"
 EPOCHS = 6
 SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.batch_size=16", "optim.lora_lr=0.0005",
@@ -130,7 +131,7 @@ def write_reports(bundle: Bundle, variant: str, known: Cases, table: Path, out: 
     photos = [str(case.photos[0].path) for case in known.cases]  # type: ignore[union-attr]
     with DecodePool(2) as pool, open_reporter(bundle.root, variant=variant, threads=2) as reporter:
         begin = time.perf_counter()
-        run_reports(reporter, find_cases(photos, reporter.needed_scheme()), out, ReportSettings(), pool=pool)
+        run_reports(reporter, find_cases(photos, reporter.needed_scheme()), out, ReportSettings(resume=out.exists()), pool=pool)
         seconds = time.perf_counter() - begin
     scores = compare_run(out, known, known.scheme, tables=(table,)).scores
     part = bundle.manifest.variants[variant]  # type: ignore[index]
@@ -148,25 +149,41 @@ def fields_in(out: Path) -> dict[str, tuple[str, ...]]:
             for row in read_report_rows(out)}
 
 
+def kept_seconds(runs: Path, settings: Sequence[str]) -> dict[str, float]:
+    """What was timed when the folder was filled; a folder of other settings is refused."""
+    if not (runs / TIMES).is_file():
+        (runs / TIMES).write_text(json.dumps({"settings": list(settings), "seconds": {}}), encoding="utf-8")
+    kept = json.loads((runs / TIMES).read_text(encoding="utf-8"))
+    if kept["settings"] != list(settings):
+        raise SystemExit(f"{runs} was made with other settings: {kept['settings']}")
+    found: dict[str, float] = kept["seconds"]
+    return found
+
+
 @contextmanager
-def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], name: str, runs: Path) -> Iterator[None]:
+    """Add what is done in the block to the seconds, in the folder too: a run that was stopped goes on."""
     begin = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - begin
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0) + time.perf_counter() - begin
+        kept = json.loads((runs / TIMES).read_text(encoding="utf-8")) | {"seconds": seconds}
+        (runs / TIMES).write_text(json.dumps(kept), encoding="utf-8")
 
 
 def measure(data: Path, runs: Path, settings: Sequence[str]) -> dict[str, Any]:
     table, held_out, scheme, labelled = write_tables(data, runs)
     right = classify(labelled, runs / "classifier")
-    seconds: dict[str, float] = {}
+    seconds = kept_seconds(runs, settings)
     if not (runs / "run" / METRICS).is_file():
         given = {"report.scheme": str(scheme), "report.photos": "/"}
-        with timed(seconds, "training"):
+        with timed(seconds, "training", runs):
             train_data(table, config_from_options(None, settings, given, task="report", backbone=BACKBONE), runs / "run",
                        resume=(runs / "run").exists(), on_progress=_say)
     bundle_path = runs / "reports.bundle"
     if not bundle_path.is_dir():
-        with timed(seconds, "export"):
+        with timed(seconds, "export", runs):
             export_reports(runs / "run", bundle_path, ExportOptions(int8=True, max_drop=0.5, search_s=300), on_progress=_say)
     bundle = Bundle.open(bundle_path)
     known = load_cases(held_out, scheme, photos="/")

@@ -115,7 +115,7 @@ class ReportPart(Sealed):
     pieces: ChatPieces
     tokenizer: FileName
     embeddings: FileName
-    ends: tuple[int, ...] = Field(min_length=1)
+    ends: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1)
     positions: int = Field(ge=16)
     answer_tokens: int = Field(ge=1)
 

@@ -29,7 +29,7 @@ class JsonServer:
         first_wait_s: before the second try; doubled for each further one, unless the server says how long.
 
     Raises:
-        SettingsError: no such URL.
+        SettingsError: no such URL, or a key that cannot be sent.
     """
 
     url: str
@@ -39,14 +39,12 @@ class JsonServer:
     first_wait_s: float = 0.5
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        try:
-            is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        except ValueError:
-            is_good = False
-        if not is_good or parts.query or parts.fragment or parts.username or not self.url.isascii():
+        if not _is_url(self.url):
             raise SettingsError(f"server {self.url.rpartition('@')[2]!r}",
                                 allowed="http://host:port/v1, or https, without a password")
+        if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
+            raise SettingsError("the key of the server has characters that no header takes", allowed="printable ASCII on one line",
+                                fix="look for a line break at its end")
 
     def ask(self, path: str, content: Any = None) -> Any:
         """Send JSON, or nothing, and return the JSON of the answer.
@@ -89,11 +87,24 @@ class JsonServer:
             response = connection.getresponse()
             after = response.getheader("Retry-After", "")
             answer = response.read(MOST_BYTES + 1)
+            if response.length and len(answer) <= MOST_BYTES:  # what is still to come, of a connection that has ended
+                raise http.client.IncompleteRead(answer, response.length)
         finally:
             connection.close()
         if len(answer) > MOST_BYTES:
             raise RuntimeFailure(f"{self.url} answers with more than {MOST_BYTES} bytes")
         return response.status, float(after) if after.isascii() and after.isdigit() else None, answer
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        labels = str(parts.hostname or "").rstrip(".").split(".")
+        is_good = parts.scheme in ("http", "https") and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+    return (is_good and all(0 < len(label) < 64 for label in labels) and url.isascii()
+            and not (parts.query or parts.fragment or parts.username))
 
 
 def _json_of(answer: bytes, url: str) -> Any:

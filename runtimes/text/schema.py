@@ -97,7 +97,8 @@ def _check_object(part: Mapping[str, Any], place: str, depth: int) -> None:
     assert isinstance(properties, Mapping)
     _check(part.get("additionalProperties") is False, f"{place} allows further properties", "additionalProperties: false")
     required = part.get("required", [])
-    _check(_is_list(required) and set(required) <= set(properties), f"{place} requires {required}", _listed(properties))
+    _check(_is_list(required) and all(isinstance(name, str) and name in properties for name in required),
+           f"{place} requires {required}", _listed(properties))
     for name, inner in properties.items():
         _check_part(inner, f"{place}.{name}", depth + 1)
 

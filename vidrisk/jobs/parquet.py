@@ -33,8 +33,8 @@ def write_parquet(out: Path) -> Path:
     is a float32 column of its own, ``probability/<target>/<label>``: a nested column would reach pandas as one Python
     dictionary per row, and nobody could filter, sort or average by it as it stands. The labels that cannot be excluded are a list
     of strings, ``candidates/<target>``, null where the target has no threshold. A generated report is JSON in a
-    column of its own; probabilities that its engine did not tell are NaN. Bytes of a path that are no UTF-8 are written as escapes
-    (``\\udcff``), because Parquet's text is UTF-8.
+    column of its own; probabilities that its engine did not tell are NaN. What is no UTF-8, such as bytes of a path or half a
+    character in a server's answer, is written as escapes (``\\udcff``), because Parquet's text is UTF-8.
 
     Raises:
         MissingExtra: pyarrow is not installed.
@@ -65,10 +65,13 @@ def _rows_of(predictions: Iterable[Prediction], labels: _Labels) -> list[Any]:
     for prediction in predictions:
         if prediction.targets and _labels_of(prediction) != labels:
             raise DataError(f"the lines of {PREDICTIONS} have different labels", fix="run it again into another folder")
-        path = prediction.path.encode("utf-8", "backslashreplace").decode("utf-8")
         report = None if prediction.report is None else json_from_value(prediction.report)
-        fixed.append((path, *(getattr(prediction, name) for name in list(_COLUMNS)[1:-1]), report,
+        fixed.append((*(_storable(getattr(prediction, name)) for name in list(_COLUMNS)[:-1]), report,
                       *(prediction.candidates.get(target) for target in dict.fromkeys(target for target, _ in labels))))
         probabilities.append(np.array([prediction.targets.get(target, {}).get(label, np.nan) for target, label in labels],
                                       np.float32))
     return [*zip(*fixed, strict=True), *np.stack(probabilities, axis=1)] if fixed else []
+
+
+def _storable(value: Any) -> Any:
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value

@@ -38,6 +38,7 @@ REPORT = report(level=LEVEL, advice={"type": "string", "maxLength": 12}, score={
     ({"type": "object", "properties": {"a": LEVEL}}, "allows further properties"),
     ({"type": "object", "additionalProperties": False}, "no properties"),
     ({**REPORT, "required": ["risk"]}, "requires"),
+    ({**REPORT, "required": [[1]]}, "requires"),
     (report(note={"anyOf": []}), "anyOf"),
     (report(note={"enum": []}), "enum"),
     (report(note={"$ref": "#"}), "of type None"),

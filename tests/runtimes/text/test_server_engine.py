@@ -185,8 +185,34 @@ def test_a_server_without_the_model_or_without_a_server_is_refused(server: Serve
         ServerEngine("", "tiny", server=JsonServer(server_url, attempts=2, first_wait_s=0.01))
 
 
-@pytest.mark.parametrize("url", ["", "ftp://a", "http://", "http://a:b/", "http://me:word@host/v1", "file:///etc/passwd", "http://a/?b"])
+@pytest.mark.parametrize("url", ["", "ftp://a", "http://", "http://a:b/", "http://me:word@host/v1", "file:///etc/passwd", "http://a/?b",
+                                 "http://[::1/v1", "http://a..b/v1", f"http://{'a' * 64}.de/v1"])
 def test_urls_that_are_none_are_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="allowed: http://host:port/v1") as caught:
         JsonServer(url)
     assert "word" not in str(caught.value).replace("password", "")
+
+
+@pytest.mark.parametrize("key", ["secret\n", "schlüssel", "a\0b"])
+def test_a_key_that_no_header_takes_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(SettingsError, match="the key of the server") as caught:
+        JsonServer("http://a/v1", key)
+    assert key not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(server: Server) -> None:
+    whole = json.dumps(completion("whole")).encode()
+
+    def reply(handler: Handler, body: dict[str, Any]) -> tuple[int, Any]:
+        if len(server.asked) == 1:
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(whole)))
+            handler.end_headers()
+            handler.wfile.write(whole[:30])
+            handler.connection.shutdown(socket.SHUT_RDWR)
+        return 200, whole
+
+    server.reply = reply
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # what it cannot send any more
+    (answer,) = engine_of(server).answers([asked("anything")])
+    assert (answer.text, answer.finish, len(server.asked)) == ("whole", "stop", 2)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +85,12 @@ def test_columns_and_their_types(tmp_path: Path) -> None:
 def test_no_predictions_are_an_empty_table(tmp_path: Path) -> None:
     table = pq.read_table(write_parquet(write_lines(tmp_path, [])))
     assert table.num_rows == 0 and table.column_names == FIXED
+
+
+def test_half_a_character_becomes_an_escape(tmp_path: Path) -> None:
+    line = replace(prediction(), advice="mend \ud83d it", reason="\udcff")
+    row = pq.read_table(write_parquet(write_lines(tmp_path, [line]))).to_pylist()[0]
+    assert (row["advice"], row["reason"]) == ("mend \\ud83d it", "\\udcff")
 
 
 def test_an_earlier_table_is_replaced_or_stays(tmp_path: Path) -> None:
