@@ -21,10 +21,11 @@ from vidrisk.data.scheme_target import comparisons_from_scheme
 from vidrisk.decode.pool import DecodePool
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.pretrained import Labels, build_reporter, contract_from_config, resolve_config
+from vidrisk.models.run import Run
 from vidrisk.models.vlm.instruction_parts import parts_from_instruction
 from vidrisk.models.vlm.reporter import Reporter
 from vidrisk.models.vlm.sequences import CHOSEN, batch_from_sequences, sequence_from_parts
-from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.contract.errors import BundleError, SettingsError
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 from vidrisk.train.conversations import Conversations, Photos
 from vidrisk.train.report_work import Reporting
@@ -200,6 +201,20 @@ def test_before_the_first_step_tensors_go_to_where_the_model_is(made: Callable[.
         work, _ = work_on(made, pool, tmp_path, Share(device=torch.device("meta")))
         work.standardise(lambda *_: None)  # without features that are kept
         assert not work.model.backbone.own_projector.is_new
+
+
+def test_a_run_without_the_projector_that_it_has_trained_is_refused(made: Callable[..., Any], tmp_path: Path) -> None:
+    """The published one would stand in its place without a word."""
+    for name, rate in (("trained", "0.001"), ("as published", "null")):
+        model, config = made("qwen2_5_vl", f"optim.projector_lr={rate}")
+        model.adapt(config)
+        run = Run(tmp_path / name, config, Labels(targets=(), clips=False))
+        run.save(model)
+        assert Run.open(run.root).load_reporter().trains_projector == (name == "trained")
+    assert not (tmp_path / "as published" / "projector.safetensors").exists()
+    (tmp_path / "trained" / "projector.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"trained lacks its projector\.safetensors; fix: copy the run whole, or train it again"):
+        Run.open(tmp_path / "trained").load_reporter()
 
 
 def test_settings_that_mean_nothing_and_backbones_that_write_nothing(made: Callable[..., Any]) -> None:
