@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -111,15 +111,16 @@ class Conversations:
     """
 
     def __init__(self, items: Sequence[Instruction], photos: Photos, unreadable: dict[PhotoSource, str], encoder: Encoder,
-                 pieces: ChatPieces, end: int, grid: Grid, *, system: str | None, most: int,
+                 pieces: ChatPieces, end: int, grid: Grid, *, system: str | None, limits: Mapping[str, int],
                  choices: Collection[Comparison] = ()) -> None:
         """
         Args:
             end: id of the token that ends an answer.
             system: of conversations that have no system text of their own.
-            most: tokens of a conversation; a longer one is left out, never cut off.
+            limits: most tokens of a conversation, by what bounds it; a longer one is left out, never cut off.
             choices: places of answers where one of a few words stands.
         """
+        bound, most = min(limits.items(), key=lambda limit: limit[1])
         self.items: list[Instruction] = []
         self.sequences: list[TextSequence] = []
         self.photos: list[list[int]] = []
@@ -131,7 +132,8 @@ class Conversations:
                 parts_from_instruction(item, encoder, pieces, end, system=system), grid,
                 [[place for choice in choices for place in choosing_tokens(encoder, choice, text)] for text in answers])
             if sequence is not None and sequence.length > most:
-                bad = f"{sequence.length} tokens, {int(sequence.layout.is_visual.sum())} of them visual, where {most} are allowed"
+                visual = int(sequence.layout.is_visual.sum())
+                bad = f"{sequence.length} tokens, {visual} of them visual, where {most} are allowed by {bound}"
             elif sequence is not None and not sequence.answer_tokens:
                 bad = "it has no answer"
             if bad or sequence is None:

@@ -110,7 +110,7 @@ def _usable_parts(data: ReportData, model: Reporter, config: TrainConfig, photos
         if not items:
             continue
         part = Conversations(items, photos, unreadable, encoder, model.chat.pieces, model.chat.ends[0], model.grid,
-                             system=config.vlm.system, most=config.vlm.max_tokens, choices=choices)
+                             system=config.vlm.system, limits=model.token_limits, choices=choices)
         unusable += part.left_out
         if not len(part):
             raise DataError(f"no conversation of the {name} split can be used; the first: {part.left_out[0]['reason']}")

@@ -20,6 +20,7 @@ from vidrisk.models.lora import attach_lora, choose_paths, load_adapter, peft_co
 from vidrisk.models.trainable import Trainable
 from vidrisk.models.vlm.backbone import VlmBackbone
 from vidrisk.models.vlm.chat_template import pieces_from_tokenizer
+from vidrisk.models.vlm.decoder import reach_of
 from vidrisk.models.vlm.layout import Grid, Layout
 from vidrisk.models.vlm.projector_file import check_projector, load_projector, save_projector
 from vidrisk.models.vlm.sequences import SequenceBatch
@@ -78,6 +79,11 @@ class Reporter(Trainable):
     def grid(self) -> Grid:
         """Visual tokens of a photo."""
         return self.backbone.photo_grid
+
+    @property
+    def token_limits(self) -> dict[str, int]:
+        """Most tokens of a conversation, by what bounds it."""
+        return {"vlm.max_tokens": self.backbone.settings.max_tokens, **reach_of(self.backbone.decoder)}
 
     def positions(self, layout: Layout) -> Tensor:
         """Return positions of a layout's tokens, as the decoder takes them."""

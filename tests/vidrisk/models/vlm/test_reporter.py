@@ -59,7 +59,8 @@ def conversations(model: Reporter, config: TrainConfig, data: ReportData, count:
         photos = Photos(items, contract.pixel, pool, 64)
         assert photos.check(lambda *_: None) == {}
         assert data.scheme
-        found = Conversations(items, photos, {}, encoder, model.chat.pieces, model.chat.ends[0], model.grid, system=None, most=4096,
+        found = Conversations(items, photos, {}, encoder, model.chat.pieces, model.chat.ends[0], model.grid, system=None,
+                              limits={"vlm.max_tokens": 4096},
                               choices=comparisons_from_scheme(data.scheme).values())
         return found, photos.frames([number for numbers in found.photos for number in numbers])
 
@@ -176,7 +177,7 @@ def work_on(made: Callable[..., Any], pool: DecodePool, folder: Path, share: Sha
     assert [photo.name for photo in unreadable] == ["1.png"]
     encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
     found = Conversations(items, photos, unreadable, encoder, model.chat.pieces, model.chat.ends[0], model.grid, system=None,
-                          most=99)
+                          limits={"vlm.max_tokens": 99})
     assert [item.id for item in found.items] == ["0"] and [left["id"] for left in found.left_out] == ["1", "2"]
     return Reporting(model, config, photos, found, None, share), photos
 
@@ -215,6 +216,26 @@ def test_a_run_without_the_projector_that_it_has_trained_is_refused(made: Callab
     (tmp_path / "trained" / "projector.safetensors").unlink()
     with pytest.raises(BundleError, match=r"trained lacks its projector\.safetensors; fix: copy the run whole, or train it again"):
         Run.open(tmp_path / "trained").load_reporter()
+
+
+@pytest.mark.parametrize(("model_class", "bound"), [("LlamaForCausalLM", "max_position_embeddings"),
+                                                    ("MistralForCausalLM", "sliding_window")])
+def test_a_conversation_that_is_longer_than_the_language_model_reaches_is_left_out(
+        model_class: str, bound: str, language_folder: Callable[..., Path], data: ReportData) -> None:
+    backbone = f"compose:{EMBEDDED}+{language_folder(model_class, **{bound: 300})}"
+    config = resolve_config(report_config(backbone, "compose", "vlm.max_tokens=2000"), clips=False)
+    pixel = contract_from_config(config, Labels(targets=(), clips=False)).pixel
+    model = build_reporter(config, pixel)
+    end = model.chat.ends[0]
+    encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
+    long = Instruction("long", (), (Turn("user", "?"), Turn("assistant", "grey and rusty " * 40)))
+    with DecodePool(1) as pool:
+        found = Conversations([*data.items[:2], long], Photos((), pixel, pool, 0), {}, encoder, model.chat.pieces, end, model.grid,
+                              system=None, limits=model.token_limits)
+    assert len(found) == 2
+    (left,) = found.left_out
+    assert left["id"] == "long" and left["reason"].endswith(f" where 300 are allowed by the language model's {bound}")
+    assert min(model.token_limits.values()) == 300 and model.token_limits["vlm.max_tokens"] == 2000
 
 
 def test_settings_that_mean_nothing_and_backbones_that_write_nothing(made: Callable[..., Any]) -> None:
