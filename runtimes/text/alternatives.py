@@ -32,7 +32,7 @@ def compare_alternatives(session: TextSession, slot: int, vocabulary: Vocabulary
     if place < 0:
         return None
     before = text[:place + len(comparison.after)]
-    tried = {word: vocabulary.encode(f"{before}{word}{comparison.until}") for word in comparison.alternatives}
+    tried = {word: vocabulary.encode(before + comparison.written(word)) for word in comparison.alternatives}
     seen = session.length(slot) - prompt  # the graph has not read the last tokens of an answer
     same = min(seen + 1, *(common_length(ids.tolist(), written) for ids in tried.values()))
     result = {}
@@ -49,10 +49,10 @@ def compare_alternatives(session: TextSession, slot: int, vocabulary: Vocabulary
 def choosing_tokens(encoder: Encoder, comparison: Comparison, text: str) -> range:
     """Places of the tokens of an answer by which it names one alternative and no other; none where it names none."""
     begin = text.find(comparison.after) + len(comparison.after)
-    word = next((word for word in comparison.alternatives if text[begin:].startswith(word + comparison.until)), None)
+    word = next((word for word in comparison.alternatives if text[begin:].startswith(comparison.written(word))), None)
     if word is None or not text[:begin].endswith(comparison.after):
         return range(0)
-    tried = {each: encoder.encode(f"{text[:begin]}{each}{comparison.until}").tolist() for each in comparison.alternatives}
+    tried = {each: encoder.encode(text[:begin] + comparison.written(each)).tolist() for each in comparison.alternatives}
     own = tried.pop(word)
     first = min(common_length(own, other) for other in tried.values())
     behind = min(common_length(own[::-1], other[::-1]) for other in tried.values())

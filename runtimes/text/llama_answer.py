@@ -59,7 +59,7 @@ class LlamaWriter:
         if place < 0:
             return None
         before = pieces.text[:place + len(comparison.after)]
-        tried = {word: self._vocabulary.encode(f"{before}{word}{comparison.until}").tolist() for word in comparison.alternatives}
+        tried = {word: self._vocabulary.encode(before + comparison.written(word)).tolist() for word in comparison.alternatives}
         written = list(pieces.tokens(self._vocabulary)[0]) or self._vocabulary.encode(pieces.text).tolist()
         same = min(common_length(ids, written) for ids in tried.values())
         known: dict[tuple[int, ...], float] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,11 +79,13 @@ class Comparison:
         alternatives: the words.
         until: text behind each, so that a word is not taken for the beginning of a longer one. Best as the answer goes on, ``","``
             where another field follows: a model writes that as one token, and seldom a quotation mark alone.
+        in_json: the place is in a string of JSON, where words are written with escapes.
     """
 
     after: str
     alternatives: tuple[str, ...]
     until: str = '"'
+    in_json: bool = False
 
     @classmethod
     def of_field(cls, name: str, words: tuple[str, ...], *, is_last: bool) -> Comparison:
@@ -91,7 +94,11 @@ class Comparison:
         Args:
             is_last: whether no field follows.
         """
-        return cls(f'"{name}":"', words, until='"}' if is_last else '","')
+        return cls(f'{json.dumps(name, ensure_ascii=False)}:"', words, until='"}' if is_last else '","', in_json=True)
+
+    def written(self, word: str) -> str:
+        """Return an alternative as it stands in an answer, with the text behind it."""
+        return (json.dumps(word, ensure_ascii=False)[1:-1] if self.in_json else word) + self.until
 
     def __post_init__(self) -> None:
         if not 2 <= len(set(self.alternatives)) == len(self.alternatives) <= MOST_ALTERNATIVES or not all(self.alternatives):

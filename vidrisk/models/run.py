@@ -121,7 +121,7 @@ class Run:
                               fix="vidrisk train DATA -o RUN --task report")
         model = build_reporter(self._config_in_float32, self.contract.pixel, local_only=True)
         self._load_backbone(model)
-        model.check_chat(self.root)
+        model.check_folder(self.root)
         if merged:
             model.merge()
         return model.eval()

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from vidrisk.runtimes.contract.errors import BundleError, VidriskError
 
+COPY_WHOLE = "copy the run whole, or train it again"
+
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a file in one step: a stop in the middle leaves the old one.
@@ -36,7 +38,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read: {error}", fix="copy the run whole, or train it again") from error
+        raise BundleError(f"{path} cannot be read: {error}", fix=COPY_WHOLE) from error
     return tensors
 
 
@@ -51,4 +53,4 @@ def load_state(module: nn.Module, path: Path) -> None:
         module.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise BundleError(f"{path} does not fit the run: {reason}", fix="copy the run whole, or train it again") from error
+        raise BundleError(f"{path} does not fit the run: {reason}", fix=COPY_WHOLE) from error

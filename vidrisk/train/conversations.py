@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,63 +22,83 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 from vidrisk.runtimes.text.alternatives import choosing_tokens
 from vidrisk.runtimes.text.requests import Comparison
 from vidrisk.runtimes.text.turns import Encoder
+from vidrisk.train.shares import ALONE, Share
 
 log = logging.getLogger(__name__)
 
 
 class Photos:
-    """The photos of conversations, without repetition.
+    """The photos of conversations, without repetition. Those that are shown have numbers, from 0.
 
     Args:
         cache_mb: memory for decoded photos; what does not fit is decoded when it is asked for.
     """
 
     def __init__(self, items: Sequence[Instruction], pixel: PixelSpec, pool: DecodePool, cache_mb: float) -> None:
-        self.sources: list[PhotoSource] = list(dict.fromkeys(photo for item in items for photo in item.images))
-        self.number = {source: number for number, source in enumerate(self.sources)}
+        self._sources: list[PhotoSource] = list(dict.fromkeys(photo for item in items for photo in item.images))
+        self._shown: list[PhotoSource] = []
+        self._numbers: dict[PhotoSource, int] = {}
         self._pixel, self._pool = pixel, pool
         self._room = int(cache_mb * 2**20)
-        self._kept: dict[int, Tensor] = {}
+        self._kept: dict[PhotoSource, Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self.sources)
+        """How many are shown."""
+        return len(self._shown)
 
-    def check(self, on_progress: OnProgress) -> dict[PhotoSource, str]:
-        """Decode all photos once; return those that cannot be read, and why. A run must not die of one in its fifth hour."""
-        unreadable: dict[PhotoSource, str] = {}
-        for number, frame, reason in self._read(range(len(self)), on_progress):
-            if frame is None:
-                unreadable[self.sources[number]] = reason
-            elif self._room >= frame.nbytes:
-                self._room -= frame.nbytes
-                self._kept[number] = frame
-        return unreadable
+    def show(self, photos: Sequence[PhotoSource]) -> list[int]:
+        """Return numbers of photos; one that was not shown before gets the next."""
+        for photo in photos:
+            if photo not in self._numbers:
+                self._numbers[photo] = len(self._shown)
+                self._shown.append(photo)
+        return [self._numbers[photo] for photo in photos]
+
+    def shown_by(self, share: Share) -> list[int]:
+        """Return numbers of the shown photos that fall to a process, which are those that it has checked."""
+        return [self._numbers[source] for source in share.of(self._sources) if source in self._numbers]
+
+    def check(self, on_progress: OnProgress, share: Share = ALONE) -> dict[PhotoSource, str]:
+        """Decode all photos once; return those that cannot be read, and why. A run must not die of one in its fifth hour.
+
+        Args:
+            share: of several processes: each decodes its photos, keeps what fits, and learns what the others found.
+        """
+        places = share.of(range(len(self._sources)))
+        read = self._read([self._sources[place] for place in places], on_progress)
+        found = [(place, reason) for place, (source, frame, reason) in zip(places, read, strict=True) if frame is None]
+        unreadable = sorted((place, reason) for each in share.gather(found) for place, reason in each)
+        return {self._sources[place]: reason for place, reason in unreadable}
 
     def frames(self, numbers: Sequence[int]) -> Tensor:
         """Return photos ``uint8 (M, H, W, 3)``; grey where one has gone since it was checked."""
-        found = dict(self._kept.items() if len(numbers) > len(self._kept) else
-                     ((number, self._kept[number]) for number in numbers if number in self._kept))
-        missing = [number for number in dict.fromkeys(numbers) if number not in found]
-        for number, frame, reason in self._read(missing, None):
+        wanted = [self._shown[number] for number in numbers]
+        found = {source: self._kept[source] for source in wanted if source in self._kept}
+        for source, frame, reason in self._read([source for source in dict.fromkeys(wanted) if source not in found], None):
             if frame is None:
                 log.warning("a photo cannot be read any more: %s", reason)
-            found[number] = torch.full(self._pixel.frame_shape, 128, dtype=torch.uint8) if frame is None else frame
+            found[source] = torch.full(self._pixel.frame_shape, 128, dtype=torch.uint8) if frame is None else frame
         if not numbers:
             return torch.empty((0, *self._pixel.frame_shape), dtype=torch.uint8)
-        return torch.stack([found[number] for number in numbers])
+        return torch.stack([found[source] for source in wanted])
 
-    def forget(self) -> None:
-        """Free the decoded photos."""
-        self._room += sum(frame.nbytes for frame in self._kept.values())
-        self._kept.clear()
+    def forget(self, *, shown: bool = True) -> None:
+        """Free the decoded photos: all of them, or those alone that are not shown."""
+        for source in [source for source in self._kept if shown or source not in self._numbers]:
+            self._room += self._kept.pop(source).nbytes
 
-    def _read(self, numbers: Sequence[int], on_progress: OnProgress | None) -> Iterator[tuple[int, Tensor | None, str]]:
-        cases = [Case(str(number), (self.sources[number],), {}) for number in numbers]
-        for done, (case, (found,)) in enumerate(read_case_frames(cases, self._pool, self._pixel)):
+    def _read(self, sources: Sequence[PhotoSource],
+              on_progress: OnProgress | None) -> Iterator[tuple[PhotoSource, Tensor | None, str]]:
+        """Decode photos, in order, and keep those for which there is room."""
+        cases = [Case(str(number), (source,), {}) for number, source in enumerate(sources)]
+        for done, (source, (_, (found,))) in enumerate(zip(sources, read_case_frames(cases, self._pool, self._pixel), strict=True)):
             if on_progress:
                 on_progress("reading photos", done, len(cases))
             frame = None if found.frame is None else torch.from_numpy(np.array(found.frame))
-            yield int(case.id), frame, f"{getattr(found.source, 'name', '') or found.source}: {found.reason}"
+            if frame is not None and self._room >= frame.nbytes:
+                self._room -= frame.nbytes
+                self._kept[source] = frame
+            yield source, frame, f"{getattr(found.source, 'name', '') or found.source}: {found.reason}"
 
 
 class Conversations:
@@ -91,15 +111,16 @@ class Conversations:
     """
 
     def __init__(self, items: Sequence[Instruction], photos: Photos, unreadable: dict[PhotoSource, str], encoder: Encoder,
-                 pieces: ChatPieces, end: int, grid: Grid, *, system: str | None, most: int,
+                 pieces: ChatPieces, end: int, grid: Grid, *, system: str | None, limits: Mapping[str, int],
                  choices: Collection[Comparison] = ()) -> None:
         """
         Args:
             end: id of the token that ends an answer.
             system: of conversations that have no system text of their own.
-            most: tokens of a conversation; a longer one is left out, never cut off.
+            limits: most tokens of a conversation, by what bounds it; a longer one is left out, never cut off.
             choices: places of answers where one of a few words stands.
         """
+        bound, most = min(limits.items(), key=lambda limit: limit[1])
         self.items: list[Instruction] = []
         self.sequences: list[TextSequence] = []
         self.photos: list[list[int]] = []
@@ -111,7 +132,8 @@ class Conversations:
                 parts_from_instruction(item, encoder, pieces, end, system=system), grid,
                 [[place for choice in choices for place in choosing_tokens(encoder, choice, text)] for text in answers])
             if sequence is not None and sequence.length > most:
-                bad = f"{sequence.length} tokens, {int(sequence.layout.is_visual.sum())} of them visual, where {most} are allowed"
+                visual = int(sequence.layout.is_visual.sum())
+                bad = f"{sequence.length} tokens, {visual} of them visual, where {most} are allowed by {bound}"
             elif sequence is not None and not sequence.answer_tokens:
                 bad = "it has no answer"
             if bad or sequence is None:
@@ -119,7 +141,7 @@ class Conversations:
                 continue
             self.items.append(item)
             self.sequences.append(sequence)
-            self.photos.append([photos.number[photo] for photo in item.images])
+            self.photos.append(photos.show(item.images))
 
     def __len__(self) -> int:
         return len(self.items)

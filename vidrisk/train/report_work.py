@@ -46,6 +46,7 @@ class Reporting(Work):
     @torch.inference_mode()
     def prepare(self, on_progress: OnProgress) -> None:
         """Keep the features of a tower that is not trained, where memory allows."""
+        self.photos.forget(shown=False)
         if not self.model.has_frozen_tower or not len(self.photos):
             return
         self.model.eval()
@@ -55,17 +56,22 @@ class Reporting(Work):
             log.warning("features of %d photos need %.0f MB, cache_mb leaves %d: the tower runs in every step, slower",
                         len(self.photos), needed_mb, self.config.cache_mb)
             return
-        chunks = [list(range(begin, min(begin + PHOTOS_AT_ONCE, len(self.photos))))
-                  for begin in range(0, len(self.photos), PHOTOS_AT_ONCE)]
+        own = self.photos.shown_by(self.share)
         kept = torch.zeros((len(self.photos), *shape), dtype=torch.float16)
-        for numbers in self.share.of(chunks):
-            on_progress("running the vision tower", numbers[0], len(self.photos))
+        for begin in range(0, len(own), PHOTOS_AT_ONCE):
+            on_progress("running the vision tower", begin, len(own))
+            numbers = own[begin:begin + PHOTOS_AT_ONCE]
             kept[numbers] = self._encoded(numbers).half().cpu()
         self._features = self.share.join(kept).clone()  # made in inference mode, and a part of training
         self.photos.forget()
 
+    @property
+    def _device(self) -> torch.device:
+        """Where the model is: on the processor before its weights lie in shards, whatever device the process has."""
+        return next(self.model.parameters()).device
+
     def _encoded(self, numbers: Sequence[int]) -> Tensor:
-        return self.model.encode(self.photos.frames(numbers).to(self.share.device))
+        return self.model.encode(self.photos.frames(numbers).to(self._device))
 
     @torch.inference_mode()
     def standardise(self, on_progress: OnProgress) -> None:
@@ -78,7 +84,7 @@ class Reporting(Work):
             few = [shown[place] for place in np.linspace(0, len(shown) - 1, min(len(shown), STANDARDISE_PHOTOS)).astype(int)]
             parts = [few[begin:begin + PHOTOS_AT_ONCE] for begin in range(0, len(few), PHOTOS_AT_ONCE)]
             self.model.standardise(torch.cat([self._encoded(part) if self._features is None
-                                              else self._features[part].to(self.share.device) for part in parts]))
+                                              else self._features[part].to(self._device) for part in parts]))
         self.share.copy_main(tensor for name, tensor in self.model.state_dict().items() if name.startswith(self.model.own_parts))
 
     def batches(self, size: int, order: torch.Generator) -> list[list[int]]:

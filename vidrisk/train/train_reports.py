@@ -29,7 +29,7 @@ from vidrisk.train.failures import name_memory_knobs
 from vidrisk.train.report_work import Reporting
 from vidrisk.train.run_plots import plot_run
 from vidrisk.train.runs import check_out, fingerprint, fit_run, metrics_of_run, with_start
-from vidrisk.train.shares import name_lost_processes, open_share
+from vidrisk.train.shares import Share, name_lost_processes, open_share
 from vidrisk.train.strategies import gather_weights
 from vidrisk.train.trackers import check_trackers
 
@@ -75,7 +75,7 @@ def train_reports(data: ReportData, config: TrainConfig, out: Path, *, source: M
         load_bases(model, bases)
         model.adapt(config)
         photos = Photos(data.items, contract.pixel, pool, config.cache_mb)
-        parts, unusable = _usable_parts(data, model, config, photos, on_progress)
+        parts, unusable = _usable_parts(data, model, config, photos, share, on_progress)
         run = Run(out, _with_answer_limit(config, parts), labels)
         if share.is_main:
             if start is not None:
@@ -97,10 +97,10 @@ def train_reports(data: ReportData, config: TrainConfig, out: Path, *, source: M
     return run
 
 
-def _usable_parts(data: ReportData, model: Reporter, config: TrainConfig, photos: Photos,
+def _usable_parts(data: ReportData, model: Reporter, config: TrainConfig, photos: Photos, share: Share,
                   on_progress: OnProgress) -> tuple[dict[str, Conversations], list[dict[str, str]]]:
     """Conversations per split without those that cannot be used, and these with their reasons."""
-    unreadable: dict[PhotoSource, str] = photos.check(on_progress)
+    unreadable: dict[PhotoSource, str] = photos.check(on_progress, share)
     encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
     choices = comparisons_from_scheme(data.scheme).values() if data.scheme else ()
     parts: dict[str, Conversations] = {}
@@ -110,7 +110,7 @@ def _usable_parts(data: ReportData, model: Reporter, config: TrainConfig, photos
         if not items:
             continue
         part = Conversations(items, photos, unreadable, encoder, model.chat.pieces, model.chat.ends[0], model.grid,
-                             system=config.vlm.system, most=config.vlm.max_tokens, choices=choices)
+                             system=config.vlm.system, limits=model.token_limits, choices=choices)
         unusable += part.left_out
         if not len(part):
             raise DataError(f"no conversation of the {name} split can be used; the first: {part.left_out[0]['reason']}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,6 +39,13 @@ def test_from_the_first_token_that_differs_to_what_follows_all(bytewise: Vocabul
                                                                          is_last=False)
     assert chosen(bytewise, text, two) == from_bytes
     assert chosen(merged, text, two) == from_merged
+
+
+@pytest.mark.parametrize("word", ['1"', "a\\b", "tab\t", "\u88c2\u7f1d"])
+def test_a_word_with_escapes_is_found_in_json(bytewise: Vocabulary, word: str) -> None:
+    level = Comparison.of_field('le"vel', (word, "low"), is_last=True)
+    text = json.dumps({'le"vel': word}, ensure_ascii=False, separators=(",", ":"))
+    assert chosen(bytewise, text, level) == json.dumps(word, ensure_ascii=False)[1:-1]
 
 
 def test_where_no_alternative_stands_nothing_chooses(bytewise: Vocabulary) -> None:

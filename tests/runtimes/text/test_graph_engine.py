@@ -172,6 +172,18 @@ def test_alternatives_are_as_probable_as_the_model_says(make_engine: MakeEngine,
     assert engine.answer(asked(vocabulary, "crack", comparison=comparison)).compared is None  # there is no such place
 
 
+def test_alternatives_with_escapes_keep_their_plain_names(make_engine: MakeEngine, vocabulary: Vocabulary) -> None:
+    engine = make_engine()
+    words = ('1"', "a\\b")
+    schema = {"type": "object", "properties": {"level": {"enum": words}}, "required": ["level"], "additionalProperties": False}
+    request = asked(vocabulary, "crack", schema=schema, limit=80, comparison=Comparison.of_field("level", words, is_last=True))
+    answer = engine.answer(request)
+    assert json.loads(answer.text)["level"] in words and answer.compared is not None and set(answer.compared) == set(words)
+    for word in words:
+        expected = log_probability_of(engine, request, '{"level":"', json.dumps(word)[1:] + "}")
+        assert answer.compared[word] == pytest.approx(expected, abs=1e-3)
+
+
 def log_probability_of(engine: GraphEngine, request: Request, before: str, word: str) -> float:
     session, parts = engine.session, request.prompt.parts  # type: ignore[union-attr]
     ids = engine.vocabulary.encode(before + word)

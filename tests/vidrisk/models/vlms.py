@@ -175,7 +175,7 @@ def build_small(backbone: str | Path, *assignments: str, clips: bool = True, cla
     return Built(model.eval(), config, labels)
 
 
-def enliven(model: VlmClassifier) -> None:
+def enliven(model: torch.nn.Module) -> None:
     """Give trained parameters values such as training leaves: fresh adapters and classifiers answer nothing of their own."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -44,6 +44,23 @@ def describe_bad_batch(share: Share) -> str:
     return str(make_batch_error("loss", epoch=1, batch=2, bad=bad, names=share.gather(mine), kept="nothing"))
 
 
+def check_photos(share: Share, folder: Path) -> list[object]:
+    """Return names of photos that cannot be read, numbers of those that fall to this process, and how many it keeps."""
+    from vidrisk.data.cases import PhotoFile
+    from vidrisk.data.instructions import Instruction, Turn
+    from vidrisk.decode.pool import DecodePool
+    from vidrisk.runtimes.contract.specs import PixelSpec
+    from vidrisk.train.conversations import Photos
+
+    sources = [PhotoFile(path, path.name) for path in sorted(folder.iterdir())]
+    items = [Instruction(source.name, (source,), (Turn("user", "<image>?"), Turn("assistant", "grey"))) for source in sources]
+    with DecodePool(1) as pool:
+        photos = Photos(items, PixelSpec(32, 32), pool, 1)
+        unreadable = photos.check(lambda *_: None, share)
+        photos.show([source for source in sources if source not in unreadable])
+        return [[getattr(source, "name", "") for source in unreadable], photos.shown_by(share), len(photos._kept)]
+
+
 def train(photos: Path) -> str:
     """Train beside a process that has ended; return the error."""
     from vidrisk.data import load_table
@@ -70,6 +87,7 @@ def main() -> None:
         "empty": share.gather([] if share.is_main else ""),
         "copied": copy_from_main(share),
         "told": describe_bad_batch(share),
+        "photos": check_photos(share, Path(sys.argv[2])),
     }
     share.wait()
     if not share.is_main:

@@ -40,12 +40,19 @@ def exchanged(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     for number in range(20):
         (photos / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (number, 0, 0)).save(photos / "ab"[number % 2] / f"{number}.png")
+    some = photos.with_name("some")
+    some.mkdir()
+    for number in range(7):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(some / f"{number}.png")
+    for number in (2, 5):  # one falls to each process
+        (some / f"{number}.png").write_bytes(b"no photo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
               "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    both = [subprocess.Popen([sys.executable, str(PROGRAM), str(photos)], env={**common, "RANK": rank, "LOCAL_RANK": rank},
+    program = [sys.executable, str(PROGRAM), str(photos), str(some)]
+    both = [subprocess.Popen(program, env={**common, "RANK": rank, "LOCAL_RANK": rank},
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for rank in "01"]
     try:
         ends = [process.communicate(timeout=120) for process in both]
@@ -71,6 +78,12 @@ def test_all_processes_get_the_mean_and_what_each_one_says(exchanged: list[dict[
         assert each["means"] == [2.5, float("inf")]
         assert each["gathered"] == [{"名": [], "none": None}, {"名": ["\udc80"], "none": None}]
         assert each["empty"] == [[], ""]
+
+
+def test_photos_are_decoded_by_one_process_and_judged_alike_by_all(exchanged: list[dict[str, Any]]) -> None:
+    unreadable = ["2.png", "5.png"]
+    # 0, 2, 4, 6 fall to the first process and 1, 3, 5 to the second one; numbers leave out what cannot be read.
+    assert [each["photos"] for each in exchanged] == [[unreadable, [0, 3, 4], 3], [unreadable, [1, 2], 2]]
 
 
 def test_the_tensors_of_the_main_process_are_copied(exchanged: list[dict[str, Any]]) -> None:

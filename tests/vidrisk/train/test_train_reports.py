@@ -67,7 +67,7 @@ def test_a_run_learns_to_answer(trained: Run) -> None:
     metrics = json.loads((trained.root / "metrics.json").read_text())
     losses = [epoch["train_loss"] for epoch in metrics["epochs"]]
     # With output embeddings of random weights, which stay as they are, no token can become certain.
-    assert losses[-1] < 0.7 * losses[0] and metrics["reports"]["val"]["figures"]["token_accuracy"] > 0.5
+    assert losses[-1] < 0.7 * losses[0] and metrics["reports"]["val"]["figures"]["token_accuracy"] > 0.4
     assert metrics["epochs"][-1]["metric"] == pytest.approx(2.718281828 ** -metrics["epochs"][-1]["val_loss"], rel=1e-6)
     assert set(metrics["epochs"][0]["lr"]) == {"lora", "projector"}
     assert (trained.root / "plots" / "loss.png").is_file() and trained.scheme is not None

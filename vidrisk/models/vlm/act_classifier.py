@@ -27,7 +27,8 @@ from vidrisk.models.vlm.act_heads import ActHead
 from vidrisk.models.vlm.backbone import VlmBackbone
 from vidrisk.models.vlm.decoder import TextStage, check_reach, decode, past_from_prompt
 from vidrisk.models.vlm.layout import Layout
-from vidrisk.models.weights import load_state, save_tensors
+from vidrisk.models.vlm.projector_file import check_projector, load_projector, save_projector
+from vidrisk.models.weights import COPY_WHOLE, load_state, save_tensors
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.constants import Arrays
 from vidrisk.runtimes.contract.contract import Contract, Sealed
@@ -35,9 +36,8 @@ from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsErr
 from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.contract.stages import BATCH, PIXELS, Stage
 
-PROJECTOR, PROMPT = "projector.safetensors", "prompt.json"
+PROMPT = "prompt.json"
 ROWS_PER_SAMPLE = 64  # of visual features, to measure mean and deviation of
-COPY_WHOLE = "copy the run whole, or train it again"
 
 
 @dataclass(frozen=True)
@@ -243,8 +243,7 @@ class VlmClassifier(TrainableModel):
         """Write the adapter, the projector where it was trained, the head and the prompt."""
         if hasattr(self.backbone.model, "peft_config"):
             save_adapter(self.backbone.model, folder / ADAPTER)
-        if self.backbone.has_own_projector or self.trains_projector:
-            save_tensors(self.backbone.projector.state_dict(), folder / PROJECTOR)
+        save_projector(self.backbone, folder, is_trained=self.trains_projector)
         save_tensors(self.head.state_dict(), folder / HEAD)
         record = versions.PROMPT.stamp(self._saved_prompt().model_dump(mode="json"))
         (folder / PROMPT).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -256,12 +255,10 @@ class VlmClassifier(TrainableModel):
     def load_backbone(self, folder: Path) -> None:
         if (folder / ADAPTER).is_dir():
             self.backbone.model = load_adapter(self.backbone.model, folder / ADAPTER)
-        if (folder / PROJECTOR).is_file() or self.backbone.has_own_projector:
-            load_state(self.backbone.projector.float(), folder / PROJECTOR)
+        load_projector(self.backbone, folder)
 
     def load_head(self, folder: Path) -> None:
-        if self.trains_projector and not (folder / PROJECTOR).is_file():
-            raise BundleError(f"{folder} lacks its {PROJECTOR}", fix=COPY_WHOLE)
+        check_projector(folder, is_trained=self.trains_projector)
         path = folder / PROMPT
         try:
             saved = versions.PROMPT.read_model(json.loads(path.read_bytes()), SavedPrompt)

@@ -249,9 +249,8 @@ class Composed(VlmBackbone):
                                 allowed="once, as it is")
         head, tail = before.split(MARK)
         grid = Grid(frames, self.vision.height, self.vision.width)
-        limit = getattr(self.base.config.get_text_config(), "max_position_embeddings", most)
         parts: list[Part] = [ids_from_text(self.tokenizer, head), grid, ids_from_text(self.tokenizer, tail)]
-        return layout_from_parts(parts, ids_from_text(self.tokenizer, conversation.reply), self.token, most=min(most, limit),
+        return layout_from_parts(parts, ids_from_text(self.tokenizer, conversation.reply), self.token, most=most,
                                  what=f"the prompt {conversation.question!r}")
 
     def positions(self, layout: Layout, fps: float) -> Tensor:

@@ -103,16 +103,27 @@ class TextStage(nn.Module):
         return states[:, -1].float()
 
 
+def reach_of(decoder: Any) -> dict[str, int]:
+    """Return how many tokens a decoder takes at the most, by the settings of its model that bound it.
+
+    A sliding window counts: what is exported reaches everywhere.
+    """
+    config = decoder.config
+    bounds = {"max_position_embeddings": getattr(config, "max_position_embeddings", None),
+              "sliding_window": getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None}
+    return {f"the language model's {name}": bound for name, bound in bounds.items() if bound}
+
+
 def check_reach(decoder: Any, length: int) -> None:
-    """Refuse a prompt that is longer than the decoder's attention reaches: what is exported reaches everywhere.
+    """Refuse a prompt that is longer than a decoder takes.
 
     Raises:
         SettingsError: as said.
     """
-    reach = getattr(decoder.config, "sliding_window", None) or length
-    if length > reach:
-        raise SettingsError(f"a prompt of {length} tokens, visual ones included, for attention that reaches {reach} back",
-                            allowed=f"{reach} tokens", fix="use fewer or smaller frames, or another language model")
+    for name, most in reach_of(decoder).items():
+        if length > most:
+            raise SettingsError(f"a prompt of {length} tokens, visual ones included, where {name} allows {most}",
+                                allowed=f"{most} tokens", fix="use fewer or smaller frames, or another language model")
 
 
 @torch.no_grad()

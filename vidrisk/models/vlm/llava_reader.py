@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from vidrisk.models.families.hub import hub_family, quietly
 from vidrisk.models.vlm.composed import Composed, Pretrained, Projector
 from vidrisk.models.vlm.llava_config import CLASS, IMAGE, SAVE_AGAIN, STRATEGIES, LlavaSettings, read_llava_config
 from vidrisk.models.vlm.llava_projector import fold_projector, read_own_projector
-from vidrisk.models.vlm.loading import load_language_model, load_tokenizer
+from vidrisk.models.vlm.loading import load_language_model, load_tokenizer, read_json
 from vidrisk.runtimes.contract.errors import SettingsError, first_line, require
 from vidrisk.runtimes.contract.specs import PixelSpec
 
@@ -69,7 +68,7 @@ def _load_tokenizer(source: Source, config: Any) -> tuple[Any, str]:
     """The tokenizer with its chat template, and the text of the image token."""
     with quietly(require("transformers", "train")):  # of a model_type that it does not know
         tokenizer = load_tokenizer(source)
-    processor, template = (_read_json(source, name) for name in SINGLE)
+    processor, template = (read_json(source, name) for name in SINGLE)
     if not tokenizer.chat_template and isinstance(template.get("chat_template"), str):
         tokenizer.chat_template = template["chat_template"]
     image = processor.get("image_token") or getattr(tokenizer, "image_token", None) or IMAGE
@@ -78,21 +77,6 @@ def _load_tokenizer(source: Source, config: Any) -> tuple[Any, str]:
         raise SettingsError(f"{image} is token {number} to the tokenizer of {source.backbone!r}, and {config.image_token_id} to "
                             "the model", allowed="the tokenizer of the same model", fix="copy the backbone whole")
     return tokenizer, image
-
-
-def _read_json(source: Source, name: str) -> dict[str, Any]:
-    """A file of a checkpoint; empty where it has none."""
-    utils: Any = require("transformers.utils", "train")
-    try:
-        path = utils.cached_file(source.backbone, name, local_files_only=source.local_only,
-                                 _raise_exceptions_for_missing_entries=False)
-        content = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__} in place of settings")
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{name} of backbone {source.backbone!r} cannot be read: {first_line(error)}",
-                            fix="copy the backbone whole") from error
-    return content
 
 
 def _known_token(source: Source, tokenizer: Any, found: LlavaSettings, settings: VlmSettings) -> int | None:

@@ -18,6 +18,7 @@ Weights = Literal["float32", "bfloat16", "4bit"]
 NOT_QUANTIZED = ["lm_head", "embed_out", r"(?:.*\.)?(?:visual|vision_tower|multi_modal_projector)"]
 NEEDED = "it needs config.json, model.safetensors and the files of its tokenizer"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+FURTHER_FILES = ("video_preprocessor_config.json", "chat_template.json", "chat_template.jinja")
 
 
 def language_source(source: Source) -> Source:
@@ -76,29 +77,75 @@ def load_tokenizer(source: Source) -> Any:
     return tokenizer
 
 
+def find_file(source: Source, name: str) -> Path | None:
+    """Find a file of a checkpoint: in its folder or in the cache of the hub, or on the hub itself; None where it has none.
+
+    Raises:
+        SettingsError: it cannot be fetched.
+    """
+    utils: Any = require("transformers.utils", "train")
+    try:
+        path = utils.cached_file(source.backbone, name, local_files_only=source.local_only,
+                                 _raise_exceptions_for_missing_entries=False)
+    except OSError as error:
+        raise _unreadable(source, name, error) from error
+    return Path(path) if path else None
+
+
+def read_json(source: Source, name: str) -> dict[str, Any]:
+    """Read settings out of a file of a checkpoint; empty where it has none.
+
+    Raises:
+        SettingsError: it cannot be read, or holds something else.
+    """
+    path = find_file(source, name)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__} in place of settings")
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, name, error) from error
+    return content
+
+
+def _unreadable(source: Source, name: str, error: Exception) -> SettingsError:
+    return SettingsError(f"{name} of backbone {source.backbone!r} cannot be read: {first_line(error)}",
+                         fix="copy the backbone whole")
+
+
+def find_processor(source: Source) -> list[Path]:
+    """Find the files of a processor: of images, of videos, and the chat template.
+
+    Raises:
+        SettingsError: that of images is missing.
+    """
+    found = [path for name in (*PROCESSOR_FILES, *FURTHER_FILES) if (path := find_file(source, name))]
+    if not any(path.name in PROCESSOR_FILES for path in found):
+        raise _no_processor(source)
+    return found
+
+
+def _no_processor(source: Source) -> SettingsError:
+    return SettingsError(f"backbone {source.backbone!r} has no image processor", allowed=" or ".join(PROCESSOR_FILES),
+                         fix="copy the backbone whole: mean, deviation and patch size are in it")
+
+
 def check_processor(source: Source, config: Any) -> None:
     """Refuse a backbone whose image processor is missing, or cuts images into other patches than the model takes.
 
     Raises:
         SettingsError: as said.
     """
-    utils: Any = require("transformers.utils", "train")
+    find_processor(source)  # all of its files are fetched with the weights: a merged model takes them along
     found: dict[str, Any] = {}
     for name in PROCESSOR_FILES:
-        try:
-            path = utils.cached_file(source.backbone, name, local_files_only=source.local_only,
-                                     _raise_exceptions_for_missing_entries=False)
-            content = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-            for held in (content, content.get("image_processor", {}) if isinstance(content, dict) else {}):
-                if not isinstance(held, dict):
-                    raise ValueError(f"it holds a {type(held).__name__} in place of settings")
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{name} of backbone {source.backbone!r} cannot be read: {first_line(error)}",
-                                fix="copy the backbone whole") from error
-        found = {**content.get("image_processor", {}), **content, **found}
+        content = read_json(source, name)
+        images = content.get("image_processor", {})
+        if not isinstance(images, dict):
+            raise _unreadable(source, name, ValueError(f"it holds a {type(images).__name__} in place of settings"))
+        found = {**images, **content, **found}
     if not found:
-        raise SettingsError(f"backbone {source.backbone!r} has no image processor", allowed=" or ".join(PROCESSOR_FILES),
-                            fix="copy the backbone whole: mean, deviation and patch size are in it")
+        raise _no_processor(source)
     vision = config.vision_config
     for key, wanted in (("patch_size", vision.patch_size), ("merge_size", vision.spatial_merge_size),
                         ("temporal_patch_size", vision.temporal_patch_size)):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from vidrisk.models.families import Source
 from vidrisk.models.run import Run
 from vidrisk.models.trainable import Trainable
 from vidrisk.models.vlm.composed import Composed
 from vidrisk.models.vlm.llava_folder import save_llava
-from vidrisk.models.vlm.loading import PROCESSOR_FILES
+from vidrisk.models.vlm.loading import find_processor
 from vidrisk.models.vlm.qwen import QwenVl
 from vidrisk.runtimes.contract.bundle import whole_folder
 from vidrisk.runtimes.contract.errors import SettingsError
-
-FURTHER_FILES = (*PROCESSOR_FILES, "video_preprocessor_config.json", "chat_template.json", "chat_template.jinja")
 
 
 def write_merged(trained: Trainable | Path, out: Path) -> None:
@@ -25,7 +24,7 @@ def write_merged(trained: Trainable | Path, out: Path) -> None:
         out: to be made: a LLaVA folder of a composed model, a folder as it was published of others.
 
     Raises:
-        SettingsError: it is no vision-language model.
+        SettingsError: it is no vision-language model, or the processor of its backbone is not on this machine.
         BundleError: the run is damaged, or ``out`` exists.
         VidriskError: the disk is full or may not be written.
     """
@@ -40,14 +39,14 @@ def write_merged(trained: Trainable | Path, out: Path) -> None:
         what = trained if isinstance(trained, Path) else type(trained).__name__
         raise SettingsError(f"{what} as a merged model: {type(backbone).__name__} is no vision-language model",
                             allowed="Qwen2.5-VL, Qwen3-VL, compose:TOWER+LLM, or a LLaVA folder", fix="train with such a backbone")
-    model.merge()
     if isinstance(backbone, Composed):
+        model.merge()
         save_llava(backbone, out)
         return
+    processor = find_processor(Source(backbone.config.name_or_path, local_only=True))  # of the hub, its files lie in the cache
+    model.merge()
     with whole_folder(out) as staged:
         backbone.base.save_pretrained(staged)
         backbone.tokenizer.save_pretrained(staged)
-        source = Path(backbone.config.name_or_path)
-        for name in FURTHER_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, staged / name)
+        for path in processor:
+            shutil.copyfile(path, staged / path.name)

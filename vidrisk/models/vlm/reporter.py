@@ -20,17 +20,18 @@ from vidrisk.models.lora import attach_lora, choose_paths, load_adapter, peft_co
 from vidrisk.models.trainable import Trainable
 from vidrisk.models.vlm.backbone import VlmBackbone
 from vidrisk.models.vlm.chat_template import pieces_from_tokenizer
+from vidrisk.models.vlm.decoder import reach_of
 from vidrisk.models.vlm.layout import Grid, Layout
+from vidrisk.models.vlm.projector_file import check_projector, load_projector, save_projector
 from vidrisk.models.vlm.sequences import SequenceBatch
-from vidrisk.models.weights import load_state, save_tensors
+from vidrisk.models.weights import COPY_WHOLE
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.contract import Sealed
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError
 from vidrisk.runtimes.contract.report import ChatPieces
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
-PROJECTOR, CHAT, TOKENIZER = "projector.safetensors", "chat.json", "tokenizer.json"
-COPY_WHOLE = "copy the run whole, or train it again"
+CHAT, TOKENIZER = "chat.json", "tokenizer.json"
 
 
 class Chat(Sealed):
@@ -78,6 +79,11 @@ class Reporter(Trainable):
     def grid(self) -> Grid:
         """Visual tokens of a photo."""
         return self.backbone.photo_grid
+
+    @property
+    def token_limits(self) -> dict[str, int]:
+        """Most tokens of a conversation, by what bounds it."""
+        return {"vlm.max_tokens": self.backbone.settings.max_tokens, **reach_of(self.backbone.decoder)}
 
     def positions(self, layout: Layout) -> Tensor:
         """Return positions of a layout's tokens, as the decoder takes them."""
@@ -164,8 +170,7 @@ class Reporter(Trainable):
         """Write the adapter, the projector where it is new or was trained, the tokenizer and how to talk."""
         if hasattr(self.backbone.model, "peft_config"):
             save_adapter(self.backbone.model, folder / ADAPTER)
-        if self.backbone.has_own_projector or self.trains_projector:
-            save_tensors(self.backbone.projector.state_dict(), folder / PROJECTOR)
+        save_projector(self.backbone, folder, is_trained=self.trains_projector)
         (folder / TOKENIZER).write_text(self.tokenizer_text, encoding="utf-8")
         record = versions.CHAT.stamp(self.chat.model_dump(mode="json"))
         (folder / CHAT).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -173,15 +178,15 @@ class Reporter(Trainable):
     def load_backbone(self, folder: Path) -> None:
         if (folder / ADAPTER).is_dir():
             self.backbone.model = load_adapter(self.backbone.model, folder / ADAPTER)
-        if (folder / PROJECTOR).is_file() or self.backbone.has_own_projector:
-            load_state(self.backbone.projector.float(), folder / PROJECTOR)
+        load_projector(self.backbone, folder)
 
-    def check_chat(self, folder: Path) -> None:
-        """Refuse a run that was trained with another tokenizer or chat template.
+    def check_folder(self, folder: Path) -> None:
+        """Refuse a run without the projector that it has trained, or one of another tokenizer or chat template.
 
         Raises:
             BundleError: as said, or ``chat.json`` is missing or damaged.
         """
+        check_projector(folder, is_trained=self.trains_projector)
         if chat_of(folder) != self.chat:
             raise BundleError(f"the tokenizer of the backbone, or its chat template, is another one than {folder / CHAT} holds",
                               fix="use the backbone that the run was trained with, its tokenizer included")

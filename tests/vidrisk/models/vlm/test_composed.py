@@ -123,12 +123,14 @@ def test_the_stage_that_is_exported_computes_what_is_trained(language_folder: Ma
         torch.testing.assert_close(exported, model.features(frames)[:, 0], rtol=1e-4, atol=1e-4)
 
 
+SHORT = r"a prompt of \d+ tokens, visual ones included, where the language model's max_position_embeddings allows 32; allowed: 32 "
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "BloomForCausalLM": ({"n_layer": 3, "n_head": 4}, "BloomForCausalLM as the language model of a classifier: "),
     "MambaForCausalLM": ({}, "MambaForCausalLM as the language model of a classifier: "),
     "BertLMHeadModel": ({}, "its tokens see those behind them; allowed: causal ones"),
     "GPT2LMHeadModel": ({"n_embd": 64, "n_layer": 3, "n_head": 4}, "LoRA finds no projection to adapt in GPT2Model"),
-    "MistralForCausalLM": ({"sliding_window": 32}, r"a prompt of \d+ tokens, visual ones included, for attention that reaches 32 "),
+    "MistralForCausalLM": ({"sliding_window": 32}, r"a prompt of \d+ tokens, .*model's sliding_window allows 32; allowed: 32 "),
+    "LlamaForCausalLM": ({"max_position_embeddings": 32}, SHORT),
     "T5ForConditionalGeneration": ({"d_model": 64, "num_layers": 2, "d_kv": 16, "num_heads": 4}, "cannot be loaded: Unrecognized"),
 }
 

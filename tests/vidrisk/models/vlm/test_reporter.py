@@ -11,22 +11,25 @@ import numpy as np
 import pytest
 import torch
 from backbones import EMBEDDED
-from trained_reporters import report_config, write_cases
+from trained_reporters import report_config, write_cases, write_photo_of
 from vlm_references import Reference
 
+from vidrisk.data.cases import PhotoFile
+from vidrisk.data.instructions import Instruction, Turn
 from vidrisk.data.report_data import ReportData, load_report_data
 from vidrisk.data.scheme_target import comparisons_from_scheme
 from vidrisk.decode.pool import DecodePool
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.pretrained import Labels, build_reporter, contract_from_config, resolve_config
+from vidrisk.models.run import Run
 from vidrisk.models.vlm.instruction_parts import parts_from_instruction
 from vidrisk.models.vlm.reporter import Reporter
 from vidrisk.models.vlm.sequences import CHOSEN, batch_from_sequences, sequence_from_parts
-from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.contract.errors import BundleError, SettingsError
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 from vidrisk.train.conversations import Conversations, Photos
 from vidrisk.train.report_work import Reporting
-from vidrisk.train.shares import open_share
+from vidrisk.train.shares import Share, open_share
 
 KINDS = ("compose", "qwen2_5_vl", "qwen3_vl")
 
@@ -56,7 +59,8 @@ def conversations(model: Reporter, config: TrainConfig, data: ReportData, count:
         photos = Photos(items, contract.pixel, pool, 64)
         assert photos.check(lambda *_: None) == {}
         assert data.scheme
-        found = Conversations(items, photos, {}, encoder, model.chat.pieces, model.chat.ends[0], model.grid, system=None, most=4096,
+        found = Conversations(items, photos, {}, encoder, model.chat.pieces, model.chat.ends[0], model.grid, system=None,
+                              limits={"vlm.max_tokens": 4096},
                               choices=comparisons_from_scheme(data.scheme).values())
         return found, photos.frames([number for numbers in found.photos for number in numbers])
 
@@ -157,6 +161,81 @@ def test_the_words_that_choose_are_told_apart_and_weigh_more(made: Callable[...,
     assert judged.loss == pytest.approx(float(loss), rel=1e-4)
     assert judged.figures["choice_accuracy"] == pytest.approx(float(right[batch.is_choice].float().mean()))
     assert judged.figures["token_accuracy"] == pytest.approx(float(right.float().mean()))
+
+
+def work_on(made: Callable[..., Any], pool: DecodePool, folder: Path, share: Share) -> tuple[Reporting, Photos]:
+    """Three conversations about a photo each: one that can be used, one whose photo is damaged, one that is too long."""
+    model, config = made("compose")
+    items = []
+    for number, answer in enumerate(("grey", "grey", "grey and rusty " * 9)):
+        write_photo_of(folder / f"{number}.png", "minor", number)
+        photo = PhotoFile(folder / f"{number}.png", f"{number}.png")
+        items.append(Instruction(str(number), (photo,), (Turn("user", "<image>?"), Turn("assistant", answer))))
+    (folder / "1.png").write_bytes(b"no photo")
+    photos = Photos(items, contract_from_config(config, Labels(targets=(), clips=False)).pixel, pool, 64)
+    unreadable = photos.check(lambda *_: None, share)
+    assert [photo.name for photo in unreadable] == ["1.png"]
+    encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
+    found = Conversations(items, photos, unreadable, encoder, model.chat.pieces, model.chat.ends[0], model.grid, system=None,
+                          limits={"vlm.max_tokens": 99})
+    assert [item.id for item in found.items] == ["0"] and [left["id"] for left in found.left_out] == ["1", "2"]
+    return Reporting(model, config, photos, found, None, share), photos
+
+
+def test_the_tower_runs_on_photos_that_are_shown_and_no_others(made: Callable[..., Any], tmp_path: Path,
+                                                               caplog: pytest.LogCaptureFixture) -> None:
+    with DecodePool(1) as pool:
+        work, photos = work_on(made, pool, tmp_path, open_share())
+        work.prepare(lambda *_: None)
+    assert work.train.photos == [[0]] and len(photos) == 1
+    assert work._features is not None and len(work._features) == 1
+    assert "cannot be read any more" not in caplog.text
+
+
+def test_before_the_first_step_tensors_go_to_where_the_model_is(made: Callable[..., Any], tmp_path: Path) -> None:
+    """With weights that are to lie in shards it is on the processor, whatever the device of the process."""
+    with DecodePool(1) as pool:
+        work, _ = work_on(made, pool, tmp_path, Share(device=torch.device("meta")))
+        work.prepare(lambda *_: None)
+        work.standardise(lambda *_: None)
+        assert not work.model.backbone.own_projector.is_new
+        work, _ = work_on(made, pool, tmp_path, Share(device=torch.device("meta")))
+        work.standardise(lambda *_: None)  # without features that are kept
+        assert not work.model.backbone.own_projector.is_new
+
+
+def test_a_run_without_the_projector_that_it_has_trained_is_refused(made: Callable[..., Any], tmp_path: Path) -> None:
+    """The published one would stand in its place without a word."""
+    for name, rate in (("trained", "0.001"), ("as published", "null")):
+        model, config = made("qwen2_5_vl", f"optim.projector_lr={rate}")
+        model.adapt(config)
+        run = Run(tmp_path / name, config, Labels(targets=(), clips=False))
+        run.save(model)
+        assert Run.open(run.root).load_reporter().trains_projector == (name == "trained")
+    assert not (tmp_path / "as published" / "projector.safetensors").exists()
+    (tmp_path / "trained" / "projector.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"trained lacks its projector\.safetensors; fix: copy the run whole, or train it again"):
+        Run.open(tmp_path / "trained").load_reporter()
+
+
+@pytest.mark.parametrize(("model_class", "bound"), [("LlamaForCausalLM", "max_position_embeddings"),
+                                                    ("MistralForCausalLM", "sliding_window")])
+def test_a_conversation_that_is_longer_than_the_language_model_reaches_is_left_out(
+        model_class: str, bound: str, language_folder: Callable[..., Path], data: ReportData) -> None:
+    backbone = f"compose:{EMBEDDED}+{language_folder(model_class, **{bound: 300})}"
+    config = resolve_config(report_config(backbone, "compose", "vlm.max_tokens=2000"), clips=False)
+    pixel = contract_from_config(config, Labels(targets=(), clips=False)).pixel
+    model = build_reporter(config, pixel)
+    end = model.chat.ends[0]
+    encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
+    long = Instruction("long", (), (Turn("user", "?"), Turn("assistant", "grey and rusty " * 40)))
+    with DecodePool(1) as pool:
+        found = Conversations([*data.items[:2], long], Photos((), pixel, pool, 0), {}, encoder, model.chat.pieces, end, model.grid,
+                              system=None, limits=model.token_limits)
+    assert len(found) == 2
+    (left,) = found.left_out
+    assert left["id"] == "long" and left["reason"].endswith(f" where 300 are allowed by the language model's {bound}")
+    assert min(model.token_limits.values()) == 300 and model.token_limits["vlm.max_tokens"] == 2000
 
 
 def test_settings_that_mean_nothing_and_backbones_that_write_nothing(made: Callable[..., Any]) -> None:
