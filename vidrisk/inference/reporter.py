@@ -25,13 +25,15 @@ from vidrisk.runtimes.text.requests import Answer, Request
 from vidrisk.runtimes.text.turns import Exchange
 from vidrisk.runtimes.uncertainty import Uncertainty
 
+MOST_WAITING = 64  # reports that need no answer, behind one that does
+
 
 @dataclass(frozen=True)
 class _Asked:
-    """A case whose turn is to come: its request is at the engine, or it has a report without one."""
+    """A case whose turn is to come: its request is at the engine, or it has a report without one, and needs no pictures."""
 
     case: Case
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Picture, ...] = ()
     report: Report | None = None
 
 
@@ -93,22 +95,29 @@ class Reporter:
             RuntimeFailure: the engine failed; what fails for one case alone is in its report.
         """
         chosen = query or self.query()
+        upcoming = self._requests(chosen, cases)
         waiting: deque[_Asked] = deque()
+        is_exhausted = False
 
         def requests() -> Iterator[Request]:
-            for asked, request in self._requests(chosen, cases):
+            """Requests until reports wait that the engine has no part in; it gives its answers then, and they follow in turn."""
+            nonlocal is_exhausted
+            for asked, request in upcoming:
                 waiting.append(asked)
                 if request is not None:
                     yield request
+                    continue
+                without = sum(each.report is not None for each in waiting)
+                if without == len(waiting) or without >= MOST_WAITING:
+                    return
+            is_exhausted = True
 
-        answers = cast("Generator[Answer, None, None]", self.engine.answers(requests()))
-        with closing(answers):
-            for answer in answers:
-                yield from _without_answer(waiting)
-                asked = waiting.popleft()
-                yield self._report(chosen, asked, answer)
-                yield from _without_answer(waiting)
-        yield from _without_answer(waiting)
+        while not is_exhausted:
+            with closing(cast("Generator[Answer, None, None]", self.engine.answers(requests()))) as answers:
+                for answer in answers:
+                    yield self._report(chosen, waiting.popleft(), answer)
+                    yield from _without_answer(waiting)
+            yield from _without_answer(waiting)
 
     def ask(self, pictures: Sequence[Picture], question: str, history: Sequence[Exchange] = (),
             on_text: OnText | None = None, limit: int | None = None) -> Answer:
@@ -141,12 +150,12 @@ class Reporter:
             if not all(np.isfinite(tokens).all() for tokens in seen if isinstance(tokens, np.ndarray)):
                 failed = failed_report(case, "corrupt", "the model computes of its photos what is not finite")
             if failed is not None:
-                yield _Asked(case, pictures, failed), None
+                yield _Asked(case, report=failed), None
                 continue
             wording = query.word(case, len(seen))
             prompt = self.prompts.build(wording.system, [Exchange(_encodable(wording.question), len(seen))], seen)
             if reason := self.prompts.why_too_long(prompt, self.answer_tokens):
-                yield _Asked(case, pictures, failed_report(case, "too_large", reason)), None
+                yield _Asked(case, report=failed_report(case, "too_large", reason)), None
                 continue
             yield _Asked(case, pictures), Request(prompt, self.answer_tokens, schema=wording.schema, comparison=wording.comparison)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,37 @@ def test_cases_are_taken_as_answers_come(opened: Reporter) -> None:
     assert next(reports).case.id == "0" and taken < 100
     reports.close()
     assert written(opened, [case(0)])  # the engine is free again
+
+
+def test_cases_that_need_no_answer_are_not_held_back(opened: Reporter) -> None:
+    """Neither by the next answer nor by the end; and while they wait behind one, they keep no pictures."""
+    taken, most_alive = 0, 0
+    alive: weakref.WeakSet[Picture] = weakref.WeakSet()
+
+    def cases(first: Sequence[Pictured], other: Callable[[int], Pictured]) -> Iterator[Pictured]:
+        nonlocal taken, most_alive
+        for number in range(200):
+            taken += 1
+            found = first[number] if number < len(first) else other(number)
+            alive.update(found[1])
+            most_alive = max(most_alive, len(alive))
+            yield found
+            del found
+
+    def bad(number: int) -> Pictured:
+        whole, pictures = case(number)
+        return whole, tuple(map(unreadable, pictures))
+
+    reports = opened.reports(cases([], bad))
+    assert next(reports).state == "corrupt" and taken < 20
+    assert [report.case.id for report in reports] == [str(number) for number in range(1, 200)]
+    taken = 0
+    reports = opened.reports(cases([case(0), case(1)], bad))
+    assert [next(reports).state for _ in range(3)] == ["ok", "ok", "corrupt"] and taken < 100
+    assert [report.case.id for report in reports] == [str(number) for number in range(3, 200)]
+    taken, most_alive = 0, 0
+    states = [report.state for report in opened.reports(cases([case(0)], lambda number: case(number, 60)))]
+    assert states == ["ok", *["too_large"] * 199] and most_alive <= 4 * 60
 
 
 def test_photos_that_cannot_be_read_cost_themselves_alone(opened: Reporter) -> None:
