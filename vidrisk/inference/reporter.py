@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from vidrisk.data.cases import Case
 from vidrisk.data.scheme import Scheme
-from vidrisk.inference.prompt_builders import BATCH_PHOTOS, Picture, Pictured, PromptBuilder
+from vidrisk.inference.prompt_builders import BATCH_PHOTOS, Picture, Pictured, PromptBuilder, PromptTooLong
 from vidrisk.inference.queries import Query, QuestionQuery, checked_question
 from vidrisk.inference.reports import Report, failed_report, is_read, unreadable_report
 from vidrisk.inference.scheme_query import SchemeQuery, comparison_of_level, no_level
@@ -78,9 +78,10 @@ class Reporter:
         if question is None:
             return replace(self._needed_query(), level_of=level_of)
         question = _encodable(checked_question(question))
-        prompt = self.prompts.build(self._system, [Exchange(question)], ())
-        if reason := self.prompts.why_too_long(prompt, self.answer_tokens):
-            raise SettingsError(f"the question is too long: {reason}", fix="shorten it, or let answers have fewer tokens")
+        try:
+            self.prompts.build(self._system, [Exchange(question)], (), self.answer_tokens)
+        except PromptTooLong as error:
+            raise SettingsError(f"the question is too long: {error}", fix="shorten it, or let answers have fewer tokens") from None
         return QuestionQuery(question, self._system, self.contract)
 
     def reports(self, cases: Iterable[Pictured], query: Query | None = None) -> Generator[Report, None, None]:
@@ -135,11 +136,12 @@ class Reporter:
         """
         turns = [*history, Exchange(_encodable(checked_question(question)))]
         turns[0] = Exchange(turns[0].question, len(pictures), turns[0].answer)
-        prompt = self.prompts.build(self._system, turns, self.prompts.see(pictures))
         limit = limit or self.answer_tokens
-        if reason := self.prompts.why_too_long(prompt, limit):
-            raise SettingsError(f"the conversation is too long: {reason}", fix="begin a new one, show fewer photos, or let answers "
-                                "have fewer tokens")
+        try:
+            prompt = self.prompts.build(self._system, turns, self.prompts.see(pictures), limit)
+        except PromptTooLong as error:
+            raise SettingsError(f"the conversation is too long: {error}", fix="begin a new one, show fewer photos, or let answers "
+                                "have fewer tokens") from None
         return self.engine.answer(Request(prompt, limit), on_text)
 
     def _requests(self, query: Query, cases: Iterable[Pictured]) -> Iterator[tuple[_Asked, Request | None]]:
@@ -153,9 +155,11 @@ class Reporter:
                 yield _Asked(case, report=failed), None
                 continue
             wording = query.word(case, len(seen))
-            prompt = self.prompts.build(wording.system, [Exchange(_encodable(wording.question), len(seen))], seen)
-            if reason := self.prompts.why_too_long(prompt, self.answer_tokens):
-                yield _Asked(case, report=failed_report(case, "too_large", reason)), None
+            try:
+                prompt = self.prompts.build(wording.system, [Exchange(_encodable(wording.question), len(seen))], seen,
+                                            self.answer_tokens)
+            except PromptTooLong as error:
+                yield _Asked(case, report=failed_report(case, "too_large", str(error))), None
                 continue
             yield _Asked(case, pictures), Request(prompt, self.answer_tokens, schema=wording.schema, comparison=wording.comparison)
 

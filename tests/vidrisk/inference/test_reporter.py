@@ -27,7 +27,7 @@ from vidrisk.inference.reports import Report
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import BundleError, SettingsError
 from vidrisk.runtimes.text.engine import FakeTextEngine
-from vidrisk.runtimes.text.requests import Answer, Chat, Request
+from vidrisk.runtimes.text.requests import MOST_TOKENS, Answer, Chat, Request
 from vidrisk.runtimes.text.turns import Exchange
 from vidrisk.runtimes.uncertainty import Uncertainty
 
@@ -156,6 +156,16 @@ def test_a_case_that_is_too_long_costs_itself_alone(opened: Reporter) -> None:
     reports = written(opened, [case(0), case(1, 60), case(2)])
     assert [report.state for report in reports.values()] == ["ok", "too_large", "ok"]
     assert "exceed the model's 768" in reports["1"].reason and not reports["1"].is_answered
+
+
+def test_a_case_that_is_longer_than_any_prompt_costs_itself_alone(opened: Reporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    see, long = opened.prompts.see, case(1, 5)
+    monkeypatch.setattr(opened.prompts, "see", lambda pictures: [
+        np.broadcast_to(tokens[:1], (MOST_TOKENS // 4, WIDTH)) if picture in long[1] else tokens
+        for tokens, picture in zip(see(pictures), pictures, strict=True)])
+    reports = written(opened, [case(0), long, case(2)])
+    assert [report.state for report in reports.values()] == ["ok", "too_large", "ok"]
+    assert "exceed the model's 768" in reports["1"].reason
 
 
 def test_probabilities_have_the_temperature_of_the_variant_and_levels_their_threshold(tmp_path: Path, opened: Reporter) -> None:
