@@ -144,8 +144,7 @@ class ChatPrompts(PromptBuilder):
              limits: Limits | None = None) -> Iterator[Pictured]:
         settings = PhotoSettings(SERVER_SIDE_PX, SERVER_SIDE_PX, max_memory_mb=max_memory_mb)
         for case, photos in read_case_photos(cases, pool, settings, limits):
-            yield case, tuple(Picture(one.source, one.jpeg, one.state, one.reason, one.jpeg.digest if one.jpeg else "")
-                              for one in photos)
+            yield case, tuple(Picture(one.source, one.jpeg, one.state, one.reason, one.content) for one in photos)
 
     def see(self, pictures: Sequence[Picture]) -> list[str]:
         return [f"data:image/jpeg;base64,{base64.b64encode(picture.pixels.data).decode('ascii')}" for picture in pictures]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from colour_bundle import write_colour_bundle
+from risk_tables import draw
 from small_report_bundle import SCHEME, report_bundle, write_report_bundle
 from tiny_text import WIDTH
 
 from vidrisk.data.cases import Case, PhotoFile
 from vidrisk.data.report_prompts import system_text
+from vidrisk.decode.pool import DecodePool
 from vidrisk.inference import reporter as reporter_module
 from vidrisk.inference.model import open_classifier
 from vidrisk.inference.open_reporter import open_reporter
@@ -269,6 +272,15 @@ def test_a_server_gets_messages_with_jpegs_and_what_it_writes_is_checked() -> No
     kinds = [part["type"] for part in second[1]["content"]]
     assert kinds == ["image_url"] * 3 + ["text"] and second[1]["content"][-1]["text"] == "3 photos."
     assert first[1]["content"][0]["image_url"]["url"] == "data:image/jpeg;base64,/9j/" and asked[0].comparison is None
+
+
+def test_a_photo_is_known_by_its_file_whoever_reads_it(opened: Reporter, tmp_path: Path) -> None:
+    path = draw(tmp_path / "a.png", 1)
+    shown = Case("a", (PhotoFile(path, "a.png"),), {})
+    with DecodePool(1) as pool:
+        contents = [picture.content for prompts in (opened.prompts, ChatPrompts())
+                    for _, pictures in prompts.read([shown], pool) for picture in pictures]
+    assert contents == [hashlib.sha256(path.read_bytes()).hexdigest()] * 2
 
 
 class FakeJpeg:

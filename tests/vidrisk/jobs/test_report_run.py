@@ -218,6 +218,7 @@ def test_two_tables_with_equal_ids_and_jsonl(run: Run, photos: Path, tmp_path: P
     run(inputs_of(*tables), tmp_path / "out")
     _, found = result(tmp_path / "out")
     assert list(found) == [f"{path}#same" for path in tables] and len({prediction.id for prediction in found.values()}) == 1
+    assert list(inputs_of(tables[0], photos / ".." / "one.jsonl").cases) == [f"{tables[0]}#same"]  # one table, in two spellings
 
 
 @pytest.mark.parametrize(("name", "content", "said"), [
