@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError
@@ -54,12 +57,12 @@ class ServerEngine(TextEngine):
             raise RuntimeFailure(f"{self._server.url} has no model {model!r}", allowed=", ".join(served[:8]) or "none is loaded")
 
     def _answers(self, requests: Iterator[Request], on_text: OnText) -> Iterator[Answer]:
-        pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="vidrisk-text")
+        threads = _Threads(self._ask, self._parallel)
         waiting: deque[Future[Answer]] = deque()
         number = 0
         try:
             for request in requests:
-                waiting.append(pool.submit(self._ask, request))
+                waiting.append(threads.submit(request))
                 while len(waiting) >= 2 * self._parallel or (waiting and waiting[0].done()):
                     answer = waiting.popleft().result()
                     on_text(number, answer.text)
@@ -71,7 +74,7 @@ class ServerEngine(TextEngine):
                 number += 1
                 yield answer
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            threads.close()
 
     def _ask(self, request: Request) -> Answer:
         try:
@@ -79,6 +82,42 @@ class ServerEngine(TextEngine):
             return _answer_from_json(content, request, self.model)
         except RuntimeFailure as error:
             return Answer("", "failed", error=str(error))
+
+
+class _Threads:
+    """Threads that ask, which a process that ends does not wait for, as it does for a ``ThreadPoolExecutor``'s.
+
+    An answer may take minutes, and a process that was interrupted has no use for it.
+    """
+
+    def __init__(self, ask: Callable[[Request], Answer], most: int) -> None:
+        self._ask, self._most = ask, most
+        self._started = 0
+        self._work: SimpleQueue[tuple[Request, Future[Answer]] | None] = SimpleQueue()
+
+    def submit(self, request: Request) -> Future[Answer]:
+        future: Future[Answer] = Future()
+        self._work.put((request, future))
+        if self._started < self._most:
+            self._started += 1
+            Thread(target=self._run, name="vidrisk-text", daemon=True).start()
+        return future
+
+    def close(self) -> None:
+        """Drop what is not begun; what is begun ends unheard."""
+        with suppress(Empty):
+            while True:
+                self._work.get_nowait()
+        for _ in range(self._started):
+            self._work.put(None)
+
+    def _run(self) -> None:
+        while (begun := self._work.get()) is not None:
+            request, future = begun
+            try:
+                future.set_result(self._ask(request))
+            except BaseException as error:
+                future.set_exception(error)
 
 
 def body_from_request(request: Request, model: str) -> dict[str, Any]:

@@ -21,12 +21,14 @@ class CasePhoto:
         jpeg: None where it cannot be read.
         state: one of ``messages.FINAL_STATES``.
         reason: why it cannot be read, or what there is to say all the same; '' for nothing.
+        content: sha256 of the photo's file or bytes; '' where nothing could be read.
     """
 
     source: PhotoSource
     jpeg: Jpeg | None
     state: str = "ok"
     reason: str = ""
+    content: str = ""
 
     @property
     def is_partial(self) -> bool:
@@ -54,5 +56,5 @@ def read_case_photos(cases: Iterable[Case], pool: DecodePool,
     """
     wanted = settings or PhotoSettings()
     for case, found in read_photos_of_cases(cases, lambda requests: pool.jpegs(requests, wanted, limits)):
-        yield case, tuple(CasePhoto(source, jpeg, end.state, end.reason.partition("; fix: ")[0])
+        yield case, tuple(CasePhoto(source, jpeg, end.state, end.reason.partition("; fix: ")[0], end.content)
                           for source, jpeg, end in found)

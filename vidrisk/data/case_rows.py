@@ -13,7 +13,7 @@ from vidrisk.data.case_columns import METADATA, CaseColumns, column_named
 from vidrisk.data.cases import Case, PhotoInRow, PhotoSource
 from vidrisk.data.io import PARQUET_SUFFIX, Row, Rows, rows_from_manifest, text_from_value
 from vidrisk.data.parquet_rows import rows_from_parquet
-from vidrisk.data.photo_paths import find_photos, paths_from_cells
+from vidrisk.data.photo_paths import MAX_PHOTOS, find_photos, paths_from_cells
 from vidrisk.data.places import Places
 from vidrisk.data.scheme import Scheme, problem_of
 from vidrisk.data.table import SPLIT_WORDS, SplitName, first_three
@@ -157,7 +157,7 @@ def join_rows(told: Sequence[ToldCase], columns: CaseColumns, source: str) -> It
     """Join rows of one id to one case, where they agree.
 
     Raises:
-        DataError: two rows of one case contradict each other.
+        DataError: two rows of one case contradict each other, or a case has too many photos.
     """
     by_id: dict[str, list[ToldCase]] = {}
     for number, found in enumerate(told):
@@ -166,16 +166,25 @@ def join_rows(told: Sequence[ToldCase], columns: CaseColumns, source: str) -> It
         last = max(0, len(same) - MOST_COMPARED)
         into = next((place for place, other in enumerate(same[last:], start=last) if _agree(other.case, found.case)), None)
         if into is not None:
-            same[into] = _both(same[into], found)
+            same[into] = _with_few_photos(_both(same[into], found), source)
         elif same and columns.is_case_id:
             raise DataError(f"{source} has two rows of the case {found.case.id!r} that contradict each other: "
                             f"{same[0].case.where.rpartition(', ')[2]} and {found.case.where.rpartition(', ')[2]}",
                             fix="correct them, or give each defect an id of its own")
         else:
-            same.append(found)
+            same.append(_with_few_photos(found, source))
     for key, same in by_id.items():
         shared = None if len(same) == 1 else f"id {key}"  # of one photo: they never straddle a split
         yield from (replace(found, case=replace(found.case, group=found.case.group or shared)) for found in same)
+
+
+def _with_few_photos(found: ToldCase, source: str) -> ToldCase:
+    count = len(found.case.photos)
+    if count > MAX_PHOTOS:
+        raise DataError(f"{source}, {found.case.where.rpartition(', ')[2]}: the case {found.case.id!r} has {count} photos or more",
+                        allowed=f"up to {MAX_PHOTOS}",
+                        fix="keep those that show the defect best, or give each defect an id of its own")
+    return found
 
 
 def _agree(one: Case, other: Case) -> bool:

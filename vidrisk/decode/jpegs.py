@@ -7,7 +7,6 @@ is for processes that may crash and hang: see ``pool``.
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,11 +32,6 @@ class Jpeg:
     data: bytes = field(repr=False)
     width: int
     height: int
-
-    @property
-    def digest(self) -> str:
-        """Hex sha256 of the data."""
-        return hashlib.sha256(self.data).hexdigest()
 
 
 def jpeg_from_photo(path: Path, max_width: int, max_height: int, quality: int) -> tuple[Jpeg, str, bool]:

@@ -84,7 +84,7 @@ def read_jpeg(path: str, settings: PhotoSettings) -> Iterator[Jpeg | InputEnd]:
     try:
         jpeg, reason, is_damaged = jpeg_from_photo(Path(path), settings.max_width, settings.max_height, settings.quality)
         yield jpeg
-        end = InputEnd("partial" if is_damaged else "ok", reason)
+        end = InputEnd("partial" if is_damaged else "ok", reason, content=content_of(path))
     except Exception as error:
         end = _end_from_error(error, path)
     yield replace(end, decode_s=time.perf_counter() - started_s)

@@ -22,7 +22,7 @@ from vidrisk.runtimes.contract.report import ChatPieces
 from vidrisk.runtimes.contract.specs import PixelSpec
 from vidrisk.runtimes.contract.stages import Stage
 from vidrisk.runtimes.runner import Runner
-from vidrisk.runtimes.text.requests import Chat, Embeddings, Prompt
+from vidrisk.runtimes.text.requests import MOST_TOKENS, Chat, Embeddings, Prompt
 from vidrisk.runtimes.text.turns import Exchange, Photo, parts_from_exchanges
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
@@ -52,6 +52,10 @@ class Picture:
 Pictured = tuple[Case, tuple[Picture, ...]]
 
 
+class PromptTooLong(Exception):
+    """A conversation leaves no room for its answer. Who asks says what that means."""
+
+
 class PromptBuilder(ABC):
     """Reads photos as an engine wants them, and builds its prompts."""
 
@@ -74,16 +78,16 @@ class PromptBuilder(ABC):
         """Return what goes into a prompt for each picture, all of which could be read."""
 
     @abstractmethod
-    def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[Any]) -> Prompt | Chat:
+    def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[Any], limit: int) -> Prompt | Chat:
         """Build the prompt of a conversation.
 
         Args:
             seen: of its photos, in their order.
-        """
+            limit: most tokens of the answer.
 
-    @abstractmethod
-    def why_too_long(self, prompt: Prompt | Chat, limit: int) -> str:
-        """Say why a prompt leaves no room for an answer of so many tokens; '' where it leaves it."""
+        Raises:
+            PromptTooLong: as said.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -102,7 +106,7 @@ class GraphPrompts(PromptBuilder):
     def __init__(self, stages: Sequence[Stage], runners: Sequence[Runner], pixel: PixelSpec, vocabulary: Vocabulary,
                  pieces: ChatPieces, end: int, tokens: int) -> None:
         self._stages, self._runners, self._pixel = tuple(stages), tuple(runners), pixel
-        self._vocabulary, self._pieces, self._end, self._tokens = vocabulary, pieces, end, tokens
+        self._vocabulary, self._pieces, self._end, self._tokens = vocabulary, pieces, end, min(tokens, MOST_TOKENS)
 
     def read(self, cases: Iterable[Case], pool: DecodePool, max_memory_mb: int = MAX_MEMORY_MB,
              limits: Limits | None = None) -> Iterator[Pictured]:
@@ -119,15 +123,13 @@ class GraphPrompts(PromptBuilder):
             found += list(run_stages(self._stages, self._runners, batch)[self._stages[-1].outputs[0].name])[:len(frames)]
         return found
 
-    def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[Embeddings]) -> Prompt:
-        parts = parts_from_exchanges(self._vocabulary, self._pieces, self._end, system, exchanges).parts
-        return Prompt(tuple(seen[part.number] if isinstance(part, Photo) else part for part in parts), constant=1)
-
-    def why_too_long(self, prompt: Prompt | Chat, limit: int) -> str:
-        assert isinstance(prompt, Prompt)
-        if prompt.tokens + limit <= self._tokens:
-            return ""
-        return f"its prompt of {prompt.tokens} tokens and an answer of up to {limit} exceed the model's {self._tokens}"
+    def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[Embeddings], limit: int) -> Prompt:
+        parts = [seen[part.number] if isinstance(part, Photo) else part for part in parts_from_exchanges(
+            self._vocabulary, self._pieces, self._end, system, exchanges).parts]
+        tokens = sum(map(len, parts))
+        if tokens + limit > self._tokens:
+            raise PromptTooLong(f"its prompt of {tokens} tokens and an answer of up to {limit} exceed the model's {self._tokens}")
+        return Prompt(tuple(parts), constant=1)
 
     def close(self) -> None:
         with ExitStack() as stack:
@@ -142,13 +144,13 @@ class ChatPrompts(PromptBuilder):
              limits: Limits | None = None) -> Iterator[Pictured]:
         settings = PhotoSettings(SERVER_SIDE_PX, SERVER_SIDE_PX, max_memory_mb=max_memory_mb)
         for case, photos in read_case_photos(cases, pool, settings, limits):
-            yield case, tuple(Picture(one.source, one.jpeg, one.state, one.reason, one.jpeg.digest if one.jpeg else "")
-                              for one in photos)
+            yield case, tuple(Picture(one.source, one.jpeg, one.state, one.reason, one.content) for one in photos)
 
     def see(self, pictures: Sequence[Picture]) -> list[str]:
         return [f"data:image/jpeg;base64,{base64.b64encode(picture.pixels.data).decode('ascii')}" for picture in pictures]
 
-    def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[str]) -> Chat:
+    def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[str], limit: int) -> Chat:
+        """Build messages; how long they may be, the server knows and says."""
         messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         urls = iter(seen)
         for exchange in exchanges:
@@ -158,9 +160,6 @@ class ChatPrompts(PromptBuilder):
             if exchange.answer is not None:
                 messages.append({"role": "assistant", "content": exchange.answer})
         return Chat(tuple(messages))
-
-    def why_too_long(self, prompt: Prompt | Chat, limit: int) -> str:
-        return ""  # the server knows, and says so
 
     def close(self) -> None:
         """It has opened nothing."""

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from vidrisk.data.cases import Case
 from vidrisk.data.scheme import Scheme
-from vidrisk.inference.prompt_builders import BATCH_PHOTOS, Picture, Pictured, PromptBuilder
+from vidrisk.inference.prompt_builders import BATCH_PHOTOS, Picture, Pictured, PromptBuilder, PromptTooLong
 from vidrisk.inference.queries import Query, QuestionQuery, checked_question
 from vidrisk.inference.reports import Report, failed_report, is_read, unreadable_report
 from vidrisk.inference.scheme_query import SchemeQuery, comparison_of_level, no_level
@@ -25,13 +25,15 @@ from vidrisk.runtimes.text.requests import Answer, Request
 from vidrisk.runtimes.text.turns import Exchange
 from vidrisk.runtimes.uncertainty import Uncertainty
 
+MOST_WAITING = 64  # reports that need no answer, behind one that does
+
 
 @dataclass(frozen=True)
 class _Asked:
-    """A case whose turn is to come: its request is at the engine, or it has a report without one."""
+    """A case whose turn is to come: its request is at the engine, or it has a report without one, and needs no pictures."""
 
     case: Case
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Picture, ...] = ()
     report: Report | None = None
 
 
@@ -76,9 +78,10 @@ class Reporter:
         if question is None:
             return replace(self._needed_query(), level_of=level_of)
         question = _encodable(checked_question(question))
-        prompt = self.prompts.build(self._system, [Exchange(question)], ())
-        if reason := self.prompts.why_too_long(prompt, self.answer_tokens):
-            raise SettingsError(f"the question is too long: {reason}", fix="shorten it, or let answers have fewer tokens")
+        try:
+            self.prompts.build(self._system, [Exchange(question)], (), self.answer_tokens)
+        except PromptTooLong as error:
+            raise SettingsError(f"the question is too long: {error}", fix="shorten it, or let answers have fewer tokens") from None
         return QuestionQuery(question, self._system, self.contract)
 
     def reports(self, cases: Iterable[Pictured], query: Query | None = None) -> Generator[Report, None, None]:
@@ -93,22 +96,29 @@ class Reporter:
             RuntimeFailure: the engine failed; what fails for one case alone is in its report.
         """
         chosen = query or self.query()
+        upcoming = self._requests(chosen, cases)
         waiting: deque[_Asked] = deque()
+        is_exhausted = False
 
         def requests() -> Iterator[Request]:
-            for asked, request in self._requests(chosen, cases):
+            """Requests until reports wait that the engine has no part in; it gives its answers then, and they follow in turn."""
+            nonlocal is_exhausted
+            for asked, request in upcoming:
                 waiting.append(asked)
                 if request is not None:
                     yield request
+                    continue
+                without = sum(each.report is not None for each in waiting)
+                if without == len(waiting) or without >= MOST_WAITING:
+                    return
+            is_exhausted = True
 
-        answers = cast("Generator[Answer, None, None]", self.engine.answers(requests()))
-        with closing(answers):
-            for answer in answers:
-                yield from _without_answer(waiting)
-                asked = waiting.popleft()
-                yield self._report(chosen, asked, answer)
-                yield from _without_answer(waiting)
-        yield from _without_answer(waiting)
+        while not is_exhausted:
+            with closing(cast("Generator[Answer, None, None]", self.engine.answers(requests()))) as answers:
+                for answer in answers:
+                    yield self._report(chosen, waiting.popleft(), answer)
+                    yield from _without_answer(waiting)
+            yield from _without_answer(waiting)
 
     def ask(self, pictures: Sequence[Picture], question: str, history: Sequence[Exchange] = (),
             on_text: OnText | None = None, limit: int | None = None) -> Answer:
@@ -126,11 +136,12 @@ class Reporter:
         """
         turns = [*history, Exchange(_encodable(checked_question(question)))]
         turns[0] = Exchange(turns[0].question, len(pictures), turns[0].answer)
-        prompt = self.prompts.build(self._system, turns, self.prompts.see(pictures))
         limit = limit or self.answer_tokens
-        if reason := self.prompts.why_too_long(prompt, limit):
-            raise SettingsError(f"the conversation is too long: {reason}", fix="begin a new one, show fewer photos, or let answers "
-                                "have fewer tokens")
+        try:
+            prompt = self.prompts.build(self._system, turns, self.prompts.see(pictures), limit)
+        except PromptTooLong as error:
+            raise SettingsError(f"the conversation is too long: {error}", fix="begin a new one, show fewer photos, or let answers "
+                                "have fewer tokens") from None
         return self.engine.answer(Request(prompt, limit), on_text)
 
     def _requests(self, query: Query, cases: Iterable[Pictured]) -> Iterator[tuple[_Asked, Request | None]]:
@@ -141,12 +152,14 @@ class Reporter:
             if not all(np.isfinite(tokens).all() for tokens in seen if isinstance(tokens, np.ndarray)):
                 failed = failed_report(case, "corrupt", "the model computes of its photos what is not finite")
             if failed is not None:
-                yield _Asked(case, pictures, failed), None
+                yield _Asked(case, report=failed), None
                 continue
             wording = query.word(case, len(seen))
-            prompt = self.prompts.build(wording.system, [Exchange(_encodable(wording.question), len(seen))], seen)
-            if reason := self.prompts.why_too_long(prompt, self.answer_tokens):
-                yield _Asked(case, pictures, failed_report(case, "too_large", reason)), None
+            try:
+                prompt = self.prompts.build(wording.system, [Exchange(_encodable(wording.question), len(seen))], seen,
+                                            self.answer_tokens)
+            except PromptTooLong as error:
+                yield _Asked(case, report=failed_report(case, "too_large", str(error))), None
                 continue
             yield _Asked(case, pictures), Request(prompt, self.answer_tokens, schema=wording.schema, comparison=wording.comparison)
 

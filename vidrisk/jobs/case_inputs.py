@@ -112,7 +112,7 @@ def _named(argument: str) -> Iterator[str]:
 
 
 def _cases_of_table(path: Path, scheme: Scheme | None, photos: Path | None) -> CaseInputs:
-    path = path.absolute()
+    path = Path(os.path.abspath(path))  # noqa: PTH100 (without .., so that one table has one key)
     of_table = stamp_of_file(path) or (0, 0)
     found = load_cases(path, scheme, photos=photos, labelled=False, checked=scheme is not None)
     keys = {case.id: f"{path}#{case.id}" for case in (*found.cases, *found.no_cases)}

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from vidrisk.data.cases import Case, PhotoFile
 from vidrisk.data.scheme import Scheme
+from vidrisk.files.cache import key_of
 from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predictions
 from vidrisk.jobs.compared import Lead
 from vidrisk.jobs.folder import refuse_folders_without
 from vidrisk.jobs.photo_names import PhotoNames
 from vidrisk.runtimes.contract.errors import DataError
+from vidrisk.runtimes.contract.printable import printable
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,15 +28,20 @@ class Leads:
 
     Attributes:
         by_path: by absolute path.
-        source: the folder of its run.
+        level_names: of the scheme.
     """
 
     by_path: Mapping[str, Lead]
     names: PhotoNames[str]
-    source: str = ""
+    level_names: tuple[str, ...]
 
     def __repr__(self) -> str:
         return f"Leads({len(self.by_path)} photos)"
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of the level of every photo."""
+        return key_of("leads", *chain.from_iterable(sorted((path, lead.level) for path, lead in self.by_path.items())))
 
     def path_of(self, path: str, case: Case | None = None) -> str | None:
         """Return the path under which the classifier has seen a photo, or one of the photos of its case; None where it has not.
@@ -46,6 +57,13 @@ class Leads:
                 return named[0]
         return None
 
+    def level_of(self, case: Case) -> str:
+        """Return the level of the scheme that leads a case; '' where the classifier has not seen it, or gives another level."""
+        first = case.photos[0] if case.photos else None
+        path = self.path_of(str(first.path) if isinstance(first, PhotoFile) else "", case)
+        level = "" if path is None else self.by_path[path].level
+        return level if level in self.level_names else ""
+
 
 def read_leads(out: str | os.PathLike[str], scheme: Scheme) -> Leads:
     """Read a classifier's run; of an input with several windows, the most severe one leads.
@@ -58,7 +76,7 @@ def read_leads(out: str | os.PathLike[str], scheme: Scheme) -> Leads:
 
 
 def leads_from_predictions(predictions: Iterable[Prediction], scheme: Scheme, source: str) -> Leads:
-    """Return what a classifier leads with.
+    """Return what a classifier leads with; where some of its levels are none of the scheme, say so.
 
     Raises:
         DataError: none of the predictions gives a level of the scheme; ``source`` is named.
@@ -72,14 +90,18 @@ def leads_from_predictions(predictions: Iterable[Prediction], scheme: Scheme, so
     if not any(lead.level in scheme.level_names for lead in leads.values()):
         raise DataError(f"the classifier's run in {source} gives no level of the scheme {scheme.name}",
                         allowed=", ".join(scheme.level_names), fix="give the run of a classifier that was trained on these levels")
-    return Leads(leads, PhotoNames((path, path, path) for path in leads), source)
+    others = [lead.level for lead in leads.values() if lead.level and lead.level not in scheme.level_names]
+    if others:
+        _log.warning("the classifier's run in %s gives %d of %d inputs a level that the scheme %s has not, such as %s: "
+                     "it leads none of them", source, len(others), len(leads), scheme.name, printable(repr(others[0])))
+    return Leads(leads, PhotoNames((path, path, path) for path in leads), tuple(scheme.level_names))
 
 
 def lead_from_prediction(prediction: Prediction, scheme: Scheme) -> Lead:
     """Return what a prediction leads with: its level, in the scheme's words, with its probability."""
     written = prediction.level if prediction.level is not None else prediction.label
     level = scheme.level_from_text(written)
-    score = next((scores[written] for scores in prediction.targets.values() if written in scores), prediction.score)
+    score = prediction.targets.get("level", {}).get(written, prediction.score)  # a label of another target may have its name
     return Lead(level.name if level else written, score, prediction.uncertain, prediction.defect or "", prediction.risk,
                 prediction.advice, prediction.description)
 

@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
-from vidrisk.data.cases import Case, PhotoFile
+from vidrisk.data.cases import Case
 from vidrisk.decode.pool import DecodePool, usable_cores
 from vidrisk.decode.session import Limits
 from vidrisk.files.stamps import stamp_of_file
@@ -63,10 +62,10 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
         require("pyarrow", "parquet")
     if leads is not None and settings.question is not None:
         raise SettingsError("a question beside a classifier's levels", allowed="one of both: an answer in free words has no level")
-    query = reporter.query(settings.question, partial(_level_of, leads) if leads else no_level)
+    query = reporter.query(settings.question, leads.level_of if leads else no_level)
     started_s = time.perf_counter()
     limits = {"timeout": settings.file_timeout_s, "too_large": settings.max_memory_mb}
-    identity = {**_identity(reporter), **query.identity, "leads": leads.source if leads else ""}
+    identity = {**_identity(reporter), **query.identity, "leads": leads.digest if leads else ""}
     with Ledger(out, identity, resume=settings.resume, limits=limits, stamps=inputs.stamps) as ledger:
         ledger.add(inputs.cases)
         rows = ledger.rows()
@@ -138,12 +137,6 @@ def _reports(reporter: Reporter, query: Query, inputs: CaseInputs, pending: Sequ
             report = _with_absent(found, inputs.absent.get(stamped[place].path, ()))
             yield _final_row(stamped[place], report), report
             waited_s, started_s = meter.seconds["waiting for decode"], time.perf_counter()
-
-
-def _level_of(leads: Leads, case: Case) -> str:
-    """The level that a classifier leads with; '' where it has not seen the case."""
-    path = leads.path_of(str(case.photos[0].path) if case.photos and isinstance(case.photos[0], PhotoFile) else "", case)
-    return leads.by_path[path].level if path is not None else ""
 
 
 def _measured(pictured: Iterator[Pictured], meter: Meter) -> Iterator[Pictured]:

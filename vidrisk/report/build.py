@@ -130,15 +130,16 @@ def _doubts(prediction: Prediction) -> list[tuple[str, Sequence[str]]]:
     return [(target, prediction.candidates[target]) for target in doubtful_targets(prediction.candidates, answers)]
 
 
-def _texts(prediction: Prediction) -> list[tuple[str, str]]:
-    """Headings and what is written under them: of a generated report all its fields but the label; as it is an answer that does
-    not parse, or that is in free words.
+def _texts(prediction: Prediction, target: str | None) -> list[tuple[str, str]]:
+    """Headings and what is written under them: of a generated report all its fields but the label, which is that of ``target``;
+    as it is an answer that does not parse, or that is in free words.
     """
     report = prediction.report
     if report is None:
         found = [("Description", prediction.description), ("Risk", prediction.risk), ("Advice", prediction.advice)]
     else:
-        found = [(name.replace("_", " ").capitalize(), text) for name, text in report["fields"].items() if text != prediction.label]
+        found = [(name.replace("_", " ").capitalize(), text) for name, text in report["fields"].items()
+                 if (name, text) != (target, prediction.label)]
         if not report["parse_ok"] or "question" in report:
             found.append(("Answer", report["text"] or "–"))
         if report.get("given_level") and report.get("own_level") not in ("", report["given_level"]):

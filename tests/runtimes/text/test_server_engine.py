@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +105,31 @@ def test_answers_come_in_order_and_several_at_a_time(server: Server) -> None:
     answers = list(engine_of(server).answers((asked(str(number)) for number in range(8)), lambda *piece: pieces.append(piece)))
     assert [answer.text for answer in answers] == [text for _, text in pieces] == list("01234567")
     assert {answer.finish for answer in answers} == {"stop"} and answers[0].prompt_tokens == 7
+
+
+ASKS = """
+import signal, sys
+from vidrisk.runtimes.text.requests import Chat, Request
+from vidrisk.runtimes.text.server_engine import ServerEngine
+signal.signal(signal.SIGINT, signal.default_int_handler)
+list(ServerEngine(sys.argv[1], "tiny").answers([Request(Chat(({"role": "user", "content": "a"},)))] * 20))
+"""
+
+
+def test_an_interrupt_ends_the_process_while_a_server_is_silent(server: Server) -> None:
+    is_over = threading.Event()
+    server.reply = lambda *_: (200, completion(str(is_over.wait(60))))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", ASKS, server.url], env=environment, stderr=subprocess.PIPE) as asking:
+        try:
+            while len(server.asked) < 8:
+                assert asking.poll() is None
+                time.sleep(0.01)
+            asking.send_signal(signal.SIGINT)
+            assert asking.wait(timeout=10) == -signal.SIGINT
+        finally:
+            asking.kill()
+            is_over.set()
 
 
 def test_a_request_says_all_that_was_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,16 @@ def test_a_defect_has_several_photos_in_several_rows_or_in_a_list(tmp_path: Path
         load_cases(write_csv(tmp_path / "r.csv", rows))
 
 
+@pytest.mark.parametrize("column", ["defect_id", "id"])
+def test_a_case_of_more_photos_than_any_may_have_is_refused_however_many_rows_name_them(tmp_path: Path, column: str) -> None:
+    for number in range(65):
+        (tmp_path / f"{number}.jpg").touch()
+    rows = [{column: "7", "path": f"{number}.jpg", "level": "minor"} for number in range(65)]
+    assert len(load_cases(write_csv(tmp_path / "r.csv", [*rows[:64], rows[0]])).cases[0].photos) == 64
+    with pytest.raises(DataError, match=r"r\.csv, line 2: the case '7' has 65 photos or more; allowed: up to 64; fix: keep those"):
+        load_cases(write_csv(tmp_path / "r.csv", rows))
+
+
 def test_two_defects_in_one_photo_stay_two_and_in_one_group(tmp_path: Path) -> None:
     draw(tmp_path / "a.jpg")
     rows = [{"image_id": "7", "path": "a.jpg", "level": "minor", "risk": "x"}, {"image_id": "7", "path": "a.jpg", "level": "severe",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from colour_bundle import write_colour_bundle
+from risk_tables import draw
 from small_report_bundle import SCHEME, report_bundle, write_report_bundle
 from tiny_text import WIDTH
 
 from vidrisk.data.cases import Case, PhotoFile
 from vidrisk.data.report_prompts import system_text
+from vidrisk.decode.pool import DecodePool
 from vidrisk.inference import reporter as reporter_module
 from vidrisk.inference.model import open_classifier
 from vidrisk.inference.open_reporter import open_reporter
@@ -26,7 +30,7 @@ from vidrisk.inference.reports import Report
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import BundleError, SettingsError
 from vidrisk.runtimes.text.engine import FakeTextEngine
-from vidrisk.runtimes.text.requests import Answer, Chat, Request
+from vidrisk.runtimes.text.requests import MOST_TOKENS, Answer, Chat, Request
 from vidrisk.runtimes.text.turns import Exchange
 from vidrisk.runtimes.uncertainty import Uncertainty
 
@@ -96,6 +100,37 @@ def test_cases_are_taken_as_answers_come(opened: Reporter) -> None:
     assert written(opened, [case(0)])  # the engine is free again
 
 
+def test_cases_that_need_no_answer_are_not_held_back(opened: Reporter) -> None:
+    """Neither by the next answer nor by the end; and while they wait behind one, they keep no pictures."""
+    taken, most_alive = 0, 0
+    alive: weakref.WeakSet[Picture] = weakref.WeakSet()
+
+    def cases(first: Sequence[Pictured], other: Callable[[int], Pictured]) -> Iterator[Pictured]:
+        nonlocal taken, most_alive
+        for number in range(200):
+            taken += 1
+            found = first[number] if number < len(first) else other(number)
+            alive.update(found[1])
+            most_alive = max(most_alive, len(alive))
+            yield found
+            del found
+
+    def bad(number: int) -> Pictured:
+        whole, pictures = case(number)
+        return whole, tuple(map(unreadable, pictures))
+
+    reports = opened.reports(cases([], bad))
+    assert next(reports).state == "corrupt" and taken < 20
+    assert [report.case.id for report in reports] == [str(number) for number in range(1, 200)]
+    taken = 0
+    reports = opened.reports(cases([case(0), case(1)], bad))
+    assert [next(reports).state for _ in range(3)] == ["ok", "ok", "corrupt"] and taken < 100
+    assert [report.case.id for report in reports] == [str(number) for number in range(3, 200)]
+    taken, most_alive = 0, 0
+    states = [report.state for report in opened.reports(cases([case(0)], lambda number: case(number, 60)))]
+    assert states == ["ok", *["too_large"] * 199] and most_alive <= 4 * 60
+
+
 def test_photos_that_cannot_be_read_cost_themselves_alone(opened: Reporter) -> None:
     whole, pictures = case(1, 3)
     some = (pictures[0], unreadable(pictures[1]), replace(pictures[2], state="partial", reason="a part is missing"))
@@ -124,6 +159,16 @@ def test_a_case_that_is_too_long_costs_itself_alone(opened: Reporter) -> None:
     reports = written(opened, [case(0), case(1, 60), case(2)])
     assert [report.state for report in reports.values()] == ["ok", "too_large", "ok"]
     assert "exceed the model's 768" in reports["1"].reason and not reports["1"].is_answered
+
+
+def test_a_case_that_is_longer_than_any_prompt_costs_itself_alone(opened: Reporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    see, long = opened.prompts.see, case(1, 5)
+    monkeypatch.setattr(opened.prompts, "see", lambda pictures: [
+        np.broadcast_to(tokens[:1], (MOST_TOKENS // 4, WIDTH)) if picture in long[1] else tokens
+        for tokens, picture in zip(see(pictures), pictures, strict=True)])
+    reports = written(opened, [case(0), long, case(2)])
+    assert [report.state for report in reports.values()] == ["ok", "too_large", "ok"]
+    assert "exceed the model's 768" in reports["1"].reason
 
 
 def test_probabilities_have_the_temperature_of_the_variant_and_levels_their_threshold(tmp_path: Path, opened: Reporter) -> None:
@@ -227,6 +272,15 @@ def test_a_server_gets_messages_with_jpegs_and_what_it_writes_is_checked() -> No
     kinds = [part["type"] for part in second[1]["content"]]
     assert kinds == ["image_url"] * 3 + ["text"] and second[1]["content"][-1]["text"] == "3 photos."
     assert first[1]["content"][0]["image_url"]["url"] == "data:image/jpeg;base64,/9j/" and asked[0].comparison is None
+
+
+def test_a_photo_is_known_by_its_file_whoever_reads_it(opened: Reporter, tmp_path: Path) -> None:
+    path = draw(tmp_path / "a.png", 1)
+    shown = Case("a", (PhotoFile(path, "a.png"),), {})
+    with DecodePool(1) as pool:
+        contents = [picture.content for prompts in (opened.prompts, ChatPrompts())
+                    for _, pictures in prompts.read([shown], pool) for picture in pictures]
+    assert contents == [hashlib.sha256(path.read_bytes()).hexdigest()] * 2
 
 
 class FakeJpeg:

@@ -13,9 +13,10 @@ from report_runs import ENGLISH, SCHEME, report, write_classifier_run, write_pho
 from vidrisk.data import load_cases
 from vidrisk.data.scheme import Scheme
 from vidrisk.inference.neighbours import Neighbour
+from vidrisk.inference.predictions import Prediction
 from vidrisk.jobs.compare_reports import compare_report, compare_run, read_comparison
 from vidrisk.jobs.compared import Compared, Lead, compared_from_json, read_compared
-from vidrisk.jobs.join_reports import leads_from_predictions, read_leads
+from vidrisk.jobs.join_reports import lead_from_prediction, leads_from_predictions, read_leads
 from vidrisk.jobs.report_rows import ReportRow, report_row_from_line
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, VidriskError
 
@@ -169,6 +170,13 @@ def test_a_classifier_of_other_levels_is_refused(classes: Path) -> None:
     with pytest.raises(DataError, match="gives no level"):
         leads_from_predictions([], SCHEME, "nothing")
     assert read_leads(classes, ENGLISH).by_path  # 严重 is another word for severe
+
+
+def test_the_score_of_a_lead_is_that_of_its_level() -> None:
+    """Not that of a label of the same name that another target has."""
+    both = {"defect": {"severe": 0.9, "none": 0.1}, "level": {"severe": 0.6, "minor": 0.4}}
+    prediction = Prediction("/1.png", None, None, "severe", 0.9, False, 60.0, "severe", "severe", both)
+    assert lead_from_prediction(prediction, SCHEME).score == 0.6
 
 
 # Bad input

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from vidrisk.inference.reporter import Reporter
 from vidrisk.jobs import report_run
 from vidrisk.jobs.case_inputs import CaseInputs, find_cases
 from vidrisk.jobs.compare_reports import compare_run
-from vidrisk.jobs.join_reports import leads_from_predictions
+from vidrisk.jobs.join_reports import Leads, leads_from_predictions
 from vidrisk.jobs.ledger import Row, read_ledger
 from vidrisk.jobs.parquet import PARQUET
 from vidrisk.jobs.report_rows import read_report_rows
@@ -218,6 +218,7 @@ def test_two_tables_with_equal_ids_and_jsonl(run: Run, photos: Path, tmp_path: P
     run(inputs_of(*tables), tmp_path / "out")
     _, found = result(tmp_path / "out")
     assert list(found) == [f"{path}#same" for path in tables] and len({prediction.id for prediction in found.values()}) == 1
+    assert list(inputs_of(tables[0], photos / ".." / "one.jsonl").cases) == [f"{tables[0]}#same"]  # one table, in two spellings
 
 
 @pytest.mark.parametrize(("name", "content", "said"), [
@@ -302,15 +303,12 @@ def test_killed_runs_lose_nothing(photos: Path, tmp_path: Path, run: Run, report
 def test_texts_are_written_under_the_levels_of_a_classifier(reporter: Reporter, photos: Path, pool: DecodePool,
                                                             tmp_path: Path) -> None:
     """Its level leads, what the model itself finds likely is kept, and the page says where both disagree."""
-    def lead(path: Path, level: str) -> Prediction:
-        return Prediction(str(path), None, None, level, 0.9, False, None, level, None, {"level": {level: 0.9}})
-
     free, led = tmp_path / "free", tmp_path / "led"
     run_reports(reporter, inputs_of(photos), free, ONE, pool=pool)
     own = {path: max(each.targets["level"], key=each.targets["level"].__getitem__) for path, each in result(free)[1].items()}
     given = {path: next(name for name in SCHEME.level_names if name != level) for path, level in own.items()}
     unseen = str(photos / "8.png")
-    leads = leads_from_predictions([lead(Path(path), level) for path, level in given.items() if path != unseen], SCHEME, "classes")
+    leads = leads_of({path: level for path, level in given.items() if path != unseen})
     run_reports(reporter, inputs_of(photos), led, ONE, pool=pool, leads=leads)
     found = result(led)[1]
     assert found.keys() == own.keys()
@@ -326,6 +324,28 @@ def test_texts_are_written_under_the_levels_of_a_classifier(reporter: Reporter, 
     assert all(row.own_level == own[row.path] for row in read_report_rows(led) if row.path != unseen)
     with pytest.raises(SettingsError, match="leads"):
         run_reports(reporter, inputs_of(photos), led, AGAIN, pool=pool)
+    run_reports(reporter, inputs_of(photos), led, AGAIN, pool=pool, leads=replace(leads))
+    with pytest.raises(SettingsError, match="has leads"):  # the same photos, with a classifier that has learnt something
+        run_reports(reporter, inputs_of(photos), led, AGAIN, pool=pool, leads=leads_of(given))
+
+
+def leads_of(levels: Mapping[str, str]) -> Leads:
+    """What a classifier says that gives these levels, by path."""
+    return leads_from_predictions([Prediction(path, None, None, level, 0.9, False, None, level, None, {"level": {level: 0.9}})
+                                   for path, level in levels.items()], SCHEME, "classes")
+
+
+def test_a_level_that_the_scheme_has_not_leads_nothing_and_is_said_once(reporter: Reporter, photos: Path, pool: DecodePool,
+                                                                        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    levels = {str(photos / f"{number}.png"): "minor" if number else "of another scheme" for number in range(9)}
+    leads = leads_of(levels)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the classifier's run in classes gives 1 of 9 inputs a level that the scheme {SCHEME.name} has not, such as "
+        "'of another scheme': it leads none of them"]
+    run_reports(reporter, inputs_of(photos), tmp_path / "out", ONE, pool=pool, leads=leads)
+    reports = {path: prediction.report or {} for path, prediction in result(tmp_path / "out")[1].items()}
+    assert len(reports) == 9
+    assert [path for path, report in reports.items() if "given_level" not in report] == [str(photos / "0.png")]
 
 
 def test_a_question_is_asked_about_every_input(run: Run, talker: Reporter, photos: Path, tmp_path: Path) -> None:
@@ -411,8 +431,7 @@ def test_what_no_run_can_ask_is_refused_before_anything_is_written(run: Run, tal
         run(inputs, out, replace(ONE, question="why? " * 200), talker)
     with pytest.raises(SettingsError, match=r"talks\.bundle has no scheme of reports.*fix: give infer a question, which"):
         run(inputs, out, ONE, talker)
-    leads = leads_from_predictions([Prediction("/1.png", None, None, "minor", 1, False, None, "minor", None,
-                                               {"level": {"minor": 1.0}})], SCHEME, "classes")
+    leads = leads_of({"/1.png": "minor"})
     with pytest.raises(SettingsError, match="a question beside a classifier's levels"):
         run_reports(talker, inputs, out, ASKED, leads=leads)
     assert not out.exists()

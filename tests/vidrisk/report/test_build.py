@@ -20,7 +20,7 @@ from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.segments import SEGMENTS, Hysteresis, write_segments
 from vidrisk.jobs.sources import find_inputs
 from vidrisk.report import build_report
-from vidrisk.report.build import _doubts, moments_from_prediction
+from vidrisk.report.build import _doubts, _texts, moments_from_prediction
 from vidrisk.report.results import MAX_CARDS
 from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.errors import DataError, VidriskError
@@ -109,6 +109,12 @@ def test_every_doubt_of_several_targets_is_named() -> None:
                        candidates={"defect": ["a", "b"], "level": ["低"]})
     assert _doubts(doubtful) == [("defect", ["a", "b"])]
     assert _doubts(replace(doubtful, candidates={"defect": ["b"], "level": []})) == [("defect", ["b"]), ("level", [])]
+
+
+def test_a_field_with_the_same_value_as_the_label_is_shown_all_the_same() -> None:
+    written = {"case": "1", "fields": {"level": "none", "defect": "none", "advice": ""}, "parse_ok": True, "text": "{}"}
+    prediction = Prediction("/1.png", None, None, "none", 0.9, None, None, "none", "none", {}, report=written)
+    assert _texts(prediction, "level") == [("Defect", "none")]
 
 
 def test_without_thresholds_nothing_is_said_to_be_certain(photos: Path, tmp_path: Path) -> None:
