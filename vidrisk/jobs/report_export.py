@@ -188,7 +188,7 @@ class _ReportExport:
         system = run.config.vlm.system
         seen = visual_by_torch(merged.backbone.vision_stage(), judges)
         samples = samples_from_shown(judges, seen, merged, vocabulary, judging, system)
-        answer_tokens = run.config.report.answer_tokens or 256
+        answer_tokens = run.config.report.answer_limit
         gate = TextGateOptions(vocabulary, text.embeddings, form_of(judging), max_drop=self.options.max_drop,
                                allow_drop=self.options.allow_drop, answer_tokens=answer_tokens, coverage=self.options.coverage)
         shown = [each.photos for each in judges]
