@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from vidrisk.data import Sample, Table
 from vidrisk.data.scheme import Scheme
-from vidrisk.data.scheme_file import scheme_from_text
+from vidrisk.data.scheme_file import load_scheme
 from vidrisk.files.paths import is_unicode
 from vidrisk.frames import Interval
 from vidrisk.models.bases import BASE, bases_of, load_bases, start_digest, weight_files
@@ -148,7 +148,7 @@ class Run:
             DataError: it is damaged.
         """
         path = self.root / SCHEME
-        return scheme_from_text(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+        return load_scheme(path) if path.is_file() else None
 
     def save(self, model: Trainable) -> None:
         """Write configuration, labels and trained weights."""

@@ -180,6 +180,8 @@ def test_what_is_too_long_is_left_out_and_said(train: Callable[..., Run], caplog
 
 @pytest.mark.parametrize(("assignments", "reason"), [
     (("optim.class_weights=sqrt",), "optim.class_weights 'sqrt' of a model that writes reports"),
+    *(((f"{name}={value}",), rf"{name} .* of a model that writes reports") for name, value in (
+        ("frames", 4), ("views", 2), ("decoder", "pyav"), ("vlm.prompts", "[{question: a, reply: b <ACT>}]"))),
     (("report.scheme=nothing",), "nothing"),
     (("report.answer_tokens=0",), "report.answer_tokens"),
 ])
