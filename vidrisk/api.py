@@ -62,7 +62,8 @@ def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: st
         backbone: ``efficientnet-lite0``, a Hugging Face hub id, or a local folder.
         config: a YAML file of settings.
         settings: single settings by their dotted names, such as ``{"optim.epochs": 3}``.
-        start: a finished run to start from: its weights, merged, and its settings where no others are given.
+        start: a finished run to start from: its weights, merged, and its settings, but those of its data, where no others are
+            given.
         resume: continue an unfinished run.
         strict: refuse data of which the same clips lie in several splits, and a data set that lists files which are not there.
 
@@ -72,12 +73,10 @@ def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: st
         MissingExtra: torch is not installed.
     """
     require("torch", "train")
-    from vidrisk.models.config import config_from_options
     from vidrisk.models.run import open_start
     from vidrisk.train.train_data import train_data
 
-    base, file = open_start(start, config)
-    chosen = config_from_options(file, settings=settings, task=task, backbone=backbone)
+    base, chosen = open_start(start, config, settings=settings, task=task, backbone=backbone)
     return train_data(Path(data), chosen, Path(out), start=base, resume=resume, strict=strict)
 
 

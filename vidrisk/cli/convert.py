@@ -39,7 +39,8 @@ def convert(
     )] = None,
     force: Annotated[bool, typer.Option("--force", help="Split again what has a split already.")] = False,
     strict: Annotated[bool, typer.Option(
-        "--strict", help="Refuse photos that are missing or cannot be read, instead of leaving them out.")] = False,
+        "--strict",
+        help="Refuse photos that are missing or cannot be read, and cases of one id, photo or group in two splits.")] = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON.")] = False,
@@ -53,7 +54,7 @@ def convert(
     settings = PhotoSettings(*max_image_size, image_quality)
     parts = ratios_from_text(ratios)
     cases = load_cases(data, scheme, photos=photos, strict=strict, encoding=encoding, sheet=sheet)
-    cases = split_cases(cases, ratios=parts, seed=seed, group_by=group_by, force=force)
+    cases = split_cases(cases, ratios=parts, seed=seed, group_by=group_by, force=force, strict=strict)
     with progress_bar() as advance:
         stats = convert_cases(cases, output, to, settings=settings, style=answers, strict=strict, progress=advance)
     _print_statistics(stats, output, json_output)

@@ -27,7 +27,8 @@ def train(
     config: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings; config.yaml of a run is one.")] = None,
     start: Annotated[Path | None, typer.Option(
         "--from", metavar="RUN", show_default=False,
-        help="Start from a finished run: its weights, merged, and its settings where no others are given.")] = None,
+        help="Start from a finished run: its weights, merged, and its settings, but those of its data, where no others "
+                            "are given.")] = None,
     assignments: Annotated[list[str] | None, typer.Option(
         "--set", metavar="KEY=VALUE", help="One setting, such as optim.epochs=3; may be repeated.")] = None,
     group_by: Annotated[str | None, typer.Option(
@@ -49,7 +50,6 @@ def train(
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.launched import silence_other_processes
     from vidrisk.cli.views import print_training
-    from vidrisk.models.config import config_from_options
     from vidrisk.runtimes.contract.errors import require
 
     require("torch", "train")
@@ -57,9 +57,8 @@ def train(
     from vidrisk.train.train_data import train_data
 
     with silence_other_processes() as is_main:
-        base, file = open_start(start, config)
         of_reports = {f"report.{name}": value for name, value in (("scheme", scheme), ("photos", photos)) if value is not None}
-        settings = config_from_options(file, assignments or (), of_reports, task=task, backbone=backbone, group_by=group_by)
+        base, settings = open_start(start, config, assignments or (), of_reports, task=task, backbone=backbone, group_by=group_by)
         with progress_bar() as advance:
             run = train_data(data, settings, out, start=base, resume=resume, strict=strict, encoding=encoding, sheet=sheet,
                              on_progress=advance)

@@ -41,7 +41,7 @@ class ToldCase:
 
 
 def rows_of_file(path: Path, encoding: str | None, sheet: str | None) -> tuple[Rows, list[tuple[PhotoInRow, ...]]]:
-    """Read rows, with what a column ``metadata`` holds in columns of its own, and the photos in each.
+    """Read rows, with what a column ``metadata`` holds in columns of its own, where those are empty, and the photos in each.
 
     Raises:
         DataError: the file cannot be read, or has no rows.
@@ -56,10 +56,11 @@ def rows_of_file(path: Path, encoding: str | None, sheet: str | None) -> tuple[R
     metadata = column_named(rows.header, (METADATA,))
     if metadata is None:
         return rows, photos
-    flat = [Row(row.where, _members(row.cells[metadata]) | {name: text for name, text in row.cells.items() if name != metadata})
-            for row in rows.rows]
-    header = list(dict.fromkeys(name for row in flat for name in row.cells))
-    return Rows(header, [Row(row.where, dict.fromkeys(header, "") | dict(row.cells)) for row in flat], rows.notes), photos
+    inner = [_members(row.cells[metadata]) for row in rows.rows]
+    header = list(dict.fromkeys(name for names in (*inner, rows.header) for name in names if name != metadata))
+    flat = [Row(row.where, {name: row.cells.get(name) or members.get(name, "") for name in header})
+            for row, members in zip(rows.rows, inner, strict=True)]
+    return Rows(header, flat, rows.notes), photos
 
 
 def _members(text: str) -> dict[str, str]:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from vidrisk.data.case_columns import column_named
-from vidrisk.data.cases import Case, Cases, PhotoFile
+from vidrisk.data.cases import Case, Cases
+from vidrisk.data.connected import smallest_connected
+from vidrisk.data.photo_paths import keys_of_photos
 from vidrisk.data.split import Ratios, group_pattern, split_table
 from vidrisk.data.table import Sample, Table, first_three
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
+log = logging.getLogger(__name__)
+
 
 def split_cases(cases: Cases, *, ratios: Ratios = (8, 1, 1), seed: int = 0, group_by: str | None = None,
-                force: bool = False) -> Cases:
-    """Give every case a split. All photos of a case, of a group, and cases that share a photo stay together; see ``split_table``.
+                force: bool = False, strict: bool = False) -> Cases:
+    """Give every case a split; see ``split_table``. Cases of one group or of one id, and cases that share a photo stay together.
 
     Args:
         group_by: a field or an extra column; or, with a parenthesis in it, a regular expression with one group, searched in the
             id and in the names of the photos.
-        force: split again what has a split already; otherwise that one is kept.
+        force: split again what has a split already; otherwise that one is kept, and cases that should be together and are in two
+            splits are warned of.
+        strict: refuse what is else warned of.
 
     Raises:
-        DataError: fewer than three groups, some cases without a split, or some without a group.
+        DataError: fewer than three groups, some cases without a split, or some without a group; with ``strict``, cases that belong
+            together in two splits.
         SettingsError: bad ratios, or a ``group_by`` that is no column.
     """
     groups = _groups(cases, group_by)
@@ -34,7 +42,8 @@ def split_cases(cases: Cases, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
     done = split_table(table, ratios=ratios, seed=seed, group_by="group" if group_by else None, force=force)
     split = {sample.name: sample.split for sample in done.samples}
     found = tuple(replace(case, split=split[case.id], group=group) for case, group in zip(cases.cases, groups, strict=True))
-    return replace(cases, cases=found, notes=(*cases.notes, *done.notes))
+    leaks = _check_leaks(done.samples, cases.root.name, strict=strict)
+    return replace(cases, cases=found, notes=(*cases.notes, *done.notes, *leaks))
 
 
 def _groups(cases: Cases, group_by: str | None) -> list[str | None]:
@@ -63,23 +72,29 @@ def _names(case: Case) -> list[str]:
 
 
 def _units(cases: Sequence[Case], groups: Sequence[str | None]) -> list[str]:
-    """What each case moves with: every case of its group, and every one that shares a photo with these."""
-    joined: dict[tuple[str, object], tuple[str, object]] = {}
+    """What each case moves with: every case of its group or its id, and every one that shares a photo with these."""
+    things = [[("case", case.id), *keys_of_photos(case.photos), *([("id", case.written_id)] if case.written_id else []),
+               *([("group", group)] if group else [])] for case, group in zip(cases, groups, strict=True)]
+    return [": ".join(key) for key in smallest_connected(things)]
 
-    def root_of(node: tuple[str, object]) -> tuple[str, object]:
-        while joined.setdefault(node, node) != node:
-            joined[node] = joined[joined[node]]
-            node = joined[node]
-        return node
 
-    nodes: list[tuple[str, object]] = []
-    for case, group in zip(cases, groups, strict=True):
-        node: tuple[str, object] = ("case", case.id)
-        nodes.append(node)
-        others: list[tuple[str, object]] = [("group", group)] if group else []
-        others += [("photo", photo.path.resolve()) for photo in case.photos if isinstance(photo, PhotoFile)]
-        for other in others:
-            one, two = root_of(node), root_of(other)
-            joined[max(one, two, key=str)] = min(one, two, key=str)
-    names = {root: f"{n}" for n, root in enumerate(sorted({root_of(node) for node in nodes}, key=str))}
-    return [names[root_of(node)] for node in nodes]
+def _check_leaks(samples: Sequence[Sample], name: str, *, strict: bool) -> list[str]:
+    """Warn of units that are in two splits, as those may be that the data came with; return what was said.
+
+    Raises:
+        DataError: with ``strict``, where there are any.
+    """
+    firsts: dict[str | None, Sample] = {}
+    pairs: dict[str | None, str] = {}
+    for sample in samples:
+        first = firsts.setdefault(sample.group, sample)
+        if sample.split != first.split:
+            pairs.setdefault(sample.group, f"{first.name} ({first.split}) = {sample.name} ({sample.split})")
+    if not pairs:
+        return []
+    line = f"cases of one id, photo or group that are in two splits: {len(pairs)} ({first_three([*pairs.values()])})"
+    if strict:
+        raise DataError(f"{name}: {line}", allowed="every id, photo and group in one split",
+                        fix="remove the copies, or take the split out of the data, to have them split anew")
+    log.warning("%s: %s", name, line)
+    return [line]

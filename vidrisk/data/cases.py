@@ -62,6 +62,7 @@ class Case:
         group: cases of one group, such as a building, stay in one split.
         extra: every other column that is not empty, by its name.
         where: the row that it comes from, for messages.
+        written_id: the id that its row has, which rows of other files may have, too; '' for none.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Case:
     group: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
     where: str = field(default="", compare=False)
+    written_id: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         return f"Case({self.id}: {len(self.photos)} photos, {self.level or 'no level'}{f', {self.split}' if self.split else ''})"

@@ -67,12 +67,14 @@ class Instructions:
         root: the folder that images are relative to.
         missing: images that are named and not there.
         left_out: records that cannot be used, and why.
+        notes: what was assumed, and what is left out.
     """
 
     root: Path
     items: tuple[Instruction, ...]
     missing: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -5,7 +5,6 @@ Rows are matched by names and ids, never by their order: a photo that is missing
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +12,15 @@ from pathlib import Path
 from vidrisk.data.case_columns import columns_of_cases
 from vidrisk.data.case_rows import CaseReader, ToldCase, join_rows, rows_of_file
 from vidrisk.data.cases import Case, Cases
-from vidrisk.data.io import PARQUET_SUFFIX, SUFFIXES
+from vidrisk.data.io import JSONL_SUFFIXES, PARQUET_SUFFIX, SUFFIXES
+from vidrisk.data.notes import notes_of_left_out
 from vidrisk.data.parquet_rows import scheme_of_parquet
 from vidrisk.data.places import Places
 from vidrisk.data.report_prompts import text_of_case
 from vidrisk.data.scheme import Scheme
 from vidrisk.data.scheme_file import load_scheme, scheme_from_text
-from vidrisk.data.table import SPLIT_WORDS, SplitName, first_three
+from vidrisk.data.table import SPLIT_WORDS, SplitName
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
-
-log = logging.getLogger(__name__)
 
 DEFAULT_SCHEME = "three-levels"
 SCHEME_FILE = "scheme.json"  # beside data that were converted
@@ -73,16 +71,12 @@ def load_cases(source: str | Path, scheme: Scheme | str | Path | None = None, *,
         if checked:
             reader.refuse_bad(joined, labelled=labelled)  # of several rows of a defect, one may say what the others do not
         found += joined
-    usable = _usable(Cases(root, chosen, (), notes=tuple(notes)), _with_unique_ids(found))
-    for what, names in (("photos that are not there", usable.missing), ("rows that are no case", usable.left_out)):
-        if names:
-            line = f"{source.name}: {what}: {len(names)} ({first_three(names)})"
-            if strict:
-                raise DataError(line, fix="get the photos, correct the rows, or read the data without strict")
-            log.warning("%s; they are left out", line)
+    usable = _usable(Cases(root, chosen, ()), _with_unique_ids(found))
+    notes += notes_of_left_out(source.name, {"photos that are not there": usable.missing, "rows that are no case": usable.left_out},
+                               strict=strict)
     if not usable.cases:
         raise DataError(f"{source.name} has no case", allowed=f"rows with a photo under {root}, or with a text")
-    return usable
+    return replace(usable, notes=tuple(notes))
 
 
 def _files_of(source: Path) -> list[tuple[Path, SplitName | None]]:
@@ -103,12 +97,11 @@ def _files_of(source: Path) -> list[tuple[Path, SplitName | None]]:
 
 def _carried_scheme(path: Path) -> Scheme:
     """The scheme in a Parquet file, or in the file beside a JSONL that a conversion has written; else the default."""
-    if path.suffix.lower() == PARQUET_SUFFIX:
-        carried, where = scheme_of_parquet(path), f"{path.name}, the scheme in it"
-    else:
-        beside = path.with_name(SCHEME_FILE)
-        carried, where = beside.read_text(encoding="utf-8") if beside.is_file() else None, str(beside)
-    return load_scheme(DEFAULT_SCHEME) if carried is None else scheme_from_text(carried, where)
+    suffix, beside = path.suffix.lower(), path.with_name(SCHEME_FILE)
+    if suffix in JSONL_SUFFIXES and beside.is_file():
+        return load_scheme(beside)
+    carried = scheme_of_parquet(path) if suffix == PARQUET_SUFFIX else None
+    return load_scheme(DEFAULT_SCHEME) if carried is None else scheme_from_text(carried, f"{path.name}, the scheme in it")
 
 
 def _with_unique_ids(told: Iterable[ToldCase]) -> Iterator[ToldCase]:
@@ -119,7 +112,7 @@ def _with_unique_ids(told: Iterable[ToldCase]) -> Iterator[ToldCase]:
         while name in used:
             name, again = f"{wanted}#{again}", again + 1
         used.add(name)
-        yield replace(found, case=replace(found.case, id=name))
+        yield replace(found, case=replace(found.case, id=name, written_id=found.case.id))
 
 
 def _usable(empty: Cases, told: Iterable[ToldCase]) -> Cases:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vidrisk.data.connected import smallest_connected
 from vidrisk.data.formats.lists import first_character_of, json_lines_of, listed_in, records_of
 from vidrisk.data.instruction_formats import FORMATS, First, InstructionFormat, format_from_first
+from vidrisk.data.instruction_formats.dataset_info import format_told
 from vidrisk.data.instruction_formats.reader import ToldConversation
 from vidrisk.data.instructions import Instruction, Instructions, Turn, problem_of_turns
-from vidrisk.data.photo_paths import find_photos
+from vidrisk.data.notes import notes_of_left_out
+from vidrisk.data.photo_paths import find_photos, keys_of_photos
 from vidrisk.data.places import Places
 from vidrisk.data.report_prompts import PHOTO
-from vidrisk.data.table import SPLIT_WORDS, SplitName, first_three
+from vidrisk.data.table import SPLIT_WORDS, SplitName
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
-
-log = logging.getLogger(__name__)
 
 JSON_SUFFIXES, LINES_SUFFIXES = (".json",), (".jsonl", ".ndjson")
 
@@ -49,15 +51,19 @@ def load_instructions(source: str | Path, *, images: str | Path | None = None, n
     chosen = _format_named(name) if name is not None else _recognised(source)
     maker = _Maker(Places(root), _split_of(source))
     items = [made for told in chosen.read(source) if (made := maker.instruction(told))]
-    for what, names in (("images that are not there", maker.missing), ("records that cannot be used", maker.left_out)):
-        if names:
-            line = f"{source.name}: {what}: {len(names)} ({first_three(names)})"
-            if strict:
-                raise DataError(line, fix="mend the data, or read them without strict, which leaves these out")
-            log.warning("%s; they are left out", line)
+    left_out = {"images that are not there": maker.missing, "records that cannot be used": maker.left_out}
+    notes = notes_of_left_out(source.name, left_out, strict=strict)
     if not items:
         raise DataError(f"{source.name} has no record that can be used", allowed=f"conversations about images under {root}")
-    return Instructions(root, tuple(items), tuple(maker.missing), tuple(maker.left_out))
+    return Instructions(root, tuple(_with_groups(items)), tuple(maker.missing), tuple(maker.left_out), tuple(notes))
+
+
+def _with_groups(items: Sequence[Instruction]) -> Iterator[Instruction]:
+    """Instructions that share an image, directly or through others, in one group: the name of an image of it."""
+    shown = [item for item in items if item.images]
+    names = {key: photo.name for item in shown for key, photo in zip(keys_of_photos(item.images), item.images, strict=True)}
+    groups = iter(smallest_connected([keys_of_photos(item.images) for item in shown]))
+    return (replace(item, group=names[next(groups)]) if item.images else item for item in items)
 
 
 class _Maker:
@@ -82,8 +88,7 @@ class _Maker:
         if problem:
             self.left_out.append(f"{told.where}: {problem}")
             return None
-        group = files[0].name if files else None
-        return Instruction(self._unique(told.id or str(self._number)), tuple(files), turns, self._split, group, told.where)
+        return Instruction(self._unique(told.id or str(self._number)), tuple(files), turns, self._split, where=told.where)
 
     def _unique(self, wanted: str) -> str:
         name = wanted
@@ -117,7 +122,7 @@ def _format_named(name: str) -> InstructionFormat:
 
 def _recognised(source: Path) -> InstructionFormat:
     first = _first_of(source)
-    found = first and format_from_first(first)
+    found = first and format_from_first(first._replace(told=format_told(source)))
     if not found:
         raise DataError(f"{source.name} is of no known format",
                         allowed=", ".join(f"{known.name} ({known.title})" for known in FORMATS.values()),

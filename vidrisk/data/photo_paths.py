@@ -8,7 +8,8 @@ import os
 import re
 from collections.abc import Iterable
 
-from vidrisk.data.cases import PhotoFile
+from vidrisk.data.cases import PhotoFile, PhotoSource
+from vidrisk.data.connected import Key
 from vidrisk.data.places import Places
 from vidrisk.data.text import trimmed
 from vidrisk.runtimes.contract.errors import DataError
@@ -76,3 +77,8 @@ def _paths_from_list(text: str, where: str) -> tuple[str, ...]:
             return ()
         break
     raise DataError(f"{where} has {text[:40]!r} as list of photos", allowed='["a.jpg", "b.jpg"], or paths with ; between them')
+
+
+def keys_of_photos(photos: Iterable[PhotoSource]) -> list[Key]:
+    """Return what tells the files of photos apart; a photo in a row is in that row alone."""
+    return [("photo", str(photo.path.resolve())) for photo in photos if isinstance(photo, PhotoFile)]

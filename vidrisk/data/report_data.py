@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,9 +28,9 @@ class ReportData:
 
     Attributes:
         scheme: of levels and fields; None of instruction data.
-        items: all of them in a split.
+        items: all of them in a split, unless they were read without one.
         cases: by the id of the conversation; none of instruction data.
-        notes: what was assumed when they were read.
+        notes: what was assumed when they were read, and what is left out.
     """
 
     scheme: Scheme | None
@@ -50,31 +51,32 @@ class ReportData:
 
 def load_report_data(source: str | Path, *, scheme: Scheme | str | Path | None = None, photos: str | Path | None = None,
                      seed: int = 0, group_by: str | None = None, strict: bool = False, encoding: str | None = None,
-                     sheet: str | None = None) -> ReportData:
+                     sheet: str | None = None, split: bool = True) -> ReportData:
     """Read cases (``load_cases``) or instruction data (``load_instructions``), and split what has no split.
 
     Args:
         scheme: of cases; None takes the one that a Parquet file carries, else the default.
         photos: the folder that paths of photos are relative to; None for that of the data.
         group_by: what cases have in common that stay in one split, see ``split_cases``.
+        split: else every conversation keeps the split that the data give it, or none.
 
     Raises:
         DataError, SettingsError, MissingExtra: as those raise them; a scheme or a group for instruction data.
     """
     source = Path(source)
-    if not _has_conversations_alone(source):
+    if not _has_conversations_alone(source, encoding):
         cases = load_cases(source, scheme, photos=photos, strict=strict, encoding=encoding, sheet=sheet)
-        return data_from_cases(split_cases(cases, seed=seed, group_by=group_by))
+        return data_from_cases(split_cases(cases, seed=seed, group_by=group_by, strict=strict) if split else cases)
     for what, given in (("a scheme", scheme), ("group-by", group_by), ("an encoding", encoding), ("a sheet", sheet)):
         if given is not None:
             raise SettingsError(f"{what} for the conversations of {source.name}", allowed="for tables of cases",
                                 fix=f"leave {what.removeprefix('a ')} out")
     found = load_instructions(source, images=photos, strict=strict)
-    return ReportData(None, _split(found.items, found.root, seed), {})
+    return ReportData(None, _split(found.items, found.root, seed) if split else found.items, {}, found.notes)
 
 
 def data_from_cases(cases: Cases) -> ReportData:
-    """Make conversations of cases that are split.
+    """Make conversations of cases.
 
     Raises:
         DataError: a case whose fields the scheme does not allow.
@@ -83,15 +85,18 @@ def data_from_cases(cases: Cases) -> ReportData:
     return ReportData(cases.scheme, items, {case.id: case for case in cases.cases}, cases.notes)
 
 
-def _has_conversations_alone(source: Path) -> bool:
+def _has_conversations_alone(source: Path, encoding: str | None) -> bool:
     """Whether a file holds conversations, and no fields of cases beside them."""
     suffix = source.suffix.lower()
     if suffix in JSON_SUFFIXES:
         return True
     if suffix not in LINES_SUFFIXES or not source.is_file():
         return False
-    first = next((record for _, record in json_lines_of(source)), None)
-    return first is not None and FIELDS not in first and any(key in first for key in TURNS)
+    for tried in (encoding,) if encoding else (None, "gb18030"):
+        with suppress(DataError, LookupError):  # what reads all of it says what is wrong
+            first = next((record for _, record in json_lines_of(source, tried)), {})
+            return FIELDS not in first and any(key in first for key in TURNS)
+    return False
 
 
 def _split(items: Sequence[Instruction], root: Path, seed: int) -> tuple[Instruction, ...]:

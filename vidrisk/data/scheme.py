@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vidrisk.data.text import INVISIBLE, label_from_text, trimmed
 from vidrisk.runtimes.contract.errors import DataError, SpecError
@@ -90,6 +90,12 @@ class Prompts(_Frozen):
     system: str = Field(default="", max_length=MAX_TEXT_CHARS)
     photos: str = Field(default="", max_length=MAX_TEXT_CHARS)
     text: str = Field(default="", max_length=MAX_TEXT_CHARS)
+
+    @field_validator("photos", "text")
+    @classmethod
+    def _without_space_around(cls, value: str) -> str:
+        """A block of YAML ends in a new line, and what is trained is asked to the letter."""
+        return value.strip()
 
     @model_validator(mode="after")
     def _has_places(self) -> Prompts:

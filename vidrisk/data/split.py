@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from vidrisk.data.connected import smallest_connected
 from vidrisk.data.table import SPLITS, Sample, SplitName, Table, first_three
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
@@ -120,19 +121,9 @@ def _unit_keys(table: Table, keys: Sequence[str | None]) -> list[str]:
 
     Parts of one file show the same scene, so they are never in two splits, whatever they are grouped by.
     """
-    joined: dict[tuple[bool, str], tuple[bool, str]] = {}
-
-    def root_of(node: tuple[bool, str]) -> tuple[bool, str]:
-        while joined.setdefault(node, node) != node:
-            joined[node] = joined[joined[node]]
-            node = joined[node]
-        return node
-
-    nodes = [(key is None, key or sample.name) for sample, key in zip(table.samples, keys, strict=True)]
-    for sample, node in zip(table.samples, nodes, strict=True):
-        one, other = sorted((root_of(node), root_of((True, sample.name))))
-        joined[other] = one  # the first group of all, else the file, whatever the order of the samples
-    return [root_of(node)[1] for node in nodes]
+    things = [[("group", key), ("sample", sample.name)] if key else [("sample", sample.name)]
+              for sample, key in zip(table.samples, keys, strict=True)]
+    return [name for _, name in smallest_connected(things)]  # the first group of all, else the file
 
 
 @dataclass(frozen=True)

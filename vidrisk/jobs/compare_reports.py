@@ -129,7 +129,7 @@ def compare_run(out: str | os.PathLike[str], truth: Cases | str | Path | None, s
         cases=len(set(pairing.cases) - {None}), scores=counter.scores(),
         unpaired_reports=Unpaired(0, ()) if cases is None else _unpaired_reports(out, pairing.reasons),
         unpaired_cases=Unpaired(0, ()) if cases is None else _unpaired_cases([cases.cases[place] for place in pairing.left]),
-        unseen=unseen, notes=() if cases is None else tuple(_notes(cases)))
+        unseen=unseen, notes=() if cases is None else cases.notes)
     with replacing(out / COMPARISON) as new:
         new.write_text(comparison.to_json() + "\n", encoding="utf-8")
     return comparison
@@ -219,11 +219,3 @@ def _unpaired_reports(out: Path, reasons: Mapping[int, str]) -> Unpaired:
 
 def _unpaired_cases(cases: Sequence[Case]) -> Unpaired:
     return Unpaired(len(cases), tuple((case.id, case.where) for case in cases[:MAX_NAMED]))
-
-
-def _notes(cases: Cases) -> Iterator[str]:
-    yield from cases.notes
-    if cases.missing:
-        yield f"{len(cases.missing)} photos of the truth are not there"
-    if cases.left_out:
-        yield f"{len(cases.left_out)} rows of the truth are left out, as they are no case; the first: {cases.left_out[0]}"

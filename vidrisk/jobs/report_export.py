@@ -20,7 +20,7 @@ import torch
 
 from vidrisk.calibration.files import save_graph
 from vidrisk.data.choice import spread_evenly
-from vidrisk.data.report_data import ReportData, load_report_data
+from vidrisk.data.report_data import ReportData
 from vidrisk.decode.pool import DecodePool, default_workers
 from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.convert.merge import merged_from_trained
@@ -41,6 +41,7 @@ from vidrisk.jobs.report_samples import (
     ShownConversation,
     data_of_run,
     form_of,
+    held_out_data,
     read_shown,
     samples_from_shown,
     split_or_all,
@@ -111,7 +112,8 @@ def export_reports(run_path: Path, out: Path, options: ExportOptions, *, calib: 
 
     Args:
         options: ``int8`` also packs the text's weights in 4 or 8 bits, by a recipe that the gate chooses.
-        calib, val: data as ``load_report_data`` takes them, instead of the run's training and validation splits.
+        calib, val: data as ``load_report_data`` takes them, instead of the run's training and validation splits: these splits of
+            them where they have them, else all.
         calib_samples: photos that INT8 of the vision stage is calibrated on.
         gguf: file for the merged language model alone, in 8 bits, as llama.cpp takes it; None writes none.
 
@@ -157,8 +159,7 @@ class _ReportExport:
     def run_to(self, out: Path, calib: Path | None, val: Path | None, calib_samples: int) -> tuple[Bundle, GateReport]:
         run = self.run
         data = data_of_run(run) if val is None or (calib is None and self.options.int8) else None
-        judging = data if val is None else load_report_data(val, scheme=run.scheme)
-        choosing = data if calib is None else load_report_data(calib, scheme=run.scheme)
+        judging, choosing = (data if given is None else held_out_data(run, given) for given in (val, calib))
         assert judging is not None
         model = run.load_reporter()
         _ = model.backbone.language_model  # refused before minutes of reading
@@ -188,7 +189,7 @@ class _ReportExport:
         system = run.config.vlm.system
         seen = visual_by_torch(merged.backbone.vision_stage(), judges)
         samples = samples_from_shown(judges, seen, merged, vocabulary, judging, system)
-        answer_tokens = run.config.report.answer_tokens or 256
+        answer_tokens = run.config.report.answer_limit
         gate = TextGateOptions(vocabulary, text.embeddings, form_of(judging), max_drop=self.options.max_drop,
                                allow_drop=self.options.allow_drop, answer_tokens=answer_tokens, coverage=self.options.coverage)
         shown = [each.photos for each in judges]

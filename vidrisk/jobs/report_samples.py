@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,19 +54,41 @@ def data_of_run(run: Run) -> ReportData:
         BundleError: ``data.json`` is missing or damaged.
         DataError: the data are gone, or are others now.
     """
-    path = run.root / SOURCE
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+    with _record_of_run(run) as record:
         splits = {name: list(record["splits"][name]) for name in SPLITS}
         source = Path(record["source"])
         asked = {name: record[name] for name in ("scheme", "photos", "seed", "group_by", "encoding", "sheet")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path} cannot be read: {error!r}", fix="copy the run whole, or train it again") from error
     data = load_report_data(source, **{**asked, "scheme": run.scheme})
     if {name: [item.id for item in data.of_split(name)] for name in SPLITS} != splits:
         raise DataError(f"{source} holds other data than the run was trained on", allowed="the same ones",
                         fix="put them back, or give data as val, and as calib for INT8")
     return data
+
+
+def held_out_data(run: Run, source: Path) -> ReportData:
+    """Read other data for a run, with the split that they have or none; their photos are where those of the run are.
+
+    Raises:
+        BundleError: ``data.json`` is missing or damaged.
+        DataError, SettingsError, MissingExtra: as ``load_report_data``.
+    """
+    with _record_of_run(run) as record:
+        photos = None if record["photos"] is None else Path(record["photos"])
+    return load_report_data(source, scheme=run.scheme, photos=photos, split=False)
+
+
+@contextmanager
+def _record_of_run(run: Run) -> Iterator[Any]:
+    """What ``data.json`` holds; what it lacks is said in one line.
+
+    Raises:
+        BundleError: it is missing or damaged.
+    """
+    path = run.root / SOURCE
+    try:
+        yield json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} cannot be read: {error!r}", fix="copy the run whole, or train it again") from error
 
 
 def read_shown(items: Sequence[Instruction], run: Run, pool: DecodePool, what: str,

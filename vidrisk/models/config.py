@@ -6,7 +6,7 @@ specs resolved, so that it can be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,6 +95,10 @@ class VlmSettings(Sealed, allow_inf_nan=False):
     weights: Literal["float32", "bfloat16", "4bit"] = "float32"
 
 
+MAX_ANSWER_TOKENS, DEFAULT_ANSWER_TOKENS = 8192, 256
+ANSWER_MARGIN = 1.5  # of the longest answer that was learnt, for what a model may write
+
+
 class ReportSettings(Sealed):
     """What a model that writes reports is taught.
 
@@ -104,14 +108,23 @@ class ReportSettings(Sealed):
         photos: the folder that paths of photos are relative to; null for that of the data.
         answer_tokens: most tokens of an answer, at inference; null for what the longest answer of the training data takes, and half
             as much again.
+        longest_answer: tokens of the longest answer of the training data; training writes it.
         choice_weight: in the loss, of each token by which an answer names a level or another choice; others have 1. Such tokens are
             few, and what is written behind them follows from them.
     """
 
     scheme: str | None = None
     photos: str | None = None
-    answer_tokens: int | None = Field(None, ge=1, le=8192)
+    answer_tokens: int | None = Field(None, ge=1, le=MAX_ANSWER_TOKENS)
+    longest_answer: int | None = Field(None, ge=1)
     choice_weight: float = Field(10.0, gt=0, le=1000, allow_inf_nan=False)
+
+    @property
+    def answer_limit(self) -> int:
+        """Most tokens of an answer at inference."""
+        if self.answer_tokens is not None or self.longest_answer is None:
+            return self.answer_tokens or DEFAULT_ANSWER_TOKENS
+        return min(int(self.longest_answer * ANSWER_MARGIN) + 8, MAX_ANSWER_TOKENS)
 
 
 class OptimSettings(Sealed, allow_inf_nan=False):
@@ -166,13 +179,14 @@ class TrainConfig(Sealed):
 
 
 def config_from_options(path: Path | None = None, assignments: Sequence[str] = (), settings: Mapping[str, object] | None = None,
-                        **options: Any) -> TrainConfig:
+                        without: Collection[str] = (), **options: Any) -> TrainConfig:
     """Defaults, then the YAML file, then named options, then settings and ``key=value`` assignments; the later one wins.
 
     Args:
         path: a YAML file, or None.
         assignments: such as ``optim.epochs=3``; values are read as YAML, so lists and null work.
         settings: values by dotted names, such as ``{"optim.epochs": 3}``.
+        without: dotted names of settings that are not taken from the file.
         options: top-level fields; None means not given.
 
     Raises:
@@ -191,6 +205,8 @@ def config_from_options(path: Path | None = None, assignments: Sequence[str] = (
             if options.get("backbone") not in (None, values.get("backbone")):
                 values.pop("pixel", None)  # size, mean and deviation were the other backbone's
                 values.pop("pool", None)
+            for name in without:
+                _drop(values, name.split("."))
         values.update({key: value for key, value in options.items() if value is not None})
         for name, value in (settings or {}).items():
             _assign(values, name.split("."), value)
@@ -282,6 +298,14 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:
         values[key] = dict(below) if isinstance(below, Mapping) else {}
         values = values[key]
     values[keys[-1]] = value
+
+
+def _drop(values: dict[str, Any], keys: list[str]) -> None:
+    if len(keys) == 1:
+        values.pop(keys[0], None)
+    elif isinstance(below := values.get(keys[0]), Mapping):
+        values[keys[0]] = dict(below)
+        _drop(values[keys[0]], keys[1:])
 
 
 def write_config(config: TrainConfig, path: Path) -> None:

@@ -19,9 +19,10 @@ from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 # Settings that only a classifier knows.
-OF_CLASSIFIERS = ("pool", "jitter", "level_order", "augment", *(f"head.{name}" for name in HeadSettings.model_fields),
+OF_CLASSIFIERS = ("pool", "frames", "jitter", "views", "decoder", "level_order", "augment",
+                  *(f"head.{name}" for name in HeadSettings.model_fields),
                   *(f"optim.{name}" for name in ("head_lr", "token_lr", "label_smoothing", "class_weights", "metric")),
-                  *(f"vlm.{name}" for name in ("token", "fixed_prompt", "question_first", "language_loss")))
+                  *(f"vlm.{name}" for name in ("token", "prompts", "fixed_prompt", "question_first", "language_loss")))
 
 
 class Labels(Sealed):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from vidrisk.data import Sample, Table
 from vidrisk.data.scheme import Scheme
-from vidrisk.data.scheme_file import scheme_from_text
+from vidrisk.data.scheme_file import load_scheme
 from vidrisk.files.paths import is_unicode
 from vidrisk.frames import Interval
 from vidrisk.models.bases import BASE, bases_of, load_bases, start_digest, weight_files
@@ -40,6 +40,7 @@ from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, SpecError, require
 
 CONFIG, LABELS, SPLIT, METRICS, SCHEME = "config.yaml", "labels.json", "split.parquet", "metrics.json", "scheme.json"
+OF_DATA = ("group_by", "report.scheme", "report.photos", "report.longest_answer")  # settings that belong to the data of a run
 SOURCE = "data.json"  # of a run that writes reports: where its data are, and who is in which split
 
 
@@ -147,7 +148,7 @@ class Run:
             DataError: it is damaged.
         """
         path = self.root / SCHEME
-        return scheme_from_text(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+        return load_scheme(path) if path.is_file() else None
 
     def save(self, model: Trainable) -> None:
         """Write configuration, labels and trained weights."""
@@ -196,15 +197,22 @@ class Run:
         (self.root / METRICS).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def open_start(start: str | os.PathLike[str] | None, config: str | os.PathLike[str] | None) -> tuple[Run | None, Path | None]:
-    """Open a run to start from, if any; return it with the file of settings: its own where no other is given.
+def open_start(start: str | os.PathLike[str] | None, config: str | os.PathLike[str] | None, assignments: Sequence[str] = (),
+               settings: Mapping[str, object] | None = None, **options: Any) -> tuple[Run | None, TrainConfig]:
+    """Open a run to start from, if any; return it with the configuration of the run that starts.
+
+    Args:
+        config: a YAML file; None takes the settings of the run to start from, without those that belong to its data.
+        assignments, settings, options: see ``config_from_options``.
 
     Raises:
         BundleError: not a run directory, incomplete or damaged.
+        SettingsError: as ``config_from_options``.
     """
     run = None if start is None else Run.open(Path(start))
-    own = None if run is None else run.root / CONFIG
-    return run, own if config is None else Path(config)
+    if run is None or config is not None:
+        return run, config_from_options(None if config is None else Path(config), assignments, settings, **options)
+    return run, config_from_options(run.root / CONFIG, assignments, settings, without=OF_DATA, **options)
 
 
 def _interval_fields(interval: Interval | None) -> dict[str, Any]:

@@ -35,8 +35,6 @@ from vidrisk.train.trackers import check_trackers
 
 log = logging.getLogger(__name__)
 
-ANSWER_MARGIN = 1.5  # of the longest answer that was learnt, for what a model may write
-
 
 @name_lost_processes()
 def train_reports(data: ReportData, config: TrainConfig, out: Path, *, source: Mapping[str, Any], start: Run | None = None,
@@ -76,7 +74,9 @@ def train_reports(data: ReportData, config: TrainConfig, out: Path, *, source: M
         model.adapt(config)
         photos = Photos(data.items, contract.pixel, pool, config.cache_mb)
         parts, unusable = _usable_parts(data, model, config, photos, share, on_progress)
-        run = Run(out, _with_answer_limit(config, parts), labels)
+        longest = max(sequence.longest_answer for sequence in parts["train"].sequences)
+        report = config.report.model_copy(update={"longest_answer": longest})
+        run = Run(out, config.model_copy(update={"report": report}), labels)
         if share.is_main:
             if start is not None:
                 copy_base(start.root, out)
@@ -123,15 +123,6 @@ def _usable_parts(data: ReportData, model: Reporter, config: TrainConfig, photos
     if "val" not in parts:
         log.warning("no conversation is in the val split: training to the last epoch, without early stop")
     return parts, unusable
-
-
-def _with_answer_limit(config: TrainConfig, parts: Mapping[str, Conversations]) -> TrainConfig:
-    """Say in the configuration how long an answer may become."""
-    if config.report.answer_tokens is not None:
-        return config
-    longest = max(max(part.answer_tokens) for part in parts.values())
-    report = config.report.model_copy(update={"answer_tokens": int(longest * ANSWER_MARGIN) + 8})
-    return config.model_copy(update={"report": report})
 
 
 def _write_data(out: Path, data: ReportData, source: Mapping[str, Any]) -> None:

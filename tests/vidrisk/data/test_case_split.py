@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from risk_tables import draw, write_jsonl
 
 from vidrisk.data.case_split import split_cases
 from vidrisk.data.cases import Case, Cases, PhotoFile
+from vidrisk.data.report_data import load_report_data
 from vidrisk.data.scheme_file import load_scheme
+from vidrisk.data.table import SPLITS
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 SCHEME = load_scheme("three-levels")
@@ -80,3 +83,23 @@ def test_a_split_is_kept_unless_another_is_forced() -> None:
     assert split_cases(done, seed=5, force=True) != done
     with pytest.raises(DataError, match="without a split: 1 of 11"):
         split_cases(table(*done.cases, case(99)))
+
+
+@pytest.mark.parametrize("shared", ["case_id", "photo", "group"])
+def test_what_belongs_together_and_is_in_two_splits_of_the_data_is_said(shared: str, tmp_path: Path,
+                                                                        caplog: pytest.LogCaptureFixture) -> None:
+    for split in SPLITS:
+        rows = [{"case_id": name, "photo": f"{name}.jpg", "group": name, "level": "minor"} for name in (f"{split}-0", f"{split}-1")]
+        rows[0][shared] = "one.jpg"
+        for row in rows:
+            draw(tmp_path / row["photo"])
+        write_jsonl(tmp_path / f"{split}.jsonl", rows)
+    (note,) = load_report_data(tmp_path).notes
+    one = "one.jpg" if shared == "case_id" else "test-0"
+    assert note in caplog.text and note.startswith(f"cases of one id, photo or group that are in two splits: 1 ({one} (test) = ")
+    with pytest.raises(DataError, match=r"in two splits: 1 .*; allowed: every id, photo and group in one split"):
+        load_report_data(tmp_path, strict=True)
+    caplog.clear()
+    for split in SPLITS[1:]:
+        (tmp_path / f"{split}.jsonl").unlink()
+    assert load_report_data(tmp_path, strict=True).notes == () and not caplog.text

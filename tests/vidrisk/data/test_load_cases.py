@@ -314,3 +314,25 @@ def test_any_table_is_read_or_refused_in_one_line(rows: list[dict[str, Any]], la
         assert list(case.fields) == [field.name for field in scheme.fields] and (case.photos or case.fields["defect"])
         assert all(isinstance(photo, PhotoFile) for photo in case.photos)
         assert not labelled or case.level in scheme.level_names
+
+
+def test_metadata_fills_columns_that_are_empty(tmp_path: Path) -> None:
+    draw(tmp_path / "a.jpg")
+    inner = {"level": "minor", "risk": "falls"}
+    rows = [{"path": "a.jpg", "level": outer, "risk": "", "metadata": inner} for outer in ("", "severe")]
+    cases = load_cases(write_jsonl(tmp_path / "r.jsonl", rows)).cases
+    assert [(case.level, case.fields["risk"]) for case in cases] == [("轻微", "falls"), ("严重", "falls")]
+
+
+def test_a_scheme_beside_the_data_is_one_of_jsonl_alone_and_is_read_with_care(tmp_path: Path) -> None:
+    draw(tmp_path / "a.jpg")
+    row = {"path": "a.jpg", "level": "minor"}
+    write_jsonl(tmp_path / "r.jsonl", [row])
+    write_csv(tmp_path / "r.csv", [row])
+    for content, said in ((b"\xff\xfe\xff", r"scheme\.json is no UTF-8 text"), (b" " * (1 << 20) + b"{}", "larger than 1 MB")):
+        (tmp_path / "scheme.json").write_bytes(content)
+        with pytest.raises(DataError, match=said):
+            load_cases(tmp_path / "r.jsonl")
+        assert load_cases(tmp_path / "r.csv").scheme.name == "three-levels"
+    (tmp_path / "scheme.json").write_text(load_scheme("three-levels-en").to_json(), encoding="utf-8")
+    assert load_cases(tmp_path / "r.jsonl").scheme.name == "three-levels-en"

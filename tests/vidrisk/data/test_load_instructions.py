@@ -206,3 +206,28 @@ def test_any_record_is_read_left_out_or_refused_in_one_line(name: str, found: li
         for item in items:
             assert sum(turn.text.count(PHOTO) for turn in item.turns) == len(item.images)
             assert all(isinstance(image, PhotoFile) and image.path.is_file() for image in item.images)
+
+
+def test_conversations_that_share_any_image_are_one_group(root: Path) -> None:
+    draw(root / "c.jpg")
+    records = [{"images": names, "conversations": asked("What?", "A wall.")}
+               for names in (["a.jpg"], ["b.jpg", "a.jpg"], ["c.jpg"])]
+    one, two, three = load_instructions(write(root, "x.json", records)).items
+    assert one.group == two.group != three.group
+
+
+def test_a_file_of_sharegpt_whose_first_record_has_no_image(root: Path) -> None:
+    """Nothing of the others is lost: neither images, with or without markers, nor system texts."""
+    records = [{"conversations": asked("Hello", "Hi.")}, {"conversations": asked("<image>What?", "A wall."), "images": ["a.jpg"]},
+               {"conversations": asked("What?", "A beam."), "images": ["b.jpg"], "system": "Be brief."}]
+    items = load_instructions(write(root, "x.json", records), strict=True).items
+    assert [images(item) for item in items] == [[], ["a.jpg"], ["b.jpg"]] and items[2].turns[0] == Turn("system", "Be brief.")
+
+
+@pytest.mark.parametrize("formatting", [{"formatting": "sharegpt"}, {}])
+def test_dataset_info_says_which_format_a_file_is_of(root: Path, formatting: dict[str, str]) -> None:
+    records = [{"conversations": [{"who": "me", "says": "Hello"}, {"who": "it", "says": "Hi."}]},
+               {"conversations": [{"who": "me", "says": "What?"}, {"who": "it", "says": "A wall."}], "pictures": ["a.jpg"]}]
+    write(root, "dataset_info.json", {"mine": {"file_name": "x.json", **formatting, "columns": {"images": "pictures"}, "tags": {
+        "role_tag": "who", "content_tag": "says", "user_tag": "me", "assistant_tag": "it"}}})
+    assert [images(item) for item in load_instructions(write(root, "x.json", records), strict=True).items] == [[], ["a.jpg"]]

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from vidrisk.data.answers import answer_from_fields, fields_from_answer
 from vidrisk.data.cases import Case, PhotoFile
+from vidrisk.data.instructions import instruction_from_case
 from vidrisk.data.report_prompts import PHOTO, prompt_from_case, system_text, without_markers
 from vidrisk.data.scheme import Scheme
 from vidrisk.data.scheme_file import BUILT_IN, load_scheme, scheme_from_text
+from vidrisk.models.vlm.instruction_parts import exchanges_from_instruction
 from vidrisk.runtimes.contract.errors import DataError
 
 SCHEME = load_scheme("three-levels")
@@ -81,3 +83,13 @@ def test_prompts_may_be_replaced() -> None:
     assert prompt_from_case(scheme, case(2)).question == "2 seen"
     told = prompt_from_case(scheme, Case("1", (), {"note": "{levels} {text}"}))
     assert told.question == "Told: {levels} {text}" and told.system.startswith("Levels low, high. Answer with one JSON object")
+
+
+def test_a_block_of_yaml_is_asked_as_it_is_trained() -> None:
+    """Training takes markers of photos, and the new lines around them, out of a turn."""
+    scheme = scheme_from_text(
+        "name: x\nlanguage: en\nlevels: [{name: low}, {name: high}]\nfields: [{name: level, label: l, kind: level}]\n"
+        "prompts:\n  photos: |\n\n    {count} photos.\n\n    What is it?\n", "s")
+    told = Case("1", case(2).photos, {"level": "low"})
+    _, (trained,) = exchanges_from_instruction(instruction_from_case(scheme, told))
+    assert trained.question == prompt_from_case(scheme, told).question == "2 photos.\n\nWhat is it?" and trained.photos == 2

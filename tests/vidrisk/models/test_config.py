@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidrisk.models.config import TrainConfig, config_from_options, write_config
+from vidrisk.models.config import ReportSettings, TrainConfig, config_from_options, write_config
 from vidrisk.runtimes.contract.errors import EXIT_USAGE, SettingsError
 
 
@@ -41,6 +41,19 @@ def test_settings_are_values_and_not_text() -> None:
     config = config_from_options(None, ["optim.epochs=4"], settings)
     assert (config.lora.last_blocks, config.augment, config.level_order) == (None, ("flip",), ("低", "高"))
     assert (config.group_by, config.optim.epochs) == ("a: b", 4)
+
+
+def test_a_file_is_read_without_some_of_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("group_by: block\nreport: {scheme: riskva, choice_weight: 2.0}\n", encoding="utf-8")
+    without = ("group_by", "report.scheme", "lora.rank")
+    config = config_from_options(tmp_path / "c.yaml", without=without)
+    assert (config.group_by, config.report.scheme, config.report.choice_weight) == (None, None, 2.0)
+    assert config_from_options(tmp_path / "c.yaml", without=without, group_by="street").group_by == "street"
+
+
+@pytest.mark.parametrize(("given", "longest", "limit"), [(None, None, 256), (None, 100, 158), (None, 6000, 8192), (50, 100, 50)])
+def test_the_limit_of_an_answer(given: int | None, longest: int | None, limit: int) -> None:
+    assert ReportSettings(answer_tokens=given, longest_answer=longest).answer_limit == limit
 
 
 def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vidrisk.data import Sample, Table, load_table
-from vidrisk.models.config import TrainConfig, config_from_options
+from vidrisk.models.config import ReportSettings, TrainConfig, config_from_options, write_config
 from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config, resolve_config
 from vidrisk.models.run import METRICS, Run, open_start
 from vidrisk.runtimes.contract.contract import Target
@@ -103,14 +103,20 @@ def test_a_damaged_run_is_one_line_that_names_the_file(copy: Path, name: str, co
     assert "\n" not in str(caught.value)
 
 
-def test_settings_are_those_of_the_start_unless_others_are_given(tiny_run: Path, tmp_path: Path) -> None:
-    assert open_start(None, None) == (None, None)
-    assert open_start(None, "c.yaml") == (None, Path("c.yaml"))
-    run, own = open_start(str(tiny_run), None)
-    assert run == Run.open(tiny_run) and own == tiny_run / "config.yaml"
-    assert open_start(tiny_run, tmp_path / "c.yaml") == (run, tmp_path / "c.yaml")
+def test_settings_are_those_of_the_start_unless_others_are_given(copy: Path, tmp_path: Path) -> None:
+    """What belongs to the data of the start is none of the run that starts."""
+    assert open_start(None, None) == (None, TrainConfig())
+    report = ReportSettings(scheme="riskva", photos="/first", longest_answer=40, choice_weight=3.0)
+    own = Run.open(copy).config.model_copy(update={"group_by": "block", "report": report, "seed": 5})
+    write_config(own, copy / "config.yaml")
+    run, config = open_start(str(copy), None, ["optim.epochs=7"])
+    assert run == Run.open(copy) and (config.seed, config.backbone, config.optim.epochs) == (5, own.backbone, 7)
+    assert (config.group_by, config.report) == (None, ReportSettings(choice_weight=3.0))
+    assert open_start(copy, None, group_by="street")[1].group_by == "street"
+    write_config(TrainConfig(group_by="floor", seed=6), tmp_path / "c.yaml")
+    assert open_start(copy, tmp_path / "c.yaml") == (run, TrainConfig(group_by="floor", seed=6))
     with pytest.raises(BundleError, match="is no finished run"):
-        open_start(tmp_path, "c.yaml")
+        open_start(tmp_path, None)
 
 
 def test_a_missing_adapter(copy: Path) -> None:

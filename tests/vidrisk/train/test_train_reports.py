@@ -14,16 +14,19 @@ from backbones import EMBEDDED
 from trained_reporters import report_config, write_cases, write_photo_of
 from vlms import save_language_model
 
+from vidrisk.data.cases import PhotoFile
+from vidrisk.data.instructions import Instruction, Turn
 from vidrisk.data.report_data import ReportData, load_report_data
 from vidrisk.models.run import Run
 from vidrisk.models.vlm.instruction_parts import parts_from_instruction
-from vidrisk.models.vlm.reporter import Reporter
+from vidrisk.models.vlm.reporter import Reporter, vocabulary_of
 from vidrisk.models.vlm.sequences import batch_from_sequences, sequence_from_parts
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 from vidrisk.train import loop
 from vidrisk.train.report_work import Reporting
 from vidrisk.train.train_data import train_data
+from vidrisk.train.train_reports import train_reports
 
 pytestmark = pytest.mark.slow(minutes=2)
 
@@ -72,7 +75,7 @@ def test_a_run_learns_to_answer(trained: Run) -> None:
     assert set(metrics["epochs"][0]["lr"]) == {"lora", "projector"}
     assert (trained.root / "plots" / "loss.png").is_file() and trained.scheme is not None
     assert [target.name for target in trained.contract.targets] == ["level"] and trained.contract.task == "report"
-    assert trained.config.report.answer_tokens and trained.config.report.answer_tokens > 20
+    assert trained.config.report.answer_tokens is None and trained.config.report.answer_limit > 20
 
 
 def test_a_run_comes_back_to_the_bit_and_merges(trained: Run, cases: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch,
@@ -138,6 +141,20 @@ def test_the_second_stage_starts_from_the_first(train: Callable[..., Run], cases
     assert second.bases and losses_of(second.load_reporter(), second, data) != losses_of(first.load_reporter(), first, data)
 
 
+def test_the_limit_of_answers_follows_from_the_longest_one_of_the_training_data(language: Path, tmp_path: Path) -> None:
+    """All turns of a conversation together, and answers of the val split, are longer."""
+    write_photo_of(tmp_path / "a.png", "minor", 0)
+    photo = PhotoFile(tmp_path / "a.png", "a.png")
+    items = [Instruction(str(number), (photo,), (Turn("user", "<image>?"), Turn("assistant", said), Turn("user", "?"),
+                                                 Turn("assistant", said)), split)
+             for number, (said, split) in enumerate([("grey", "train"), ("rusty", "train"), ("grey and rusty " * 9, "val")])]
+    config = report_config(f"compose:{EMBEDDED}+{language}", "compose", "optim.epochs=1")
+    run = train_reports(ReportData(None, tuple(items), {}), config, tmp_path / "run", source={})
+    encoder = vocabulary_of(run.root)
+    assert run.config.report.longest_answer == 1 + max(len(encoder.encode(said)) for said in ("grey", "rusty"))
+    assert Run.open(run.root).config.report == run.config.report and run.config.report.answer_tokens is None
+
+
 def test_conversations_about_images(train: Callable[..., Run], tmp_path: Path) -> None:
     """LLaVA's JSON: several turns, one image in several records, a record without an image, one whose image is damaged."""
     for number in range(6):
@@ -163,6 +180,8 @@ def test_what_is_too_long_is_left_out_and_said(train: Callable[..., Run], caplog
 
 @pytest.mark.parametrize(("assignments", "reason"), [
     (("optim.class_weights=sqrt",), "optim.class_weights 'sqrt' of a model that writes reports"),
+    *(((f"{name}={value}",), rf"{name} .* of a model that writes reports") for name, value in (
+        ("frames", 4), ("views", 2), ("decoder", "pyav"), ("vlm.prompts", "[{question: a, reply: b <ACT>}]"))),
     (("report.scheme=nothing",), "nothing"),
     (("report.answer_tokens=0",), "report.answer_tokens"),
 ])
@@ -179,8 +198,6 @@ def test_settings_that_are_refused(train: Callable[..., Run], assignments: tuple
     (lambda root: (root / "chat.json").unlink(), "lacks head.safetensors"),
 ])
 def test_a_damaged_run(trained: Run, tmp_path: Path, damage: Callable[[Path], Any], reason: str) -> None:
-    from vidrisk.models.vlm.reporter import vocabulary_of
-
     shutil.copytree(trained.root, tmp_path / "run")
     damage(tmp_path / "run")
     with pytest.raises(BundleError, match=reason):

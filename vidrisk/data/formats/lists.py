@@ -61,9 +61,9 @@ def lines_of(path: Path) -> Iterator[tuple[str, str]]:
             yield where, line
 
 
-def _bounded_lines(path: Path, most: int, allowed: str) -> Iterator[tuple[str, str]]:
+def _bounded_lines(path: Path, most: int, allowed: str, encoding: str | None = None) -> Iterator[tuple[str, str]]:
     """Yield every line, and where it is; one of more than so many characters is refused before it is read whole."""
-    with _opened(path) as text:
+    with _opened(path, encoding) as text:
         for number in count(1):
             line = text.readline(most + 1)
             if not line:
@@ -104,13 +104,16 @@ def records_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise DataError(f"{path.name} goes on behind the end of its list", allowed='[{"id": …}, …]')
 
 
-def json_lines_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines_of(path: Path, encoding: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the objects of a JSONL file: where each is, for errors, and its content.
+
+    Args:
+        encoding: None for UTF-8, or what a mark says.
 
     Raises:
         DataError: a file that cannot be read, a line that is no object, or one of more than a million characters.
     """
-    for where, line in _bounded_lines(path, MAX_RECORD_CHARS, "one JSON object per line"):
+    for where, line in _bounded_lines(path, MAX_RECORD_CHARS, "one JSON object per line", encoding):
         if not line.strip():
             continue
         try:
@@ -215,13 +218,14 @@ def object_of(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """Open a text, in UTF-8 or what its mark says."""
-    encoding = "utf-8"
+def _opened(path: Path, named: str | None = None) -> Iterator[TextIO]:
+    """Open a text, in an encoding that is named, else in UTF-8 or what its mark says."""
+    encoding = named or "utf-8"
     try:
-        with path.open("rb") as file:
-            head = file.read(4)
-        encoding = next((of_mark for mark, of_mark in MARKS if head.startswith(mark)), encoding)
+        if named is None:
+            with path.open("rb") as file:
+                head = file.read(4)
+            encoding = next((of_mark for mark, of_mark in MARKS if head.startswith(mark)), encoding)
         with path.open(encoding=encoding) as text:
             yield text
     except UnicodeError as error:

@@ -12,5 +12,7 @@ FORMATS: dict[str, InstructionFormat] = {found.name: found for found in members_
 
 
 def format_from_first(first: First) -> InstructionFormat | None:
-    """Find the format of a file by its beginning; None where it is of none. No file is of two."""
+    """Find the format of a file by what is told of it, else by its beginning; None where it is of none. No file is of two."""
+    if first.told in FORMATS:
+        return FORMATS[first.told]
     return next((found for found in FORMATS.values() if found.owns(first)), None)

@@ -17,19 +17,25 @@ from vidrisk.data.instruction_formats.reader import (
     names_of,
     turns_from_messages,
     video_in,
+    with_system,
 )
 
 
 def is_llava(first: First) -> bool:
-    """Tell LLaVA's records: ``conversations``, and no list ``images``."""
+    """Tell LLaVA's records: ``conversations``, and no list ``images`` in the first one."""
     return first.layout in ("list", "lines") and "conversations" in first.record and not {"images", "messages"} & set(first.record)
 
 
 def read_llava(path: Path) -> Iterator[ToldConversation]:
-    """Read all turns of every record; an image may be there any number of times."""
+    """Read all turns of every record; an image may be there any number of times.
+
+    A record may have ``images`` and ``system`` all the same: a ShareGPT file may begin with one that has neither.
+    """
     for where, record in records_in_any_layout(path):
         turns, inside, problem = turns_from_messages(record.get("conversations"), "from", "value", where)
-        yield ToldConversation(where, id_of(record), (*names_of(record.get("image")), *inside), turns, problem or video_in(record))
+        images = names_of(record.get("image")) or names_of(record.get("images"))
+        turns = with_system(turns, record.get("system"))
+        yield ToldConversation(where, id_of(record), (*images, *inside), turns, problem or video_in(record))
 
 
 FORMAT = InstructionFormat("llava", "LLaVA", is_llava, read_llava)

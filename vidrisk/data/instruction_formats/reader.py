@@ -34,10 +34,15 @@ class ToldConversation(NamedTuple):
 
 
 class First(NamedTuple):
-    """The beginning of a file: a JSON list, JSON lines or a JSON object, and its first record."""
+    """The beginning of a file: a JSON list, JSON lines or a JSON object, and its first record.
+
+    Attributes:
+        told: the format that a list of data sets beside the file says it is of; '' where nothing says it.
+    """
 
     layout: Layout
     record: Mapping[str, Any]
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,12 @@ def _text(content: Any, images: list[str]) -> str | None:
         else:
             texts.append(str(part.get("text", "")))
     return "".join(texts)
+
+
+def with_system(turns: tuple[Turn, ...], system: Any) -> tuple[Turn, ...]:
+    """Begin a conversation with the system text of its record, where there is one and the turns have none."""
+    has_own = bool(turns) and turns[0].role == "system"
+    return (Turn("system", system), *turns) if isinstance(system, str) and system and not has_own else turns
 
 
 def names_of(value: Any) -> tuple[str, ...]:

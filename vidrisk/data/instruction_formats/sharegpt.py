@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.lists import object_of, records_in_any_layout
+from vidrisk.data.formats.lists import records_in_any_layout
+from vidrisk.data.instruction_formats.dataset_info import entry_of
 from vidrisk.data.instruction_formats.reader import (
     First,
     InstructionFormat,
@@ -20,10 +21,9 @@ from vidrisk.data.instruction_formats.reader import (
     names_of,
     turns_from_messages,
     video_in,
+    with_system,
 )
-from vidrisk.data.instructions import Turn
 
-INFO = "dataset_info.json"
 _ROLE_TAGS = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
 
 
@@ -40,7 +40,8 @@ def read_sharegpt(path: Path) -> Iterator[ToldConversation]:
     Raises:
         DataError: a record without its messages, a ``dataset_info.json`` that is no JSON.
     """
-    columns, tags = _names(path)
+    entry = entry_of(path)
+    columns, tags = _texts(entry.get("columns")), _texts(entry.get("tags"))
     for where, record in records_in_any_layout(path):
         key = columns.get("messages") or ("conversations" if "conversations" in record else "messages")
         is_plain = key == "messages" and not tags
@@ -48,22 +49,9 @@ def read_sharegpt(path: Path) -> Iterator[ToldConversation]:
         text_key = tags.get("content_tag", "content" if is_plain else "value")
         messages = _with_plain_roles(record.get(key), role_key, tags)
         turns, inside, problem = turns_from_messages(messages, role_key, text_key, where)
-        system = record.get(columns.get("system", "system"))
-        if isinstance(system, str) and system and not (turns and turns[0].role == "system"):
-            turns = (Turn("system", system), *turns)
+        turns = with_system(turns, record.get(columns.get("system", "system")))
         images = names_of(record.get(columns.get("images", "images"))) or names_of(record.get("image"))
         yield ToldConversation(where, id_of(record), (*images, *inside), turns, problem or video_in(record))
-
-
-def _names(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Columns and tags of the entry whose file this is."""
-    info = path.with_name(INFO)
-    if not info.is_file():
-        return {}, {}
-    for entry in object_of(info).values():
-        if isinstance(entry, dict) and entry.get("file_name") == path.name:
-            return _texts(entry.get("columns")), _texts(entry.get("tags"))
-    return {}, {}
 
 
 def _texts(value: Any) -> dict[str, str]:

@@ -40,6 +40,12 @@ class TextSequence:
         return int(np.count_nonzero(self.roles))
 
     @property
+    def longest_answer(self) -> int:
+        """Tokens of the longest of its answers, with the one that ends it."""
+        ends = np.flatnonzero(np.diff(self.roles != READ, prepend=False, append=False))  # begin, end, begin, end, …
+        return int((ends[1::2] - ends[::2]).max(initial=0))
+
+    @property
     def choices(self) -> int:
         """Tokens that choose."""
         return int(np.count_nonzero(self.roles == CHOSEN))

@@ -1,0 +1,31 @@
+"""What hangs together: things that share a key, directly or through others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+Key = tuple[str, str]  # of what kind it is, and which one
+
+
+def smallest_connected(things: Sequence[Iterable[Key]]) -> list[Key]:
+    """Return for each thing the smallest key of all that hangs together with it; it does not depend on the order of the things.
+
+    Args:
+        things: the keys of each, one at least.
+    """
+    joined: dict[Key, Key] = {}
+
+    def root_of(key: Key) -> Key:
+        while joined.setdefault(key, key) != key:
+            joined[key] = joined[joined[key]]
+            key = joined[key]
+        return key
+
+    firsts: list[Key] = []
+    for keys in things:
+        first, *others = keys
+        firsts.append(first)
+        for other in others:
+            one, two = sorted((root_of(first), root_of(other)))
+            joined[two] = one
+    return [root_of(first) for first in firsts]

@@ -1,0 +1,33 @@
+"""``dataset_info.json``, LLaMA-Factory's list of data sets: what it says of a file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vidrisk.data.formats.lists import object_of
+
+INFO = "dataset_info.json"
+
+
+def entry_of(path: Path) -> Mapping[str, Any]:
+    """Return the entry whose file this is; an empty one where there is none.
+
+    Raises:
+        DataError: a ``dataset_info.json`` that is no JSON.
+    """
+    info = path.with_name(INFO)
+    entries = object_of(info).values() if info.is_file() else ()
+    return next((entry for entry in entries if isinstance(entry, dict) and entry.get("file_name") == path.name), {})
+
+
+def format_told(path: Path) -> str:
+    """Return the format that the entry of a file names; '' where there is none. What names roles is ShareGPT, too.
+
+    Raises:
+        DataError: a ``dataset_info.json`` that is no JSON.
+    """
+    entry = entry_of(path)
+    said = entry.get("formatting")
+    return said if isinstance(said, str) else "sharegpt" if entry.get("tags") else ""
