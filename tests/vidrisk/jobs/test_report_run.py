@@ -21,6 +21,7 @@ from small_report_bundle import SCHEME, report_bundle, write_report_bundle
 from tiny_text import END
 
 from vidrisk.data import load_cases, split_cases
+from vidrisk.data.cases import PhotoFile
 from vidrisk.data.convert_cases import convert_cases
 from vidrisk.decode.pool import DecodePool
 from vidrisk.inference.ask_photos import read_pictures
@@ -29,7 +30,9 @@ from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predicti
 from vidrisk.inference.reporter import Reporter
 from vidrisk.jobs import report_run
 from vidrisk.jobs.case_inputs import CaseInputs, find_cases
+from vidrisk.jobs.case_pictures import read_bounded_pictures
 from vidrisk.jobs.compare_reports import compare_run
+from vidrisk.jobs.compared import read_compared
 from vidrisk.jobs.join_reports import Leads, leads_from_predictions
 from vidrisk.jobs.ledger import Row, read_ledger
 from vidrisk.jobs.parquet import PARQUET
@@ -338,6 +341,26 @@ def leads_of(levels: Mapping[str, str]) -> Leads:
     """What a classifier says that gives these levels, by path."""
     return leads_from_predictions([Prediction(path, None, None, level, 0.9, False, None, level, None, {"level": {level: 0.9}})
                                    for path, level in levels.items()], SCHEME, "classes")
+
+
+def test_cases_of_tables_are_compared_by_their_photos(run: Run, photos: Path, tmp_path: Path) -> None:
+    """Without a truth, which could name these."""
+    cases, out = table(tmp_path), tmp_path / "out"
+    run(inputs_of(cases), out)
+    comparison = compare_run(out, None, SCHEME, leads=leads_of({str(photos / "2.png"): "severe"}))
+    found = {each.path: each for each in read_compared(out)}
+    lead = found[f"{cases}#a"].lead
+    assert lead is not None and lead.level == "severe" and found[f"{cases}#a"].photo == {"path": str(photos / "1.png")}
+    assert comparison.unseen == 1 and found[f"{cases}#c"].lead is None
+
+
+def test_pictures_of_a_page_are_as_small_as_it_wants_them(photos: Path, pool: DecodePool) -> None:
+    draw(photos / "large.png", 1, (900, 700))
+    own = [PhotoFile(photos / name, name) for name in ("large.png", "bad.jpg", "1.png")]
+    for max_bytes in (60_000, 2_000, 1):
+        pictures = read_bounded_pictures(own, pool, max_bytes, 2048)
+        assert [picture is not None for picture in pictures] == [max_bytes > 1, False, max_bytes > 1]
+        assert all(picture.bytes <= max_bytes for picture in pictures if picture)
 
 
 def test_a_level_that_the_scheme_has_not_leads_nothing_and_is_said_once(reporter: Reporter, photos: Path, pool: DecodePool,
