@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vidrisk.data.cases import PhotoFile, PhotoSource
+from vidrisk.data.photo_records import photo_from_record
 from vidrisk.data.row_photos import RowPhotos
 from vidrisk.decode.messages import PhotoInput, PhotoSettings
 from vidrisk.decode.pool import DecodePool
@@ -17,6 +19,7 @@ QUALITY = 60
 BYTES_PER_PIXEL = 0.15  # at that quality; most pictures take less
 MAX_SIDE_PX, MIN_SIDE_PX = 480, 16
 PHOTOS_AT_A_TIME = 32
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,17 @@ class CasePicture:
         return f"data:image/jpeg;base64,{self.jpeg}"
 
 
-def read_pictures(photos: Sequence[PhotoSource], pool: DecodePool, side_px: int, max_memory_mb: int) -> list[CasePicture | None]:
+def path_of_record(record: Record) -> str | None:
+    """Return the path of a photo; None of one that lies in a row of a file."""
+    photo = photo_from_record(record)
+    return str(photo.path) if isinstance(photo, PhotoFile) else None
+
+
+def read_pictures(photos: Sequence[Record], pool: DecodePool, side_px: int, max_memory_mb: int) -> list[CasePicture | None]:
     """Return a picture of each photo, at most ``side_px`` wide and high; None of one that has gone or cannot be read.
+
+    Args:
+        photos: as ``record_from_photo`` writes them.
 
     Raises:
         RuntimeFailure: decode processes cannot be started.
@@ -46,7 +58,8 @@ def read_pictures(photos: Sequence[PhotoSource], pool: DecodePool, side_px: int,
     found: list[CasePicture | None] = []
     with RowPhotos() as rows:
         for start in range(0, len(photos), PHOTOS_AT_A_TIME):
-            requests = [_request(place, photo, rows) for place, photo in enumerate(photos[start:start + PHOTOS_AT_A_TIME])]
+            requests = [_request(place, photo, rows) for place, photo in enumerate(map(
+                photo_from_record, photos[start:start + PHOTOS_AT_A_TIME]))]
             asked = [request for request in requests if request]
             jpegs = iter(pool.jpegs(asked, settings) if asked else ())
             for request in requests:
@@ -55,7 +68,7 @@ def read_pictures(photos: Sequence[PhotoSource], pool: DecodePool, side_px: int,
     return found
 
 
-def read_bounded_pictures(photos: Sequence[PhotoSource], pool: DecodePool, max_bytes: int,
+def read_bounded_pictures(photos: Sequence[Record], pool: DecodePool, max_bytes: int,
                           max_memory_mb: int) -> list[CasePicture | None]:
     """Return a picture of each photo, of at most ``max_bytes`` (before base64), as ``read_pictures`` does.
 

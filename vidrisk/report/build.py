@@ -15,15 +15,13 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from vidrisk.data.cases import PhotoFile, PhotoInRow, PhotoSource
-from vidrisk.data.photo_records import photo_from_record
 from vidrisk.decode.messages import READ_STATES, ThumbnailInput, ThumbnailSettings
 from vidrisk.decode.pool import DecodePool, default_workers
 from vidrisk.decode.thumbnails import Thumbnail
 from vidrisk.frames.media import name_of
 from vidrisk.frames.sampling import moments_from_window
 from vidrisk.inference.predictions import Prediction
-from vidrisk.jobs.case_pictures import CasePicture, read_bounded_pictures
+from vidrisk.jobs.case_pictures import CasePicture, Record, path_of_record, read_bounded_pictures
 from vidrisk.jobs.folder import replacing
 from vidrisk.jobs.kept_thumbnails import budget_from_cards, read_kept_thumbnails, thumbnails_at_moments
 from vidrisk.jobs.ledger import read_ledger
@@ -94,22 +92,21 @@ def _cards(results: Results, out: Path, root: Path, pool: DecodePool | None) -> 
         return (moments_from_prediction(result.prediction, time_spec, strip if timeline else budget.frames),
                 timeline.peak_moments_s[:strip] if timeline else [])
 
-    def card(result: InputResult, pictures: tuple[Picture, ...], photos: tuple[PhotoSource, ...] | None) -> Card:
+    def card(result: InputResult, pictures: tuple[Picture, ...], photos: Sequence[Record] | None) -> Card:
         prediction = result.prediction
         shown = len(pictures) if photos else len(moments_s(result)[0])
         band = None if prediction.severity is None else band_from_severity(prediction.severity)
         return Card(_name(prediction.path, root), result, band, pictures[:shown], timelines.get(prediction.path), pictures[shown:],
                     None if photos is None else len(photos))
 
-    photos = [_photos_of_case(result.prediction) for result in results.gallery]
+    photos: list[Sequence[Record] | None] = [(result.prediction.report or {}).get("photos") for result in results.gallery]
     requests: list[_Request] = []
     for place, (result, own) in enumerate(zip(results.gallery, photos, strict=True)):
         if own is None:
             requests.append(_Request(place, result.prediction.path, tuple(chain(*moments_s(result))), budget.max_bytes))
         else:
             shown = own[:budget.frames]
-            requests += [_Request(place, str(photo.path) if isinstance(photo, PhotoFile) else photo, (0.0,),
-                                  budget.max_bytes // len(shown)) for photo in shown]
+            requests += [_Request(place, path_of_record(photo) or photo, (0.0,), budget.max_bytes // len(shown)) for photo in shown]
     found = _read_pictures(requests, out, int(results.summary.settings["max_memory_mb"]), pool)
     pictures: list[tuple[Picture, ...]] = [()] * len(photos)
     for request, read in zip(requests, found, strict=True):
@@ -122,27 +119,21 @@ class _Request:
     """Pictures that a card wants of a file, or of a photo in a row of a Parquet file; ``place`` is that of the card."""
 
     place: int
-    source: str | PhotoInRow
+    source: str | Record
     moments_s: tuple[float, ...]
     max_bytes: int
-
-
-def _photos_of_case(prediction: Prediction) -> tuple[PhotoSource, ...] | None:
-    """The photos that a report is about; None where it does not name them, and of a classifier's predictions."""
-    records = (prediction.report or {}).get("photos")
-    return None if records is None else tuple(map(photo_from_record, records))
 
 
 def _read_pictures(requests: Sequence[_Request], out: Path, max_memory_mb: int,
                    pool: DecodePool | None) -> list[tuple[Picture, ...]]:
     """Those that were kept; the others are read from the sources."""
-    wanted = {request.source for request in requests}
+    wanted = {request.source for request in requests if isinstance(request.source, str)}
     kept = read_kept_thumbnails(out, (row for row in read_ledger(out) if row.path in wanted))
     found: dict[int, tuple[Picture, ...]] = {}
     missing: list[ThumbnailInput] = []
-    in_rows: defaultdict[int, dict[int, PhotoInRow]] = defaultdict(dict)
+    in_rows: defaultdict[int, dict[int, Record]] = defaultdict(dict)
     for number, request in enumerate(requests):
-        if isinstance(request.source, PhotoInRow):
+        if not isinstance(request.source, str):
             in_rows[request.max_bytes][number] = request.source
             continue
         if request.source in kept:

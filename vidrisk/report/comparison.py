@@ -13,10 +13,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from vidrisk.data.cases import PhotoFile, PhotoSource
-from vidrisk.data.photo_records import photo_from_record
 from vidrisk.decode.pool import DecodePool, default_workers
 from vidrisk.decode.thumbnails import Thumbnail
+from vidrisk.files.paths import stored_from_path
 from vidrisk.frames.media import name_of
 from vidrisk.inference.neighbours import Neighbour
 from vidrisk.jobs.case_pictures import CasePicture, read_pictures
@@ -170,9 +169,8 @@ def _pictures(reports: Sequence[Compared], out: Path, max_memory_mb: int,
     kept = read_kept_thumbnails(out, [row for row in read_ledger(out) if row.path in shown])
     found: dict[tuple[str, int], Picture] = {(path, SIDE_PX): thumbnails[0] for path, thumbnails in kept.items()
                                              if thumbnails and thumbnails[0].bytes <= MAX_PICTURE_BYTES}
-    wanted: dict[tuple[str, int], PhotoSource] = {
-        (report.path, SIDE_PX): photo_from_record(report.photo) for report in reports if report.photo}
-    wanted |= {(each.path, SMALL_PX): PhotoFile(Path(each.path), "") for report in reports
+    wanted = {(report.path, SIDE_PX): report.photo for report in reports if report.photo}
+    wanted |= {(each.path, SMALL_PX): {"path": stored_from_path(each.path)} for report in reports
                for each in report.neighbours[:MAX_NEIGHBOURS] if each.path}
     missing = {key: photo for key, photo in wanted.items() if key not in found}
     with (nullcontext(pool) if pool else DecodePool(min(default_workers(), len(missing)))) if missing else nullcontext() as opened:

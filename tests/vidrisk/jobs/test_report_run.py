@@ -21,7 +21,6 @@ from small_report_bundle import SCHEME, report_bundle, write_report_bundle
 from tiny_text import END
 
 from vidrisk.data import load_cases, split_cases
-from vidrisk.data.cases import PhotoFile
 from vidrisk.data.convert_cases import convert_cases
 from vidrisk.decode.pool import DecodePool
 from vidrisk.inference.ask_photos import read_pictures
@@ -356,7 +355,7 @@ def test_cases_of_tables_are_compared_by_their_photos(run: Run, photos: Path, tm
 
 def test_pictures_of_a_page_are_as_small_as_it_wants_them(photos: Path, pool: DecodePool) -> None:
     draw(photos / "large.png", 1, (900, 700))
-    own = [PhotoFile(photos / name, name) for name in ("large.png", "bad.jpg", "1.png")]
+    own = [{"path": str(photos / name)} for name in ("large.png", "bad.jpg", "1.png")]
     for max_bytes in (60_000, 2_000, 1):
         pictures = read_bounded_pictures(own, pool, max_bytes, 2048)
         assert [picture is not None for picture in pictures] == [max_bytes > 1, False, max_bytes > 1]
