@@ -153,7 +153,7 @@ def _drop(record: Any, place: tuple[int | str, ...]) -> None:
         record.pop(last, None)
 
 
-PREDICTIONS = FileVersion("predictions.jsonl", 1, 2)
+PREDICTIONS = FileVersion("predictions.jsonl", 1, 3)
 SEGMENTS = FileVersion("segments.jsonl", 1, 1)
 SUMMARY = FileVersion("summary.json", 1, 1)
 LEDGER = FileVersion("ledger.sqlite", 1, 1)

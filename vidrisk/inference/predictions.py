@@ -39,9 +39,9 @@ class Prediction:
         where the decode process was lost after some windows (such files are opened nowhere else), and in lines of before.
     reason: why the state is not ``ok``, or what there is to say all the same.
     report: of a bundle that writes reports: ``case``, ``fields`` by name, ``parse_ok``, ``problems``, ``text``, ``finish``,
-        ``prompt_tokens``, ``answer_tokens``. The label is the level that is written, '' where the answer does not parse; targets
-        are empty where the engine does not tell how likely levels are. Where a ``question`` was asked in free words, it is there,
-        too; then there are neither fields nor a label.
+        ``prompt_tokens``, ``answer_tokens``, ``photos`` of the case (``data.photo_records``; lines of before lack them). The label
+        is the level that is written, '' where the answer does not parse; targets are empty where the engine does not tell how
+        likely levels are. Where a ``question`` was asked in free words, it is there, too, and neither fields nor a label.
     """
 
     path: str

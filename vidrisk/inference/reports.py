@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vidrisk.data.cases import Case, PhotoFile
+from vidrisk.data.photo_records import record_from_photo
 from vidrisk.decode.messages import READ_STATES
 from vidrisk.inference.prompt_builders import Picture
 from vidrisk.runtimes.text.requests import Answer
@@ -107,7 +108,7 @@ def record_from_report(report: Report) -> dict[str, Any]:
     """What a line of ``predictions.jsonl`` says of every answer."""
     return {"case": report.case.id, "fields": dict(report.fields), "parse_ok": report.parse_ok, "problems": list(report.problems),
             "text": report.text, "finish": report.finish, "prompt_tokens": report.prompt_tokens,
-            "answer_tokens": report.answer_tokens}
+            "answer_tokens": report.answer_tokens, "photos": [record_from_photo(photo) for photo in report.case.photos]}
 
 
 def _name_of(picture: Picture) -> str:

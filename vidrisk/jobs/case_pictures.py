@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from vidrisk.data.cases import Case, PhotoFile, PhotoInRow, PhotoSource
+from vidrisk.data.cases import PhotoFile, PhotoSource
+from vidrisk.data.photo_records import photo_from_record
 from vidrisk.data.row_photos import RowPhotos
 from vidrisk.decode.messages import PhotoInput, PhotoSettings
 from vidrisk.decode.pool import DecodePool
 from vidrisk.runtimes.contract.errors import VidriskError
 
 QUALITY = 60
+BYTES_PER_PIXEL = 0.15  # at that quality; most pictures take less
+MAX_SIDE_PX, MIN_SIDE_PX = 480, 16
 PHOTOS_AT_A_TIME = 32
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,37 +31,25 @@ class CasePicture:
     height: int
 
     @property
+    def bytes(self) -> int:
+        return len(self.jpeg) * 3 // 4
+
+    @property
     def uri(self) -> str:
         return f"data:image/jpeg;base64,{self.jpeg}"
 
 
-def first_photo(case: Case) -> PhotoSource | None:
-    """Return the photo that stands for a case; None where it is told in words."""
-    return case.photos[0] if case.photos else None
+def path_of_record(record: Record) -> str | None:
+    """Return the path of a photo; None of one that lies in a row of a file."""
+    photo = photo_from_record(record)
+    return str(photo.path) if isinstance(photo, PhotoFile) else None
 
 
-def record_from_photo(photo: PhotoSource) -> dict[str, Any]:
-    """Return where a photo is, ready for JSON; a photo in a file by its path as it is."""
-    if isinstance(photo, PhotoFile):
-        return {"path": str(photo.path)}
-    return {"path": str(photo.file), "row": photo.row, "column": photo.column, "place": photo.place}
-
-
-def photo_from_record(record: Mapping[str, Any]) -> PhotoSource:
-    """The inverse of ``record_from_photo``, but for the name.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is none.
-    """
-    path = Path(record["path"])
-    if "row" not in record:
-        return PhotoFile(path, path.name)
-    place = record["place"]
-    return PhotoInRow(path, int(record["row"]), str(record["column"]), None if place is None else int(place))
-
-
-def read_pictures(photos: Sequence[PhotoSource], pool: DecodePool, side_px: int, max_memory_mb: int) -> list[CasePicture | None]:
+def read_pictures(photos: Sequence[Record], pool: DecodePool, side_px: int, max_memory_mb: int) -> list[CasePicture | None]:
     """Return a picture of each photo, at most ``side_px`` wide and high; None of one that has gone or cannot be read.
+
+    Args:
+        photos: as ``record_from_photo`` writes them.
 
     Raises:
         RuntimeFailure: decode processes cannot be started.
@@ -66,12 +58,31 @@ def read_pictures(photos: Sequence[PhotoSource], pool: DecodePool, side_px: int,
     found: list[CasePicture | None] = []
     with RowPhotos() as rows:
         for start in range(0, len(photos), PHOTOS_AT_A_TIME):
-            requests = [_request(place, photo, rows) for place, photo in enumerate(photos[start:start + PHOTOS_AT_A_TIME])]
+            requests = [_request(place, photo, rows) for place, photo in enumerate(map(
+                photo_from_record, photos[start:start + PHOTOS_AT_A_TIME]))]
             asked = [request for request in requests if request]
             jpegs = iter(pool.jpegs(asked, settings) if asked else ())
             for request in requests:
                 jpeg = next(jpegs)[0] if request else None
                 found.append(CasePicture(base64.b64encode(jpeg.data).decode("ascii"), jpeg.width, jpeg.height) if jpeg else None)
+    return found
+
+
+def read_bounded_pictures(photos: Sequence[Record], pool: DecodePool, max_bytes: int,
+                          max_memory_mb: int) -> list[CasePicture | None]:
+    """Return a picture of each photo, of at most ``max_bytes`` (before base64), as ``read_pictures`` does.
+
+    Raises:
+        RuntimeFailure: decode processes cannot be started.
+    """
+    side_px = max(MIN_SIDE_PX, min(MAX_SIDE_PX, math.isqrt(int(max_bytes / BYTES_PER_PIXEL))))
+    found = read_pictures(photos, pool, side_px, max_memory_mb)
+    while large := [place for place, picture in enumerate(found) if picture and picture.bytes > max_bytes]:
+        side_px //= 2
+        smaller = (read_pictures([photos[place] for place in large], pool, side_px, max_memory_mb) if side_px >= MIN_SIDE_PX
+                   else [None] * len(large))
+        for place, picture in zip(large, smaller, strict=True):
+            found[place] = picture
     return found
 
 

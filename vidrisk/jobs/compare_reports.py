@@ -16,12 +16,12 @@ from typing import Any
 from vidrisk import __version__
 from vidrisk.data.cases import Case, Cases, PhotoFile
 from vidrisk.data.load_cases import DEFAULT_SCHEME, load_cases
+from vidrisk.data.photo_records import record_from_photo
 from vidrisk.data.scheme import Scheme
 from vidrisk.data.scheme_file import load_scheme
 from vidrisk.files.lines import json_from_value
 from vidrisk.frames.media import name_of
 from vidrisk.inference.neighbours import Neighbour
-from vidrisk.jobs.case_pictures import first_photo, record_from_photo
 from vidrisk.jobs.compare_scores import ReportScores, ScoreCounter, text_fields
 from vidrisk.jobs.compared import COMPARED, Compared, Lead
 from vidrisk.jobs.folder import replacing
@@ -116,9 +116,11 @@ def compare_run(out: str | os.PathLike[str], truth: Cases | str | Path | None, s
         for row, place in zip(read_report_rows(out), pairing.cases, strict=True):
             _refuse_other_scheme(row, chosen, out)
             case = None if cases is None or place is None else cases.cases[place]
-            seen_as = leads.path_of(row.path, case) if leads else None
+            photos = (*row.photos, *(case.photos if case else ()))
+            seen_as = leads.path_of(row.path, photos) if leads else None
             lead = leads.by_path[seen_as] if leads and seen_as is not None else None
-            neighbours = row.neighbours or (similar.of(seen_as or row.path, case.id if case else row.case) if similar else ())
+            first = next((str(photo.path) for photo in row.photos if isinstance(photo, PhotoFile)), row.path)
+            neighbours = row.neighbours or (similar.of(seen_as or first, case.id if case else row.case) if similar else ())
             report = compare_report(chosen, row, case, lead, neighbours)
             unseen += leads is not None and lead is None
             if case is not None or cases is None:
@@ -144,7 +146,7 @@ def compare_report(scheme: Scheme, row: ReportRow, case: Case | None, lead: Lead
     true_level = truth.get(name, "") if truth else ""
     texts = {each.name: (truth[each.name], counted.get(each.name, "")) for each in text_fields(scheme)
              if truth and truth.get(each.name)}
-    photo = first_photo(case) if case and not Path(row.path).is_file() else PhotoFile(Path(row.path), "")
+    own = row.photos or ((PhotoFile(Path(row.path), ""),) if case is None or Path(row.path).is_file() else case.photos)
     return Compared(
         path=row.path, case=case.id if case else row.case, parse_ok=row.parse_ok, problems=row.problems,
         text="" if row.parse_ok else row.text, fields={each.name: row.fields.get(each.name, "") for each in scheme.fields},
@@ -155,7 +157,7 @@ def compare_report(scheme: Scheme, row: ReportRow, case: Case | None, lead: Lead
         disagrees=(row.own_level or level) != lead.level if lead and level else None,
         rouge_l={field: rouge_l(*pair) for field, pair in texts.items()},
         chrf={field: chrf(*pair) for field, pair in texts.items()}, lead=lead, neighbours=tuple(neighbours),
-        photo=record_from_photo(photo) if photo else {})
+        photo=record_from_photo(own[0]) if own else {})
 
 
 def read_comparison(out: str | os.PathLike[str]) -> dict[str, Any]:

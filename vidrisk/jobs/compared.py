@@ -57,7 +57,7 @@ class Compared:
         rouge_l, chrf: per field of text whose true value is known.
         lead: what a classifier says; None where none was asked.
         neighbours: the most similar labelled cases.
-        photo: that stands for it, see ``case_pictures.record_from_photo``; empty where there is none.
+        photo: that stands for it, see ``photo_records.record_from_photo``; empty where there is none.
     """
 
     path: str
@@ -85,8 +85,7 @@ class Compared:
 
     def to_json(self) -> str:
         """Return one line of JSON."""
-        record = asdict(self) | {"path": stored_from_path(self.path), "neighbours": [each.to_dict() for each in self.neighbours],
-                                 "photo": self.photo and {**self.photo, "path": stored_from_path(self.photo["path"])}}
+        record = asdict(self) | {"path": stored_from_path(self.path), "neighbours": [each.to_dict() for each in self.neighbours]}
         return json_from_value(versions.COMPARED.stamp(record))
 
 
@@ -100,7 +99,6 @@ def compared_from_json(line: str) -> Compared:
         values = versions.COMPARED.read_fields(json.loads(line), Compared)
         return Compared(**(values | {
             "path": path_from_stored(values["path"]), "problems": tuple(values["problems"]),
-            "photo": {**photo, "path": path_from_stored(photo["path"])} if (photo := values.get("photo")) else {},
             "lead": values.get("lead") and Lead(**values["lead"]),
             "neighbours": tuple(_neighbour(each) for each in values.get("neighbours", ()))}))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from vidrisk.data.cases import Case, PhotoFile
+from vidrisk.data.cases import Case, PhotoFile, PhotoSource
 from vidrisk.data.scheme import Scheme
 from vidrisk.files.cache import key_of
 from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predictions
@@ -43,13 +43,12 @@ class Leads:
         """Hex sha256 of the level of every photo."""
         return key_of("leads", *chain.from_iterable(sorted((path, lead.level) for path, lead in self.by_path.items())))
 
-    def path_of(self, path: str, case: Case | None = None) -> str | None:
-        """Return the path under which the classifier has seen a photo, or one of the photos of its case; None where it has not.
+    def path_of(self, path: str, photos: Iterable[PhotoSource] = ()) -> str | None:
+        """Return the path under which the classifier has seen an input, or one of its photos; None where it has not.
 
-        Of a case with several photos, the one is taken that the classifier finds first; by name only where one photo has it.
+        Of several photos, the first one is taken that the classifier has seen; by name only where one photo has it.
         """
-        others = [str(photo.path) if isinstance(photo, PhotoFile) else photo.name for photo in case.photos] if case else []
-        for each in (path, *others):
+        for each in (path, *(str(photo.path) if isinstance(photo, PhotoFile) else photo.name for photo in photos)):
             if each in self.by_path:
                 return each
             named = self.names.named(each) if each else ()
@@ -59,8 +58,7 @@ class Leads:
 
     def level_of(self, case: Case) -> str:
         """Return the level of the scheme that leads a case; '' where the classifier has not seen it, or gives another level."""
-        first = case.photos[0] if case.photos else None
-        path = self.path_of(str(first.path) if isinstance(first, PhotoFile) else "", case)
+        path = self.path_of("", case.photos)
         level = "" if path is None else self.by_path[path].level
         return level if level in self.level_names else ""
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from vidrisk.data.cases import PhotoSource
+from vidrisk.data.photo_records import photo_from_record
 from vidrisk.files.paths import path_from_stored
 from vidrisk.inference.neighbours import Neighbour
 from vidrisk.inference.predictions import PREDICTIONS, Prediction
@@ -36,6 +38,7 @@ class ReportRow:
         probabilities: per target, that of every label.
         uncertain: whether the level is; None where there is no threshold.
         neighbours: the most similar labelled cases.
+        photos: of the case; empty in lines of before, too.
         own_level: what the model itself finds most likely, where its text was written under a classifier's level; else ''.
     """
 
@@ -51,6 +54,7 @@ class ReportRow:
     probabilities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     uncertain: bool | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    photos: tuple[PhotoSource, ...] = ()
     own_level: str = ""
 
 
@@ -103,7 +107,7 @@ def _row(values: Mapping[str, Any], report: Mapping[str, Any]) -> ReportRow:
                        for target, scores in values["targets"].items()},
         uncertain=None if values["uncertain"] is None else _flag(values["uncertain"]),
         neighbours=tuple(map(_neighbour, report.get("neighbours", ())[:MOST_NEIGHBOURS])),
-        own_level=_text(report.get("own_level", "")))
+        photos=tuple(map(photo_from_record, report.get("photos", ()))), own_level=_text(report.get("own_level", "")))
 
 
 def _neighbour(value: Mapping[str, Any]) -> Neighbour:

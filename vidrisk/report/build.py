@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from vidrisk.decode.thumbnails import Thumbnail
 from vidrisk.frames.media import name_of
 from vidrisk.frames.sampling import moments_from_window
 from vidrisk.inference.predictions import Prediction
+from vidrisk.jobs.case_pictures import CasePicture, Record, path_of_record, read_bounded_pictures
 from vidrisk.jobs.folder import replacing
 from vidrisk.jobs.kept_thumbnails import budget_from_cards, read_kept_thumbnails, thumbnails_at_moments
 from vidrisk.jobs.ledger import read_ledger
@@ -31,18 +33,26 @@ from vidrisk.runtimes.uncertainty import doubtful_targets
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
+Picture = Thumbnail | CasePicture
 
 
 @dataclass(frozen=True)
 class Card:
-    """One input as the gallery shows it. ``peaks``: a picture for each of the timeline's, or none."""
+    """One input as the gallery shows it.
+
+    Attributes:
+        thumbnails: of its moments, or of its first photos.
+        peaks: a picture for each of the timeline's, or none.
+        photos: how many the input has; None of a clip, and in runs of before.
+    """
 
     name: str
     result: InputResult
     band: str | None
-    thumbnails: tuple[Thumbnail, ...]
+    thumbnails: tuple[Picture, ...]
     timeline: Timeline | None
-    peaks: tuple[Thumbnail, ...]
+    peaks: tuple[Picture, ...]
+    photos: int | None
 
 
 def build_report(out: str | os.PathLike[str], pool: DecodePool | None = None) -> Path:
@@ -82,32 +92,62 @@ def _cards(results: Results, out: Path, root: Path, pool: DecodePool | None) -> 
         return (moments_from_prediction(result.prediction, time_spec, strip if timeline else budget.frames),
                 timeline.peak_moments_s[:strip] if timeline else [])
 
-    def card(result: InputResult, thumbnails: tuple[Thumbnail, ...]) -> Card:
+    def card(result: InputResult, pictures: tuple[Picture, ...], photos: Sequence[Record] | None) -> Card:
         prediction = result.prediction
-        shown = len(moments_s(result)[0])
+        shown = len(pictures) if photos else len(moments_s(result)[0])
         band = None if prediction.severity is None else band_from_severity(prediction.severity)
-        return Card(_name(prediction.path, root), result, band, thumbnails[:shown], timelines.get(prediction.path),
-                    thumbnails[shown:])
+        return Card(_name(prediction.path, root), result, band, pictures[:shown], timelines.get(prediction.path), pictures[shown:],
+                    None if photos is None else len(photos))
 
-    requests = [ThumbnailInput(place, result.prediction.path, tuple(chain(*moments_s(result))), budget.max_bytes)
-                for place, result in enumerate(results.gallery)]
-    pictures = _thumbnails(requests, out, int(results.summary.settings["max_memory_mb"]), pool)
-    return [card(*pair) for pair in zip(results.gallery, pictures, strict=True)]
+    photos: list[Sequence[Record] | None] = [(result.prediction.report or {}).get("photos") for result in results.gallery]
+    requests: list[_Request] = []
+    for place, (result, own) in enumerate(zip(results.gallery, photos, strict=True)):
+        if own is None:
+            requests.append(_Request(place, result.prediction.path, tuple(chain(*moments_s(result))), budget.max_bytes))
+        else:
+            shown = own[:budget.frames]
+            requests += [_Request(place, path_of_record(photo) or photo, (0.0,), budget.max_bytes // len(shown)) for photo in shown]
+    found = _read_pictures(requests, out, int(results.summary.settings["max_memory_mb"]), pool)
+    pictures: list[tuple[Picture, ...]] = [()] * len(photos)
+    for request, read in zip(requests, found, strict=True):
+        pictures[request.place] += read
+    return [card(*each) for each in zip(results.gallery, pictures, photos, strict=True)]
 
 
-def _thumbnails(requests: Sequence[ThumbnailInput], out: Path, max_memory_mb: int,
-                pool: DecodePool | None) -> list[tuple[Thumbnail, ...]]:
+@dataclass(frozen=True)
+class _Request:
+    """Pictures that a card wants of a file, or of a photo in a row of a Parquet file; ``place`` is that of the card."""
+
+    place: int
+    source: str | Record
+    moments_s: tuple[float, ...]
+    max_bytes: int
+
+
+def _read_pictures(requests: Sequence[_Request], out: Path, max_memory_mb: int,
+                   pool: DecodePool | None) -> list[tuple[Picture, ...]]:
     """Those that were kept; the others are read from the sources."""
-    wanted = {request.path for request in requests}
+    wanted = {request.source for request in requests if isinstance(request.source, str)}
     kept = read_kept_thumbnails(out, (row for row in read_ledger(out) if row.path in wanted))
-    found = {request.id: thumbnails_at_moments(kept[request.path], request.moments_s, request.max_bytes)
-             for request in requests if request.path in kept}
-    missing = [request for request in requests if not found.get(request.id)]
-    if missing:
-        with nullcontext(pool) if pool else DecodePool(min(default_workers(), len(missing))) as opened:
+    found: dict[int, tuple[Picture, ...]] = {}
+    missing: list[ThumbnailInput] = []
+    in_rows: defaultdict[int, dict[int, Record]] = defaultdict(dict)
+    for number, request in enumerate(requests):
+        if not isinstance(request.source, str):
+            in_rows[request.max_bytes][number] = request.source
+            continue
+        if request.source in kept:
+            found[number] = thumbnails_at_moments(kept[request.source], request.moments_s, request.max_bytes)
+        if not found.get(number):
+            missing.append(ThumbnailInput(number, request.source, request.moments_s, request.max_bytes))
+    with nullcontext(pool) if pool else DecodePool(max(1, min(default_workers(), len(requests)))) as opened:
+        if missing:
             read = opened.thumbnails(missing, ThumbnailSettings(max_memory_mb))
-        found |= {request.id: thumbnails for request, thumbnails in zip(missing, read, strict=True)}
-    return [found[request.id] for request in requests]
+            found |= {request.id: thumbnails for request, thumbnails in zip(missing, read, strict=True)}
+        for max_bytes, photos in in_rows.items():
+            pictures = read_bounded_pictures([*photos.values()], opened, max_bytes, max_memory_mb)
+            found |= {number: (picture,) if picture else () for number, picture in zip(photos, pictures, strict=True)}
+    return [found[number] for number in range(len(requests))]
 
 
 def moments_from_prediction(prediction: Prediction, time_spec: TimeSpec | None, most: int) -> list[float]:

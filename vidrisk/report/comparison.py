@@ -15,9 +15,10 @@ from markupsafe import Markup
 
 from vidrisk.decode.pool import DecodePool, default_workers
 from vidrisk.decode.thumbnails import Thumbnail
+from vidrisk.files.paths import stored_from_path
 from vidrisk.frames.media import name_of
 from vidrisk.inference.neighbours import Neighbour
-from vidrisk.jobs.case_pictures import CasePicture, photo_from_record, read_pictures
+from vidrisk.jobs.case_pictures import CasePicture, read_pictures
 from vidrisk.jobs.compare_reports import read_comparison
 from vidrisk.jobs.compared import Compared, read_compared
 from vidrisk.jobs.folder import replacing
@@ -169,14 +170,14 @@ def _pictures(reports: Sequence[Compared], out: Path, max_memory_mb: int,
     found: dict[tuple[str, int], Picture] = {(path, SIDE_PX): thumbnails[0] for path, thumbnails in kept.items()
                                              if thumbnails and thumbnails[0].bytes <= MAX_PICTURE_BYTES}
     wanted = {(report.path, SIDE_PX): report.photo for report in reports if report.photo}
-    wanted |= {(each.path, SMALL_PX): {"path": each.path} for report in reports for each in report.neighbours[:MAX_NEIGHBOURS]
-               if each.path}
-    missing = {key: record for key, record in wanted.items() if key not in found}
+    wanted |= {(each.path, SMALL_PX): {"path": stored_from_path(each.path)} for report in reports
+               for each in report.neighbours[:MAX_NEIGHBOURS] if each.path}
+    missing = {key: photo for key, photo in wanted.items() if key not in found}
     with (nullcontext(pool) if pool else DecodePool(min(default_workers(), len(missing)))) if missing else nullcontext() as opened:
         for side_px in (SIDE_PX, SMALL_PX):
             keys = [key for key in missing if key[1] == side_px]
             if opened is not None and keys:
-                read = read_pictures([photo_from_record(missing[key]) for key in keys], opened, side_px, max_memory_mb)
+                read = read_pictures([missing[key] for key in keys], opened, side_px, max_memory_mb)
                 found |= {key: picture for key, picture in zip(keys, read, strict=True) if picture}
     return found
 

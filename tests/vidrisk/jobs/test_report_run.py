@@ -29,7 +29,9 @@ from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predicti
 from vidrisk.inference.reporter import Reporter
 from vidrisk.jobs import report_run
 from vidrisk.jobs.case_inputs import CaseInputs, find_cases
+from vidrisk.jobs.case_pictures import read_bounded_pictures
 from vidrisk.jobs.compare_reports import compare_run
+from vidrisk.jobs.compared import read_compared
 from vidrisk.jobs.join_reports import Leads, leads_from_predictions
 from vidrisk.jobs.ledger import Row, read_ledger
 from vidrisk.jobs.parquet import PARQUET
@@ -132,6 +134,8 @@ def test_every_kind_of_input_ends_in_the_ledger(run: Run, photos: Path, tmp_path
         assert report is not None and report["parse_ok"] and json.loads(report["text"]) == report["fields"]
         assert prediction.label == report["fields"]["level"] and len(prediction.targets["level"]) == 3
         assert report["case"] == (path.rpartition("#")[2] if "#" in path else Path(path).name)
+        names = {"a": ["1.png", "2.png"], "c": []}.get(report["case"], [report["case"]])
+        assert report["photos"] == [{"path": str(photos / name)} for name in names]
     assert found[str(photos / "1.png")].id != found[keys[0]].id and report_page_shows(tmp_path / "out", found)
     assert list(found) == [path for path in rows if path in found]  # the lines have the order of the ledger
 
@@ -140,7 +144,9 @@ def report_page_shows(out: Path, found: dict[str, Prediction]) -> bool:
     page = build_report(out).read_text(encoding="utf-8")
     reports = [prediction.report for prediction in found.values() if prediction.report]
     has_headings = all(heading in page for heading in ("<dt>Defect</dt>", "<dt>Advice</dt>"))
-    return has_headings and len(reports) == page.count('<li class="card"')
+    photos = sum(len(report["photos"]) for report in reports)
+    return (has_headings and len(reports) == page.count('<li class="card"') and photos == page.count("<img") > len(reports) - 1
+            and page.count("told in words") == 1 and "no longer there" not in page)
 
 
 def test_a_finished_run_is_not_done_again_and_a_changed_photo_is(run: Run, reporter: Reporter, photos: Path, tmp_path: Path,
@@ -208,6 +214,7 @@ def test_photos_in_rows_never_lie_on_disk(run: Run, photos: Path, tmp_path: Path
     rows_of, found = result(tmp_path / "out")
     assert len(found) == 6 and all(row.state == "ok" for row in rows_of.values())
     assert {path.rpartition("#")[2] for path in found} == {f"r{number}" for number in range(6)}
+    assert build_report(tmp_path / "out").read_text(encoding="utf-8").count('class="photo"><img src="data:image') == 6
     columns = pq.read_table(tmp_path / "out" / PARQUET).to_pylist()
     assert [json.loads(row["report"]) for row in columns] == [prediction.report for prediction in found.values()]
 
@@ -335,6 +342,26 @@ def leads_of(levels: Mapping[str, str]) -> Leads:
                                    for path, level in levels.items()], SCHEME, "classes")
 
 
+def test_cases_of_tables_are_compared_by_their_photos(run: Run, photos: Path, tmp_path: Path) -> None:
+    """Without a truth, which could name these."""
+    cases, out = table(tmp_path), tmp_path / "out"
+    run(inputs_of(cases), out)
+    comparison = compare_run(out, None, SCHEME, leads=leads_of({str(photos / "2.png"): "severe"}))
+    found = {each.path: each for each in read_compared(out)}
+    lead = found[f"{cases}#a"].lead
+    assert lead is not None and lead.level == "severe" and found[f"{cases}#a"].photo == {"path": str(photos / "1.png")}
+    assert comparison.unseen == 1 and found[f"{cases}#c"].lead is None
+
+
+def test_pictures_of_a_page_are_as_small_as_it_wants_them(photos: Path, pool: DecodePool) -> None:
+    draw(photos / "large.png", 1, (900, 700))
+    own = [{"path": str(photos / name)} for name in ("large.png", "bad.jpg", "1.png")]
+    for max_bytes in (60_000, 2_000, 1):
+        pictures = read_bounded_pictures(own, pool, max_bytes, 2048)
+        assert [picture is not None for picture in pictures] == [max_bytes > 1, False, max_bytes > 1]
+        assert all(picture.bytes <= max_bytes for picture in pictures if picture)
+
+
 def test_a_level_that_the_scheme_has_not_leads_nothing_and_is_said_once(reporter: Reporter, photos: Path, pool: DecodePool,
                                                                         tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     levels = {str(photos / f"{number}.png"): "minor" if number else "of another scheme" for number in range(9)}
@@ -367,7 +394,7 @@ def test_a_question_is_asked_about_every_input(run: Run, talker: Reporter, photo
         assert found[path].report == {
             "case": path.rpartition("#")[2] if "#" in path else names[0], "question": QUESTION, "fields": {}, "parse_ok": True,
             "problems": [], "text": answer.text, "finish": "stop", "prompt_tokens": answer.prompt_tokens,
-            "answer_tokens": len(answer.tokens)}
+            "answer_tokens": len(answer.tokens), "photos": [{"path": str(photos / name)} for name in names]}
     texts = [prediction.report["text"] for prediction in found.values() if prediction.report]
     assert len(set(texts)) > 3 and len({prediction.id for prediction in found.values()}) == len(found)
     assert {(each.label, each.level, each.score, each.uncertain, len(each.targets)) for each in found.values()} == {
