@@ -140,7 +140,7 @@ def _torch(place: Place, stage: Any, *, is_compiled: bool) -> Any:
     from vidrisk.runtimes import FakeRunner
 
     model = built(place)[0].eval()
-    backbone, layout, positions = model.backbone, model.fixed.layout, model.fixed.positions.to(place.device)
+    backbone, layout, positions = model.backbone, model.fixed.layout, model.positions(model.fixed).to(place.device)
     with torch.inference_mode():
         prompt = backbone.embed(torch.from_numpy(layout.text).to(place.device))
     order = torch.from_numpy(layout.order).to(place.device)

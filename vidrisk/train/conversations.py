@@ -132,8 +132,7 @@ class Conversations:
                 parts_from_instruction(item, encoder, pieces, end, system=system), grid,
                 [[place for choice in choices for place in choosing_tokens(encoder, choice, text)] for text in answers])
             if sequence is not None and sequence.length > most:
-                visual = int(sequence.layout.is_visual.sum())
-                bad = f"{sequence.length} tokens, {visual} of them visual, where {most} are allowed by {bound}"
+                bad = f"{sequence.length} tokens, {sequence.layout.visual} of them visual, where {most} are allowed by {bound}"
             elif sequence is not None and not sequence.answer_tokens:
                 bad = "it has no answer"
             if bad or sequence is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +25,7 @@ from vidrisk.models.trainable import ModelStage, TrainableModel
 from vidrisk.models.vlm.act_heads import ActHead
 from vidrisk.models.vlm.backbone import VlmBackbone
 from vidrisk.models.vlm.decoder import TextStage, check_reach, decode, past_from_prompt
-from vidrisk.models.vlm.layout import Layout
+from vidrisk.models.vlm.layout import PromptLayout
 from vidrisk.models.vlm.projector_file import check_projector, load_projector, save_projector
 from vidrisk.models.weights import COPY_WHOLE, load_state, save_tensors
 from vidrisk.runtimes.contract import versions
@@ -38,14 +37,6 @@ from vidrisk.runtimes.contract.stages import BATCH, PIXELS, Stage
 
 PROMPT = "prompt.json"
 ROWS_PER_SAMPLE = 64  # of visual features, to measure mean and deviation of
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A layout, and its positions as the decoder wants them."""
-
-    layout: Layout
-    positions: Tensor
 
 
 class SavedPrompt(Sealed):
@@ -88,11 +79,9 @@ class VlmClassifier(TrainableModel):
         self.backbone = backbone
         self.head = ActHead(config.head, width=backbone.width, targets=contract.targets)
         self.language_loss = settings.language_loss
-        layouts = backbone.layouts(pairs, contract.frames, settings.fps, settings.max_tokens)
-        check_reach(backbone.decoder, max(layout.length for layout in layouts))
-        self.prompts = [Prompt(layout, backbone.positions(layout, settings.fps)) for layout in layouts]
-        fixed = layouts[settings.fixed_prompt].until_token()
-        self.fixed = Prompt(fixed, backbone.positions(fixed, settings.fps))
+        self.prompts = backbone.layouts(pairs, contract.frames, settings.fps, settings.max_tokens)
+        check_reach(backbone.decoder, max(prompt.layout.length for prompt in self.prompts))
+        self.fixed = self.prompts[settings.fixed_prompt].until_token()
         self.drawn = self.prompts[settings.fixed_prompt]
         self.trains_language = config.lora.last_blocks != 0 and "language" in config.lora.parts
         self.trains_vision = config.lora.last_blocks != 0 and "vision" in config.lora.parts
@@ -132,28 +121,31 @@ class VlmClassifier(TrainableModel):
             return self.logits(self.features(inputs)), None
         seen = self.backbone.encode_frames(inputs) if inputs.dtype == torch.uint8 else inputs
         states, visual = self._states(seen, self.drawn)
-        layout = self.drawn.layout
-        logits = self.logits(self._for_head(states[:, layout.place], visual))
-        return logits, self._loss_of_reply(states, layout) if self.language_loss else None
+        logits = self.logits(self._for_head(states[:, self.drawn.place], visual))
+        return logits, self._loss_of_reply(states, self.drawn) if self.language_loss else None
 
-    def _loss_of_reply(self, states: Tensor, layout: Layout) -> Tensor:
+    def _loss_of_reply(self, states: Tensor, prompt: PromptLayout) -> Tensor:
         """Cross-entropy of each token of the reply after those before it; the prompt and visual tokens are not asked."""
-        begin = layout.length - layout.reply
+        begin = prompt.layout.length - prompt.reply
         scores = self.backbone.score_tokens(states[:, begin - 1:-1]).float()
-        wanted = torch.from_numpy(layout.ids[begin:]).to(scores.device).expand(len(scores), -1)
+        wanted = torch.from_numpy(prompt.layout.ids[begin:]).to(scores.device).expand(len(scores), -1)
         return self.language_loss * F.cross_entropy(scores.flatten(0, 1), wanted.flatten())
 
-    def _states(self, seen: Tensor, prompt: Prompt) -> tuple[Tensor, Tensor]:
+    def positions(self, prompt: PromptLayout) -> Tensor:
+        """Return positions of a prompt's tokens, as the decoder takes them."""
+        return self.backbone.positions(prompt.layout, self.backbone.settings.fps)
+
+    def _states(self, seen: Tensor, prompt: PromptLayout) -> tuple[Tensor, Tensor]:
         """States ``(B, L, D)`` and visual tokens ``(B, N, k · D)``."""
         device = seen.device
         visual = self.backbone.project(seen).flatten(1, 2)
         embedded = self.backbone.embed(torch.from_numpy(prompt.layout.text).to(device))
         order = torch.from_numpy(prompt.layout.order).to(device)
-        return decode(self.backbone.decoder, order, visual, embedded, prompt.positions.to(device)), visual
+        return decode(self.backbone.decoder, order, visual, embedded, self.positions(prompt).to(device)), visual
 
-    def _features(self, seen: Tensor, prompt: Prompt) -> Tensor:
+    def _features(self, seen: Tensor, prompt: PromptLayout) -> Tensor:
         states, visual = self._states(seen, prompt)
-        return self._for_head(states[:, prompt.layout.place], visual)
+        return self._for_head(states[:, prompt.place], visual)
 
     def _for_head(self, state: Tensor, visual: Tensor) -> Tensor:
         state = state.float()[:, None]
@@ -210,9 +202,9 @@ class VlmClassifier(TrainableModel):
         one_run = (BATCH, *shown) if backbone.frames_per_run == 1 else (BATCH, backbone.frames_per_run, *shown)
         vision, text, head = backbone.vision_stage(), TextStage(backbone.decoder, layout), HeadStage(self.head, backbone.width)
         with torch.inference_mode():
-            constants = self._constants_of_text(layout)
+            constants = self._constants_of_text()
             width = int(vision.eval()(torch.zeros((1, *map(int, one_run[1:])), dtype=torch.uint8)).shape[-1])
-        tokens = int(layout.is_visual.sum()) // runs
+        tokens = layout.visual // runs
         visual = TensorSpec("visual", "float32", (BATCH, runs, tokens, width))
         state = TensorSpec("state", "float32", (BATCH, backbone.width))
         grouped: dict[str, Any] = {"per": "frame"} if backbone.frames_per_run == 1 else {
@@ -227,9 +219,10 @@ class VlmClassifier(TrainableModel):
                              outputs=contract.answers()), head),
         )
 
-    def _constants_of_text(self, layout: Layout) -> Arrays:
+    def _constants_of_text(self) -> Arrays:
         """What the text stage takes beside visual tokens: all that the fixed prompt alone decides."""
-        prompt, positions = self.backbone.embed(torch.from_numpy(layout.text)), self.fixed.positions
+        layout = self.fixed.layout
+        prompt, positions = self.backbone.embed(torch.from_numpy(layout.text)), self.positions(self.fixed)
         behind = layout.leading
         constants = {"prompt": prompt[behind:].float().numpy(), "positions": positions[..., behind:].numpy()}
         if behind:

@@ -13,7 +13,7 @@ from vidrisk.models.activations import checkpoint_activations
 from vidrisk.models.config import LoraSettings, OptimSettings, PromptPair, VlmSettings
 from vidrisk.models.families.projections import projection_names
 from vidrisk.models.vlm.conversation import Conversation, conversations_from_pairs
-from vidrisk.models.vlm.layout import Grid, Layout
+from vidrisk.models.vlm.layout import Grid, Layout, PromptLayout
 from vidrisk.runtimes.contract.errors import SettingsError
 
 
@@ -76,13 +76,13 @@ class VlmBackbone(nn.Module, ABC):
         vision: Any = self.vision
         return Grid(1, vision.height, vision.width)
 
-    def layouts(self, pairs: Sequence[PromptPair], frames: int, fps: float, most: int) -> list[Layout]:
+    def layouts(self, pairs: Sequence[PromptPair], frames: int, fps: float, most: int) -> list[PromptLayout]:
         """Return the layouts of prompts, as ``layout`` does."""
         conversations = conversations_from_pairs(self.tokenizer, pairs, self.settings, visual=self.content)
         return [self.layout(conversation, frames, fps, most) for conversation in conversations]
 
     @abstractmethod
-    def layout(self, conversation: Conversation, frames: int, fps: float, most: int) -> Layout:
+    def layout(self, conversation: Conversation, frames: int, fps: float, most: int) -> PromptLayout:
         """Return the layout of a prompt around the visual tokens of a window.
 
         Args:

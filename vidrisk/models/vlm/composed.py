@@ -17,7 +17,7 @@ from vidrisk.models.heads import copy_statistics
 from vidrisk.models.vlm.backbone import VlmBackbone
 from vidrisk.models.vlm.conversation import MARK, Conversation, ids_from_text
 from vidrisk.models.vlm.decoder import check_decoder
-from vidrisk.models.vlm.layout import Grid, Layout, Part, layout_from_parts
+from vidrisk.models.vlm.layout import Grid, Layout, Part, PromptLayout, layout_from_parts
 from vidrisk.models.vlm.loading import language_source, load_language_model, load_tokenizer
 from vidrisk.models.vlm.token import add_token
 from vidrisk.runtimes.contract.errors import SettingsError, first_line
@@ -241,7 +241,7 @@ class Composed(VlmBackbone):
         """The text of an image, where the template has one."""
         return None if self.content is None else self.image
 
-    def layout(self, conversation: Conversation, frames: int, fps: float, most: int) -> Layout:
+    def layout(self, conversation: Conversation, frames: int, fps: float, most: int) -> PromptLayout:
         """Return the layout of a prompt with all frames in one place."""
         before = conversation.before if self.content is None else conversation.before.replace(self.image or "", MARK)
         if before.count(MARK) != 1:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -27,37 +27,48 @@ class Grid:
         return self.frames * self.height * self.width
 
 
-Part = tuple[int, ...] | Grid
+Part = Sequence[int] | Ints | Grid
+"""Token ids, or visual tokens."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
-    """A conversation of one question and one reply, L tokens long.
+    """A conversation, L tokens long. A training set of them lies in memory: what follows from the parts is not kept.
 
     Attributes:
-        parts: token ids and grids in their order.
-        reply: tokens of the reply, at the end.
-        token: id of the token whose state is classified.
+        parts: token ids ``int32 (n,)`` and grids, in turns.
     """
 
-    parts: tuple[Part, ...]
-    reply: int
-    token: int
+    parts: tuple[npt.NDArray[np.int32] | Grid, ...]
+
+    @classmethod
+    def of(cls, parts: Iterable[Part]) -> Layout:
+        """Put parts behind one another; token ids that follow token ids become one part with them."""
+        groups = (list(group) for _, group in groupby(parts, key=lambda part: isinstance(part, Grid)))
+        found: list[npt.NDArray[np.int32] | Grid] = []
+        for group in groups:
+            grids = [part for part in group if isinstance(part, Grid)]
+            found += grids or [np.concatenate([np.asarray(part, np.int32) for part in group])]
+        return cls(tuple(found))
 
     @property
     def length(self) -> int:
-        return len(self.is_visual)
+        return sum(part.tokens if isinstance(part, Grid) else len(part) for part in self.parts)
 
-    @cached_property
+    @property
+    def visual(self) -> int:
+        """How many visual tokens there are."""
+        return sum(part.tokens for part in self.parts if isinstance(part, Grid))
+
+    @property
     def text(self) -> Ints:
         """Ids of the P tokens that are text, in order."""
-        return np.array([each for part in self.parts if not isinstance(part, Grid) for each in part], np.int64)
+        return np.concatenate([np.empty(0, np.int64), *(part for part in self.parts if not isinstance(part, Grid))])
 
-    @cached_property
+    @property
     def is_visual(self) -> npt.NDArray[np.bool_]:
         """Whether a visual token is at a place, ``(L,)``."""
-        return np.concatenate([np.full(part.tokens if isinstance(part, Grid) else len(part), isinstance(part, Grid))
-                               for part in self.parts])
+        return self.ids < 0
 
     @property
     def leading(self) -> int:
@@ -65,32 +76,19 @@ class Layout:
         first = self.parts[0]
         return 0 if isinstance(first, Grid) else len(first)
 
-    @cached_property
+    @property
     def order(self) -> Ints:
         """Where each of the L tokens stands in the P of text followed by the visual ones."""
+        is_visual = self.is_visual
         order = np.empty(self.length, np.int64)
-        order[~self.is_visual] = np.arange(len(self.text))
-        order[self.is_visual] = len(self.text) + np.arange(self.length - len(self.text))
+        order[~is_visual] = np.arange(self.length - self.visual)
+        order[is_visual] = self.length - self.visual + np.arange(self.visual)
         return order
 
-    @cached_property
+    @property
     def ids(self) -> Ints:
         """Token ids ``(L,)``; -1 where a visual token is."""
-        ids = np.full(self.length, -1, np.int64)
-        ids[~self.is_visual] = self.text
-        return ids
-
-    @property
-    def place(self) -> int:
-        """Of the token that is classified."""
-        return int(np.flatnonzero(self.ids == self.token)[-1])
-
-    def until_token(self) -> Layout:
-        """Leave out what follows the token: a causal model's state there does not depend on it."""
-        behind = self.length - 1 - self.place
-        last = self.parts[-1]
-        assert not isinstance(last, Grid)
-        return Layout((*self.parts[:-1], last[:len(last) - behind]), self.reply - behind, self.token)
+        return np.concatenate([np.full(part.tokens, -1) if isinstance(part, Grid) else part for part in self.parts], dtype=np.int64)
 
     def positions(self, interval: float = 1.0) -> Ints:
         """Positions in time, height and width, ``(3, L)``: equal ones for text, which goes on behind the longer side of a grid.
@@ -113,31 +111,45 @@ class Layout:
         return np.concatenate(found, axis=1)
 
 
-def layout_from_parts(parts: Sequence[Part], reply: Sequence[int], token: int, *, most: int, what: str) -> Layout:
+@dataclass(frozen=True, eq=False)
+class PromptLayout:
+    """A conversation of one question and one reply.
+
+    Attributes:
+        reply: tokens of the reply, at the end.
+        place: of the token whose state is classified, in the reply.
+    """
+
+    layout: Layout
+    reply: int
+    place: int
+
+    def until_token(self) -> PromptLayout:
+        """Leave out what follows the token: a causal model's state there does not depend on it."""
+        behind = self.layout.length - 1 - self.place
+        *parts, last = self.layout.parts
+        assert not isinstance(last, Grid)
+        return PromptLayout(Layout((*parts, last[:len(last) - behind])), self.reply - behind, self.place)
+
+
+def layout_from_parts(parts: Sequence[Part], reply: Sequence[int], token: int, *, most: int, what: str) -> PromptLayout:
     """Return the layout of a prompt and its reply.
 
     Args:
         parts: in front of the reply.
+        token: id of the token whose state is classified.
         most: tokens.
         what: the prompt, for messages.
 
     Raises:
         SettingsError: the token is not in it exactly once, in the reply; or it is longer than ``most``.
     """
-    merged: list[Part] = []
-    for part in (*parts, tuple(reply)):
-        before = merged[-1] if merged else None
-        if isinstance(part, tuple) and isinstance(before, tuple):
-            merged[-1] = before + part
-        else:
-            merged.append(part)
-    layout = Layout(tuple(merged), len(reply), token)
-    found, in_reply = int((layout.text == token).sum()), list(reply).count(token)
-    if found != 1 or in_reply != 1:
-        raise SettingsError(f"{what} holds the model's token {found} times, {in_reply} of them in its reply",
+    layout = Layout.of((*parts, reply))
+    places, in_reply = np.flatnonzero(layout.ids == token), list(reply).count(token)
+    if len(places) != 1 or in_reply != 1:
+        raise SettingsError(f"{what} holds the model's token {len(places)} times, {in_reply} of them in its reply",
                             allowed="once, in the reply", fix="correct the pair in vlm.prompts")
     if layout.length > most:
-        visual = int(layout.is_visual.sum())
-        raise SettingsError(f"{what} takes {layout.length} tokens, {visual} of them visual: the model's token would be cut off",
-                            allowed=f"{most} tokens", fix="use fewer or smaller frames, or a larger vlm.max_tokens")
-    return layout
+        raise SettingsError(f"{what} takes {layout.length} tokens, {layout.visual} of them visual: the model's token would be cut "
+                            "off", allowed=f"{most} tokens", fix="use fewer or smaller frames, or a larger vlm.max_tokens")
+    return PromptLayout(layout, len(reply), int(places[0]))

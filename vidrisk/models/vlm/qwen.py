@@ -13,7 +13,7 @@ from vidrisk.models.families.family import Source
 from vidrisk.models.vlm.backbone import VlmBackbone
 from vidrisk.models.vlm.conversation import Conversation, ids_from_text
 from vidrisk.models.vlm.dynamic_vision import dynamic_vision_from_tower
-from vidrisk.models.vlm.layout import Grid, Layout, Part, layout_from_parts
+from vidrisk.models.vlm.layout import Grid, Layout, Part, PromptLayout, layout_from_parts
 from vidrisk.models.vlm.loading import check_processor, load_language_model, load_tokenizer
 from vidrisk.models.vlm.token import add_token
 from vidrisk.models.vlm.vision import FixedGridVision
@@ -100,7 +100,7 @@ class QwenVl(VlmBackbone):
         """The mark of an image."""
         return IMAGE
 
-    def layout(self, conversation: Conversation, frames: int, fps: float, most: int) -> Layout:
+    def layout(self, conversation: Conversation, frames: int, fps: float, most: int) -> PromptLayout:
         """Return the layout of a prompt, with times in front of moments where the model has them."""
         before = conversation.before
         mark = VIDEO if self.is_clip else IMAGE

@@ -58,13 +58,13 @@ def sequence_from_parts(parts: Parts, grid: Grid, choices: Sequence[Iterable[int
         grid: visual tokens of a photo.
         choices: places, in each of its answers, of the tokens that choose; none where it is left out.
     """
-    found = tuple(grid if isinstance(part, Photo) else tuple(part.tolist()) for part in parts.parts)
+    found = [grid if isinstance(part, Photo) else part for part in parts.parts]
     lengths = [part.tokens if isinstance(part, Grid) else len(part) for part in found]
     roles = np.repeat(np.where(parts.answers, WRITTEN, READ).astype(np.uint8), lengths)
     begins = np.cumsum([0, *lengths])[:-1][list(parts.answers)]
     for begin, places in zip(begins, choices, strict=False):
         roles[[begin + place for place in places]] = CHOSEN
-    return TextSequence(Layout(found, 0, -1), roles, sum(isinstance(part, Grid) for part in found))
+    return TextSequence(Layout.of(found), roles, sum(isinstance(part, Grid) for part in found))
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,9 @@ def batch_from_sequences(sequences: Sequence[TextSequence], photos: Tensor,
     positions = torch.zeros((*placed[0].shape[:-1], size, longest), dtype=torch.int64)
     for row, (sequence, own) in enumerate(zip(sequences, placed, strict=True)):
         length = sequence.length
-        ids[row, :length] = torch.from_numpy(np.maximum(sequence.layout.ids, 0))
-        flags[0, row, :length] = torch.from_numpy(sequence.layout.is_visual)
+        shown = torch.from_numpy(sequence.layout.ids)
+        ids[row, :length] = shown.clamp_min(0)
+        flags[0, row, :length] = shown < 0
         flags[1, row, :length] = True
         roles[row, :length] = torch.from_numpy(sequence.roles)
         positions[..., row, :length] = own

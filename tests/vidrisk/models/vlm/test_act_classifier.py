@@ -49,7 +49,7 @@ def test_the_loss_of_the_reply_is_transformers_own(build: Callable[..., Built], 
     for clip in frames.numpy():
         inputs = reference.inputs(clip, 2.0, built.config.vlm.prompts[4])
         labels = inputs["input_ids"].clone()
-        labels[:, :-model.prompts[4].layout.reply] = -100
+        labels[:, :-model.prompts[4].reply] = -100
         asked = reference.processor.tokenizer.decode(labels[0][labels[0] >= 0])
         assert asked == built.config.vlm.prompts[4].reply.replace("{token}", "<ACT>") + "<|im_end|>\n"
         with torch.inference_mode():
@@ -314,8 +314,8 @@ def test_a_fixed_prompt_that_is_not_there_is_refused(build: Callable[..., Built]
 @pytest.mark.parametrize("token", ["<RISK>", "<|cls|>"])
 def test_the_token_may_be_called_otherwise(build: Callable[..., Built], token: str) -> None:
     built = build("compose", f'vlm.token="{token}"')
-    layout = built.model.fixed.layout
-    assert built.model.backbone.tokenizer.convert_ids_to_tokens(int(layout.ids[layout.place])) == token
+    fixed = built.model.fixed
+    assert built.model.backbone.tokenizer.convert_ids_to_tokens(int(fixed.layout.ids[fixed.place])) == token
 
 
 def test_fresh_adapters_change_nothing(build: Callable[..., Built]) -> None:

@@ -52,12 +52,13 @@ def test_tokens_and_positions_of_a_clip_are_the_processors(qwen_folder: Make, mo
     backbone, reference = loaded(folder, model_type), Reference.of(folder, model_type)
     edge = EDGES[model_type]
     inputs = reference.inputs(np.zeros((frames, 3 * edge, 2 * edge, 3), np.uint8), fps)
-    layout = backbone.layouts([PAIR], frames, fps, 4096)[0]
+    prompt = backbone.layouts([PAIR], frames, fps, 4096)[0]
+    layout = prompt.layout
     assert ids_with_visual(layout, reference.model.config.video_token_id) == inputs["input_ids"][0].tolist()
-    assert layout.ids[layout.place] == reference.processor.tokenizer.convert_tokens_to_ids("<ACT>")
+    assert layout.ids[prompt.place] == reference.processor.tokenizer.convert_tokens_to_ids("<ACT>")
     torch.testing.assert_close(backbone.positions(layout, fps), reference.positions(inputs), rtol=0, atol=0)
-    cut = layout.until_token()
-    assert cut.length == layout.place + 1 == cut.place + 1
+    cut = prompt.until_token().layout
+    assert cut.length == prompt.place + 1
     torch.testing.assert_close(backbone.positions(cut, fps), reference.positions(inputs)[:, :cut.length], rtol=0, atol=0)
 
 
@@ -66,7 +67,7 @@ def test_tokens_and_positions_of_a_photo_are_the_processors(qwen_folder: Make, m
     folder = qwen_folder(model_type)
     backbone, reference = loaded(folder, model_type, clips=False), Reference.of(folder, model_type)
     inputs = reference.inputs(np.zeros((3 * EDGES[model_type], 2 * EDGES[model_type], 3), np.uint8))
-    layout = backbone.layouts([PAIR], 1, 2.0, 4096)[0]
+    layout = backbone.layouts([PAIR], 1, 2.0, 4096)[0].layout
     assert ids_with_visual(layout, reference.model.config.image_token_id) == inputs["input_ids"][0].tolist()
     torch.testing.assert_close(backbone.positions(layout, 2.0), reference.positions(inputs), rtol=0, atol=0)
 
@@ -76,7 +77,7 @@ def test_times_in_text_are_rounded_as_the_processor_rounds_them(qwen_folder: Mak
     folder = qwen_folder("qwen3_vl")
     backbone, processor = loaded(folder, "qwen3_vl"), Reference.of(folder, "qwen3_vl").processor
     for fps in (0.3, 1.0, 2.0, 2.5, 7.0, 10.0, 30.0):
-        layout = backbone.layouts([PAIR], 64, fps, 4096)[0]
+        layout = backbone.layouts([PAIR], 64, fps, 4096)[0].layout
         text = backbone.tokenizer.decode(layout.text)
         expected = [f"<{time:.1f} seconds>" for time in processor._calculate_timestamps(list(range(64)), fps)]
         assert [part[part.rindex("<"):] for part in text.split("<|vision_start|>")[:-1]] == expected
@@ -87,7 +88,7 @@ def test_positions_in_time_are_rounded_as_transformers_rounds_them(qwen_folder: 
     backbone, reference = loaded(folder, "qwen2_5_vl"), Reference.of(folder, "qwen2_5_vl")
     for fps in (0.7, 3.0, 4.32, 29.97):
         inputs = reference.inputs(np.zeros((64, 84, 56, 3), np.uint8), fps)
-        layout = backbone.layouts([PAIR], 64, fps, 4096)[0]
+        layout = backbone.layouts([PAIR], 64, fps, 4096)[0].layout
         torch.testing.assert_close(backbone.positions(layout, fps), reference.positions(inputs), rtol=0, atol=0)
 
 
