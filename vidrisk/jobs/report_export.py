@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from vidrisk.export.gate.report import GateReport
 from vidrisk.export.gate.text_page import text_gate_page
 from vidrisk.export.quantize.by_noise import quantize_by_noise
 from vidrisk.export.quantize.feeds import MIN_CALIBRATION, StageFeeds
+from vidrisk.export.text.field_judge import FieldJudge
 from vidrisk.export.text.fused import export_text
 from vidrisk.export.text.gguf import export_gguf
 from vidrisk.export.text.recipe_search import RecipeChoice, SearchOptions, choose_recipe
@@ -61,7 +63,7 @@ from vidrisk.runtimes.text.requests import Ids
 
 log = logging.getLogger(__name__)
 
-VISUAL = "visual"
+VISUAL, GGUF = "visual", "language.gguf"
 JUDGES = 128  # conversations that judge
 CHOOSERS = 24  # conversations that choose how weights are packed
 LEAST_SQNR_DB = 10.0  # of visual tokens: with more noise, INT8 of the vision stage is not offered to the gate
@@ -136,9 +138,10 @@ def export_reports(run_path: Path, out: Path, options: ExportOptions, *, calib: 
         return (text_gate_page(report, out.name), report) if has_hops else None
 
     with tempfile.TemporaryDirectory(prefix="vidrisk-export-") as work, page_of_refusal(out, render):
-        made = _ReportExport(run, options, Path(work), on_progress).run_to(out, calib, val, calib_samples)
+        export = _ReportExport(run, options, Path(work), on_progress, has_gguf=gguf is not None)
+        made = export.run_to(out, calib, val, calib_samples)
         if gguf is not None:
-            export_gguf(Path(work) / "language", gguf)
+            shutil.move(Path(work) / GGUF, gguf)
         return made
 
 
@@ -155,6 +158,7 @@ class _ReportExport:
     options: ExportOptions
     work: Path
     on_progress: OnProgress
+    has_gguf: bool
 
     def run_to(self, out: Path, calib: Path | None, val: Path | None, calib_samples: int) -> tuple[Bundle, GateReport]:
         run = self.run
@@ -169,7 +173,7 @@ class _ReportExport:
             photos: list[Frames] = []
             choosers: list[ShownConversation] = []
             if self.options.int8 and choosing is not None:
-                known = {each.item.id for each in judges}
+                known = {each.item.id for each in judges} if choosing is judging else set()
                 others = [item for item in split_or_all(choosing, "train") if item.id not in known]
                 read = read_shown(spread_evenly(others, max(calib_samples, CHOOSERS)), run, pool, "calibration", self.on_progress)
                 photos = [photo for each in read for photo in each.photos][:calib_samples]
@@ -185,6 +189,8 @@ class _ReportExport:
         language = merged.backbone.language_model
         language.float().save_pretrained(self.work / "language")
         merged.backbone.tokenizer.save_pretrained(self.work / "language")  # the builder looks at it
+        if self.has_gguf:  # refuses what it cannot write before the gate has judged for minutes
+            export_gguf(self.work / "language", self.work / GGUF)
         text = export_text(self.work / "language", self.work, language)
         system = run.config.vlm.system
         seen = visual_by_torch(merged.backbone.vision_stage(), judges)
@@ -197,7 +203,7 @@ class _ReportExport:
         variants: list[ReportVariant] = [ReportVariant("fp32", {VISION: vision}, text.graph, {VISION: "fp32", TEXT: "fp32"})]
         choice = narrow = None
         if self.options.int8:
-            choice = self._recipe(text.graph, text.embeddings, choosers, merged, vocabulary, choosing or judging, system)
+            choice = self._recipe(text.graph, choosers, merged, choosing or judging, gate)
             path = self._narrow_vision(vision, stage, photos)
             narrow = None if path is None else NarrowVision(path, visual_tokens(stage, path, shown))
         adapter = ReporterReference(model) if hasattr(model.backbone.model, "peft_config") else None
@@ -224,11 +230,15 @@ class _ReportExport:
         return Stage(name=VISION, per="frame", inputs=(TensorSpec(PIXELS, "uint8", (BATCH, *shape)),),
                      outputs=(TensorSpec(VISUAL, "float32", (BATCH, *map(int, found.shape[1:]))),))
 
-    def _recipe(self, graph: Path, embeddings: Path, choosers: Sequence[ShownConversation], merged: Reporter, vocabulary: Any,
-                data: ReportData, system: str | None) -> RecipeChoice:
+    def _recipe(self, graph: Path, choosers: Sequence[ShownConversation], merged: Reporter, data: ReportData,
+                gate: TextGateOptions) -> RecipeChoice:
         seen = visual_by_torch(merged.backbone.vision_stage(), choosers)
-        samples = samples_from_shown(choosers, seen, merged, vocabulary, data, system)
-        return choose_recipe(graph, embeddings, samples, SearchOptions(seconds=self.options.search_s), self.on_progress)
+        samples = samples_from_shown(choosers, seen, merged, gate.vocabulary, data, self.run.config.vlm.system)
+        judge = None
+        if gate.form is not None:
+            one = 100.0 / max(len(samples), 1)  # points: one level of so few is no measure
+            judge = FieldJudge(graph, samples, replace(gate, max_drop=max(gate.max_drop, one)), self.on_progress)
+        return choose_recipe(graph, gate.embeddings, samples, SearchOptions(seconds=self.options.search_s), self.on_progress, judge)
 
     def _narrow_vision(self, vision: Path, stage: Stage, photos: Sequence[Frames]) -> Path | None:
         """The vision stage in INT8; None where its tokens would be mostly noise, or there are too few photos."""
