@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from vidrisk.data.cases import Case
 from vidrisk.data.scheme import ReportField, Scheme
@@ -70,12 +70,6 @@ class ReportPrompt:
     def user(self) -> str:
         """The user's turn with a marker for every photo, as training data are written."""
         return f"{PHOTO}\n" * self.photos + self.question
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        """System and user as chat templates of Hugging Face take them."""
-        content = [{"type": "image"}] * self.photos + [{"type": "text", "text": self.question}]
-        return [{"role": "system", "content": [{"type": "text", "text": self.system}]}, {"role": "user", "content": content}]
 
 
 def prompt_from_case(scheme: Scheme, case: Case, *, photos: int | None = None, style: Style = "json") -> ReportPrompt:
