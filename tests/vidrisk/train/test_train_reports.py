@@ -53,7 +53,7 @@ def train(language: Path, cases: tuple[Path, Path], tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="module")
 def trained(train: Callable[..., Run]) -> Run:
-    return train("optim.epochs=6", "optim.batch_size=3", "lora.rank=16", "optim.lora_lr=0.02")
+    return train("optim.epochs=8", "optim.batch_size=3", "lora.rank=16", "optim.lora_lr=0.02")
 
 
 def losses_of(model: Reporter, run: Run, data: ReportData) -> list[float]:
