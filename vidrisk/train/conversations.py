@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from vidrisk.train.shares import ALONE, Share
 
 log = logging.getLogger(__name__)
 
+PHOTOS_AT_ONCE = 16
+
 
 class Photos:
     """The photos of conversations, without repetition. Those that are shown have numbers, from 0.
@@ -36,6 +39,7 @@ class Photos:
 
     def __init__(self, items: Sequence[Instruction], pixel: PixelSpec, pool: DecodePool, cache_mb: float) -> None:
         self._sources: list[PhotoSource] = list(dict.fromkeys(photo for item in items for photo in item.images))
+        self._groups = [self._sources[begin:begin + PHOTOS_AT_ONCE] for begin in range(0, len(self._sources), PHOTOS_AT_ONCE)]
         self._shown: list[PhotoSource] = []
         self._numbers: dict[PhotoSource, int] = {}
         self._pixel, self._pool = pixel, pool
@@ -54,9 +58,13 @@ class Photos:
                 self._shown.append(photo)
         return [self._numbers[photo] for photo in photos]
 
-    def shown_by(self, share: Share) -> list[int]:
-        """Return numbers of the shown photos that fall to a process, which are those that it has checked."""
-        return [self._numbers[source] for source in share.of(self._sources) if source in self._numbers]
+    def shown_by(self, share: Share) -> list[list[int]]:
+        """Return numbers of the shown photos that fall to a process, which has checked them, in batches.
+
+        A batch holds the same photos however many processes there are: what a tower makes of one depends on it, in the last bits.
+        """
+        batches = ([self._numbers[source] for source in group if source in self._numbers] for group in share.of(self._groups))
+        return [batch for batch in batches if batch]
 
     def check(self, on_progress: OnProgress, share: Share = ALONE) -> dict[PhotoSource, str]:
         """Decode all photos once; return those that cannot be read, and why. A run must not die of one in its fifth hour.
@@ -64,9 +72,9 @@ class Photos:
         Args:
             share: of several processes: each decodes its photos, keeps what fits, and learns what the others found.
         """
-        places = share.of(range(len(self._sources)))
-        read = self._read([self._sources[place] for place in places], on_progress)
-        found = [(place, reason) for place, (source, frame, reason) in zip(places, read, strict=True) if frame is None]
+        places = {source: place for place, source in enumerate(self._sources)}
+        read = self._read(list(chain(*share.of(self._groups))), on_progress)
+        found = [(places[source], reason) for source, frame, reason in read if frame is None]
         unreadable = sorted((place, reason) for each in share.gather(found) for place, reason in each)
         return {self._sources[place]: reason for place, reason in unreadable}
 

@@ -15,14 +15,13 @@ from vidrisk.models.config import TrainConfig
 from vidrisk.models.vlm.reporter import Reporter
 from vidrisk.models.vlm.sequences import SequenceBatch, batch_from_sequences
 from vidrisk.runtimes.contract.progress import OnProgress
-from vidrisk.train.conversations import Conversations, Photos
+from vidrisk.train.conversations import PHOTOS_AT_ONCE, Conversations, Photos
 from vidrisk.train.shares import Share
 from vidrisk.train.strategies import is_sharded
 from vidrisk.train.work import Draws, Judgement, Work
 
 log = logging.getLogger(__name__)
 
-PHOTOS_AT_ONCE = 16
 STANDARDISE_PHOTOS = 256
 GROUPED_BATCHES = 32  # conversations of so many batches are sorted by length, so that few places of a batch are empty
 TOKENS_AT_ONCE = 4096  # of a batch that is judged
@@ -56,11 +55,10 @@ class Reporting(Work):
             log.warning("features of %d photos need %.0f MB, cache_mb leaves %d: the tower runs in every step, slower",
                         len(self.photos), needed_mb, self.config.cache_mb)
             return
-        own = self.photos.shown_by(self.share)
+        batches = self.photos.shown_by(self.share)
         kept = torch.zeros((len(self.photos), *shape), dtype=torch.float16)
-        for begin in range(0, len(own), PHOTOS_AT_ONCE):
-            on_progress("running the vision tower", begin, len(own))
-            numbers = own[begin:begin + PHOTOS_AT_ONCE]
+        for done, numbers in enumerate(batches):
+            on_progress("running the vision tower", done, len(batches))
             kept[numbers] = self._encoded(numbers).half().cpu()
         self._features = self.share.join(kept).clone()  # made in inference mode, and a part of training
         self.photos.forget()

@@ -45,7 +45,7 @@ def describe_bad_batch(share: Share) -> str:
 
 
 def check_photos(share: Share, folder: Path) -> list[object]:
-    """Return names of photos that cannot be read, numbers of those that fall to this process, and how many it keeps."""
+    """Return names of photos that cannot be read, batches of numbers that fall to this process, and how many it keeps."""
     from vidrisk.data.cases import PhotoFile
     from vidrisk.data.instructions import Instruction, Turn
     from vidrisk.decode.pool import DecodePool

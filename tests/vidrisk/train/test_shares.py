@@ -42,10 +42,10 @@ def exchanged(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         Image.new("RGB", (32, 32), (number, 0, 0)).save(photos / "ab"[number % 2] / f"{number}.png")
     some = photos.with_name("some")
     some.mkdir()
-    for number in range(7):
-        Image.new("RGB", (32, 32), (number, 0, 0)).save(some / f"{number}.png")
-    for number in (2, 5):  # one falls to each process
-        (some / f"{number}.png").write_bytes(b"no photo")
+    for number in range(20):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(some / f"{number:02}.png")
+    for number in (2, 17):  # one falls to each process
+        (some / f"{number:02}.png").write_bytes(b"no photo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -81,9 +81,9 @@ def test_all_processes_get_the_mean_and_what_each_one_says(exchanged: list[dict[
 
 
 def test_photos_are_decoded_by_one_process_and_judged_alike_by_all(exchanged: list[dict[str, Any]]) -> None:
-    unreadable = ["2.png", "5.png"]
-    # 0, 2, 4, 6 fall to the first process and 1, 3, 5 to the second one; numbers leave out what cannot be read.
-    assert [each["photos"] for each in exchanged] == [[unreadable, [0, 3, 4], 3], [unreadable, [1, 2], 2]]
+    unreadable = ["02.png", "17.png"]
+    # The first 16 fall to the first process and the others to the second one; numbers leave out what cannot be read.
+    assert [each["photos"] for each in exchanged] == [[unreadable, [list(range(15))], 15], [unreadable, [[15, 16, 17]], 3]]
 
 
 def test_the_tensors_of_the_main_process_are_copied(exchanged: list[dict[str, Any]]) -> None:
