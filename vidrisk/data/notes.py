@@ -23,7 +23,7 @@ def notes_of_left_out(name: str, left_out: Mapping[str, Sequence[str]], *, stric
     """
     lines = [f"{name}: {what}: {len(names)} ({first_three(names)})" for what, names in left_out.items() if names]
     if lines and strict:
-        raise DataError(lines[0], fix="get what is missing, correct the data, or read them without strict, which leaves these out")
+        raise DataError(lines[0], fix="get or correct them, or read the data without strict, which leaves these out")
     for line in lines:
         log.warning("%s; they are left out", line)
     return [f"{line}; they are left out" for line in lines]
