@@ -28,7 +28,7 @@ def train(
     start: Annotated[Path | None, typer.Option(
         "--from", metavar="RUN", show_default=False,
         help="Start from a finished run: its weights, merged, and its settings, but those of its data, where no others "
-                            "are given.")] = None,
+             "are given.")] = None,
     assignments: Annotated[list[str] | None, typer.Option(
         "--set", metavar="KEY=VALUE", help="One setting, such as optim.epochs=3; may be repeated.")] = None,
     group_by: Annotated[str | None, typer.Option(

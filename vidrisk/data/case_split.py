@@ -10,6 +10,7 @@ from pathlib import Path
 from vidrisk.data.case_columns import column_named
 from vidrisk.data.cases import Case, Cases
 from vidrisk.data.connected import smallest_connected
+from vidrisk.data.leaks import straddling_groups
 from vidrisk.data.photo_paths import keys_of_photos
 from vidrisk.data.split import Ratios, group_pattern, split_table
 from vidrisk.data.table import Sample, Table, first_three
@@ -84,15 +85,10 @@ def _check_leaks(samples: Sequence[Sample], name: str, *, strict: bool) -> list[
     Raises:
         DataError: with ``strict``, where there are any.
     """
-    firsts: dict[str | None, Sample] = {}
-    pairs: dict[str | None, str] = {}
-    for sample in samples:
-        first = firsts.setdefault(sample.group, sample)
-        if sample.split != first.split:
-            pairs.setdefault(sample.group, f"{first.name} ({first.split}) = {sample.name} ({sample.split})")
+    pairs = [" = ".join(f"{sample.name} ({sample.split})" for sample in pair) for pair in straddling_groups(samples)]
     if not pairs:
         return []
-    line = f"cases of one id, photo or group that are in two splits: {len(pairs)} ({first_three([*pairs.values()])})"
+    line = f"cases of one id, photo or group that are in two splits: {len(pairs)} ({first_three(pairs)})"
     if strict:
         raise DataError(f"{name}: {line}", allowed="every id, photo and group in one split",
                         fix="remove the copies, or take the split out of the data, to have them split anew")

@@ -48,8 +48,7 @@ def leaks_from_table(table: Table) -> list[str]:
         crossing += _first_difference([sample for sample in copies if sample.split], _split_of)
         for same_part in _grouped(copies, _part_of).values():
             contradictory += _first_difference(same_part, _labels_of)
-    in_groups = _grouped([sample for sample in table.samples if sample.split and sample.group], lambda sample: sample.group)
-    straddling = [str(group) for group, samples in in_groups.items() if _first_difference(samples, _split_of)]
+    straddling = [str(first.group) for first, _ in straddling_groups(table.samples)]
     lines = []
     if crossing:
         lines.append(f"contents that are in two splits ({len(crossing)}): {_pairs(crossing, _split_of)}")
@@ -58,6 +57,12 @@ def leaks_from_table(table: Table) -> list[str]:
     if straddling:
         lines.append(f"groups that are in two splits ({len(straddling)}): {first_three(straddling)}")
     return lines
+
+
+def straddling_groups(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
+    """Return of each group that is in two splits its first sample, and the next one that is in another split."""
+    in_groups = _grouped([sample for sample in samples if sample.split and sample.group], lambda sample: sample.group)
+    return [pair for group in in_groups.values() for pair in _first_difference(group, _split_of)]
 
 
 def _copies(samples: Iterable[Sample]) -> Iterator[list[Sample]]:

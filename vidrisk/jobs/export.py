@@ -26,6 +26,7 @@ from vidrisk.files.cache import array_cache
 from vidrisk.frames.cached import CachedClips
 from vidrisk.models.run import METRICS, Run
 from vidrisk.models.trainable import TrainableModel
+from vidrisk.models.weights import COPY_WHOLE
 from vidrisk.runtimes.chain import frames_of
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.bundle import Bundle, check_vacant
@@ -271,4 +272,4 @@ def _recorded(run: Run) -> tuple[dict[str, float], int, set[str]]:
         return top1, int(metrics["samples"].get("val", 0)), {
             " ".join(filter(None, (sample["path"], sample.get("interval")))) for sample in metrics["unreadable"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{run.root / METRICS} cannot be read: {error}", fix="copy the run whole, or train it again") from error
+        raise DataError(f"{run.root / METRICS} cannot be read: {error}", fix=COPY_WHOLE) from error

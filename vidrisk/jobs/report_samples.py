@@ -27,6 +27,7 @@ from vidrisk.models.vlm.conversation import MARK
 from vidrisk.models.vlm.instruction_parts import exchanges_from_instruction
 from vidrisk.models.vlm.rendering import render_chats
 from vidrisk.models.vlm.reporter import Reporter
+from vidrisk.models.weights import COPY_WHOLE
 from vidrisk.runtimes.contract.errors import BundleError, DataError
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.text.requests import Embeddings, Ids
@@ -88,7 +89,7 @@ def _record_of_run(run: Run) -> Iterator[Any]:
     try:
         yield json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path} cannot be read: {error!r}", fix="copy the run whole, or train it again") from error
+        raise BundleError(f"{path} cannot be read: {error!r}", fix=COPY_WHOLE) from error
 
 
 def read_shown(items: Sequence[Instruction], run: Run, pool: DecodePool, what: str,

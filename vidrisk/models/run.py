@@ -35,6 +35,7 @@ from vidrisk.models.config import TrainConfig, config_from_options, write_config
 from vidrisk.models.pretrained import Labels, build_classifier, build_reporter, contract_from_config
 from vidrisk.models.trainable import Trainable, TrainableModel
 from vidrisk.models.vlm.reporter import CHAT, Reporter
+from vidrisk.models.weights import COPY_WHOLE
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, SpecError, require
@@ -134,10 +135,10 @@ class Run:
 
     def _load_backbone(self, model: Trainable) -> None:
         if self.config.start != (start_digest(self.root / BASE) if self.bases else None):
-            raise BundleError(f"{self.root / BASE} is not what the run started from", fix="copy the run whole, or train it again")
+            raise BundleError(f"{self.root / BASE} is not what the run started from", fix=COPY_WHOLE)
         load_bases(model, self.bases)
         if self.config.lora.last_blocks != 0 and not (self.root / ADAPTER).is_dir():
-            raise BundleError(f"{self.root} lacks its {ADAPTER} folder", fix="copy the run whole, or train it again")
+            raise BundleError(f"{self.root} lacks its {ADAPTER} folder", fix=COPY_WHOLE)
         model.load_backbone(self.root)
 
     @property
@@ -189,7 +190,7 @@ class Run:
                                    interval=_interval_from_fields(row)) for row in rows)
         except (OSError, ValueError, KeyError, TypeError, SpecError, DataError) as error:
             raise BundleError(f"{self.root / SPLIT} cannot be read: {error}",
-                              fix="copy the run whole, or train it again") from error
+                              fix=COPY_WHOLE) from error
         return Table(root=self.root, task=self.config.task, samples=samples)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +38,19 @@ from vidrisk.runtimes.contract.stages import BATCH, PIXELS, Stage
 
 PROMPT = "prompt.json"
 ROWS_PER_SAMPLE = 64  # of visual features, to measure mean and deviation of
+
+
+@dataclass(frozen=True)
+class PlacedPrompt:
+    """What every step takes of a prompt, worked out once: ids and places of its text as ``Layout`` has them, and positions."""
+
+    text: Tensor
+    order: Tensor
+    positions: Tensor
+
+    @classmethod
+    def of(cls, prompt: PromptLayout, positions: Tensor) -> PlacedPrompt:
+        return cls(torch.from_numpy(prompt.layout.text), torch.from_numpy(prompt.layout.order), positions)
 
 
 class SavedPrompt(Sealed):
@@ -83,6 +97,8 @@ class VlmClassifier(TrainableModel):
         check_reach(backbone.decoder, max(prompt.layout.length for prompt in self.prompts))
         self.fixed = self.prompts[settings.fixed_prompt].until_token()
         self.drawn = self.prompts[settings.fixed_prompt]
+        self._placed = {prompt: PlacedPrompt.of(prompt, backbone.positions(prompt.layout, settings.fps))
+                        for prompt in (*self.prompts, self.fixed)}
         self.trains_language = config.lora.last_blocks != 0 and "language" in config.lora.parts
         self.trains_vision = config.lora.last_blocks != 0 and "vision" in config.lora.parts
         self.trains_projector = backbone.projector_lr(config.optim) > 0
@@ -133,15 +149,15 @@ class VlmClassifier(TrainableModel):
 
     def positions(self, prompt: PromptLayout) -> Tensor:
         """Return positions of a prompt's tokens, as the decoder takes them."""
-        return self.backbone.positions(prompt.layout, self.backbone.settings.fps)
+        return self._placed[prompt].positions
 
     def _states(self, seen: Tensor, prompt: PromptLayout) -> tuple[Tensor, Tensor]:
         """States ``(B, L, D)`` and visual tokens ``(B, N, k · D)``."""
         device = seen.device
         visual = self.backbone.project(seen).flatten(1, 2)
-        embedded = self.backbone.embed(torch.from_numpy(prompt.layout.text).to(device))
-        order = torch.from_numpy(prompt.layout.order).to(device)
-        return decode(self.backbone.decoder, order, visual, embedded, self.positions(prompt).to(device)), visual
+        placed = self._placed[prompt]
+        embedded = self.backbone.embed(placed.text.to(device))
+        return decode(self.backbone.decoder, placed.order.to(device), visual, embedded, placed.positions.to(device)), visual
 
     def _features(self, seen: Tensor, prompt: PromptLayout) -> Tensor:
         states, visual = self._states(seen, prompt)
