@@ -36,10 +36,10 @@ def test_answers_that_differ_are_exit_code_3(cli: Cli, tiny_bundle: Path, tmp_pa
     def heat(manifest: dict[str, Any]) -> None:
         manifest["variants"]["int8"]["temperature"]["action"] = 50
 
-    stale = changed_bundle(tiny_bundle, tmp_path / "b", manifest=heat)
+    stale = changed_bundle(tiny_bundle, tmp_path / "heated", manifest=heat)
     end = cli("verify", stale)
     assert end.code == 3
-    assert end.stderr.splitlines()[-1] == "error: b does not answer here as it did where it was exported: stale temperature"
+    assert end.stderr.splitlines()[-1] == "error: heated does not answer here as it did where it was exported: stale temperature"
     assert "stale temperature: int8 has the temperature 50 for action" in end.stdout and "differs" in end.stdout
     told = json.loads(cli("verify", stale, "--json").stdout)
     assert not told["is_same"] and [fault["name"] for fault in told["faults"]] == ["stale temperature"]
@@ -48,10 +48,10 @@ def test_answers_that_differ_are_exit_code_3(cli: Cli, tiny_bundle: Path, tmp_pa
     end = cli("watch", inbox, "-o", tmp_path / "out", "--bundle", stale, "--once", "--runtime", "onnxruntime", "--variant", "int8")
     assert end.code == 3 and "int8 has the temperature 50 for action" in end.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
-    (check,) = (check for check in json.loads(cli("doctor", "--json").stdout) if check["name"] == "b")
+    (check,) = (check for check in json.loads(cli("doctor", "--json").stdout) if check["name"] == "heated")
     assert (check["state"], check["fix"]) == ("broken", f"vidrisk verify {stale}") and "the temperature 50" in check["found"]
     shutil.rmtree(stale)  # what is not there any more is nothing to mend
-    assert "b" not in {check["name"] for check in json.loads(cli("doctor", "--json").stdout)}
+    assert "heated" not in {check["name"] for check in json.loads(cli("doctor", "--json").stdout)}
 
 
 def test_a_bundle_without_golden_samples_is_exit_code_4(cli: Cli, tiny_bundle: Path, tmp_path: Path) -> None:
