@@ -1,20 +1,24 @@
-"""INT8 of a stage that no label judges: the recipe with the least noise in what the stage gives, and no search of blocks."""
+"""INT8 of a stage that no label judges: the recipe with the least noise in what the stage gives, and blocks in floating point where
+that is too much. What a block costs is not asked: such a stage is a small part of the time that a report takes.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from vidrisk.calibration.blocks import Blocks, blocks_from_net
 from vidrisk.calibration.files import SHARED, load_graph, save_trial
 from vidrisk.calibration.graph import Net, checked_float
 from vidrisk.calibration.journal import Journal
 from vidrisk.calibration.profiles import Profile
 from vidrisk.calibration.qdq import quantised_tensors
-from vidrisk.calibration.recipe import Quantiser, Recipe, Trial, chosen_recipe
+from vidrisk.calibration.recipe import Quantiser, chosen_recipe
 from vidrisk.export.quantize.feeds import StageFeeds
 from vidrisk.export.quantize.int8 import migrate, observe
 from vidrisk.runtimes.contract.progress import OnProgress
@@ -30,22 +34,26 @@ class QuantizedByNoise:
 
     Attributes:
         sqnr_db: signal to noise of what it gives, in decibels.
-        trials: recipes that were tried; one is chosen.
+        float_blocks: blocks in floating point.
     """
 
     model: onnx.ModelProto
     sqnr_db: float
-    trials: tuple[Trial[Recipe], ...]
+    float_blocks: tuple[str, ...]
 
 
 def quantize_by_noise(path: Path, feeds: StageFeeds, profile: Profile, cache: Path, on_progress: OnProgress, *,
-                      runtime: str = "onnxruntime") -> QuantizedByNoise:
+                      least_db: Sequence[float], runtime: str = "onnxruntime") -> list[QuantizedByNoise]:
     """Quantize a stage.
 
     Args:
         path: the float ONNX file.
         feeds: what the stage sees of the calibration data; the first of it also measures the noise.
         cache: folder where statistics stay for the next export.
+        least_db: signal to noise, in decibels, that graphs are wanted for.
+
+    Returns:
+        For each of ``least_db`` the graph with fewest blocks in floating point, each graph once; none where all would be.
 
     Raises:
         DataError: the graph is quantised already, samples that do not fit it, or fewer than 16.
@@ -65,11 +73,62 @@ def quantize_by_noise(path: Path, feeds: StageFeeds, profile: Profile, cache: Pa
             return -np.inf
         return float(10 * np.log10(power / noise)) if noise and power else 99.0
 
-    plain = observe(model, quantised_tensors(Net(model)), feeds, cache, on_progress)
+    net = Net(model)
+    plain = observe(model, quantised_tensors(net), feeds, cache, on_progress)
     quantiser = Quantiser(plain, migrate(plain, sqnr_db, feeds, cache, on_progress), profile)
     trials = chosen_recipe(quantiser, sqnr_db, Journal(), lambda done, total: on_progress("choosing a recipe", done, total))
-    best = next(trial for trial in trials if trial.chosen)
-    return QuantizedByNoise(quantiser.quantised(best.recipe), best.sqnr_db, tuple(trials))
+    recipe = next(trial.recipe for trial in trials if trial.chosen)
+    kept = _KeptFloat(blocks_from_net(net), lambda nodes: quantiser.quantised(recipe, nodes), sqnr_db, on_progress)
+    counts = dict.fromkeys(kept.fewest(least) for least in least_db)
+    return [kept.graph(count) for count in counts if count < len(kept.blocks)]
+
+
+class _KeptFloat:
+    """Blocks in floating point, those first that make most noise alone.
+
+    Args:
+        quantised: names of nodes to keep in floating point → graph.
+        sqnr_db: signal to noise of a graph.
+    """
+
+    def __init__(self, blocks: Blocks, quantised: Callable[[Collection[str]], onnx.ModelProto],
+                 sqnr_db: Callable[[onnx.ModelProto], float], on_progress: OnProgress) -> None:
+        self.blocks, self.quantised, self.sqnr_db, self.on_progress = blocks, quantised, sqnr_db, on_progress
+        self._known: dict[int, float] = {}
+        self._order: list[str] = []
+
+    def fewest(self, least_db: float) -> int:
+        """Return how many blocks are in floating point at least where there is so little noise."""
+        if self._db(0) >= least_db:
+            return 0
+        too_few, enough = 0, len(self.blocks)
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            too_few, enough = (too_few, middle) if self._db(middle) >= least_db else (middle, enough)
+        return enough
+
+    def graph(self, count: int) -> QuantizedByNoise:
+        """Return the graph with so many blocks in floating point."""
+        return QuantizedByNoise(self.quantised(self._nodes(count)), self._db(count), tuple(self.order[:count]) if count else ())
+
+    @property
+    def order(self) -> list[str]:
+        if not self._order:
+            every = {node for nodes in self.blocks.values() for node in nodes}
+            alone = {}
+            for done, (block, nodes) in enumerate(self.blocks.items()):
+                self.on_progress("measuring each block", done, len(self.blocks))
+                alone[block] = self.sqnr_db(self.quantised(every.difference(nodes)))
+            self._order = sorted(alone, key=lambda block: alone[block])
+        return self._order
+
+    def _db(self, count: int) -> float:
+        if count not in self._known:
+            self._known[count] = self.sqnr_db(self.quantised(self._nodes(count)))
+        return self._known[count]
+
+    def _nodes(self, count: int) -> list[str]:
+        return [node for block in self.order[:count] for node in self.blocks[block]] if count else []
 
 
 def _computed(path: Path, feeds: StageFeeds, few: list[Arrays], runtime: str) -> list[np.ndarray]:

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from vidrisk.export.text.field_figures import Answers, compare_answers, write_answers
+from vidrisk.export.text.gate_options import TextGateOptions
 from vidrisk.export.text.samples import GateSample, spread
-from vidrisk.export.text.text_gate import TextGateOptions
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.text.graph_engine import GraphEngine

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -23,20 +23,12 @@ from vidrisk.export.gate.hops import few_samples_note
 from vidrisk.export.gate.report import GateReport, Verdict
 from vidrisk.export.gate.text_report import FieldFigures, RecipeTrial, TextHop
 from vidrisk.export.text.field_figures import Answers, at_places, compare_answers, write_answers
+from vidrisk.export.text.gate_options import GraphVariant, TextGateOptions
 from vidrisk.export.text.level_confidence import fit_level_thresholds, fit_temperatures
-from vidrisk.export.text.limits import (
-    EXACT_GRAPH,
-    EXACT_MERGE,
-    EXACT_VISION,
-    FIELDS,
-    LEAST_COSINE,
-    ROUNDED,
-    FieldLimits,
-    TokenLimits,
-)
+from vidrisk.export.text.limits import EXACT_GRAPH, EXACT_MERGE, EXACT_VISION, LEAST_COSINE
 from vidrisk.export.text.packed_weights import compare_weights
 from vidrisk.export.text.references import GraphReference, TextReference
-from vidrisk.export.text.samples import GateSample, ReportForm, Visual, spread
+from vidrisk.export.text.samples import GateSample, Visual, spread
 from vidrisk.export.text.text_hops import compare_visual, exact_hop, prompt_hop, rounded_hop
 from vidrisk.export.text.token_figures import KeptProbabilities, compare_tokens, keep_probabilities
 from vidrisk.runtimes.contract.bundle import VariantName
@@ -44,7 +36,6 @@ from vidrisk.runtimes.contract.errors import GateRefused, SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.text.graph_engine import GraphEngine
 from vidrisk.runtimes.text.session import TextSession
-from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 FLOAT: VariantName = "fp32"
 FIXES = {"prompts": "take tokenizer and chat template of the checkpoint that was trained",
@@ -52,56 +43,6 @@ FIXES = {"prompts": "take tokenizer and chat template of the checkpoint that was
          "graph": "take graph and embeddings of one export of the merged model",
          "vision": "export the vision stage with the pixels that it was trained on: size, mean, standard deviation, channel order",
          "rounded": "pack fewer kinds of layers in 4 bits, ship floating point, or allow the drop"}
-
-
-@dataclass(frozen=True)
-class GraphVariant:
-    """A variant that is judged.
-
-    Attributes:
-        graph: of the text.
-        visual: visual tokens of the samples' photos by the vision stage of this variant; None takes those of the samples.
-    """
-
-    name: VariantName
-    graph: Path
-    visual: Visual | None = None
-
-
-@dataclass(frozen=True)
-class TextGateOptions:
-    """How a language model is judged.
-
-    Attributes:
-        vocabulary: the tokenizer that ships.
-        embeddings: the table of embeddings that ships.
-        form: of the answers; None where the model answers questions freely: fields and levels are left out then.
-        max_drop: percentage points of the level's accuracy that a variant may lose.
-        allow_drop: let rounded hops pass in any case, and write down what they lose.
-        token_samples, field_samples: most samples whose tokens are compared, and whose answers are written.
-        answer_tokens: limit of an answer.
-        sequences: answers that are written at once.
-        coverage: how often the set of levels that cannot be excluded is to hold the true one.
-        rounded, fields: limits of rounded hops.
-    """
-
-    vocabulary: Vocabulary
-    embeddings: Path
-    form: ReportForm | None
-    max_drop: float = 1.0
-    allow_drop: bool = False
-    token_samples: int = 32
-    field_samples: int = 128
-    answer_tokens: int = 512
-    sequences: int = 8
-    threads: int | None = None
-    coverage: float = 0.9
-    rounded: TokenLimits = ROUNDED
-    fields: FieldLimits = FIELDS
-
-    def tokens(self, samples: Sequence[GateSample]) -> int:
-        """Return the length of the longest sequence, prompt and answer."""
-        return max(sum(map(len, sample.parts)) + max(len(sample.answer), self.answer_tokens) for sample in samples)
 
 
 def gate_reports(reference: TextReference, graphs: Sequence[GraphVariant], samples: Sequence[GateSample], options: TextGateOptions,
@@ -156,6 +97,7 @@ class TextGate:
         self.tokens = options.tokens(samples)
         self.answers: dict[str, Answers] = {}
         """What variants have written, by name."""
+        self._parts: list[tuple[GraphVariant, TextHop]] = []  # rounded text, or vision, beside the other one in floating point
         self._folders = 0
         self.report = GateReport(options.max_drop, len(samples), text_recipes=list(recipes))
         if options.form is not None:
@@ -220,8 +162,8 @@ class TextGate:
         visual = exact.visual if variant.visual is None else variant.visual
         has_both = variant.graph != exact.graph and visual is not exact.visual
         if has_both:
-            self._admit(self._rounded(f"text → {name}", replace(variant, visual=exact.visual), is_whole=False))
-            self._admit(self._rounded(f"vision → {name}", replace(variant, graph=exact.graph, visual=visual), is_whole=False))
+            self._admit(self._part(f"text → {name}", replace(variant, visual=exact.visual)))
+            self._admit(self._part(f"vision → {name}", replace(variant, graph=exact.graph, visual=visual)))
         self._admit(self._rounded(f"onnx fp32 → {name}", replace(variant, visual=visual), is_whole=True))
 
     def conclude(self, variants: Sequence[GraphVariant]) -> None:
@@ -249,6 +191,14 @@ class TextGate:
         hop = rounded_hop(name, variant.name, tokens, options.rounded, fields=fields, field_limits=options.fields,
                           max_drop=options.max_drop, visual=visual, weights=weights, allow_drop=options.allow_drop)
         return replace(hop, bytes=_bytes_of(variant.graph))
+
+    def _part(self, name: str, variant: GraphVariant) -> TextHop:
+        """One rounded half of a variant, judged once: others are offered with the same half."""
+        for known, hop in self._parts:
+            if known.graph == variant.graph and known.visual is variant.visual:
+                return hop
+        self._parts.append((variant, self._rounded(name, variant, is_whole=False)))
+        return self._parts[-1][1]
 
     def _compare_fields(self, variant: GraphVariant) -> FieldFigures:
         form, places = self.options.form, self.places[1]

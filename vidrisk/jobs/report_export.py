@@ -32,11 +32,12 @@ from vidrisk.export.quantize.by_noise import quantize_by_noise
 from vidrisk.export.quantize.feeds import MIN_CALIBRATION, StageFeeds
 from vidrisk.export.text.field_judge import FieldJudge
 from vidrisk.export.text.fused import export_text
+from vidrisk.export.text.gate_options import GraphVariant, TextGateOptions
 from vidrisk.export.text.gguf import export_gguf
 from vidrisk.export.text.recipe_search import RecipeChoice, SearchOptions, choose_recipe
 from vidrisk.export.text.report_bundle import ReportModel, ReportVariant, ReportWords, write_report_bundle
 from vidrisk.export.text.samples import GateSample, Parts
-from vidrisk.export.text.text_gate import GraphVariant, TextGate, TextGateOptions
+from vidrisk.export.text.text_gate import TextGate
 from vidrisk.export.text.visual_tokens import visual_tokens
 from vidrisk.export.trained import ExportOptions
 from vidrisk.jobs.report_samples import (
@@ -66,7 +67,7 @@ log = logging.getLogger(__name__)
 VISUAL, GGUF = "visual", "language.gguf"
 JUDGES = 128  # conversations that judge
 CHOOSERS = 24  # conversations that choose how weights are packed
-LEAST_SQNR_DB = 10.0  # of visual tokens: with more noise, INT8 of the vision stage is not offered to the gate
+SQNR_DB = 10.0, 20.0  # of visual tokens: what INT8 of the vision stage is offered to the gate with, most noise first
 ROOM = 1.5  # for prompts that are longer than those of the data
 LEAST_POSITIONS = 512
 Frames = npt.NDArray[np.uint8]
@@ -201,11 +202,10 @@ class _ReportExport:
         shown = [each.photos for each in judges]
         exact = GraphVariant("fp32", text.graph, visual_tokens(stage, vision, shown))
         variants: list[ReportVariant] = [ReportVariant("fp32", {VISION: vision}, text.graph, {VISION: "fp32", TEXT: "fp32"})]
-        choice = narrow = None
+        choice, narrow = None, []
         if self.options.int8:
             choice = self._recipe(text.graph, choosers, merged, choosing or judging, gate)
-            path = self._narrow_vision(vision, stage, photos)
-            narrow = None if path is None else NarrowVision(path, visual_tokens(stage, path, shown))
+            narrow = self._narrow_visions(vision, stage, photos, shown)
         adapter = ReporterReference(model) if hasattr(model.backbone.model, "peft_config") else None
         with TextGate(ReporterReference(merged), exact, samples, gate, self.on_progress, adapter=adapter,
                       recipes=choice.trials if choice else ()) as judge:
@@ -240,22 +240,28 @@ class _ReportExport:
             judge = FieldJudge(graph, samples, replace(gate, max_drop=max(gate.max_drop, one)), self.on_progress)
         return choose_recipe(graph, gate.embeddings, samples, SearchOptions(seconds=self.options.search_s), self.on_progress, judge)
 
-    def _narrow_vision(self, vision: Path, stage: Stage, photos: Sequence[Frames]) -> Path | None:
-        """The vision stage in INT8; None where its tokens would be mostly noise, or there are too few photos."""
+    def _narrow_visions(self, vision: Path, stage: Stage, photos: Sequence[Frames],
+                        shown: Sequence[Sequence[Frames]]) -> list[NarrowVision]:
+        """The vision stage in INT8, most noise first; none where there are too few photos.
+
+        Args:
+            shown: photos of the conversations that judge.
+        """
         if len(photos) < MIN_CALIBRATION:
             log.warning("%d photos to calibrate the vision stage on, fewer than %d: it stays in float32", len(photos),
                         MIN_CALIBRATION)
-            return None
+            return []
         digest = hashlib.sha256(b"".join(photo.tobytes() for photo in photos)).hexdigest()
         feeds = StageFeeds(self.run.contract, (stage,), stage, {VISION: vision}, {}, PhotoFrames(photos, digest))
-        found = quantize_by_noise(vision, feeds, self.options.profile, cache_folder() / "calibration", self.on_progress)
-        if found.sqnr_db < LEAST_SQNR_DB:
-            log.warning("INT8 of the vision stage has %.1f dB of signal to noise, less than %.0f: it stays in float32",
-                        found.sqnr_db, LEAST_SQNR_DB)
-            return None
-        path = self.work / f"{VISION}.int8.onnx"
-        save_graph(found.model, path)
-        return path
+        found = quantize_by_noise(vision, feeds, self.options.profile, cache_folder() / "calibration", self.on_progress,
+                                  least_db=SQNR_DB)
+        visions = []
+        for each in found:
+            path = self.work / f"{VISION}.int8-{len(each.float_blocks)}.onnx"
+            save_graph(each.model, path)
+            visions.append(NarrowVision(path, visual_tokens(stage, path, shown), each.float_blocks))
+            log.info("vision stage in INT8, %d blocks in float32: %.1f dB", len(each.float_blocks), each.sqnr_db)
+        return visions
 
     def _positions(self, samples: Sequence[GateSample], answer_tokens: int, language: Any) -> int:
         longest = max(sum(map(len, sample.parts)) for sample in samples) + answer_tokens

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidrisk.export.gate.report import GateReport, Verdict
+from vidrisk.export.text.gate_options import GraphVariant
 from vidrisk.export.text.packing import INT8, TextRecipe, pack_text
 from vidrisk.export.text.recipe_search import RecipeChoice
 from vidrisk.export.text.report_bundle import ReportVariant
 from vidrisk.export.text.samples import Visual
-from vidrisk.export.text.text_gate import GraphVariant, TextGate
+from vidrisk.export.text.text_gate import TextGate
 from vidrisk.export.trained import ExportOptions
 from vidrisk.runtimes.contract.bundle import VariantName
 from vidrisk.runtimes.contract.errors import GateRefused
@@ -26,20 +27,33 @@ NAME: VariantName = "int8"
 
 @dataclass(frozen=True)
 class NarrowVision:
-    """The vision stage in INT8, and the visual tokens that it makes of the samples that judge."""
+    """The vision stage in INT8.
+
+    Attributes:
+        visual: tokens that it makes of the samples that judge.
+        float_blocks: of it, that stay in floating point.
+    """
 
     path: Path
     visual: Visual
+    float_blocks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"vision in INT8{f', {len(self.float_blocks)} blocks of it in float32' if self.float_blocks else ''}"
+
+    @property
+    def precision(self) -> Precision:
+        return "mixed" if self.float_blocks else "int8"
 
 
-def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, narrow: NarrowVision | None, work: Path,
+def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, narrow: Sequence[NarrowVision], work: Path,
                    options: ExportOptions) -> tuple[GateReport, list[ReportVariant]]:
     """Offer variants to the gate, those with most in few bits first, until it admits one.
 
     Args:
         exact: the variant in floating point.
         choice: how the text's weights may be packed.
-        narrow: None where there is none.
+        narrow: those with fewest blocks in floating point first.
         work: folder for packed graphs.
 
     Returns:
@@ -61,11 +75,11 @@ def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, n
             hop = refusal.report.text_hops[-1] if refusal.report is not None else None
             if hop is None or hop.variant != NAME or options.strict:
                 raise
-            refusals.append(f"{recipe or 'text in float32'}{', vision in INT8' if vision else ''}: {hop.reason}")
+            refusals.append(f"{recipe or 'text in float32'}{f', {vision}' if vision else ''}: {hop.reason}")
             log.warning("the gate refuses %s", refusals[-1])
             continue
         files = exact.stages if vision is None else {VISION: vision.path}
-        return report, [ReportVariant(NAME, files, text, {VISION: "int8" if vision else "fp32", TEXT: precision})]
+        return report, [ReportVariant(NAME, files, text, {VISION: vision.precision if vision else "fp32", TEXT: precision})]
     if options.only == NAME:
         raise GateRefused(f"the gate refused every variant with fewer bits, no bundle was written: {refusals[-1]}" if refusals
                           else "nothing of the model can be packed", fix="ship floating point, or allow the drop")
@@ -74,14 +88,12 @@ def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, n
     return report, []
 
 
-def _candidates(choice: RecipeChoice, narrow: NarrowVision | None) -> Iterator[tuple[TextRecipe | None, NarrowVision | None]]:
+def _candidates(choice: RecipeChoice,
+                narrow: Sequence[NarrowVision]) -> Iterator[tuple[TextRecipe | None, NarrowVision | None]]:
     """Recipes of the text, and the vision stage, those with most in few bits first."""
     for recipe in dict.fromkeys((choice.recipe, INT8) if choice.recipe is not None else ()):
-        if narrow is not None:
-            yield recipe, narrow
-        yield recipe, None
-    if narrow is not None:
-        yield None, narrow
+        yield from ((recipe, vision) for vision in (*narrow, None))
+    yield from ((None, vision) for vision in narrow)
 
 
 def _precision_of(choice: RecipeChoice, recipe: TextRecipe | None) -> Precision:

@@ -15,9 +15,9 @@ from tiny_text import CONFIG, END, VOCABULARY, WIDTH, builders_graph, write_toke
 
 from vidrisk.calibration.files import load_graph, save_graph
 from vidrisk.export.text.fused import select_logits
+from vidrisk.export.text.gate_options import TextGateOptions
 from vidrisk.export.text.references import GraphReference
 from vidrisk.export.text.samples import GateSample, ReportForm
-from vidrisk.export.text.text_gate import TextGateOptions
 from vidrisk.export.text.visual_tokens import visual_tokens
 from vidrisk.runtimes.contract.report import ChatPieces
 from vidrisk.runtimes.contract.specs import TensorSpec

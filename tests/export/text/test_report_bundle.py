@@ -11,10 +11,11 @@ import pytest
 from gate_cases import END, FORM, LEVELS, PIECES, STAGE, World, make_world, write_vision
 
 from vidrisk.export.gate.report import GateReport
+from vidrisk.export.text.gate_options import GraphVariant
 from vidrisk.export.text.limits import FieldLimits, TokenLimits
 from vidrisk.export.text.packing import INT8, pack_text
 from vidrisk.export.text.report_bundle import ReportModel, ReportVariant, ReportWords, write_report_bundle
-from vidrisk.export.text.text_gate import GraphVariant, gate_reports
+from vidrisk.export.text.text_gate import gate_reports
 from vidrisk.export.text.visual_tokens import visual_tokens
 from vidrisk.runtimes import Contract, PixelSpec, Target
 from vidrisk.runtimes.contract.bundle import Bundle

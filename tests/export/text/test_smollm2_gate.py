@@ -11,10 +11,11 @@ import transformers
 from gate_cases import along_the_wrong_axis, changed_graph
 
 from vidrisk.export.text.fused import export_text
+from vidrisk.export.text.gate_options import GraphVariant, TextGateOptions
 from vidrisk.export.text.packing import INT4, pack_text
 from vidrisk.export.text.references import TorchReference
 from vidrisk.export.text.samples import GateSample, ReportForm
-from vidrisk.export.text.text_gate import GraphVariant, TextGateOptions, gate_reports
+from vidrisk.export.text.text_gate import gate_reports
 from vidrisk.runtimes.contract.errors import GateRefused
 from vidrisk.runtimes.contract.report import ChatPieces
 from vidrisk.runtimes.text.turns import Exchange, parts_from_exchanges

@@ -29,12 +29,13 @@ from gate_cases import (
 from tokenizers import Tokenizer
 
 from vidrisk.export.gate.text_page import text_gate_page
+from vidrisk.export.text.gate_options import GraphVariant
 from vidrisk.export.text.limits import FieldLimits, TokenLimits
 from vidrisk.export.text.packed_weights import compare_weights
 from vidrisk.export.text.packing import INT4, INT8, pack_text
 from vidrisk.export.text.references import TorchReference
 from vidrisk.export.text.samples import GateSample, ReportForm
-from vidrisk.export.text.text_gate import GraphVariant, gate_reports
+from vidrisk.export.text.text_gate import gate_reports
 from vidrisk.export.text.visual_tokens import visual_tokens
 from vidrisk.runtimes.contract.errors import DataError, GateRefused, SettingsError
 from vidrisk.runtimes.text.turns import Exchange, parts_from_exchanges
