@@ -44,7 +44,7 @@ text_field: description
 prompts: {{system: "Inspect the wall. Answer in JSON: level, defect, description, advice", photos: "What is it?", text: "{{text}}"}}
 """
 BACKBONE = "compose:efficientnet-lite0+smollm2-135m"
-SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.epochs=5", "optim.batch_size=16",
+SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.epochs=4", "optim.batch_size=4",
             "optim.lora_lr=0.0005", "trackers=[]")
 COUNTS = {"train": 18, "val": 4, "test": 5}  # photos of each defect and level
 

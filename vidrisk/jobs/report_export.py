@@ -256,11 +256,12 @@ class _ReportExport:
         found = quantize_by_noise(vision, feeds, self.options.profile, cache_folder() / "calibration", self.on_progress,
                                   least_db=SQNR_DB)
         visions = []
-        for each in found:
-            path = self.work / f"{VISION}.int8-{len(each.float_blocks)}.onnx"
+        for number, each in enumerate(found):
+            path = self.work / str(number) / f"{VISION}.int8.onnx"
+            path.parent.mkdir()
             save_graph(each.model, path)
             visions.append(NarrowVision(path, visual_tokens(stage, path, shown), each.float_blocks))
-            log.info("vision stage in INT8, %d blocks in float32: %.1f dB", len(each.float_blocks), each.sqnr_db)
+            log.info("%s: %.1f dB", visions[-1], each.sqnr_db)
         return visions
 
     def _positions(self, samples: Sequence[GateSample], answer_tokens: int, language: Any) -> int:

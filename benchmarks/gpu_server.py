@@ -1,0 +1,172 @@
+"""Questions about photos through an OpenAI-compatible server on the GPU, with a checkpoint of Qwen2.5-VL-3B's dimensions.
+
+Weights are random, in bfloat16, and so are the answers; the way is that of ``vidrisk infer --text-server``: JPEGs, chat completions,
+several requests at a time. A trial takes a small LLaVA: Qwen's processor needs torchvision, which vLLM brings.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpu_place import Part, Place, say
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+PARALLEL = (1, 8, 32)
+PHOTOS, ANSWER_TOKENS, SIDE_PX = 64, 64, 448
+START_S = 300.0  # for billions of weights
+LAST_LINES = 3  # of a server that does not start
+TRANSFORMERS = "from transformers.cli.transformers import main; main()"
+
+
+def server(place: Place) -> Iterator[Part]:
+    """Photos per second, and tokens, by server and by requests at a time.
+
+    Raises:
+        RuntimeError: no server is installed, or none starts.
+    """
+    folder = _checkpoint(place)
+    told: Part = {"photos": _photos(place), "answer_tokens": ANSWER_TOKENS, "servers": {}, "missing": {}}
+    for name, command in _commands(folder).items():
+        try:
+            for parallel, row in _asked(command, folder, place):
+                told["servers"].setdefault(name, {})[str(parallel)] = row
+                yield _said(told)
+        except RuntimeError as error:
+            told["missing"][name] = str(error)
+    if not told["servers"]:
+        raise RuntimeError(f"no server answers: {told['missing'] or 'neither vllm nor transformers[serving] is installed'}")
+    yield _said(told)
+
+
+def _said(told: Part) -> Part:
+    told["headline"] = "; ".join(f"{name}, {parallel} at a time: {row['photos_per_s']:.3g} photos/s"
+                                 for name, rows in told["servers"].items() for parallel, row in rows.items())
+    say(told["headline"])
+    return told
+
+
+def _photos(place: Place) -> int:
+    return 4 if place.trial else PHOTOS
+
+
+def _checkpoint(place: Place) -> Path:
+    """A Hugging Face folder, weights and processor, as ``vidrisk export --merged`` writes one."""
+    folder = place.work / ("llava-served" if place.trial else "qwen-served")
+    if (folder / "config.json").is_file():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    sys.path.insert(0, str(TESTS / "vidrisk" / "models"))
+    if place.trial:
+        from vlms import save_llava_hf
+
+        save_llava_hf(folder)
+        return folder
+    import torch
+    import transformers
+    from qwen_3b import DEVIATION, TEXT, VISION
+    from transformers.initialization import no_init_weights
+    from vlms import save_qwen
+
+    save_qwen(folder, "qwen2_5_vl")  # tokenizer and processor; the weights are written over
+    small = transformers.AutoConfig.from_pretrained(folder)
+    ids = {name: getattr(small, name) for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")}
+    text = {**TEXT, "eos_token_id": small.text_config.eos_token_id, "pad_token_id": small.text_config.pad_token_id}
+    config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=VISION, tie_word_embeddings=True, **ids)
+    with no_init_weights(), torch.device(place.device):
+        model = transformers.Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+    model.tie_weights()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            _ = parameter.normal_(std=DEVIATION) if parameter.ndim > 1 else parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+    (folder / "config.json").unlink()  # written last: what is half written is not there
+    model.save_pretrained(folder)
+    return folder
+
+
+def _commands(folder: Path) -> dict[str, list[str]]:
+    """How each server that is installed is started, but for the port."""
+    from vidrisk.runtimes.contract.errors import is_installed
+
+    found = {}
+    if is_installed("vllm"):
+        found["vllm"] = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--max-model-len", "4096"]
+    if all(map(is_installed, ("fastapi", "uvicorn", "openai"))):
+        found["transformers"] = [sys.executable, "-c", TRANSFORMERS, "serve", str(folder)]
+    return found
+
+
+def _asked(command: Sequence[str], folder: Path, place: Place) -> Iterator[tuple[int, dict[str, float]]]:
+    from vidrisk.runtimes.text import Chat, Request, ServerEngine
+
+    chats = [Chat(({"role": "user", "content": [{"type": "image_url", "image_url": {"url": photo}},
+                                                {"type": "text", "text": "What is wrong with the wall?"}]},))
+             for photo in _jpegs(_photos(place))]
+    with running(command, place.work / "server.log") as url:
+        for parallel in PARALLEL:
+            with ServerEngine(url, str(folder), parallel=parallel) as engine:
+                list(engine.answers(Request(chat, limit=2) for chat in chats[:2]))
+                begin = time.perf_counter()
+                answers = list(engine.answers(Request(chat, limit=ANSWER_TOKENS) for chat in chats))
+                seconds = time.perf_counter() - begin
+            if failed := [answer.error for answer in answers if answer.finish == "failed"]:
+                raise RuntimeError(f"{len(failed)} of {len(answers)} answers failed: {failed[0]}")
+            yield parallel, {"photos_per_s": len(answers) / seconds, "seconds": seconds}
+
+
+def _jpegs(count: int) -> Iterator[str]:
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        file = io.BytesIO()
+        clouds = Image.fromarray(random.integers(0, 255, (12, 12, 3), np.uint8))
+        clouds.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+        yield f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path) -> Iterator[str]:
+    """Start a server on a free port, and end it; its URL once it lists its model.
+
+    Raises:
+        RuntimeError: it ends, or does not start in time.
+    """
+    from vidrisk.runtimes.contract.errors import VidriskError
+    from vidrisk.runtimes.text.http_json import JsonServer
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/v1"
+    with log.open("wb") as file:
+        process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)], stdout=file, stderr=subprocess.STDOUT,
+                                   env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    try:
+        end = time.monotonic() + START_S
+        while True:
+            try:
+                JsonServer(url, None, 5.0, 1).ask("models")
+                break
+            except VidriskError:
+                if process.poll() is not None or time.monotonic() > end:
+                    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+                    raise RuntimeError(f"the server does not start: {' | '.join(lines[-LAST_LINES:])}") from None
+                time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
