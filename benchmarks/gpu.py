@@ -3,12 +3,12 @@
     python benchmarks/gpu.py [SECTION ...] [--work DIR] [--trial]
     python benchmarks/gpu.py --step NAME --out FILE [--work DIR] [--trial] [--families A,B] [--fake]
 
-SECTION: throughput, overhead, hand_over, memory, second_start, parity, vlm; all of them without one. Each writes its own part of
-``results/gpu.json``, and leaves the others as they are.
+SECTION: throughput, overhead, hand_over, memory, second_start, parity, vlm, server; all of them without one. Each writes its own
+part of ``results/gpu.json``, and leaves the others as they are.
 
 --step: one step of ``gpu_offline.sh`` alone. FILE has what it has found until now, at any moment. bundles, models: make what is
 measured; first, families, runner: is it right; throughput, second_start: is it fast; tests: those marked ``gpu``; vlm: a
-vision-language model of 3 billion weights, trained and run.
+vision-language model of 3 billion weights, trained and run; server: one behind an OpenAI-compatible server.
 
 --work: where bundles and engines are made, and kept for the next time. --trial: small models and few rounds, to see that
 everything works; the result of sections goes to the folder of temporary files. --families: these alone; the first one stands
@@ -33,6 +33,7 @@ from gpu_parity import DifferentError, families, first, parity
 from gpu_place import Part, Place, Section, described_gpu, make_work, say
 from gpu_processes import memory, second_start
 from gpu_runner import runner
+from gpu_server import server
 from gpu_speed import hand_over, overhead, throughput
 from gpu_tests import tests
 from gpu_vlm import vlm
@@ -74,11 +75,11 @@ def models(place: Place) -> Iterator[Part]:
 
 
 SECTIONS: dict[str, Section] = {
-    section.__name__: section for section in (throughput, overhead, hand_over, memory, second_start, parity, vlm)}
+    section.__name__: section for section in (throughput, overhead, hand_over, memory, second_start, parity, vlm, server)}
 STEPS: dict[str, Section] = {
-    step.__name__: step for step in (bundles, first, families, runner, models, throughput, second_start, tests, vlm)}
+    step.__name__: step for step in (bundles, first, families, runner, models, throughput, second_start, tests, vlm, server)}
 WITHOUT_GPU = (bundles, models)
-OF_ANY_RUNTIME = (first, families, tests, vlm)  # they look for what works by themselves
+OF_ANY_RUNTIME = (first, families, tests, vlm, server)  # they look for what works by themselves
 
 
 def run_sections(names: list[str], work: Path, *, trial: bool) -> None:

@@ -1,7 +1,7 @@
 """Questions about photos through an OpenAI-compatible server on the GPU, with a checkpoint of Qwen2.5-VL-3B's dimensions.
 
-Weights are random, in bfloat16, and so are the answers; the way is that of ``vidrisk infer --text-server``: JPEGs, chat completions,
-several requests at a time. A trial takes a small LLaVA: Qwen's processor needs torchvision, which vLLM brings.
+Weights are random, in bfloat16, and so are the answers; the way is that of ``vidrisk infer --text-server``: JPEGs, chat
+completions, several requests at a time. A trial takes a small LLaVA: Qwen's processor needs torchvision, which vLLM brings.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ PARALLEL = (1, 8, 32)
 PHOTOS, ANSWER_TOKENS, SIDE_PX = 64, 64, 448
 START_S = 300.0  # for billions of weights
 LAST_LINES = 3  # of a server that does not start
+TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 TRANSFORMERS = "from transformers.cli.transformers import main; main()"
 
 
@@ -78,7 +79,7 @@ def _checkpoint(place: Place) -> Path:
 
     save_qwen(folder, "qwen2_5_vl")  # tokenizer and processor; the weights are written over
     small = transformers.AutoConfig.from_pretrained(folder)
-    ids = {name: getattr(small, name) for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")}
+    ids = {name: getattr(small, name) for name in TOKENS}
     text = {**TEXT, "eos_token_id": small.text_config.eos_token_id, "pad_token_id": small.text_config.pad_token_id}
     config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=VISION, tie_word_embeddings=True, **ids)
     with no_init_weights(), torch.device(place.device):
@@ -98,7 +99,8 @@ def _commands(folder: Path) -> dict[str, list[str]]:
 
     found = {}
     if is_installed("vllm"):
-        found["vllm"] = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--max-model-len", "4096"]
+        found["vllm"] = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder),
+                         "--max-model-len", "4096"]
     if all(map(is_installed, ("fastapi", "uvicorn", "openai"))):
         found["transformers"] = [sys.executable, "-c", TRANSFORMERS, "serve", str(folder)]
     return found

@@ -41,7 +41,7 @@ class Step:
 
 STEPS = (Step("bundles", 100, sees_gpu=False), Step("first", 120), Step("families", 150), Step("runner", 60),
          Step("models", 120, sees_gpu=False), Step("throughput", 180), Step("second_start", 60), Step("tests", 180),
-         Step("vlm", 540))
+         Step("vlm", 540), Step("server", 420))
 
 
 def run_steps(steps: Sequence[Step], out: Path, command: Sequence[str], seconds: float) -> list[dict[str, Any]]:

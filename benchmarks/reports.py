@@ -54,9 +54,9 @@ from vidrisk.train.train_data import train_data
 RESULT = Path(__file__).parent / "results" / "reports.json"
 TIMES = "seconds.json"
 BACKBONE = "compose:efficientnet-lite0+smollm2-135m"
-EPOCHS = 8
+EPOCHS = 10
 SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.batch_size=4", "optim.lora_lr=0.0005",
-            "optim.projector_lr=0.001", "trackers=[]")
+            "optim.projector_lr=0.001", "augment=[flip,updown]", "views=8", "trackers=[]")
 LIMITS = {"minor": 0.005, "moderate": 0.05}  # of the share of the tile that the defect covers
 LEVELS = ("none", *LIMITS, "severe")
 ADVICE = {"none": "Ship it.", "minor": "Ship it as second choice.", "moderate": "Grind it and look again.", "severe": "Scrap it."}

@@ -68,6 +68,7 @@ def test_a_dry_run_runs_every_step_and_keeps_what_it_finds(tmp_path: Path, bench
     assert {"torch bf16", "tensorrt fp16", "tensorrt int8", "torch.compile bf16"} <= set(vlm["prefill_ms"]["vision"])
     assert {"torch bf16", "tensorrt fp16", "torch.compile bf16"} <= set(vlm["prefill_ms"]["text"])
     assert min(cosine for of_stage in vlm["cosine"].values() for cosine in of_stage.values()) > 0.99
+    assert set(told["server"]["result"]["servers"]["transformers"]) == {"1", "8", "32"} and not told["server"]["result"]["missing"]
     assert set(told["tests"]["result"]["tests"].values()) == {"skipped" if visible_gpu() is None else "passed"}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert [one["step"] for one in summary["steps"]] == list(told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from vidrisk.runtimes.contract.manifest import TEXT, Precision
 log = logging.getLogger(__name__)
 
 VISION = "vision"
+AGREEMENT = 0.98  # of each level and choice with floating point: enough to look no further
 NAME: VariantName = "int8"
 
 
@@ -48,7 +50,7 @@ class NarrowVision:
 
 def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, narrow: Sequence[NarrowVision], work: Path,
                    options: ExportOptions) -> tuple[GateReport, list[ReportVariant]]:
-    """Offer variants to the gate, those with most in few bits first, until it admits one.
+    """Offer variants to the gate, those with most in few bits first, until one writes the fields that floating point writes.
 
     Args:
         exact: the variant in floating point.
@@ -57,35 +59,54 @@ def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, n
         work: folder for packed graphs.
 
     Returns:
-        The gate's report; the variant, or none where it admits none: then the report has the reasons.
+        The gate's report; the first variant that agrees in ``AGREEMENT`` of the answers, else the one of those that the gate admits
+        that agrees in most, or none where it admits none: then the report has the reasons. ``options.search_s`` after it began, and
+        where any drop is allowed, the first that is admitted is taken.
 
     Raises:
         GateRefused: none, and the options want one; or a hop that is exact.
     """
     refusals: list[str] = []
+    best: tuple[float, GateReport, ReportVariant] | None = None
+    end = time.monotonic() + options.search_s
     for recipe, vision in _candidates(choice, narrow):
+        if best is not None and (best[0] >= AGREEMENT or options.allow_drop or time.monotonic() > end):
+            break
         text, precision = exact.text, _precision_of(choice, recipe)
         if recipe is not None:
             text = work / f"{TEXT}.{precision}.onnx"
             if not text.exists():
                 pack_text(exact.text, text, recipe)
+        said = f"{recipe or 'text in float32'}{f', {vision}' if vision else ''}"
         try:
             report = gate.judge([GraphVariant(NAME, text, None if vision is None else vision.visual)])
         except GateRefused as refusal:
             hop = refusal.report.text_hops[-1] if refusal.report is not None else None
             if hop is None or hop.variant != NAME or options.strict:
                 raise
-            refusals.append(f"{recipe or 'text in float32'}{f', {vision}' if vision else ''}: {hop.reason}")
+            refusals.append(f"{said}: {hop.reason}")
             log.warning("the gate refuses %s", refusals[-1])
             continue
-        files = exact.stages if vision is None else {VISION: vision.path}
-        return report, [ReportVariant(NAME, files, text, {VISION: vision.precision if vision else "fp32", TEXT: precision})]
+        agreement = _agreement_in(report)
+        log.info("%s: fields agree in %.1f %% of the answers", said, 100 * agreement)
+        if best is None or agreement > best[0]:
+            files = exact.stages if vision is None else {VISION: vision.path}
+            precisions: dict[str, Precision] = {VISION: vision.precision if vision else "fp32", TEXT: precision}
+            best = agreement, report, ReportVariant(NAME, files, text, precisions)
+    if best is not None:
+        return best[1], [best[2]]
     if options.only == NAME:
         raise GateRefused(f"the gate refused every variant with fewer bits, no bundle was written: {refusals[-1]}" if refusals
                           else "nothing of the model can be packed", fix="ship floating point, or allow the drop")
     report = gate.judge([])
     report.verdicts.append(Verdict(NAME, shipped=False, reason="; ".join(refusals) or "no recipe is inside the limits"))
     return report, []
+
+
+def _agreement_in(report: GateReport) -> float:
+    """Share of the answers in which the field that changes most is what floating point writes; 1 where there are no fields."""
+    fields = report.text_hops[-1].fields
+    return min(fields.agreement.values(), default=1.0) if fields is not None else 1.0
 
 
 def _candidates(choice: RecipeChoice,

@@ -19,7 +19,7 @@ from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 # Settings that only a classifier knows.
-OF_CLASSIFIERS = ("pool", "frames", "jitter", "views", "decoder", "level_order", "augment",
+OF_CLASSIFIERS = ("pool", "frames", "jitter", "decoder", "level_order",
                   *(f"head.{name}" for name in HeadSettings.model_fields),
                   *(f"optim.{name}" for name in ("head_lr", "token_lr", "label_smoothing", "class_weights", "metric")),
                   *(f"vlm.{name}" for name in ("token", "prompts", "fixed_prompt", "question_first", "language_loss")))
@@ -55,8 +55,11 @@ def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
     elif config.report != ReportSettings():
         raise SettingsError(f"settings of reports for task {config.task!r}", allowed="for task report", fix="leave report out")
     pixel = pixel_spec(default_pixel(config.backbone), {"resize": "crop" if clips else "squash", **config.pixel})
-    # A mirrored swipe to the left is a swipe to the right: clips are augmented only when asked for.
+    # A mirrored swipe to the left is a swipe to the right, and "on the left" is written otherwise: only when asked for.
     augment = config.augment if config.augment is not None else ("flip",) if config.task == "risk" else ()
+    if "dihedral" in augment and pixel.height != pixel.width:
+        raise SettingsError(f"augment dihedral of {pixel.height}x{pixel.width} frames",
+                            allowed="square frames", fix="set pixel.height and pixel.width alike, or augment=[flip]")
     backbone = Source(config.backbone).resolved
     return config.model_copy(update={"backbone": backbone, "pixel": dataclasses.asdict(pixel), "augment": augment})
 
@@ -71,7 +74,7 @@ def _check_report_settings(config: TrainConfig) -> None:
     for name in OF_CLASSIFIERS:
         section, _, field = name.rpartition(".")
         values = [each[section][field] if section else each[field] for each in (given, default)]
-        if values[0] != values[1] and not (name == "augment" and not values[0]):
+        if values[0] != values[1]:
             raise SettingsError(f"{name} {values[0]!r:.60} of a model that writes reports, to which it means nothing",
                                 allowed="its default", fix=f"leave {name} out, or train a classifier")
 

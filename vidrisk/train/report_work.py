@@ -15,6 +15,7 @@ from vidrisk.models.config import TrainConfig
 from vidrisk.models.vlm.reporter import Reporter
 from vidrisk.models.vlm.sequences import SequenceBatch, batch_from_sequences
 from vidrisk.runtimes.contract.progress import OnProgress
+from vidrisk.train.augment import augmented
 from vidrisk.train.conversations import PHOTOS_AT_ONCE, Conversations, Photos
 from vidrisk.train.shares import Share
 from vidrisk.train.strategies import is_sharded
@@ -40,26 +41,33 @@ class Reporting(Work):
         self.model, self.config, self.photos, self.train, self.val, self.share = model, config, photos, train, val, share
         self.names, self.metric = train.names, "token_probability"
         self._train_weights = train.weights(config.report.choice_weight)
-        self._features: Tensor | None = None
+        self._features: Tensor | None = None  # of views of photos, (M, V, n, W); view 0 is the photo as it is
 
     @torch.inference_mode()
     def prepare(self, on_progress: OnProgress) -> None:
-        """Keep the features of a tower that is not trained, where memory allows."""
+        """Keep the features of a tower that is not trained, where memory allows: of several views where photos are augmented."""
         self.photos.forget(shown=False)
-        if not self.model.has_frozen_tower or not len(self.photos):
+        config = self.config
+        if not self.model.has_frozen_tower or not len(self.photos) or not config.views:
             return
         self.model.eval()
         shape = self._encoded([0]).shape[1:]
-        needed_mb = len(self.photos) * math.prod(shape) * 2 / 2**20
-        if needed_mb > self.config.cache_mb:
-            log.warning("features of %d photos need %.0f MB, cache_mb leaves %d: the tower runs in every step, slower",
-                        len(self.photos), needed_mb, self.config.cache_mb)
+        views = config.views if config.augment else 1
+        needed_mb = len(self.photos) * views * math.prod(shape) * 2 / 2**20
+        if needed_mb > config.cache_mb:
+            log.warning("features of %d photos, %d views of each, need %.0f MB, cache_mb leaves %d: the tower runs in every step, "
+                        "slower", len(self.photos), views, needed_mb, config.cache_mb)
             return
+        learnt = {number for numbers in self.train.photos for number in numbers}
         batches = self.photos.shown_by(self.share)
-        kept = torch.zeros((len(self.photos), *shape), dtype=torch.float16)
+        kept = torch.zeros((len(self.photos), views, *shape), dtype=torch.float16)
         for done, numbers in enumerate(batches):
             on_progress("running the vision tower", done, len(batches))
-            kept[numbers] = self._encoded(numbers).half().cpu()
+            kept[numbers, 0] = self._encoded(numbers).half().cpu()
+            generator = torch.Generator().manual_seed(config.seed + numbers[0])  # however many processes there are
+            few = [number for number in numbers if number in learnt]
+            for view in range(1, views if few else 1):
+                kept[few, view] = self._encoded(few, generator).half().cpu()
         self._features = self.share.join(kept).clone()  # made in inference mode, and a part of training
         self.photos.forget()
 
@@ -68,8 +76,13 @@ class Reporting(Work):
         """Where the model is: on the processor before its weights lie in shards, whatever device the process has."""
         return next(self.model.parameters()).device
 
-    def _encoded(self, numbers: Sequence[int]) -> Tensor:
-        return self.model.encode(self.photos.frames(numbers).to(self._device))
+    def _encoded(self, numbers: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+        return self.model.encode(self._frames(numbers, generator).to(self._device))
+
+    def _frames(self, numbers: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        """Photos, augmented where there is a generator."""
+        frames, kinds = self.photos.frames(numbers), self.config.augment
+        return frames if generator is None or not kinds or not numbers else augmented(frames[:, None], kinds, generator)[:, 0]
 
     @torch.inference_mode()
     def standardise(self, on_progress: OnProgress) -> None:
@@ -82,7 +95,7 @@ class Reporting(Work):
             few = [shown[place] for place in np.linspace(0, len(shown) - 1, min(len(shown), STANDARDISE_PHOTOS)).astype(int)]
             parts = [few[begin:begin + PHOTOS_AT_ONCE] for begin in range(0, len(few), PHOTOS_AT_ONCE)]
             self.model.standardise(torch.cat([self._encoded(part) if self._features is None
-                                              else self._features[part].to(self._device) for part in parts]))
+                                              else self._features[part, 0].to(self._device) for part in parts]))
         self.share.copy_main(tensor for name, tensor in self.model.state_dict().items() if name.startswith(self.model.own_parts))
 
     def batches(self, size: int, order: torch.Generator) -> list[list[int]]:
@@ -97,11 +110,20 @@ class Reporting(Work):
     def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[SequenceBatch]:
         """This process's conversations of each batch."""
         for batch in batches:
-            yield self._batch(self.train, self.share.of(batch) or [batch[0]])
+            yield self._batch(self.train, self.share.of(batch) or [batch[0]], draws.own)
 
-    def _batch(self, data: Conversations, numbers: Sequence[int]) -> SequenceBatch:
+    def _batch(self, data: Conversations, numbers: Sequence[int], generator: torch.Generator | None = None) -> SequenceBatch:
+        """Args:
+        generator: draws an augmentation, or a view, of each photo; None takes photos as they are.
+        """
         shown = [photo for number in numbers for photo in data.photos[number]]
-        photos = self.photos.frames(shown) if self._features is None else self._features[shown].float()
+        if self._features is None:
+            photos = self._frames(shown, generator)
+        else:
+            views = torch.zeros(len(shown), dtype=torch.long)
+            if generator is not None and (count := self._features.shape[1]) > 1:
+                views = torch.randint(count, (len(shown),), generator=generator)
+            photos = self._features[torch.tensor(shown, dtype=torch.long), views].float()
         return batch_from_sequences([data.sequences[number] for number in numbers], photos,
                                     self.model.positions).to(self.share.device)
 

@@ -15,7 +15,7 @@ from vidrisk.models.config import TrainConfig
 from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config, resolve_config
 from vidrisk.models.run import Run
 from vidrisk.runtimes.contract.contract import Contract
-from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
+from vidrisk.runtimes.contract.errors import DataError, require
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.class_work import Classification
@@ -60,9 +60,6 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     labels = labels_from_table(table, config)
     config = resolve_config(config, clips=labels.clips)
     contract = contract_from_config(config, labels)
-    if "dihedral" in (config.augment or ()) and contract.pixel.height != contract.pixel.width:
-        raise SettingsError(f"augment dihedral of {contract.pixel.height}x{contract.pixel.width} frames",
-                            allowed="square frames", fix="set pixel.height and pixel.width alike, or augment=[flip]")
     config, bases = with_start(config, start, out)
     checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table), share)
     if checkpoint.exists():

@@ -115,6 +115,43 @@ def test_kept_features_and_a_tower_in_every_step_do_the_same(train: Callable[...
     assert [epoch["train_loss"] for epoch in kept] == pytest.approx([epoch["train_loss"] for epoch in anew], rel=2e-3)
 
 
+@pytest.fixture
+def works(monkeypatch: pytest.MonkeyPatch) -> list[Reporting]:
+    """What runs work with, as soon as it is prepared."""
+    prepared: list[Reporting] = []
+    prepare = Reporting.prepare
+    monkeypatch.setattr(Reporting, "prepare", lambda self, on_progress: (prepared.append(self), prepare(self, on_progress))[1])
+    return prepared
+
+
+def test_views_of_augmented_photos_are_kept_and_drawn_in_training_alone(train: Callable[..., Run], works: list[Reporting]) -> None:
+    run = train("optim.epochs=2", "augment=[flip,light]", "views=3")
+    train("optim.epochs=1")
+    kept, plain = (work._features for work in works)
+    assert kept is not None and plain is not None and (kept.shape[1], plain.shape[1]) == (3, 1)
+    assert torch.equal(kept[:, :1], plain) and run.config.augment == ("flip", "light")
+    work = works[0]
+    learnt = sorted({number for numbers in work.train.photos for number in numbers})
+    others = sorted(set(range(len(kept))) - set(learnt))
+    assert learnt and others and not kept[others, 1:].any()
+    assert all(not torch.equal(kept[number, view], kept[number, 0]) for number in learnt for view in (1, 2))
+    (with_photo, *_) = (number for number, photos in enumerate(work.train.photos) if photos)
+    drawn = [work._batch(work.train, [with_photo], torch.Generator().manual_seed(seed)).photos for seed in range(12)]
+    assert len({each.numpy().tobytes() for each in drawn}) == 3
+    assert torch.equal(work._batch(work.train, [with_photo]).photos, kept[work.train.photos[with_photo], 0].float())
+
+
+def test_photos_are_augmented_where_no_features_are_kept(train: Callable[..., Run], works: list[Reporting]) -> None:
+    train("optim.epochs=1", "augment=[flip]", "views=0")
+    (work,) = works
+    (with_photo, *_) = (number for number, photos in enumerate(work.train.photos) if photos)
+    plain = work._batch(work.train, [with_photo]).photos
+    drawn = [work._batch(work.train, [with_photo], torch.Generator().manual_seed(seed)).photos for seed in range(12)]
+    assert work._features is None and plain.dtype == torch.uint8
+    assert all(any(torch.equal(each[:1], way) for way in (plain[:1], plain[:1].flip(2))) for each in drawn)
+    assert len({each[0].numpy().tobytes() for each in drawn}) == 2
+
+
 def test_every_conversation_is_in_one_batch_of_about_its_length(trained: Run) -> None:
     class Sequence:
         def __init__(self, length: int) -> None:
@@ -181,7 +218,7 @@ def test_what_is_too_long_is_left_out_and_said(train: Callable[..., Run], caplog
 @pytest.mark.parametrize(("assignments", "reason"), [
     (("optim.class_weights=sqrt",), "optim.class_weights 'sqrt' of a model that writes reports"),
     *(((f"{name}={value}",), rf"{name} .* of a model that writes reports") for name, value in (
-        ("frames", 4), ("views", 2), ("decoder", "pyav"), ("vlm.prompts", "[{question: a, reply: b <ACT>}]"))),
+        ("frames", 4), ("jitter", 3), ("decoder", "pyav"), ("vlm.prompts", "[{question: a, reply: b <ACT>}]"))),
     (("report.scheme=nothing",), "nothing"),
     (("report.answer_tokens=0",), "report.answer_tokens"),
 ])
