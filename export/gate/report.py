@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidrisk.calibration.conformal import Fit
-from vidrisk.export.gate.text_report import RecipeTrial, TextHop
+from vidrisk.export.gate.text_report import RecipeTrial, TextHop, VariantTrial
 from vidrisk.runtimes.contract import versions
 
 
@@ -211,6 +211,7 @@ class GateReport:
         verdicts: one per variant that was judged.
         source: where the model came from, and what was found out about a foreign one.
         text_hops, text_recipes: of a language model, which has no other hops (version 1.3 on).
+        text_variants: that were offered to the gate, in order (version 1.4 on).
     """
 
     max_drop: float
@@ -237,6 +238,7 @@ class GateReport:
     source: Mapping[str, str] = field(default_factory=dict)
     text_hops: list[TextHop] = field(default_factory=list)
     text_recipes: list[RecipeTrial] = field(default_factory=list)
+    text_variants: list[VariantTrial] = field(default_factory=list)
 
     @property
     def shipped(self) -> tuple[str, ...]:

@@ -166,3 +166,22 @@ class RecipeTrial:
     tokens: TokenFigures
     reason: str
     chosen: bool = False
+
+
+@dataclass(frozen=True)
+class VariantTrial:
+    """A variant that was offered to the gate.
+
+    Attributes:
+        what: its text and its vision stage.
+        float_blocks: of the vision stage in floating point.
+        agreement: share of the answers in which the level or choice that changes most is what floating point writes; None where
+            nothing was compared.
+        reason: why the gate refuses it; empty where it does not.
+    """
+
+    what: str
+    float_blocks: tuple[str, ...]
+    agreement: float | None
+    reason: str
+    chosen: bool = False

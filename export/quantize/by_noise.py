@@ -4,9 +4,13 @@ that is too much. What a block costs is not asked: such a stage is a small part 
 
 from __future__ import annotations
 
+import logging
+import math
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +28,8 @@ from vidrisk.export.quantize.int8 import migrate, observe
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 from vidrisk.runtimes.runner import Arrays
+
+log = logging.getLogger(__name__)
 
 PROBE_FRAMES = 32
 
@@ -43,16 +49,18 @@ class QuantizedByNoise:
 
 
 def quantize_by_noise(path: Path, feeds: StageFeeds, profile: Profile, cache: Path, on_progress: OnProgress, *,
-                      least_db: Sequence[float], runtime: str = "onnxruntime") -> list[QuantizedByNoise]:
-    """Quantize a stage.
+                      least_db: Sequence[float], seconds: float = math.inf,
+                      runtime: str = "onnxruntime") -> Iterator[QuantizedByNoise]:
+    """Quantize a stage, and again with less noise when the next graph is asked for.
 
     Args:
         path: the float ONNX file.
         feeds: what the stage sees of the calibration data; the first of it also measures the noise.
         cache: folder where statistics stay for the next export.
-        least_db: signal to noise, in decibels, that graphs are wanted for.
+        least_db: signal to noise, in decibels, that graphs are wanted for, least first.
+        seconds: of the search of blocks; none is measured after it.
 
-    Returns:
+    Yields:
         For each of ``least_db`` the graph with fewest blocks in floating point, each graph once; none where all would be.
 
     Raises:
@@ -78,27 +86,32 @@ def quantize_by_noise(path: Path, feeds: StageFeeds, profile: Profile, cache: Pa
     quantiser = Quantiser(plain, migrate(plain, sqnr_db, feeds, cache, on_progress), profile)
     trials = chosen_recipe(quantiser, sqnr_db, Journal(), lambda done, total: on_progress("choosing a recipe", done, total))
     recipe = next(trial.recipe for trial in trials if trial.chosen)
-    kept = _KeptFloat(blocks_from_net(net), lambda nodes: quantiser.quantised(recipe, nodes), sqnr_db, on_progress)
-    counts = dict.fromkeys(kept.fewest(least) for least in least_db)
-    return [kept.graph(count) for count in counts if count < len(kept.blocks)]
+    search = _BlockSearch(blocks_from_net(net), lambda nodes: quantiser.quantised(recipe, nodes), sqnr_db, on_progress, seconds)
+    before = -1
+    for least in least_db:
+        count = search.count_float_blocks(least)
+        if before < count < len(search.blocks):
+            yield search.graph(count)
+        before = count
 
 
-class _KeptFloat:
-    """Blocks in floating point, those first that make most noise alone.
+class _BlockSearch:
+    """How many blocks have to stay in floating point, those first that make most noise alone.
 
     Args:
         quantised: names of nodes to keep in floating point → graph.
         sqnr_db: signal to noise of a graph.
+        seconds: blocks that time does not suffice for are taken for the most harmless.
     """
 
     def __init__(self, blocks: Blocks, quantised: Callable[[Collection[str]], onnx.ModelProto],
-                 sqnr_db: Callable[[onnx.ModelProto], float], on_progress: OnProgress) -> None:
+                 sqnr_db: Callable[[onnx.ModelProto], float], on_progress: OnProgress, seconds: float) -> None:
         self.blocks, self.quantised, self.sqnr_db, self.on_progress = blocks, quantised, sqnr_db, on_progress
+        self._seconds = seconds
         self._known: dict[int, float] = {}
-        self._order: list[str] = []
 
-    def fewest(self, least_db: float) -> int:
-        """Return how many blocks are in floating point at least where there is so little noise."""
+    def count_float_blocks(self, least_db: float) -> int:
+        """Return the fewest blocks, in the order of their noise, without which the graph has ``least_db``."""
         if self._db(0) >= least_db:
             return 0
         too_few, enough = 0, len(self.blocks)
@@ -111,16 +124,19 @@ class _KeptFloat:
         """Return the graph with so many blocks in floating point."""
         return QuantizedByNoise(self.quantised(self._nodes(count)), self._db(count), tuple(self.order[:count]) if count else ())
 
-    @property
+    @cached_property
     def order(self) -> list[str]:
-        if not self._order:
-            every = {node for nodes in self.blocks.values() for node in nodes}
-            alone = {}
-            for done, (block, nodes) in enumerate(self.blocks.items()):
-                self.on_progress("measuring each block", done, len(self.blocks))
-                alone[block] = self.sqnr_db(self.quantised(every.difference(nodes)))
-            self._order = sorted(alone, key=lambda block: alone[block])
-        return self._order
+        """Blocks, the noisiest first."""
+        every = {node for nodes in self.blocks.values() for node in nodes}
+        alone: dict[str, float] = {}
+        end = time.monotonic() + self._seconds
+        for done, (block, nodes) in enumerate(self.blocks.items()):
+            if time.monotonic() >= end:
+                log.warning("the search ran out of time after %d of %d blocks", done, len(self.blocks))
+                break
+            self.on_progress("measuring each block", done, len(self.blocks))
+            alone[block] = self.sqnr_db(self.quantised(every.difference(nodes)))
+        return sorted(self.blocks, key=lambda block: alone.get(block, math.inf))
 
     def _db(self, count: int) -> float:
         if count not in self._known:

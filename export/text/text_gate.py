@@ -97,7 +97,7 @@ class TextGate:
         self.tokens = options.tokens(samples)
         self.answers: dict[str, Answers] = {}
         """What variants have written, by name."""
-        self._parts: list[tuple[GraphVariant, TextHop]] = []  # rounded text, or vision, beside the other one in floating point
+        self._halves: list[tuple[GraphVariant, TextHop]] = []  # rounded text, or vision, beside the other one in floating point
         self._folders = 0
         self.report = GateReport(options.max_drop, len(samples), text_recipes=list(recipes))
         if options.form is not None:
@@ -120,15 +120,23 @@ class TextGate:
         """
         if len({FLOAT, *(each.name for each in variants)}) != len(variants) + 1:
             raise _no_samples(self.samples, [self.exact, *variants])
-        if not self._exact_hops:
-            self.judge_prompts()
-            self.judge_floats(self.adapter)
-            self._exact_hops = tuple(self.report.text_hops)
+        self.judge_exact()
         self.report = replace(self.report, text_hops=list(self._exact_hops), verdicts=[])
         for variant in variants:
             self.judge_rounded(variant)
         self.conclude([self.exact, *variants])
         return self.report
+
+    def judge_exact(self) -> None:
+        """Judge what must change nothing, unless that was done.
+
+        Raises:
+            GateRefused: a hop changes more than rounding does.
+        """
+        if not self._exact_hops:
+            self.judge_prompts()
+            self.judge_floats(self.adapter)
+            self._exact_hops = tuple(self.report.text_hops)
 
     def judge_prompts(self) -> None:
         """Compare prompts with those of the reference."""
@@ -162,8 +170,8 @@ class TextGate:
         visual = exact.visual if variant.visual is None else variant.visual
         has_both = variant.graph != exact.graph and visual is not exact.visual
         if has_both:
-            self._admit(self._part(f"text → {name}", replace(variant, visual=exact.visual)))
-            self._admit(self._part(f"vision → {name}", replace(variant, graph=exact.graph, visual=visual)))
+            self._admit(self._half(f"text → {name}", replace(variant, visual=exact.visual)))
+            self._admit(self._half(f"vision → {name}", replace(variant, graph=exact.graph, visual=visual)))
         self._admit(self._rounded(f"onnx fp32 → {name}", replace(variant, visual=visual), is_whole=True))
 
     def conclude(self, variants: Sequence[GraphVariant]) -> None:
@@ -192,13 +200,13 @@ class TextGate:
                           max_drop=options.max_drop, visual=visual, weights=weights, allow_drop=options.allow_drop)
         return replace(hop, bytes=_bytes_of(variant.graph))
 
-    def _part(self, name: str, variant: GraphVariant) -> TextHop:
+    def _half(self, name: str, variant: GraphVariant) -> TextHop:
         """One rounded half of a variant, judged once: others are offered with the same half."""
-        for known, hop in self._parts:
+        for known, hop in self._halves:
             if known.graph == variant.graph and known.visual is variant.visual:
-                return hop
-        self._parts.append((variant, self._rounded(name, variant, is_whole=False)))
-        return self._parts[-1][1]
+                return replace(hop, name=name, variant=variant.name)
+        self._halves.append((variant, self._rounded(name, variant, is_whole=False)))
+        return self._halves[-1][1]
 
     def _compare_fields(self, variant: GraphVariant) -> FieldFigures:
         form, places = self.options.form, self.places[1]

@@ -202,16 +202,16 @@ class _ReportExport:
         shown = [each.photos for each in judges]
         exact = GraphVariant("fp32", text.graph, visual_tokens(stage, vision, shown))
         variants: list[ReportVariant] = [ReportVariant("fp32", {VISION: vision}, text.graph, {VISION: "fp32", TEXT: "fp32"})]
-        choice, narrow = None, []
+        choice = None
         if self.options.int8:
             choice = self._recipe(text.graph, choosers, merged, choosing or judging, gate)
-            narrow = self._narrow_visions(vision, stage, photos, shown)
         adapter = ReporterReference(model) if hasattr(model.backbone.model, "peft_config") else None
         with TextGate(ReporterReference(merged), exact, samples, gate, self.on_progress, adapter=adapter,
                       recipes=choice.trials if choice else ()) as judge:
             if choice is None:
                 report = judge.judge([])
             else:
+                narrow = self._narrow_visions(vision, stage, photos, shown)
                 report, packed = choose_variant(judge, variants[0], choice, narrow, self.work, self.options)
                 variants += packed
         if self.options.only is not None:
@@ -241,8 +241,9 @@ class _ReportExport:
         return choose_recipe(graph, gate.embeddings, samples, SearchOptions(seconds=self.options.search_s), self.on_progress, judge)
 
     def _narrow_visions(self, vision: Path, stage: Stage, photos: Sequence[Frames],
-                        shown: Sequence[Sequence[Frames]]) -> list[NarrowVision]:
-        """The vision stage in INT8, most noise first; none where there are too few photos.
+                        shown: Sequence[Sequence[Frames]]) -> Iterator[NarrowVision]:
+        """The vision stage in INT8, most noise first, each made when it is asked for; none where there are too few photos, or where
+        all of it would stay in float32.
 
         Args:
             shown: photos of the conversations that judge.
@@ -250,19 +251,21 @@ class _ReportExport:
         if len(photos) < MIN_CALIBRATION:
             log.warning("%d photos to calibrate the vision stage on, fewer than %d: it stays in float32", len(photos),
                         MIN_CALIBRATION)
-            return []
+            return
         digest = hashlib.sha256(b"".join(photo.tobytes() for photo in photos)).hexdigest()
         feeds = StageFeeds(self.run.contract, (stage,), stage, {VISION: vision}, {}, PhotoFrames(photos, digest))
-        found = quantize_by_noise(vision, feeds, self.options.profile, cache_folder() / "calibration", self.on_progress,
-                                  least_db=SQNR_DB)
-        visions = []
-        for number, each in enumerate(found):
-            path = self.work / str(number) / f"{VISION}.int8.onnx"
+        path = None
+        for each in quantize_by_noise(vision, feeds, self.options.profile, cache_folder() / "calibration", self.on_progress,
+                                      least_db=SQNR_DB, seconds=self.options.search_s):
+            path = self.work / f"{len(each.float_blocks)}-blocks" / f"{VISION}.int8.onnx"
             path.parent.mkdir()
             save_graph(each.model, path)
-            visions.append(NarrowVision(path, visual_tokens(stage, path, shown), each.float_blocks))
-            log.info("%s: %.1f dB", visions[-1], each.sqnr_db)
-        return visions
+            made = NarrowVision(path, visual_tokens(stage, path, shown), each.float_blocks)
+            log.info("%s: %.1f dB", made, each.sqnr_db)
+            yield made
+        if path is None:
+            log.warning("with any block in INT8, the vision stage has less than %.0f dB of signal to noise: it stays in float32",
+                        SQNR_DB[0])
 
     def _positions(self, samples: Sequence[GateSample], answer_tokens: int, language: Any) -> int:
         longest = max(sum(map(len, sample.parts)) for sample in samples) + answer_tokens

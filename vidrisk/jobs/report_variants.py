@@ -1,14 +1,18 @@
-"""Which variant with fewer bits ships with a model that writes reports: the one with most in few bits that the gate admits."""
+"""Which variant with fewer bits ships with a model that writes reports: the first that the gate admits and that writes the fields
+which floating point writes, else the one of those admitted that comes closest.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidrisk.export.gate.report import GateReport, Verdict
+from vidrisk.export.gate.selection import agreement_aim
+from vidrisk.export.gate.text_report import VariantTrial
 from vidrisk.export.text.gate_options import GraphVariant
 from vidrisk.export.text.packing import INT8, TextRecipe, pack_text
 from vidrisk.export.text.recipe_search import RecipeChoice
@@ -23,11 +27,10 @@ from vidrisk.runtimes.contract.manifest import TEXT, Precision
 log = logging.getLogger(__name__)
 
 VISION = "vision"
-AGREEMENT = 0.98  # of each level and choice with floating point: enough to look no further
 NAME: VariantName = "int8"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NarrowVision:
     """The vision stage in INT8.
 
@@ -48,76 +51,166 @@ class NarrowVision:
         return "mixed" if self.float_blocks else "int8"
 
 
-def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, narrow: Sequence[NarrowVision], work: Path,
+@dataclass(frozen=True)
+class Candidate:
+    """A variant to offer.
+
+    Attributes:
+        recipe: of the text; None leaves it in floating point.
+        vision: None leaves it in floating point.
+    """
+
+    recipe: TextRecipe | None
+    vision: NarrowVision | None
+
+    def __str__(self) -> str:
+        return f"{self.recipe or 'text in float32'}{f', {self.vision}' if self.vision else ''}"
+
+
+def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, narrow: Iterable[NarrowVision], work: Path,
                    options: ExportOptions) -> tuple[GateReport, list[ReportVariant]]:
-    """Offer variants to the gate, those with most in few bits first, until one writes the fields that floating point writes.
+    """Offer variants to the gate, those with most in few bits first.
 
     Args:
         exact: the variant in floating point.
         choice: how the text's weights may be packed.
-        narrow: those with fewest blocks in floating point first.
+        narrow: those with fewest blocks in floating point first; the next one is made when it is asked for.
         work: folder for packed graphs.
 
     Returns:
-        The gate's report; the first variant that agrees in ``AGREEMENT`` of the answers, else the one of those that the gate admits
-        that agrees in most, or none where it admits none: then the report has the reasons. ``options.search_s`` after it began, and
-        where any drop is allowed, the first that is admitted is taken.
+        The gate's report, and the variant: the first whose fields agree with those of floating point (``agreement_aim``, or in all
+        answers but one), else the one of those admitted that agrees in most answers. Where any drop is allowed, the first that is
+        admitted is taken, and ``options.search_s`` after the first was offered none but that is looked for. No variant where the
+        gate admits none: then the report has the reasons.
 
     Raises:
         GateRefused: none, and the options want one; or a hop that is exact.
     """
-    refusals: list[str] = []
-    best: tuple[float, GateReport, ReportVariant] | None = None
-    end = time.monotonic() + options.search_s
-    for recipe, vision in _candidates(choice, narrow):
-        if best is not None and (best[0] >= AGREEMENT or options.allow_drop or time.monotonic() > end):
-            break
-        text, precision = exact.text, _precision_of(choice, recipe)
-        if recipe is not None:
-            text = work / f"{TEXT}.{precision}.onnx"
-            if not text.exists():
-                pack_text(exact.text, text, recipe)
-        said = f"{recipe or 'text in float32'}{f', {vision}' if vision else ''}"
+    gate.judge_exact()
+    return _Choice(gate, exact, choice, _Kept(narrow), work, options).made()
+
+
+class _Kept:
+    """What an iterable gives, made once, for several loops."""
+
+    def __init__(self, source: Iterable[NarrowVision]) -> None:
+        self._source, self._made = iter(source), list[NarrowVision]()
+
+    def __iter__(self) -> Iterator[NarrowVision]:
+        place = 0
+        while True:
+            if place == len(self._made):
+                following = next(self._source, None)
+                if following is None:
+                    return
+                self._made.append(following)
+            yield self._made[place]
+            place += 1
+
+
+@dataclass
+class _Choice:
+    gate: TextGate
+    exact: ReportVariant
+    choice: RecipeChoice
+    narrow: _Kept
+    work: Path
+    options: ExportOptions
+    trials: list[VariantTrial] = field(default_factory=list)
+    best: tuple[Candidate, GateReport] | None = None
+    refused: list[TextRecipe | NarrowVision] = field(default_factory=list)  # halves, by themselves
+
+    def made(self) -> tuple[GateReport, list[ReportVariant]]:
+        self.search(time.monotonic() + self.options.search_s)
+        if self.best is not None:
+            chosen, report = self.best
+            trials = [replace(trial, chosen=trial.what == str(chosen)) for trial in self.trials]
+            return replace(report, text_variants=trials), [self.variant(chosen)]
+        refusals = [f"{trial.what}: {trial.reason}" for trial in self.trials]
+        if self.options.only == NAME:
+            raise GateRefused(f"the gate refused every variant with fewer bits, no bundle was written: {refusals[-1]}" if refusals
+                              else "nothing of the model can be packed", fix="ship floating point, or allow the drop")
+        report = replace(self.gate.judge([]), text_variants=self.trials)
+        report.verdicts.append(Verdict(NAME, shipped=False, reason="; ".join(refusals) or "no recipe is inside the limits"))
+        return report, []
+
+    def search(self, end: float) -> None:
+        best = 0.0
+        for candidate in self.candidates():
+            if self.best is not None and time.monotonic() > end:
+                log.info("the search of a variant that changes fewer fields ran out of time")
+                return
+            report = self.judged(candidate)
+            if report is None:
+                continue
+            agreement, answers = _agreement_in(report)
+            if self.best is None or (agreement is not None and agreement > best + 1.5 / answers):  # one answer is no difference
+                self.best, best = (candidate, report), agreement or 0.0
+            if agreement is None or self.options.allow_drop or _is_enough(agreement, answers, self.options.max_drop):
+                return
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Those with most in few bits first; the text in floating point where none that is packed was admitted."""
+        for recipe in dict.fromkeys((self.choice.recipe, INT8) if self.choice.recipe is not None else ()):
+            for vision in self.narrow:
+                if vision not in self.refused and recipe not in self.refused:
+                    yield Candidate(recipe, vision)
+            if recipe not in self.refused:
+                yield Candidate(recipe, None)
+        if self.best is None:
+            yield from (Candidate(None, vision) for vision in self.narrow if vision not in self.refused)
+
+    def judged(self, candidate: Candidate) -> GateReport | None:
+        """Let the gate judge; None where it refuses."""
+        float_blocks = candidate.vision.float_blocks if candidate.vision is not None else ()
+        visual = None if candidate.vision is None else candidate.vision.visual
         try:
-            report = gate.judge([GraphVariant(NAME, text, None if vision is None else vision.visual)])
+            report = self.gate.judge([GraphVariant(NAME, self.graph(candidate), visual)])
         except GateRefused as refusal:
             hop = refusal.report.text_hops[-1] if refusal.report is not None else None
-            if hop is None or hop.variant != NAME or options.strict:
+            if hop is None or hop.variant != NAME or (self.options.strict and self.best is None):
                 raise
-            refusals.append(f"{said}: {hop.reason}")
-            log.warning("the gate refuses %s", refusals[-1])
-            continue
-        agreement = _agreement_in(report)
-        log.info("%s: fields agree in %.1f %% of the answers", said, 100 * agreement)
-        if best is None or agreement > best[0]:
-            files = exact.stages if vision is None else {VISION: vision.path}
-            precisions: dict[str, Precision] = {VISION: vision.precision if vision else "fp32", TEXT: precision}
-            best = agreement, report, ReportVariant(NAME, files, text, precisions)
-    if best is not None:
-        return best[1], [best[2]]
-    if options.only == NAME:
-        raise GateRefused(f"the gate refused every variant with fewer bits, no bundle was written: {refusals[-1]}" if refusals
-                          else "nothing of the model can be packed", fix="ship floating point, or allow the drop")
-    report = gate.judge([])
-    report.verdicts.append(Verdict(NAME, shipped=False, reason="; ".join(refusals) or "no recipe is inside the limits"))
-    return report, []
+            for half, kind in ((candidate.recipe, "text →"), (candidate.vision, "vision →")):
+                if half is not None and hop.name.startswith(kind):
+                    self.refused.append(half)
+            self.trials.append(VariantTrial(str(candidate), float_blocks, None, hop.reason))
+            log.warning("the gate refuses %s: %s", candidate, hop.reason)
+            return None
+        agreement, _ = _agreement_in(report)
+        self.trials.append(VariantTrial(str(candidate), float_blocks, agreement, ""))
+        if agreement is not None:
+            log.info("%s: fields agree in %.1f %% of the answers", candidate, 100 * agreement)
+        return report
+
+    def graph(self, candidate: Candidate) -> Path:
+        """The graph of the text, packed unless that was done."""
+        if candidate.recipe is None:
+            return self.exact.text
+        path = self.work / f"{TEXT}.{self.precision(candidate)}.onnx"
+        if not path.exists():
+            pack_text(self.exact.text, path, candidate.recipe)
+        return path
+
+    def precision(self, candidate: Candidate) -> Precision:
+        if candidate.recipe is None:
+            return "fp32"
+        return self.choice.precision if candidate.recipe == self.choice.recipe else "int8-weight-only"
+
+    def variant(self, candidate: Candidate) -> ReportVariant:
+        vision = candidate.vision
+        precision: dict[str, Precision] = {VISION: vision.precision if vision is not None else "fp32",
+                                           TEXT: self.precision(candidate)}
+        files = self.exact.stages if vision is None else {VISION: vision.path}
+        return ReportVariant(NAME, files, self.graph(candidate), precision)
 
 
-def _agreement_in(report: GateReport) -> float:
-    """Share of the answers in which the field that changes most is what floating point writes; 1 where there are no fields."""
+def _agreement_in(report: GateReport) -> tuple[float | None, int]:
+    """Share of the answers in which the field that changes most is what floating point writes, and how many there are; None where
+    nothing was compared."""
     fields = report.text_hops[-1].fields
-    return min(fields.agreement.values(), default=1.0) if fields is not None else 1.0
+    shares: Sequence[float] = () if fields is None else [share for share in fields.agreement.values() if share == share]  # no NaN
+    return (min(shares), fields.samples) if shares and fields is not None else (None, 0)
 
 
-def _candidates(choice: RecipeChoice,
-                narrow: Sequence[NarrowVision]) -> Iterator[tuple[TextRecipe | None, NarrowVision | None]]:
-    """Recipes of the text, and the vision stage, those with most in few bits first."""
-    for recipe in dict.fromkeys((choice.recipe, INT8) if choice.recipe is not None else ()):
-        yield from ((recipe, vision) for vision in (*narrow, None))
-    yield from ((None, vision) for vision in narrow)
-
-
-def _precision_of(choice: RecipeChoice, recipe: TextRecipe | None) -> Precision:
-    if recipe is None:
-        return "fp32"
-    return choice.precision if recipe == choice.recipe else "int8-weight-only"
+def _is_enough(agreement: float, answers: int, max_drop: float) -> bool:
+    return (1 - agreement) * answers < max(1.5, (1 - agreement_aim(max_drop)) * answers + 1e-9)

@@ -41,7 +41,11 @@ class Reporting(Work):
         self.model, self.config, self.photos, self.train, self.val, self.share = model, config, photos, train, val, share
         self.names, self.metric = train.names, "token_probability"
         self._train_weights = train.weights(config.report.choice_weight)
-        self._features: Tensor | None = None  # of views of photos, (M, V, n, W); view 0 is the photo as it is
+        self._features: Tensor | None = None  # of photos as they are, (M, n, W)
+        self._views: Tensor | None = None  # of photos that are learnt from, augmented, (L, V, n, W)
+        learnt = sorted({number for numbers in train.photos for number in numbers})
+        self._rows = torch.zeros(len(photos), dtype=torch.long)  # of photos among their views
+        self._rows[learnt] = torch.arange(len(learnt))
 
     @torch.inference_mode()
     def prepare(self, on_progress: OnProgress) -> None:
@@ -52,23 +56,28 @@ class Reporting(Work):
             return
         self.model.eval()
         shape = self._encoded([0]).shape[1:]
-        views = config.views if config.augment else 1
-        needed_mb = len(self.photos) * views * math.prod(shape) * 2 / 2**20
-        if needed_mb > config.cache_mb:
-            log.warning("features of %d photos, %d views of each, need %.0f MB, cache_mb leaves %d: the tower runs in every step, "
-                        "slower", len(self.photos), views, needed_mb, config.cache_mb)
-            return
         learnt = {number for numbers in self.train.photos for number in numbers}
+        views = config.views - 1 if config.augment else 0
+        if config.augment and not views:
+            log.warning("views=1 keeps photos as they are alone: augment=%s does nothing; set views=4, or views=0",
+                        [*config.augment])
+        needed_mb = (len(self.photos) + len(learnt) * views) * math.prod(shape) * 2 / 2**20
+        if needed_mb > config.cache_mb:
+            log.warning("features of %d photos in %d views need %.0f MB, cache_mb leaves %d: the tower runs in every step, slower",
+                        len(self.photos), 1 + views, needed_mb, config.cache_mb)
+            return
         batches = self.photos.shown_by(self.share)
-        kept = torch.zeros((len(self.photos), views, *shape), dtype=torch.float16)
+        kept = torch.zeros((len(self.photos), *shape), dtype=torch.float16)
+        in_views = torch.zeros((len(learnt), views, *shape), dtype=torch.float16)
         for done, numbers in enumerate(batches):
             on_progress("running the vision tower", done, len(batches))
-            kept[numbers, 0] = self._encoded(numbers).half().cpu()
+            kept[numbers] = self._encoded(numbers).half().cpu()
             generator = torch.Generator().manual_seed(config.seed + numbers[0])  # however many processes there are
             few = [number for number in numbers if number in learnt]
-            for view in range(1, views if few else 1):
-                kept[few, view] = self._encoded(few, generator).half().cpu()
+            for view in range(views if few else 0):
+                in_views[self._rows[few], view] = self._encoded(few, generator).half().cpu()
         self._features = self.share.join(kept).clone()  # made in inference mode, and a part of training
+        self._views = self.share.join(in_views).clone() if views else None
         self.photos.forget()
 
     @property
@@ -95,7 +104,7 @@ class Reporting(Work):
             few = [shown[place] for place in np.linspace(0, len(shown) - 1, min(len(shown), STANDARDISE_PHOTOS)).astype(int)]
             parts = [few[begin:begin + PHOTOS_AT_ONCE] for begin in range(0, len(few), PHOTOS_AT_ONCE)]
             self.model.standardise(torch.cat([self._encoded(part) if self._features is None
-                                              else self._features[part, 0].to(self._device) for part in parts]))
+                                              else self._features[part].to(self._device) for part in parts]))
         self.share.copy_main(tensor for name, tensor in self.model.state_dict().items() if name.startswith(self.model.own_parts))
 
     def batches(self, size: int, order: torch.Generator) -> list[list[int]]:
@@ -120,10 +129,11 @@ class Reporting(Work):
         if self._features is None:
             photos = self._frames(shown, generator)
         else:
-            views = torch.zeros(len(shown), dtype=torch.long)
-            if generator is not None and (count := self._features.shape[1]) > 1:
-                views = torch.randint(count, (len(shown),), generator=generator)
-            photos = self._features[torch.tensor(shown, dtype=torch.long), views].float()
+            photos = self._features[shown].float()
+            if generator is not None and self._views is not None:
+                drawn = torch.randint(1 + self._views.shape[1], (len(shown),), generator=generator)
+                other = drawn > 0
+                photos[other] = self._views[self._rows[shown][other], drawn[other] - 1].float()
         return batch_from_sequences([data.sequences[number] for number in numbers], photos,
                                     self.model.positions).to(self.share.device)
 

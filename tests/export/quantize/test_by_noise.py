@@ -68,8 +68,8 @@ def quantized(clips: Callable[..., Any], tmp_path_factory: pytest.TempPathFactor
     export_onnx(Tower().eval(), (torch.zeros((2, SIDE, SIDE, 3), dtype=torch.uint8),), STAGE.inputs, STAGE.outputs, path)
     feeds = StageFeeds(CONTRACT, (STAGE,), STAGE, {"vision": path}, {}, Photos(clips(32, 1, SIDE)[:, 0]))
 
-    def quantized(*least_db: float) -> list[QuantizedByNoise]:
-        return quantize_by_noise(path, feeds, PROFILES["cpu"], root / "cache", ignore_progress, least_db=least_db)
+    def quantized(*least_db: float, **options: Any) -> list[QuantizedByNoise]:
+        return list(quantize_by_noise(path, feeds, PROFILES["cpu"], root / "cache", ignore_progress, least_db=least_db, **options))
 
     return quantized
 
@@ -96,3 +96,11 @@ def test_the_noisiest_block_is_the_first(quantized: Callable[..., list[Quantized
 def test_equal_graphs_are_given_once_and_what_cannot_be_had_not_at_all(quantized: Callable[..., list[QuantizedByNoise]]) -> None:
     assert len(quantized(-100.0, -50.0)) == 1
     assert quantized(98.0) == []
+
+
+def test_blocks_are_not_measured_before_they_are_asked_for_or_after_the_time(
+        quantized: Callable[..., list[QuantizedByNoise]], caplog: pytest.LogCaptureFixture) -> None:
+    (whole,) = quantized(-100.0, seconds=0)
+    assert not caplog.records
+    (some,) = quantized(whole.sqnr_db + 0.5, seconds=0)
+    assert "ran out of time after 0 of 11 blocks" in caplog.text and some.sqnr_db >= whole.sqnr_db + 0.5

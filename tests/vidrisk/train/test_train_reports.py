@@ -127,18 +127,23 @@ def works(monkeypatch: pytest.MonkeyPatch) -> list[Reporting]:
 def test_views_of_augmented_photos_are_kept_and_drawn_in_training_alone(train: Callable[..., Run], works: list[Reporting]) -> None:
     run = train("optim.epochs=2", "augment=[flip,light]", "views=3")
     train("optim.epochs=1")
-    kept, plain = (work._features for work in works)
-    assert kept is not None and plain is not None and (kept.shape[1], plain.shape[1]) == (3, 1)
-    assert torch.equal(kept[:, :1], plain) and run.config.augment == ("flip", "light")
-    work = works[0]
+    work, plain = works
+    kept, views = work._features, work._views
+    assert kept is not None and views is not None and plain._features is not None and plain._views is None
+    assert torch.equal(kept, plain._features) and run.config.augment == ("flip", "light")
     learnt = sorted({number for numbers in work.train.photos for number in numbers})
-    others = sorted(set(range(len(kept))) - set(learnt))
-    assert learnt and others and not kept[others, 1:].any()
-    assert all(not torch.equal(kept[number, view], kept[number, 0]) for number in learnt for view in (1, 2))
-    (with_photo, *_) = (number for number, photos in enumerate(work.train.photos) if photos)
-    drawn = [work._batch(work.train, [with_photo], torch.Generator().manual_seed(seed)).photos for seed in range(12)]
-    assert len({each.numpy().tobytes() for each in drawn}) == 3
-    assert torch.equal(work._batch(work.train, [with_photo]).photos, kept[work.train.photos[with_photo], 0].float())
+    assert views.shape[:2] == (len(learnt), 2) and len(learnt) < len(kept)
+    assert all(not torch.equal(views[row, view], kept[number]) for row, number in enumerate(learnt) for view in (0, 1))
+    (number, (photo,)) = next((number, photos) for number, photos in enumerate(work.train.photos) if len(photos) == 1 and photos[0])
+    drawn = {work._batch(work.train, [number], torch.Generator().manual_seed(seed)).photos.numpy().tobytes() for seed in range(20)}
+    row = learnt.index(photo)
+    assert drawn == {each.float().numpy().tobytes() for each in (kept[photo], views[row, 0], views[row, 1])}
+    assert torch.equal(work._batch(work.train, [number]).photos, kept[[photo]].float())
+
+
+def test_a_single_view_is_said_to_augment_nothing(train: Callable[..., Run], caplog: pytest.LogCaptureFixture) -> None:
+    train("optim.epochs=1", "augment=[flip]", "views=1")
+    assert "views=1 keeps photos as they are alone: augment=['flip'] does nothing" in caplog.text
 
 
 def test_photos_are_augmented_where_no_features_are_kept(train: Callable[..., Run], works: list[Reporting]) -> None:
