@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,57 +26,64 @@ PHOTOS, ANSWER_TOKENS, SIDE_PX = 64, 64, 448
 START_S = 300.0  # for billions of weights
 LAST_LINES = 3  # of a server that does not start
 TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+NONE = "no server is installed: neither vLLM, nor FastAPI, uvicorn, openai and torchvision"
 TRANSFORMERS = "from transformers.cli.transformers import main; main()"
 
 
 def server(place: Place) -> Iterator[Part]:
-    """Photos per second, and tokens, by server and by requests at a time.
+    """Photos per second, by server and by requests at a time.
 
     Raises:
-        RuntimeError: no server is installed, or none starts.
+        RuntimeError: a server is installed, and none answers.
     """
-    folder = _checkpoint(place)
-    told: Part = {"photos": _photos(place), "answer_tokens": ANSWER_TOKENS, "servers": {}, "missing": {}}
-    for name, command in _commands(folder).items():
+    told: Part = {"photos": _photos(place), "answer_tokens": ANSWER_TOKENS, "servers": {}, "missing": {}, "headline": NONE}
+    if not (commands := _commands(place)):
+        yield told
+        return
+    folder = _made_checkpoint(place)
+    for name, command in commands.items():
         try:
-            for parallel, row in _asked(command, folder, place):
+            for parallel, row in _timed_requests([*command, str(folder)], folder, place):
                 told["servers"].setdefault(name, {})[str(parallel)] = row
-                yield _said(told)
+                told["headline"] = "; ".join(f"{each}, {at_once} at a time: {found['photos_per_s']:.3g} photos/s"
+                                             for each, rows in told["servers"].items() for at_once, found in rows.items())
+                say(told["headline"])
+                yield told
         except RuntimeError as error:
             told["missing"][name] = str(error)
     if not told["servers"]:
-        raise RuntimeError(f"no server answers: {told['missing'] or 'neither vllm nor transformers[serving] is installed'}")
-    yield _said(told)
-
-
-def _said(told: Part) -> Part:
-    told["headline"] = "; ".join(f"{name}, {parallel} at a time: {row['photos_per_s']:.3g} photos/s"
-                                 for name, rows in told["servers"].items() for parallel, row in rows.items())
-    say(told["headline"])
-    return told
+        raise RuntimeError(f"no server answers: {told['missing']}")
+    yield told
 
 
 def _photos(place: Place) -> int:
     return 4 if place.trial else PHOTOS
 
 
-def _checkpoint(place: Place) -> Path:
+def _made_checkpoint(place: Place) -> Path:
     """A Hugging Face folder, weights and processor, as ``vidrisk export --merged`` writes one."""
     folder = place.work / ("llava-served" if place.trial else "qwen-served")
-    if (folder / "config.json").is_file():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    sys.path.insert(0, str(TESTS / "vidrisk" / "models"))
-    if place.trial:
-        from vlms import save_llava_hf
+    if not folder.is_dir():
+        half_made = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(half_made, ignore_errors=True)
+        half_made.mkdir(parents=True)
+        sys.path.insert(0, str(TESTS / "vidrisk" / "models"))
+        _write_checkpoint(half_made, place)
+        half_made.rename(folder)
+    return folder
 
+
+def _write_checkpoint(folder: Path, place: Place) -> None:
+    from vlms import save_llava_hf, save_qwen
+
+    if place.trial:
         save_llava_hf(folder)
-        return folder
+        return
     import torch
     import transformers
+    from gpu_vlm_graphs import free_memory
     from qwen_3b import DEVIATION, TEXT, VISION
     from transformers.initialization import no_init_weights
-    from vlms import save_qwen
 
     save_qwen(folder, "qwen2_5_vl")  # tokenizer and processor; the weights are written over
     small = transformers.AutoConfig.from_pretrained(folder)
@@ -88,48 +96,53 @@ def _checkpoint(place: Place) -> Path:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             _ = parameter.normal_(std=DEVIATION) if parameter.ndim > 1 else parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-    (folder / "config.json").unlink()  # written last: what is half written is not there
     model.save_pretrained(folder)
-    return folder
+    del model
+    free_memory()  # the server wants the card
 
 
-def _commands(folder: Path) -> dict[str, list[str]]:
-    """How each server that is installed is started, but for the port."""
+def _commands(place: Place) -> dict[str, list[str]]:
+    """How each server that is installed is started, but for its model and its port."""
     from vidrisk.runtimes.contract.errors import is_installed
 
     found = {}
-    if is_installed("vllm"):
-        found["vllm"] = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder),
-                         "--max-model-len", "4096"]
-    if all(map(is_installed, ("fastapi", "uvicorn", "openai"))):
-        found["transformers"] = [sys.executable, "-c", TRANSFORMERS, "serve", str(folder)]
+    if is_installed("vllm") and not place.trial:
+        found["vllm"] = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--max-model-len", "4096", "--model"]
+    needed = ("fastapi", "uvicorn", "openai", *(() if place.trial else ("torchvision",)))  # for Qwen's processor
+    if all(map(is_installed, needed)):
+        found["transformers"] = [sys.executable, "-c", TRANSFORMERS, "serve"]
     return found
 
 
-def _asked(command: Sequence[str], folder: Path, place: Place) -> Iterator[tuple[int, dict[str, float]]]:
+def _timed_requests(command: Sequence[str], folder: Path, place: Place) -> Iterator[tuple[int, dict[str, float]]]:
     from vidrisk.runtimes.text import Chat, Request, ServerEngine
 
-    chats = [Chat(({"role": "user", "content": [{"type": "image_url", "image_url": {"url": photo}},
-                                                {"type": "text", "text": "What is wrong with the wall?"}]},))
-             for photo in _jpegs(_photos(place))]
-    with running(command, place.work / "server.log") as url:
+    photos = iter(_jpegs())  # no photo is shown twice: a server keeps what it has seen
+
+    def requests(count: int, limit: int) -> list[Request]:
+        question = {"type": "text", "text": "What is wrong with the wall?"}
+        shown = [{"type": "image_url", "image_url": {"url": next(photos)}} for _ in range(count)]
+        return [Request(Chat(({"role": "user", "content": [photo, question]},)), limit=limit) for photo in shown]
+
+    with run_server(command, place.work / "server.log") as url:
         for parallel in PARALLEL:
             with ServerEngine(url, str(folder), parallel=parallel) as engine:
-                list(engine.answers(Request(chat, limit=2) for chat in chats[:2]))
+                list(engine.answers(requests(2, limit=2)))
+                asked = requests(_photos(place), limit=ANSWER_TOKENS)
                 begin = time.perf_counter()
-                answers = list(engine.answers(Request(chat, limit=ANSWER_TOKENS) for chat in chats))
+                answers = list(engine.answers(asked))
                 seconds = time.perf_counter() - begin
             if failed := [answer.error for answer in answers if answer.finish == "failed"]:
                 raise RuntimeError(f"{len(failed)} of {len(answers)} answers failed: {failed[0]}")
             yield parallel, {"photos_per_s": len(answers) / seconds, "seconds": seconds}
 
 
-def _jpegs(count: int) -> Iterator[str]:
+def _jpegs() -> Iterator[str]:
     import numpy as np
     from PIL import Image
 
     random = np.random.default_rng(0)
-    for _ in range(count):
+    while True:
         file = io.BytesIO()
         clouds = Image.fromarray(random.integers(0, 255, (12, 12, 3), np.uint8))
         clouds.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
@@ -137,7 +150,7 @@ def _jpegs(count: int) -> Iterator[str]:
 
 
 @contextmanager
-def running(command: Sequence[str], log: Path) -> Iterator[str]:
+def run_server(command: Sequence[str], log: Path) -> Iterator[str]:
     """Start a server on a free port, and end it; its URL once it lists its model.
 
     Raises:

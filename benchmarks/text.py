@@ -7,9 +7,9 @@ lose less here than on weights that were never in 4 bits, and once more as Q8_0 
 
 Every engine that is installed gets the same prompts of 128 random tokens and writes 1 token, then 33, at temperature 0 and past
 any end of text: prefill is the time of the first token, a decode rate that of the other 32. Eight at once are eight prompts that
-are all there at the begin. Perplexity is that of LICENSE, in windows of 256 tokens; llama.cpp is asked for it token by token.
-"own mixed" is the recipe that the gate's search finds for a perplexity of at most 3 % more, on README.md. Memory is that of a
-process of its own. A folder of photos goes from JPEG files to reports by a schema (``text_folder``). What is
+are all there at the begin. Perplexity is that of LICENSE, in every second window of 256 tokens; llama.cpp is asked for it token
+by token. "own mixed" is the recipe that the gate's search finds for a perplexity of at most 3 % more, on the windows between.
+Memory is that of a process of its own. A folder of photos goes from JPEG files to reports by a schema (``text_folder``). What is
 compared on our own engine alone: a JSON schema's cost per computed token, and what a constant beginning saves. Peers: xllamacpp,
 its own server over HTTP, and onnxruntime-genai, each installed with ``pip install --no-deps``. --work keeps the graphs for another
 run. --small: few tokens, one round, eight photos, to see that it runs; it prints and keeps nothing.
@@ -100,14 +100,18 @@ def prepare(work: Path, engines: list[str]) -> dict[str, float]:
     return {name: sum(path.stat().st_size for path in files[name]) / 1e6 for name in engines}
 
 
+def license_windows(vocabulary: Vocabulary, length: int) -> list[Ids]:
+    ids = vocabulary.encode((ROOT / "LICENSE").read_text(encoding="utf-8"))
+    return [ids[start:start + length] for start in range(0, len(ids) - 1, length)]
+
+
 def recipe_of(work: Path, model: Path) -> TextRecipe:
-    """The recipe that the gate's search finds for a perplexity of 3 % more at most; what chooses is not what is compared."""
+    """The recipe that the gate's search finds for a perplexity of 3 % more at most, on the windows that are not compared."""
     from vidrisk.export.text.recipe_search import SearchOptions, choose_recipe
     from vidrisk.export.text.samples import GateSample
 
-    ids = Vocabulary(model / "tokenizer.json", ENDS).encode((ROOT / "README.md").read_text(encoding="utf-8"))
-    windows = [ids[start:start + Sizes.window] for start in range(0, len(ids) - Sizes.window, Sizes.window)]
-    samples = [GateSample(str(number), (window[:64],), window[64:], constant=0) for number, window in enumerate(windows)]
+    windows = license_windows(Vocabulary(model / "tokenizer.json", ENDS), Sizes.window)[1::2]
+    samples = [GateSample(str(number), (window[:1],), window[1:], constant=0) for number, window in enumerate(windows)]
     choice = choose_recipe(work / "text.fp32.onnx", work / "embeddings.npy", samples, SearchOptions(max_perplexity_rise=0.03))
     assert choice.recipe is not None, choice.trials
     (work / "mixed.txt").write_text(str(choice.recipe), encoding="utf-8")
@@ -181,10 +185,9 @@ def prefix_saving(work: Path, rounds: int) -> dict[str, float]:
 
 
 def perplexities(work: Path, engines: list[str], sizes: Sizes) -> dict[str, float]:
-    """Perplexity on LICENSE, of every engine that says how likely a text is."""
+    """Perplexity on every second window of LICENSE, of every engine that says how likely a text is."""
     found = {}
-    ids = Own(work, OWN[0], 1).engine.vocabulary.encode((ROOT / "LICENSE").read_text(encoding="utf-8"))
-    windows = [ids[start:start + sizes.window] for start in range(0, len(ids) - 1, sizes.window)][:sizes.windows]
+    windows = license_windows(Own(work, OWN[0], 1).engine.vocabulary, sizes.window)[::2][:sizes.windows]
     for name in engines:
         lane = open_lane(name, work, 1)
         losses = [lane.logprobs(window) for window in windows]

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vidrisk.runtimes.contract.errors import is_installed
 from vidrisk.runtimes.gpu import visible_gpu
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +69,9 @@ def test_a_dry_run_runs_every_step_and_keeps_what_it_finds(tmp_path: Path, bench
     assert {"torch bf16", "tensorrt fp16", "tensorrt int8", "torch.compile bf16"} <= set(vlm["prefill_ms"]["vision"])
     assert {"torch bf16", "tensorrt fp16", "torch.compile bf16"} <= set(vlm["prefill_ms"]["text"])
     assert min(cosine for of_stage in vlm["cosine"].values() for cosine in of_stage.values()) > 0.99
-    assert set(told["server"]["result"]["servers"]["transformers"]) == {"1", "8", "32"} and not told["server"]["result"]["missing"]
+    served = told["server"]["result"]
+    has_server = all(is_installed(name) for name in ("fastapi", "uvicorn", "openai"))
+    assert not served["missing"] and {*served["servers"].get("transformers", ())} == ({"1", "8", "32"} if has_server else set())
     assert set(told["tests"]["result"]["tests"].values()) == {"skipped" if visible_gpu() is None else "passed"}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert [one["step"] for one in summary["steps"]] == list(told)

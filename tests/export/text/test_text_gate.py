@@ -35,7 +35,7 @@ from vidrisk.export.text.packed_weights import compare_weights
 from vidrisk.export.text.packing import INT4, INT8, pack_text
 from vidrisk.export.text.references import TorchReference
 from vidrisk.export.text.samples import GateSample, ReportForm
-from vidrisk.export.text.text_gate import gate_reports
+from vidrisk.export.text.text_gate import TextGate, gate_reports
 from vidrisk.export.text.visual_tokens import visual_tokens
 from vidrisk.runtimes.contract.errors import DataError, GateRefused, SettingsError
 from vidrisk.runtimes.text.turns import Exchange, parts_from_exchanges
@@ -58,6 +58,28 @@ def refused(world: World, *variants: GraphVariant, **how: Any) -> GateRefused:
                      given.pop("options"), **given)
     assert caught.value.report.text_hops[-1].passed is False and not caught.value.report.shipped
     return caught.value
+
+
+def test_halves_that_variants_share_are_judged_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack_text(world.graph, world.file("int8.onnx"), INT8)
+    pack_text(world.graph, world.file("int4.onnx"), INT4)
+    seen, rounded = (visual_tokens(STAGE, write_vision(world.file(f"vision-{noise}.onnx"), noise=noise), world.photos)
+                     for noise in (0.0, 0.02))
+    judged: list[str] = []
+    rounded_hop = TextGate._rounded
+
+    def counted(self: TextGate, name: str, *given: Any, **how: Any) -> Any:
+        judged.append(name)
+        return rounded_hop(self, name, *given, **how)
+
+    monkeypatch.setattr(TextGate, "_rounded", counted)
+    report = gate_reports(world.reference(), [
+        GraphVariant("fp32", world.graph, seen), GraphVariant("int8", world.file("int8.onnx"), rounded),
+        GraphVariant("mixed", world.file("int4.onnx"), rounded)], world.samples, world.options)
+    assert judged == ["text → int8", "vision → int8", "onnx fp32 → int8", "text → mixed", "onnx fp32 → mixed"]
+    of_vision = [hop for hop in report.text_hops if hop.name.startswith("vision → ") and hop.kind == "rounded"]
+    assert [(hop.name, hop.variant) for hop in of_vision] == [("vision → int8", "int8"), ("vision → mixed", "mixed")]
+    assert of_vision[0].tokens == of_vision[1].tokens
 
 
 def test_a_sound_export_passes_with_figures_per_hop(world: World) -> None:

@@ -26,7 +26,7 @@ def test_a_run_is_merged_and_served_and_answers_about_photos(cli: Callable[..., 
     for needed in ("fastapi", "uvicorn", "openai"):
         pytest.importorskip(needed, reason="transformers[serving] is not installed")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from gpu_server import TRANSFORMERS, running
+    from gpu_server import TRANSFORMERS, run_server
 
     (tmp_path / "llava").mkdir()
     save_llava_hf(tmp_path / "llava")
@@ -42,7 +42,7 @@ def test_a_run_is_merged_and_served_and_answers_about_photos(cli: Callable[..., 
     assert cli("export", tmp_path / "run", "-o", tmp_path / "merged", "--merged").code == EXIT_OK
     for number in range(3):
         draw(tmp_path / "photos" / f"{number}.png", number)
-    with running([sys.executable, "-c", TRANSFORMERS, "serve", str(tmp_path / "merged")], tmp_path / "log.txt") as url:
+    with run_server([sys.executable, "-c", TRANSFORMERS, "serve", str(tmp_path / "merged")], tmp_path / "log.txt") as url:
         options = ("--text-server", url, "--text-model", tmp_path / "merged", "--answer-tokens", "6")
         infer = ("infer", report_bundle(), tmp_path / "photos", "-o")
         end = cli(*infer, tmp_path / "out", *options, "--question", "Which colour?")
