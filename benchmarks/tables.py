@@ -340,11 +340,12 @@ def text_generation() -> str:
     photos = [[name, *(f"{1e3 * row[key]:.0f} ms" for key in ("decode_s", "vision_s", "text_s")), f"{row['tokens']:.0f}",
                percent(row["whole"])] for name, row in found["folder"].items()]
     schema, prefix = found["schema"], found["prefix"]
-    mixed = f"own mixed: {found['mixed']}. " if "mixed" in found else ""
+    recipe = found.get("recipe_within_3_percent")
+    chosen = f"For a perplexity of at most 3 % more, the gate's search chooses {recipe}. " if recipe else ""
     return "\n\n".join([
         grid(["tokens per second", "prefill", "decode", "decode, eight at once", "eight at once (one by one)", "memory",
               "perplexity"], rows),
-        f"{mixed}A schema makes a computed token take {schema['schema_ms'] / schema['free_ms']:.2f} times as long; a constant "
+        f"{chosen}A schema makes a computed token take {schema['schema_ms'] / schema['free_ms']:.2f} times as long; a constant "
         f"beginning saves {percent(prefix['saved'])} of its prefill.",
         f"A folder of {found['photos']} photos, from JPEG files to reports by a schema, eight at a time, per photo:",
         grid(["engine", "decoding", "vision stage", "report", "tokens of a report", "whole reports"], photos)])

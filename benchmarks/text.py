@@ -8,8 +8,8 @@ lose less here than on weights that were never in 4 bits, and once more as Q8_0 
 Every engine that is installed gets the same prompts of 128 random tokens and writes 1 token, then 33, at temperature 0 and past
 any end of text: prefill is the time of the first token, a decode rate that of the other 32. Eight at once are eight prompts that
 are all there at the begin. Perplexity is that of LICENSE, in every second window of 256 tokens; llama.cpp is asked for it token
-by token. "own mixed" is the recipe that the gate's search finds for a perplexity of at most 3 % more, on the windows between.
-Memory is that of a process of its own. A folder of photos goes from JPEG files to reports by a schema (``text_folder``). What is
+by token. On the windows between, the gate's search chooses a recipe for a perplexity of at most 3 % more. Memory is that of a
+process of its own. A folder of photos goes from JPEG files to reports by a schema (``text_folder``). What is
 compared on our own engine alone: a JSON schema's cost per computed token, and what a constant beginning saves. Peers: xllamacpp,
 its own server over HTTP, and onnxruntime-genai, each installed with ``pip install --no-deps``. --work keeps the graphs for another
 run. --small: few tokens, one round, eight photos, to see that it runs; it prints and keeps nothing.
@@ -28,7 +28,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from machine import described
@@ -38,9 +37,6 @@ from text_lanes import ENDS, GENAI, LLAMA, NEEDS, OPENVINO, OWN, THREADS, TOKENI
 from vidrisk.runtimes.memory import bytes_from_status
 from vidrisk.runtimes.text.requests import Prompt, Request
 from vidrisk.runtimes.text.vocabulary import Vocabulary
-
-if TYPE_CHECKING:  # what makes graphs would count as memory of the engines
-    from vidrisk.export.text.packing import TextRecipe
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "text.json"
@@ -76,9 +72,9 @@ def prepare(work: Path, engines: list[str]) -> dict[str, float]:
     folder, table = smollm2_folder(), work / "embeddings.npy"
     if not table.is_file():
         export_text(folder, work, AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval(), embeddings="float16")
-    for name, recipe in (("int8", lambda: INT8), ("int4", lambda: INT4), ("mixed", lambda: recipe_of(work, folder))):
+    for name, recipe in (("int8", INT8), ("int4", INT4)):
         if not (work / f"text.{name}.onnx").is_file():
-            pack_text(work / "text.fp32.onnx", work / f"text.{name}.onnx", recipe())
+            pack_text(work / "text.fp32.onnx", work / f"text.{name}.onnx", recipe)
     files = {name: [work / f"text.{name.split()[1]}.onnx", table] for name in OWN}
     for name in OPENVINO:
         files[name] = [work / f"plain.{name.split()[1]}.onnx", table]
@@ -105,17 +101,15 @@ def license_windows(vocabulary: Vocabulary, length: int) -> list[Ids]:
     return [ids[start:start + length] for start in range(0, len(ids) - 1, length)]
 
 
-def recipe_of(work: Path, model: Path) -> TextRecipe:
+def recipe_of(work: Path) -> str:
     """The recipe that the gate's search finds for a perplexity of 3 % more at most, on the windows that are not compared."""
     from vidrisk.export.text.recipe_search import SearchOptions, choose_recipe
     from vidrisk.export.text.samples import GateSample
 
-    windows = license_windows(Vocabulary(model / "tokenizer.json", ENDS), Sizes.window)[1::2]
+    windows = license_windows(Vocabulary(work / TOKENIZER, ENDS), Sizes.window)[1::2]
     samples = [GateSample(str(number), (window[:1],), window[1:], constant=0) for number, window in enumerate(windows)]
     choice = choose_recipe(work / "text.fp32.onnx", work / "embeddings.npy", samples, SearchOptions(max_perplexity_rise=0.03))
-    assert choice.recipe is not None, choice.trials
-    (work / "mixed.txt").write_text(str(choice.recipe), encoding="utf-8")
-    return choice.recipe
+    return str(choice.recipe)
 
 
 def prompts_of(seed: int, count: int, length: int = Sizes.prompt) -> list[Ids]:
@@ -228,7 +222,7 @@ def main() -> None:
         files = prepare(work, engines)
         found = {"machine": described(), "threads": THREADS, "prompt_tokens": sizes.prompt, "written_tokens": sizes.written,
                  "rounds": sizes.rounds, "photos": sizes.photos, "absent": sorted(set(NEEDS) - set(engines)), "files_mb": files,
-                 "mixed": (work / "mixed.txt").read_text(encoding="utf-8"),
+                 "recipe_within_3_percent": None if sizes == SMALL else recipe_of(work),
                  "speed": speeds(work, engines, sizes), "schema": schema_cost(work, sizes.rounds),
                  "prefix": prefix_saving(work, sizes.rounds), "perplexity": perplexities(work, engines, sizes),
                  "folder": folder_times(work, engines, sizes.photos), "memory_mb": memory(work, engines, sizes)}

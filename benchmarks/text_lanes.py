@@ -147,7 +147,7 @@ def gguf_of(work: Path, weights: str) -> Path:
     return work / f"model.{weights}.gguf"
 
 
-OWN = ("own fp32", "own int8", "own int4", "own mixed")
+OWN = ("own fp32", "own int8", "own int4")
 OPENVINO = ("openvino fp32", "openvino int4")
 LLAMA = tuple(f"{kind} {weights}" for kind, weights in (("llama.cpp", "Q4_1"), ("llama.cpp", "Q8_0"), ("llama.cpp-server", "Q4_1")))
 GENAI = "onnxruntime-genai int4"
