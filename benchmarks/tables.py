@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 ROOMS = ("vidrisk", "export", "calibration", "runtimes")
-PAGES = ("architecture", "distributed-training", "foreign", "python", "text", "vlm")
+PAGES = ("architecture", "distributed-training", "foreign", "python", "risk-training", "text", "vlm")
 DOCUMENTS = ("README.md", *(f"docs/{page}.md" for page in PAGES))
 NOT_YET = "Not measured yet."
 MARK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -351,6 +351,24 @@ def text_generation() -> str:
         grid(["engine", "decoding", "vision stage", "report", "tokens of a report", "whole reports"], photos)])
 
 
+def reports() -> str:
+    """Level and defect of generated reports beside a classifier on the same tower, and of each variant beside floating point."""
+    if not (found := measured("reports")):
+        return NOT_YET
+    of_classifier = found["classifier"]
+    rows = [["classifier", percent(of_classifier["level"]), percent(of_classifier["defect"]), "", "", "", ""]]
+    for name, row in found["variants"].items():
+        precision = ", ".join(f"{stage} {kind}" for stage, kind in row["precision"].items())
+        agreement = min(row["level_agreement_with_fp32"], row["defect_agreement_with_fp32"])
+        rows.append([f"reports, {name} ({precision})", percent(row["level"]), percent(row["defect"]), percent(row["parsed"]),
+                     percent(agreement), f"{row['s_per_report']:.2f} s", f"{row['size_mb']:.0f} MB"])
+    seconds = found["seconds"]
+    return (grid([f"{found['held_out']} held-out photos", "level", "defect", "whole answers", "fields as in fp32", "one report",
+                  "size"], rows)
+            + f"\n\nTraining took {seconds['training'] / 60:.0f} minutes, the export with its gate {seconds['export'] / 60:.0f}, "
+              f"on two cores ({found['machine']['processor']}).")
+
+
 def folders() -> str:
     """One line per folder of the four rooms."""
     return grid(["folder", "what it holds"], [[f"`{path.parent.relative_to(ROOT)}/`", _said(path)] for path in _modules()
@@ -378,7 +396,7 @@ def _said(path: Path) -> str:
 def with_tables(text: str) -> str:
     makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint,
                                                   python_api, foreign, trainer, kept_features, vlm, vlm_full_size, gpu_vlm,
-                                                  text_generation, folders, files)}
+                                                  text_generation, reports, folders, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 
 
