@@ -340,8 +340,9 @@ def text_generation() -> str:
     photos = [[name, *(f"{1e3 * row[key]:.0f} ms" for key in ("decode_s", "vision_s", "text_s")), f"{row['tokens']:.0f}",
                percent(row["whole"])] for name, row in found["folder"].items()]
     schema, prefix = found["schema"], found["prefix"]
-    recipe = found.get("recipe_within_3_percent")
-    chosen = f"For a perplexity of at most 3 % more, the gate's search chooses {recipe}. " if recipe else ""
+    within = found.get("recipe_within_3_percent")
+    chosen = ("" if within is None else f"For a perplexity of at most 3 % more, the gate's search chooses {within['recipe']}: "
+              f"{100 * within['rise']:+.1f} % on text that has not chosen. ")
     return "\n\n".join([
         grid(["tokens per second", "prefill", "decode", "decode, eight at once", "eight at once (one by one)", "memory",
               "perplexity"], rows),

@@ -170,6 +170,7 @@ class Answer:
         compared: word → log-probability at the place of the request's comparison; None where there is no such place in the
             answer, and where the engine cannot tell.
         error: of a failed one, what was wrong.
+        counted: length of the answer by an engine that does not give its tokens; 0 where it does not say.
     """
 
     text: str
@@ -179,6 +180,12 @@ class Answer:
     prompt_tokens: int = 0
     compared: Mapping[str, float] | None = field(default=None)
     error: str = ""
+    counted: int = 0
+
+    @property
+    def answer_tokens(self) -> int:
+        """Length of the answer; 0 where the engine does not say."""
+        return len(self.tokens) or self.counted
 
     @property
     def is_whole(self) -> bool:

@@ -145,7 +145,8 @@ def _answer_from_json(content: Any, request: Request, model: str) -> Answer:
     try:
         (choice,) = content["choices"]
         text, reason, named = choice["message"]["content"], choice["finish_reason"], content["model"]
-        prompt_tokens = int((content.get("usage") or {}).get("prompt_tokens", 0))
+        usage = content.get("usage") or {}
+        prompt_tokens, written = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         if not isinstance(text, str):
             raise TypeError(f"its content is {type(text).__name__}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -162,4 +163,4 @@ def _answer_from_json(content: Any, request: Request, model: str) -> Answer:
         except (ValueError, RecursionError) as error:
             raise RuntimeFailure(f"the server answers {text[:40]!r}, which is no JSON, though it has a schema",
                                 fix="let the server constrain answers by json_schema") from error
-    return Answer(text, finish, prompt_tokens=prompt_tokens)
+    return Answer(text, finish, prompt_tokens=prompt_tokens, counted=written)

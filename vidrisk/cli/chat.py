@@ -31,7 +31,7 @@ def print_answer(reporter: Reporter, pictures: Sequence[Picture], question: str,
     answer = reporter.ask(pictures, question)
     _refuse_failed(answer)
     say_json(json.dumps({"answer": answer.text, "finish": answer.finish, "photos": len(pictures),
-                         "prompt_tokens": answer.prompt_tokens, "answer_tokens": len(answer.tokens)}, ensure_ascii=False))
+                         "prompt_tokens": answer.prompt_tokens, "answer_tokens": answer.answer_tokens}, ensure_ascii=False))
 
 
 def chat(reporter: Reporter, pictures: Sequence[Picture]) -> None:

@@ -91,7 +91,7 @@ def answered_report(case: Case, pictures: Sequence[Picture], answer: Answer, com
     has_all = all(picture.pixels is not None and picture.state == "ok" for picture in pictures)
     reason = "; ".join(filter(None, (reason_from_pictures(pictures), complaint)))
     return Report(case, "partial" if complaint or not has_all else "ok", reason, fields or {}, not complaint, tuple(problems),
-                  answer.text, answer.finish, answer.prompt_tokens, len(answer.tokens), levels or {}, content, given)
+                  answer.text, answer.finish, answer.prompt_tokens, answer.answer_tokens, levels or {}, content, given)
 
 
 def content_of_pictures(pictures: Sequence[Picture], words: str = "") -> str:

@@ -15,7 +15,7 @@ from trained_reporters import COMMON, write_photo_of
 from vlms import save_llava_hf
 
 from vidrisk.inference.predictions import read_predictions
-from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_OK
+from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_OK, EXIT_SOME_FAILED
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
@@ -50,7 +50,10 @@ def test_a_run_is_merged_and_served_and_answers_about_photos(cli: Callable[..., 
         refused = cli(*infer, tmp_path / "reports", *options)
         other = cli(*infer, tmp_path / "other", "--text-server", url, "--text-model", "b")
     reports = [prediction.report for prediction in read_predictions(tmp_path / "out")]
-    assert all(report and report["prompt_tokens"] > 10 and report["finish"] in ("stop", "length") for report in reports)
-    # It takes no schema, and says so; so does vidrisk, of every photo.
-    assert "3 inputs: 3 skipped" in refused.stdout and refused.code != EXIT_OK, refused
+    assert all(report and report["prompt_tokens"] > 10 and report["answer_tokens"] > 0 and report["finish"] in ("stop", "length")
+               for report in reports)
+    # It takes no notice of a schema: answers that are no reports are said to be none.
+    assert refused.code == EXIT_SOME_FAILED and " ok" not in refused.stdout, refused
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "reports" / "predictions.jsonl").read_text("utf-8").splitlines()]
+    assert len(reasons) == 3 and all("does not parse" in reason or "no JSON" in reason for reason in reasons)
     assert other.code == EXIT_ERROR and f"{url} has no model 'b'; allowed: {tmp_path / 'merged'}" in other.stderr
