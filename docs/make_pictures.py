@@ -23,6 +23,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
 SIZE = 320, 240
+WIDTH = 1100  # of a page, in pixels
 DEFECTS = {"none": "The wall is even.", "crack": "A crack runs over the wall.", "spalling": "Concrete has come off.",
            "stain": "Water has stained the wall."}
 LEVELS = {"none": "Nothing to do.", "minor": "Look again in a year.", "moderate": "Mend it within a month.",
@@ -116,19 +117,21 @@ def vidrisk(work: Path, *words: str) -> None:
     subprocess.run([sys.executable, "-m", "vidrisk", *words], cwd=work, check=True)
 
 
-def shoot(page: Path, picture: Path, width: int, height: int) -> None:
-    """Photograph the top of a page."""
+def shoot(page: Path, picture: Path, work: Path, top: int, height: int) -> None:
+    """Photograph ``height`` pixels of a page, from ``top`` on; where the work folder lies is nobody's business."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         raise SystemExit("Chromium is not installed")
     with tempfile.TemporaryDirectory() as profile:
+        shown = Path(profile) / "page.html"
+        shown.write_text(page.read_text(encoding="utf-8").replace(str(work.resolve()), "/data/walls"), encoding="utf-8")
         subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
                         "--disable-background-networking", "--virtual-time-budget=3000", f"--user-data-dir={profile}",
-                        f"--window-size={width},{height}", "--blink-settings=preferredColorScheme=1",
-                        f"--screenshot={picture}", page.as_uri()],
+                        f"--window-size={WIDTH},{top + height}", "--blink-settings=preferredColorScheme=1",
+                        f"--screenshot={picture}", shown.as_uri()],
                        check=True, capture_output=True, timeout=120, env={**os.environ, "HOME": profile})
     with Image.open(picture) as image:
-        smaller = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
+        smaller = image.crop((0, top, WIDTH, top + height)).convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
     smaller.save(picture, optimize=True)
 
 
@@ -145,9 +148,9 @@ def make(work: Path) -> None:
         (work / "list.txt").write_text("\n".join(photos) + "\n", encoding="utf-8")
         vidrisk(work, "infer", "walls.bundle", "list.txt", "-o", "out", "--compare", "held-out.csv")
     PICTURES.mkdir(exist_ok=True)
-    shoot(work / "out" / "comparison.html", PICTURES / "comparison.png", 1100, 1500)
-    shoot(work / "out" / "report.html", PICTURES / "reports.png", 1100, 1100)
-    shoot(work / "walls.bundle" / "gate.html", PICTURES / "gate-of-reports.png", 1100, 1100)
+    shoot(work / "out" / "comparison.html", PICTURES / "comparison.png", work, 0, 1500)
+    shoot(work / "out" / "report.html", PICTURES / "reports.png", work, 960, 1000)
+    shoot(work / "walls.bundle" / "gate.html", PICTURES / "gate-of-reports.png", work, 0, 1100)
 
 
 def main() -> None:
