@@ -425,7 +425,7 @@ def test_a_step_takes_its_file_and_no_section(benchmarks: SimpleNamespace) -> No
         assert end.returncode == 2 and "error: " in end.stderr, arguments
 
 
-def test_the_whole_way_with_wheels_that_hold_too_little(wheels: Path, tmp_path: Path) -> None:
+def test_the_whole_way_with_wheels_that_hold_too_little(wheels: Path, tmp_path: Path, benchmarks: SimpleNamespace) -> None:
     """A GPU is claimed; without numpy every step crashes: each says so, and the summary is there all the same."""
     claiming = tmp_path / "python"
     claiming.write_text("#!/bin/sh\ncase $2 in *visible_gpu*) echo 'Claimed GPU, CUDA 13.0' ;; "
@@ -440,7 +440,7 @@ def test_the_whole_way_with_wheels_that_hold_too_little(wheels: Path, tmp_path: 
         assert end.returncode == 4 and end.stdout.startswith("Claimed GPU, CUDA 13.0\ninstalled after "), end
         assert ("left out: torch and the exporter: ERROR: " in end.stderr) == installs
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
-    assert {one["state"] for one in summary["steps"]} == {"crashed"} and len(summary["steps"]) == 9
+    assert {one["state"] for one in summary["steps"]} == {"crashed"} and len(summary["steps"]) == len(benchmarks.gpu_steps.STEPS)
     assert all("No module named 'numpy'" in one["error"] for one in summary["steps"])
     assert (tmp_path / "out" / "work" / "full" / "families" / "vit.bundle").is_dir()
     assert not (tmp_path / "out" / "wheels").exists()

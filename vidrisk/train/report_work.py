@@ -43,9 +43,7 @@ class Reporting(Work):
         self._train_weights = train.weights(config.report.choice_weight)
         self._features: Tensor | None = None  # of photos as they are, (M, n, W)
         self._views: Tensor | None = None  # of photos that are learnt from, augmented, (L, V, n, W)
-        learnt = sorted({number for numbers in train.photos for number in numbers})
-        self._rows = torch.zeros(len(photos), dtype=torch.long)  # of photos among their views
-        self._rows[learnt] = torch.arange(len(learnt))
+        self._rows: dict[int, int] = {}  # of these among their views
 
     @torch.inference_mode()
     def prepare(self, on_progress: OnProgress) -> None:
@@ -56,7 +54,8 @@ class Reporting(Work):
             return
         self.model.eval()
         shape = self._encoded([0]).shape[1:]
-        learnt = {number for numbers in self.train.photos for number in numbers}
+        learnt = sorted({number for numbers in self.train.photos for number in numbers})
+        self._rows = {number: row for row, number in enumerate(learnt)}
         views = config.views - 1 if config.augment else 0
         if config.augment and not views:
             log.warning("views=1 keeps photos as they are alone: augment=%s does nothing; set views=4, or views=0",
@@ -73,9 +72,9 @@ class Reporting(Work):
             on_progress("running the vision tower", done, len(batches))
             kept[numbers] = self._encoded(numbers).half().cpu()
             generator = torch.Generator().manual_seed(config.seed + numbers[0])  # however many processes there are
-            few = [number for number in numbers if number in learnt]
+            few = [number for number in numbers if number in self._rows]
             for view in range(views if few else 0):
-                in_views[self._rows[few], view] = self._encoded(few, generator).half().cpu()
+                in_views[[self._rows[number] for number in few], view] = self._encoded(few, generator).half().cpu()
         self._features = self.share.join(kept).clone()  # made in inference mode, and a part of training
         self._views = self.share.join(in_views).clone() if views else None
         self.photos.forget()
@@ -132,8 +131,9 @@ class Reporting(Work):
             photos = self._features[shown].float()
             if generator is not None and self._views is not None:
                 drawn = torch.randint(1 + self._views.shape[1], (len(shown),), generator=generator)
+                rows = torch.tensor([self._rows[number] for number in shown], dtype=torch.long)
                 other = drawn > 0
-                photos[other] = self._views[self._rows[shown][other], drawn[other] - 1].float()
+                photos[other] = self._views[rows[other], drawn[other] - 1].float()
         return batch_from_sequences([data.sequences[number] for number in numbers], photos,
                                     self.model.positions).to(self.share.device)
 
