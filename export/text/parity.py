@@ -16,6 +16,10 @@ from vidrisk.runtimes.text.session import TextRuntime, TextSession
 LENGTHS = (7, 64, 33, 1)  # of the sequences that are compared, side by side
 STEPS = 3  # tokens that all of them write together
 MOST_APART = 1e-3  # of log-probabilities, in nats; float32 is about 1e-4 apart
+# Few places of a trained model are ill-conditioned: at one of 117, torch in float32 was 8e-4 from itself in float64, ten times as
+# far as elsewhere, and the graph as far to the other side.
+OUTLIERS = 0.02  # share of the places that may be further apart, by a factor of 10 at most
+FURTHER = 10
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,15 @@ class Parity:
 
     Attributes:
         tokens: places where all log-probabilities were compared.
-        apart: the largest difference of a log-probability, in nats.
+        apart: the largest difference of a log-probability, in nats, but for the share ``OUTLIERS`` of the places.
+        most: the largest of all.
         top1: share of places where the same token is the most probable.
     """
 
     tokens: int
     apart: float
     top1: float
+    most: float
 
 
 def check_parity(graph: Path, embeddings: Path, reference: Any, *, most_apart: float = MOST_APART,
@@ -42,17 +48,19 @@ def check_parity(graph: Path, embeddings: Path, reference: Any, *, most_apart: f
         runtime: engine that the graph is for.
 
     Raises:
-        GateRefused: they are further apart.
+        GateRefused: they are further apart, or not finite.
     """
     rng = np.random.default_rng(0)
     vocabulary = reference.get_input_embeddings().weight.shape[0]
     sequences = [rng.integers(0, vocabulary, length + STEPS) for length in LENGTHS]
     with_graph, with_torch = _by_graph(graph, embeddings, sequences, runtime), _by_torch(reference, sequences)
-    apart = max(float(np.abs(a - b).max()) for a, b in zip(with_graph, with_torch, strict=True))
+    by_place = np.sort(np.concatenate([np.abs(a - b).max(axis=-1) for a, b in zip(with_graph, with_torch, strict=True)]))
+    apart, most = float(by_place[-1 - int(OUTLIERS * len(by_place))]), float(by_place[-1])  # NaN is sorted to the end
     equal = np.concatenate([a.argmax(-1) == b.argmax(-1) for a, b in zip(with_graph, with_torch, strict=True)])
-    parity = Parity(len(equal), apart, float(equal.mean()))
-    if not apart <= most_apart:
-        raise GateRefused(f"the text graph's log-probabilities are {apart:.2g} nats from torch's at {parity.tokens} places",
+    parity = Parity(len(equal), apart, float(equal.mean()), most)
+    if not (apart <= most_apart and most <= FURTHER * most_apart):
+        raise GateRefused(f"the text graph's log-probabilities are {most:.2g} nats from torch's, and {apart:.2g} at most of "
+                          f"{parity.tokens} places",
                           fix="do not use it: the builder does not know this model", report=parity)
     return parity
 

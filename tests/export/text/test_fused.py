@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tiny_text import CONFIG, VOCABULARY, builders_graph, save_causal
 from vidrisk.calibration.files import load_graph, save_graph
 from vidrisk.calibration.nbits import WeightGrid
 from vidrisk.calibration.weight_only import Packing
+from vidrisk.export.text import parity
 from vidrisk.export.text.fused import export_text, select_logits
 from vidrisk.export.text.packing import INT4, INT8, TextRecipe, pack_text
 from vidrisk.export.text.parity import check_parity
@@ -46,6 +48,20 @@ def test_a_graph_is_equal_to_torch_and_another_model_is_told_from_it(tmp_path: P
         with pytest.raises(GateRefused):
             export_text(tmp_path, tmp_path / "refused", model)
     assert not list((tmp_path / "refused").iterdir())
+
+
+@pytest.mark.parametrize(("places", "apart", "is_equal"), [
+    (0, 0.0, True), (2, 0.005, True), (3, 0.005, False), (1, 0.02, False), (1, float("nan"), False)])
+def test_few_places_may_be_ill_conditioned(monkeypatch: pytest.MonkeyPatch, places: int, apart: float, is_equal: bool) -> None:
+    found, expected = np.full((100, 5), -2.0, np.float32), np.full((100, 5), -2.0, np.float32)
+    found[:places, 1] += apart
+    monkeypatch.setattr(parity, "_by_graph", lambda *_: [found])
+    monkeypatch.setattr(parity, "_by_torch", lambda *_: [expected])
+    reference = torch.nn.Module()
+    reference.get_input_embeddings = lambda: torch.nn.Embedding(5, 2)  # type: ignore[assignment]
+    with nullcontext() if is_equal else pytest.raises(GateRefused, match=r"nats from torch's, and .* at most of 100 places"):
+        made = check_parity(Path("text.onnx"), Path("embeddings.npy"), reference)
+        assert made.apart == 0 and made.most == pytest.approx(apart, rel=1e-3)
 
 
 def test_names_say_the_kind_of_layer_and_no_logits_are_computed_in_vain() -> None:
