@@ -54,8 +54,9 @@ prompts:
   photos: "What does the photo show?"
   text: "A colleague writes: {text}"
 """
-SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.epochs=3", "optim.batch_size=8",
-            "optim.lora_lr=0.0005", "optim.projector_lr=0.001", "optim.warmup=0.05", "trackers=[]")
+SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.epochs=4", "optim.batch_size=4",
+            "optim.lora_lr=0.0005", "optim.projector_lr=0.001", "optim.warmup=0.05", "augment=[dihedral]",
+            "trackers=[]")
 
 
 @dataclass(frozen=True)
