@@ -40,10 +40,10 @@ def server(place: Place) -> Iterator[Part]:
     if not (commands := _commands(place)):
         yield told
         return
-    folder = _made_checkpoint(place)
+    folder = _make_checkpoint(place)
     for name, command in commands.items():
         try:
-            for parallel, row in _timed_requests([*command, str(folder)], folder, place):
+            for parallel, row in _time_requests([*command, str(folder)], folder, place):
                 told["servers"].setdefault(name, {})[str(parallel)] = row
                 told["headline"] = "; ".join(f"{each}, {at_once} at a time: {found['photos_per_s']:.3g} photos/s"
                                              for each, rows in told["servers"].items() for at_once, found in rows.items())
@@ -60,8 +60,8 @@ def _photos(place: Place) -> int:
     return 4 if place.trial else PHOTOS
 
 
-def _made_checkpoint(place: Place) -> Path:
-    """A Hugging Face folder, weights and processor, as ``vidrisk export --merged`` writes one."""
+def _make_checkpoint(place: Place) -> Path:
+    """Make a Hugging Face folder, weights and processor, as ``vidrisk export --merged`` writes one."""
     folder = place.work / ("llava-served" if place.trial else "qwen-served")
     if not folder.is_dir():
         half_made = folder.with_name(f"{folder.name}.partial")
@@ -82,7 +82,7 @@ def _write_checkpoint(folder: Path, place: Place) -> None:
     import torch
     import transformers
     from gpu_vlm_graphs import free_memory
-    from qwen_3b import DEVIATION, TEXT, VISION
+    from qwen_3b import TEXT, VISION, draw_weights
     from transformers.initialization import no_init_weights
 
     save_qwen(folder, "qwen2_5_vl")  # tokenizer and processor; the weights are written over
@@ -93,9 +93,7 @@ def _write_checkpoint(folder: Path, place: Place) -> None:
     with no_init_weights(), torch.device(place.device):
         model = transformers.Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
     model.tie_weights()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            _ = parameter.normal_(std=DEVIATION) if parameter.ndim > 1 else parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+    draw_weights(model)
     model.save_pretrained(folder)
     del model
     free_memory()  # the server wants the card
@@ -114,7 +112,7 @@ def _commands(place: Place) -> dict[str, list[str]]:
     return found
 
 
-def _timed_requests(command: Sequence[str], folder: Path, place: Place) -> Iterator[tuple[int, dict[str, float]]]:
+def _time_requests(command: Sequence[str], folder: Path, place: Place) -> Iterator[tuple[int, dict[str, float]]]:
     from vidrisk.runtimes.text import Chat, Request, ServerEngine
 
     photos = iter(_jpegs())  # no photo is shown twice: a server keeps what it has seen

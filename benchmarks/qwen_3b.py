@@ -88,14 +88,19 @@ def build_qwen(config: TrainConfig, contract: Contract, *, device: str = "cpu", 
     model.tie_weights()
     backbone = QwenVl(model.eval(), make_tokenizer(), contract.pixel, clips=True, settings=config.vlm)
     classifier = VlmClassifier(backbone, config, contract).to(device)
+    draw_weights(classifier)
+    return classifier
+
+
+def draw_weights(model: torch.nn.Module) -> None:
+    """Fill the weights with random numbers, where they are; biases are 0, scales 1."""
     torch.manual_seed(0)
     with torch.no_grad():
-        for name, parameter in classifier.named_parameters():
+        for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=DEVIATION)
             else:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-    return classifier
 
 
 def noise_frames(contract: Contract, windows: int) -> npt.NDArray[np.uint8]:

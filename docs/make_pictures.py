@@ -118,7 +118,7 @@ def vidrisk(work: Path, *words: str) -> None:
 
 
 def shoot(page: Path, picture: Path, work: Path, top: int, height: int) -> None:
-    """Photograph ``height`` pixels of a page, from ``top`` on; where the work folder lies is nobody's business."""
+    """Photograph ``height`` pixels of a page, from ``top`` on; the path of the work folder is replaced."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         raise SystemExit("Chromium is not installed")

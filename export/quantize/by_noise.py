@@ -121,7 +121,7 @@ class _BlockSearch:
         return enough
 
     def graph(self, count: int) -> QuantizedByNoise:
-        """Return the graph with so many blocks in floating point."""
+        """Return the graph with the ``count`` noisiest blocks in floating point."""
         return QuantizedByNoise(self.quantised(self._nodes(count)), self._db(count), tuple(self.order[:count]) if count else ())
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What the gate of a language model is given: variants, and how they are judged."""
+"""Variants that the gate of a language model judges, and its options."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, n
 
 
 class _Kept:
-    """What an iterable gives, made once, for several loops."""
+    """Keep what an iterable gives, so that several loops make it once."""
 
     def __init__(self, source: Iterable[NarrowVision]) -> None:
         self._source, self._made = iter(source), list[NarrowVision]()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +13,7 @@ from vidrisk.calibration.profiles import PROFILES
 from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.quantize.by_noise import QuantizedByNoise, quantize_by_noise
 from vidrisk.export.quantize.feeds import StageFeeds
+from vidrisk.jobs.report_export import PhotoFrames
 from vidrisk.runtimes import Contract, PixelSpec, Target, TensorSpec, TimeSpec
 from vidrisk.runtimes.contract.progress import ignore_progress
 from vidrisk.runtimes.contract.stages import BATCH, PIXELS, Stage
@@ -44,29 +42,13 @@ class Tower(nn.Module):
         return x
 
 
-@dataclass(frozen=True)
-class Photos:
-    photos: npt.NDArray[np.uint8]
-    digest: str = "photos"
-
-    @property
-    def count(self) -> int:
-        return len(self.photos)
-
-    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        return iter(self.photos)
-
-    def windows(self) -> Iterator[npt.NDArray[np.uint8]]:
-        return (photo[None] for photo in self.photos)
-
-
 @pytest.fixture(scope="module")
 def quantized(clips: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[QuantizedByNoise]]:
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("by-noise")
     path = root / "vision.onnx"
     export_onnx(Tower().eval(), (torch.zeros((2, SIDE, SIDE, 3), dtype=torch.uint8),), STAGE.inputs, STAGE.outputs, path)
-    feeds = StageFeeds(CONTRACT, (STAGE,), STAGE, {"vision": path}, {}, Photos(clips(32, 1, SIDE)[:, 0]))
+    feeds = StageFeeds(CONTRACT, (STAGE,), STAGE, {"vision": path}, {}, PhotoFrames(clips(32, 1, SIDE)[:, 0], "photos"))
 
     def quantized(*least_db: float, **options: Any) -> list[QuantizedByNoise]:
         return list(quantize_by_noise(path, feeds, PROFILES["cpu"], root / "cache", ignore_progress, least_db=least_db, **options))
