@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Task = Literal["action", "risk", "report"]
-LabelTask = Literal["action", "risk"]  # whose answer is a label
+Task = Literal["action", "risk", "action+risk", "report"]
+LabelTask = Literal["action", "risk", "action+risk"]  # whose answers are labels
 ExportTarget = Literal["cpu", "gpu", "jetson", "any"]  # what a bundle is to run on
 EngineName = Literal["tensorrt", "tensorrt-rtx"]  # runtimes that need an engine built first
 RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt"]

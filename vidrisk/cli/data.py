@@ -19,10 +19,10 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
 
 
 Data = Annotated[Path, typer.Argument(
-    metavar="DATA", help="A folder with one sub-folder per class or of UCF101 or Something-Something V2, or a CSV, Excel, JSONL or "
+    metavar="DATA", help="A folder with one sub-folder per class, a data set (vidrisk data formats), or a CSV, Excel, JSONL or "
                          "Parquet manifest.")]
 TaskOption = Annotated[LabelTask, typer.Option(
-    "--task", help="action: which action a clip shows. risk: which defect, how bad.")]
+    "--task", help="action: which action a clip shows. risk: which defect, how bad. action+risk: both.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -108,31 +108,62 @@ app.command()(convert)
 
 @app.command("import")
 def import_data_set(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The folder of a data set.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The folder or file of a data set.")],
     output: Annotated[Path, typer.Option(
         "-o", "--output", metavar="MANIFEST", help="Manifest to write: .csv, .jsonl or .parquet, in a folder above the files.")],
     format_name: Annotated[str | None, typer.Option(
-        "--format", metavar="NAME", show_default="recognised", help="ucf101 or something (Something-Something V2).")] = None,
+        "--format", metavar="NAME", show_default="recognised", help="One of `vidrisk data formats`.")] = None,
+    task: Annotated[LabelTask | None, typer.Option(
+        "--task", show_default="that of the format", help="What the labels are about: action, risk, or action+risk.")] = None,
     number: Annotated[int | None, typer.Option(
         "--split", metavar="N", show_default="1", help="Official split: 1 to 3 of UCF101.")] = None,
+    media: Annotated[Path | None, typer.Option(
+        "--media", metavar="FOLDER", show_default="beside SOURCE", help="Folder in which the clips or photos lie.")] = None,
+    rate: Annotated[float | None, typer.Option(
+        "--rate", metavar="FPS", help="Frames per second in which the labels count, where the data set does not say it.")] = None,
+    labels: Annotated[Path | None, typer.Option(
+        "--labels", metavar="FILE", help="Names of the classes, where the data set holds their numbers alone.")] = None,
+    multi_label: Annotated[bool | None, typer.Option(
+        "--multi-label/--one-label", show_default="what the data hold", help="Whether any number of classes may hold for a sample.",
+    )] = None,
+    crops: Annotated[bool, typer.Option("--crops", help="Make every box a photo of its own.")] = False,
     per_class: Annotated[int | None, typer.Option(
         min=1, show_default="all", help="Keep at most so many clips of each class in each split, to try things out.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives another val, and other clips with --per-class.")] = 0,
     strict: Strict = False,
     json_output: Json = False,
 ) -> None:
-    """Write the official lists of a data set as a manifest; val comes out of the train list."""
+    """Write a data set as a manifest. Photos that it holds inside its own files are put into a folder beside the manifest."""
     from vidrisk.data import check_leaks, write_table
     from vidrisk.data.choice import few_per_class
     from vidrisk.data.data_sets import import_data
     from vidrisk.data.io import check_new_manifest
 
     check_new_manifest(output)
-    found = import_data(source, name=format_name, split=number, seed=seed, strict=strict)
+    found = import_data(source, name=format_name, task=task, split=number, media=media, rate=rate, labels=labels,
+                        multi_label=multi_label, crops=crops, made=output.parent / f"{output.stem}_photos", seed=seed,
+                        strict=strict)
     table = few_per_class(found.table, per_class, seed) if per_class else found.table
     check_leaks(table, strict=strict)
     write_table(table, output)
     _print_counts(table, output, json_output, format=found.format.name, listed=found.listed, absent=len(found.absent))
+
+
+@app.command()
+def formats(json_output: Json = False) -> None:
+    """List the formats of data sets: what is read, what is written, and what survives it."""
+    from vidrisk.cli.console import say_json, say_table
+    from vidrisk.data.formats import FORMATS
+
+    if json_output:
+        import json
+
+        say_json(json.dumps([{"name": known.name, "title": known.title, "tasks": known.tasks, "signs": known.signs,
+                              "writes": known.write is not None, "carries": sorted(known.carries)} for known in FORMATS.values()]))
+        return
+    say_table(("format", "data set", "tasks", "written", "carries"),
+              ((known.name, known.title, ", ".join(known.tasks), "yes" if known.write else "no", ", ".join(sorted(known.carries)))
+               for known in FORMATS.values()), title="formats of data sets")
 
 
 @app.command()

@@ -15,3 +15,5 @@ Sheet = Annotated[str | None, typer.Option(
 Strict = Annotated[bool, typer.Option(
     "--strict", help="Refuse data with one content in two splits or of two labels, groups in two splits, and data sets that list "
                      "files which are not there, instead of warning.")]
+MultiLabel = Annotated[bool, typer.Option(
+    "--multi-label", help="Any number of classes may hold for a sample: cells hold lists, or labels between semicolons.")]

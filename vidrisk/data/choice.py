@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from vidrisk.data.table import Sample, Table
+from vidrisk.data.table import Label, Sample, Table
 from vidrisk.frames import Interval
 
 Item = TypeVar("Item")
@@ -24,7 +24,7 @@ def balanced_order(table: Table, seed: int) -> list[Sample]:
     take turns, in an order drawn from the seed; a class that runs out leaves its turns to the others.
     """
     rng = random.Random(seed)
-    classes: dict[tuple[str, ...], dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    classes: dict[tuple[Label, ...], dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for sample in sorted(table.samples, key=lambda sample: sample.order):
         classes[tuple(sample.labels.values())][sample.group or str(sample.path.parent)].append(sample)
     by_class = []
@@ -36,7 +36,7 @@ def balanced_order(table: Table, seed: int) -> list[Sample]:
 
 def few_per_class(table: Table, count: int, seed: int) -> Table:
     """Up to ``count`` samples of each class in each split, in the table's order, their sources in turns."""
-    left: Counter[tuple[str | None, ...]] = Counter()
+    left: Counter[tuple[Label | None, ...]] = Counter()
     kept = set()
     for sample in balanced_order(table, seed):
         place = (sample.split, *sample.labels.values())

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vidrisk.data.intervals import IntervalColumns, interval_columns
-from vidrisk.data.label_ids import ID_COLUMNS, find_odd_row, labels_from_ids
+from vidrisk.data.label_ids import ID_COLUMNS, find_odd_row, labels_beside_ids, labels_from_ids
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -24,8 +24,10 @@ log = logging.getLogger(__name__)
 PATH = ("path", "image_path", "video_path", "clip_path", "file_path", "file", "filename", "image", "video", "clip",
         "图片路径", "图像路径", "视频路径", "文件路径", "路径", "文件", "文件名", "图片", "视频")
 CLASS = ("label", "class", "class_name", "category", "标签", "类别")
-ACTION = ("action", "action_class", *CLASS, "动作", "动作类别", "行为")
-DEFECT = ("defect_class", "defect_type", *CLASS, "缺陷类别", "缺陷类型")
+ACTION_ALONE = ("action", "action_class", "动作", "动作类别", "行为")
+DEFECT_ALONE = ("defect_class", "defect_type", "缺陷类别", "缺陷类型")
+ACTION = ("action", "action_class", *CLASS, *ACTION_ALONE[2:])
+DEFECT = ("defect_class", "defect_type", *CLASS, *DEFECT_ALONE[2:])
 DEFECT_OR_TEXT = ("defect", "缺陷")
 LEVEL = ("risk_level", "level", "risk_grade", "severity", "风险等级", "等级", "严重程度")
 TEXTS = {
@@ -78,14 +80,15 @@ def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]]
     split, group = _find(header, SPLIT), _find(header, GROUP)
     interval = interval_columns(header, rows, source)
     ids = {target: column for target, name in ID_COLUMNS.items() if target in labels and (column := _find(header, (name,)))}
-    numbered = {target: [(row[labels[target]], row[column]) for row in rows] for target, column in ids.items()}
-    by_id = {target: labels_from_ids(cells) for target, cells in numbered.items()}
+    numbered = {target: [(place, pair) for place, row in zip(where, rows, strict=True)
+                         for pair in labels_beside_ids(row[labels[target]], row[column])] for target, column in ids.items()}
+    by_id = {target: labels_from_ids(pair for _, pair in cells) for target, cells in numbered.items()}
     for target, found in by_id.items():
-        odd = None if found else find_odd_row(numbered[target])
+        odd = None if found else find_odd_row([pair for _, pair in numbered[target]])
         if odd is not None:
-            label, text = numbered[target][odd]
+            place, (label, text) = numbered[target][odd]
             log.warning("%s, %s: column %r has %r for the label %r, and most rows give every label an id of its own; labels are "
-                        "ordered by name until this is corrected", source, where[odd], ids[target], text[:80], label[:80])
+                        "ordered by name until this is corrected", source, place, ids[target], text[:80], label[:80])
         if found and max(found) >= len(found):
             log.warning("%s: column %r has %d ids, from %d to %d: outputs of a model are numbered without the gaps", source,
                         ids[target], len(found), min(found), max(found))
@@ -98,15 +101,22 @@ def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]]
 def _labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: LabelTask, source: str,
             texts: dict[str, str]) -> dict[str, str]:
     """Columns by target name; adds to ``texts`` when ``defect`` turns out to be the description."""
-    if task == "action":
-        action = _find(header, ACTION)
+    if task != "risk":
+        action = _find(header, ACTION if task == "action" else ACTION_ALONE)
         if action is None:
             risky = _find(header, (*DEFECT_OR_TEXT, *DEFECT, *LEVEL))
             raise DataError(f"{source} has no column for the action; found: {', '.join(header)}",
                             allowed=", ".join(ACTION),
                             fix=f"use the task risk, as the column {risky} suggests" if risky else None)
-        return {"action": action}
-    defect, level, doubtful = _find(header, DEFECT), _find(header, LEVEL), _find(header, DEFECT_OR_TEXT)
+        if task == "action":
+            return {"action": action}
+        return {"action": action} | _risk_labels(header, rows, DEFECT_ALONE, source, texts)
+    return _risk_labels(header, rows, DEFECT, source, texts)
+
+
+def _risk_labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], classes: Sequence[str], source: str,
+                 texts: dict[str, str]) -> dict[str, str]:
+    defect, level, doubtful = _find(header, classes), _find(header, LEVEL), _find(header, DEFECT_OR_TEXT)
     note = ""
     if doubtful and not defect:
         values = [row[doubtful] for row in rows if row[doubtful]]
@@ -125,7 +135,7 @@ def _labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: Labe
     if not found:
         reads = f"; {note} reads as free text" if note else ""
         raise DataError(f"{source} has no column for a defect class or a risk level; found: {', '.join(header)}{reads}",
-                        allowed=f"class: {', '.join(DEFECT)}; level: {', '.join(LEVEL)}")
+                        allowed=f"class: {', '.join(classes)}; level: {', '.join(LEVEL)}")
     return found
 
 

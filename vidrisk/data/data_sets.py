@@ -1,18 +1,21 @@
-"""A data set becomes a table: what is absent is counted and said, and val comes out of train where the data set has none."""
+"""A data set becomes a table, and a table a data set: what is absent or lost is counted and said; val comes out of train."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidrisk.data.formats import FORMATS, Format, format_named, format_of
-from vidrisk.data.formats.format import Listed
+from vidrisk.data.formats.fit import fit_table
+from vidrisk.data.formats.format import Reading, Writing
 from vidrisk.data.formats.lists import places_text
+from vidrisk.data.formats.rows import name_missing
 from vidrisk.data.split import hold_out
 from vidrisk.data.table import Table, first_three
 from vidrisk.frames.media import name_of
-from vidrisk.runtimes.contract.choices import Task
+from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 log = logging.getLogger(__name__)
@@ -33,15 +36,17 @@ class Imported:
         return len(self.table) + len(self.absent)
 
 
-def import_data(source: str | Path, *, name: str | None = None, task: Task | None = None, split: int | None = None,
-                seed: int = 0, strict: bool = False) -> Imported:
+def import_data(source: str | Path, *, name: str | None = None, task: LabelTask | None = None, split: int | None = None,
+                media: Path | None = None, rate: float | None = None, labels: Path | None = None, multi_label: bool | None = None,
+                crops: bool = False, made: Path | None = None, seed: int = 0, strict: bool = False) -> Imported:
     """Read a data set of a known format.
 
     Args:
         source: folder or file of the data set.
         name: of the format; None recognises it.
-        task: that is wanted; None takes what the format is about.
+        task: that is wanted; None takes what the format is mostly about.
         split: number of an official split; None takes the first.
+        media, rate, labels, multi_label, crops, made: see ``Reading``.
         seed: of the choice of val, where the data set has none.
         strict: refuse a data set that lists files which are not there.
 
@@ -49,24 +54,34 @@ def import_data(source: str | Path, *, name: str | None = None, task: Task | Non
         A table whose every sample has a split, if the data set has splits.
 
     Raises:
-        DataError: nothing there, none of the formats, a list that is missing or damaged, a label that does not exist, no file of
-            those listed, with ``strict`` any that is missing; another task than the format's.
-        SettingsError: an unknown format, a split that the format does not have.
+        DataError: nothing there, none of the formats or several, a list that is missing or damaged, a label that does not exist, no
+            file of those listed, with ``strict`` any that is missing; another task than the format's.
+        SettingsError: an unknown format, a split or another option that the format does not have.
     """
     source = Path(source)
     chosen = format_named(name) if name is not None else None
     if not source.exists():
-        raise DataError(f"{source} does not exist", allowed="a folder with a data set")
+        raise DataError(f"{source} does not exist", allowed="a folder or file with a data set")
     source = source.resolve()
     chosen = chosen or format_of(source)
     if chosen is None:
         raise DataError(f"{name_of(source)} is of no known format",
                         allowed="; ".join(f"{known.name}: {known.signs}" for known in FORMATS.values()),
                         fix="name the format, to be told what is missing")
-    if task not in (None, chosen.task):
-        raise DataError(f"{name_of(source)} is {chosen.title}, whose labels are of the task {chosen.task}, not {task}",
-                        fix=f"use the task {chosen.task} where it is a choice, or data of the task {task}")
-    return _imported(chosen, source, chosen.read(source, _split_number(chosen, split)), seed, strict)
+    if task is not None and task not in chosen.tasks:
+        tasks = " or ".join(chosen.tasks)
+        raise DataError(f"{name_of(source)} is {chosen.title}, whose labels are of the task {tasks}, not {task}",
+                        fix=f"use the task {chosen.tasks[0]} where it is a choice, or data of the task {task}")
+    given = {"rate": rate is not None, "labels": labels is not None, "crops": crops}
+    for option, is_given in given.items():
+        if is_given and option not in chosen.options:
+            takes = ", ".join(known.name for known in FORMATS.values() if option in known.options)
+            raise SettingsError(f"{option} for {chosen.title}", allowed=f"only for {takes or 'no format'}")
+    if media is not None and not media.is_dir():
+        raise DataError(f"{media} is no folder", allowed="the folder with the files of the data set")
+    reading = Reading(task or chosen.tasks[0], _split_number(chosen, split), None if media is None else media.resolve(), rate,
+                      labels, multi_label, crops, made)
+    return _imported(chosen, source, reading, seed, strict)
 
 
 def _split_number(chosen: Format, split: int | None) -> int:
@@ -78,17 +93,20 @@ def _split_number(chosen: Format, split: int | None) -> int:
     return split
 
 
-def _imported(chosen: Format, source: Path, listed: Listed, seed: int, strict: bool) -> Imported:
+def _imported(chosen: Format, source: Path, reading: Reading, seed: int, strict: bool) -> Imported:
+    listed = chosen.read(source, reading)
     total = len(listed.samples) + len(listed.absent)
-    missing = f"listed files that are not there: {len(listed.absent)} of {total} ({first_three(listed.absent)})"
-    places = places_text(source, listed.looked_in)
+    missing = name_missing(listed.absent, total)
+    places = places_text(listed.root, listed.looked_in)
     if not listed.samples:
-        raise DataError(f"{name_of(source)}: {missing}", allowed=f"files in {places}",
-                        fix=f"unpack the videos there; if class folders were meant, move the lists ({chosen.signs}) elsewhere")
+        raise DataError(f"{name_of(source)}: {missing}" if total else f"{name_of(source)} holds no labelled file",
+                        allowed=f"files in {places}" if total else f"{chosen.title}: {chosen.signs}",
+                        fix=f"unpack the files there; if class folders were meant, move the lists ({chosen.signs}) elsewhere"
+                        if total else None)
     if listed.absent and strict:
         raise DataError(f"{name_of(source)}: {missing}", allowed=f"all of them in {places}",
                         fix="get them, or read the data set without strict, which leaves them out")
-    table = Table(source, chosen.task, listed.samples, listed.notes, listed.label_order)
+    table = Table(listed.root, reading.task, listed.samples, listed.notes, listed.label_order)
     train = table.of_split("train")
     if len(train) and not len(table.of_split("val")):
         table = hold_out(table, VAL_SHARE, seed=seed)
@@ -100,6 +118,45 @@ def _imported(chosen: Format, source: Path, listed: Listed, seed: int, strict: b
         log.info("%s: %s", name_of(source), note)
     _warn_of_gaps(table)
     return Imported(table, chosen, listed.absent)
+
+
+@dataclass(frozen=True)
+class Written:
+    """How many samples a data set holds that was written, and how many each kind of loss concerns."""
+
+    samples: int
+    lost: Mapping[str, int]
+
+
+def write_data_set(table: Table, destination: str | Path, *, name: str, model: str | None = None) -> Written:
+    """Write a table in a format.
+
+    Formats that hold files have copies of them; others name them relative to the table's root.
+
+    Args:
+        destination: a file or a folder, as the format says, which does not exist.
+        name: of the format.
+        model: see ``Writing``.
+
+    Raises:
+        DataError: something is there already, nothing of the table can be carried, or the disk is full.
+        SettingsError: an unknown format, one that is only read, or a name with another suffix than the format's.
+    """
+    destination, chosen = Path(destination), format_named(name)
+    writable = ", ".join(known.name for known in FORMATS.values() if known.write)
+    if chosen.write is None:
+        raise SettingsError(f"writing {chosen.title}", allowed=writable)
+    if chosen.suffix and destination.suffix.lower() != chosen.suffix:
+        raise SettingsError(f"the name {destination.name} for {chosen.title}", allowed=f"a name that ends in {chosen.suffix}")
+    if destination.exists():
+        raise DataError(f"{destination} exists already", fix="choose another name, or delete it first")
+    fitted, lost = fit_table(table, chosen)
+    for what, count in lost.items():
+        log.warning("%s cannot carry %s: %d of %d samples", chosen.title, what, count, len(table))
+    if not fitted.samples:
+        raise DataError(f"{chosen.title} can carry no sample of {name_of(table.root)}", allowed=", ".join(sorted(chosen.carries)))
+    chosen.write(fitted, destination, Writing(model))
+    return Written(len(fitted), lost)
 
 
 def _val_note(table: Table, before: int, seed: int) -> str:

@@ -30,6 +30,7 @@ SUFFIXES = (*WRITTEN_SUFFIXES, *excel.SUFFIXES)
 LABEL_COLUMNS = {"action": "action", "defect": "defect_class", "level": "risk_level"}
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets compute
 
+_Cell = str | list[str]
 _Records = Iterator[tuple[str, dict[str, Any]]]
 
 
@@ -145,8 +146,9 @@ def _parquet_records(path: Path) -> _Records:
 def write_table(table: Table, path: str | Path) -> None:
     """Write a manifest that ``load_table`` reads back equal. Paths in it are relative to its own folder.
 
-    Columns: ``path``, the labels (``action``, ``defect_class``, ``risk_level``), their numbers (``action_id``,
-    ``defect_class_id``) where the table has an order of labels, ``split``, ``group``, ``risk``, ``advice``, ``description``,
+    Columns: ``path``, the labels (``action``, ``defect_class``, ``risk_level``; lists of a multi-label target, as JSON in CSV),
+    their numbers (``action_id``, ``defect_class_id``) where the table has an order of labels, ``split``, ``group``, ``risk``,
+    ``advice``, ``description``,
     ``start_s`` and ``end_s`` (or ``start_frame`` and ``end_frame``) where there are intervals, then the extra ones. Labels of an
     order that no sample has are not written.
 
@@ -167,7 +169,7 @@ def write_table(table: Table, path: str | Path) -> None:
         raise DataError("the table has intervals in seconds and in frames", fix="give all of them in seconds")
     ids = {target: {label: str(number) for number, label in enumerate(order)} for target, order in table.label_order.items()
            if target in ID_COLUMNS}
-    records = [_record(sample, root, units, ids) for sample in table.samples]
+    records = [_record(sample, root, table.target_names, units, ids) for sample in table.samples]
     columns = list(dict.fromkeys(column for record in records for column in record))
     try:
         if suffix in CSV_SUFFIXES:
@@ -192,17 +194,22 @@ def check_new_manifest(path: Path) -> None:
     _check_vacant(path)
 
 
-def _record(sample: Sample, root: Path, units: Sequence[str], ids: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+def _record(sample: Sample, root: Path, targets: Sequence[str], units: Sequence[str],
+            ids: Mapping[str, Mapping[str, str]]) -> dict[str, _Cell]:
     if not (sample.path.is_relative_to(root) and sample.path.resolve().is_relative_to(root)):
         raise DataError(f"{sample.path} lies outside {root}, the manifest's folder",
                         fix="write the manifest into a folder above all its files")
-    missing = [label for label in sample.labels.values() if label.casefold() in MISSING]
+    missing = [label for label in sample.labels.values() if isinstance(label, str) and label.casefold() in MISSING]
     if missing:
         raise DataError(f"{sample.title} has the label {missing[0]!r}, which a manifest reads as a missing value",
                         fix="rename the class")
-    record = {"path": sample.path.relative_to(root).as_posix()}
-    record |= {LABEL_COLUMNS[target]: label for target, label in sample.labels.items()}
-    record |= {ID_COLUMNS[target]: numbers[sample.labels[target]] for target, numbers in ids.items()}
+    record: dict[str, _Cell] = {"path": sample.path.relative_to(root).as_posix()}
+    for target in targets:
+        label = sample.labels.get(target, "")
+        record[LABEL_COLUMNS[target]] = label if isinstance(label, str) else list(label)
+        if target in ids:
+            numbers = [ids[target][one] for one in sample.labels_of(target)]
+            record[ID_COLUMNS[target]] = list(numbers) if not isinstance(label, str) else numbers[0] if numbers else ""
     record |= {"split": sample.split or "", "group": sample.group or "", "risk": sample.risk, "advice": sample.advice,
                "description": sample.description}
     for unit in units:
@@ -213,25 +220,34 @@ def _record(sample: Sample, root: Path, units: Sequence[str], ids: Mapping[str, 
     return record | dict(sample.extra)
 
 
-def _csv_bytes(records: Sequence[Mapping[str, str]], columns: Sequence[str], delimiter: str) -> bytes:
+def _csv_bytes(records: Sequence[Mapping[str, _Cell]], columns: Sequence[str], delimiter: str) -> bytes:
     buffer = io.StringIO(newline="")
     # Cells that hold a character of the line end are quoted: with both characters in it, no stray one ends a row.
     writer = csv.DictWriter(buffer, columns, delimiter=delimiter, lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows({**record, "path": _as_no_formula(record["path"])} for record in records)
+    writer.writerows({column: _csv_cell(column, cell) for column, cell in record.items()} for record in records)
     return buffer.getvalue().encode("utf-8-sig")  # the mark lets spreadsheets read Chinese
 
 
-def _as_no_formula(path: str) -> str:
-    return f"./{path}" if path.startswith(FORMULA_STARTS) else path
+def _csv_cell(column: str, cell: _Cell) -> str:
+    if isinstance(cell, list):
+        return json.dumps(cell, ensure_ascii=False)
+    return f"./{cell}" if column == "path" and cell.startswith(FORMULA_STARTS) else cell
 
 
-def _parquet_bytes(records: Sequence[Mapping[str, str]], columns: Sequence[str]) -> bytes:
+def _parquet_bytes(records: Sequence[Mapping[str, _Cell]], columns: Sequence[str]) -> bytes:
     parquet, arrow = require("pyarrow.parquet", "parquet"), require("pyarrow", "parquet")
     buffer = io.BytesIO()
-    table = {column: arrow.array([record.get(column, "") for record in records], arrow.string()) for column in columns}
+    cells = {column: [record.get(column, "") for record in records] for column in columns}
+    table = {column: _parquet_column(arrow, found) for column, found in cells.items()}
     parquet.write_table(arrow.table(table), buffer)
     return buffer.getvalue()
+
+
+def _parquet_column(arrow: Any, cells: Sequence[_Cell]) -> Any:
+    if not any(isinstance(cell, list) for cell in cells):
+        return arrow.array(cells, arrow.string())
+    return arrow.array([cell if isinstance(cell, list) else None for cell in cells], arrow.list_(arrow.string()))  # '' is no list
 
 
 def _check_vacant(path: Path) -> None:

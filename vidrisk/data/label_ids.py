@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,17 @@ from vidrisk.data.text import label_from_text, trimmed
 
 ID_COLUMNS = {"action": "action_id", "defect": "defect_class_id"}  # target → its column; levels have an order of their own
 _ID = re.compile(r"[0-9]{1,9}")
+
+
+def labels_beside_ids(labels: str, ids: str) -> list[tuple[str, str]]:
+    """Return label and id of a row, or of a multi-label row all of them: two JSON lists. A row without a label has none."""
+    if labels.startswith("[") and ids.startswith("["):
+        try:
+            pairs = list(zip(json.loads(labels), json.loads(ids), strict=True))
+        except (ValueError, TypeError, RecursionError):
+            return [(labels, ids)]
+        return [(str(label), str(number)) for label, number in pairs]
+    return [(labels, ids)] if trimmed(labels) else []
 
 
 def labels_from_ids(cells: Iterable[tuple[str, str]]) -> dict[int, str]:

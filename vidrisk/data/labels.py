@@ -1,4 +1,4 @@
-"""One label per sample: what a cell for a label may hold, and how several labels in it are told from a name with a comma."""
+"""Cells of labels: one label each, or any number of a multi-label target, and how several are told from a name with a comma."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from vidrisk.data.table import first_three
+from vidrisk.data.table import Label, first_three
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -16,27 +16,75 @@ from vidrisk.runtimes.contract.errors import DataError
 SEPARATORS, IN_NAMES = (";；", "|｜", ",，、", "\r\n"), (",，、", "\r\n")
 SPREADSHEET_ERRORS = re.compile(r"#(?:REF!|DIV/0!|VALUE!|NAME\?|NUM!|NULL!|SPILL!|CALC!|FIELD!|GETTING_DATA|BLOCKED!|CONNECT!)")
 _LIST_WITHOUT_QUOTES = re.compile(r"\[[^\[\]]*[,;，；、][^\[\]]*\]|\{[^{}]*[,;:，；、][^{}]*\}")
-FIX = "several labels per sample are not supported: keep the main one in each row, or choose a column that has one"
+FIX = "keep the main one in each row, or read the data as multi-label"
+_BETWEEN = ("\r\n", ";；", "|｜", ",，、")  # what parts the labels of a multi-label cell: the first of these that any cell has
 
 Cell = tuple[str, str]  # where it is, and its text
 
 
-def check_labels(cells: Sequence[Cell], what: str, column: str, source: str) -> None:
-    """Refuse cells without a label, with a list of them, or with several between separators.
+def labels_from_cells(cells: Sequence[Cell], what: str, column: str, source: str, *, multi: bool = False) -> list[Label | None]:
+    """Read a column of labels.
+
+    Args:
+        multi: whether any number of labels may hold; a column whose cells are JSON lists of strings is always read so.
+
+    Returns:
+        Per cell its label, or all its labels; None where the cell is empty, which says that nobody has labelled it.
+
+    Raises:
+        DataError: naming the first lines; no cell has a label.
+    """
+    filled = [(where, text) for where, text in cells if label_from_text(text)]
+    if not filled:
+        raise DataError(f"{source} has no {what}: the column {column!r} is empty", fix="fill it, or name another column")
+    failed = {text for _, text in filled if SPREADSHEET_ERRORS.fullmatch(label_from_text(text))}
+    _refuse(filled, failed, f"whose {what} is an error of the spreadsheet", source, "correct these cells: '-x and '=x are texts")
+    if not multi and not all(_list_from_json(text) is not None for _, text in filled):
+        _check_single(filled, what, source)
+        return [label_from_text(text) or None for _, text in cells]
+    written = {character for _, text in filled if _list_from_text(text) is None for character in label_from_text(text)}
+    between = next((characters for characters in _BETWEEN if written & set(characters)), "")
+    return [_labels_of(text, between) if label_from_text(text) else None for _, text in cells]
+
+
+def _labels_of(text: str, between: str) -> tuple[str, ...]:
+    listed = _list_from_text(text)
+    if listed is not None:
+        return tuple(listed)
+    return _parts(label_from_text(text), between) if between else (label_from_text(text),)
+
+
+def _list_from_json(text: str) -> list[str] | None:
+    """Read a JSON list of strings; None where it is none."""
+    if not label_from_text(text).startswith("["):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) and all(isinstance(item, str) and label_from_text(item) for item in found) else None
+
+
+def _list_from_text(text: str) -> list[str] | None:
+    """Read a list of strings as JSON or pandas write it; None where it is none."""
+    listed = _list_from_json(text)
+    if listed is not None or not label_from_text(text).startswith(("[", "(", "{")):
+        return listed
+    try:
+        found = ast.literal_eval(label_from_text(text))
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return None
+    is_list = isinstance(found, list | tuple | set) and all(isinstance(item, str) and label_from_text(item) for item in found)
+    return list(found) if is_list else None
+
+
+def _check_single(cells: Sequence[Cell], what: str, source: str) -> None:
+    """Refuse cells with a list of labels, or with several between separators.
 
     A label with a separator is several labels, when each of its parts stands alone in another row, or when the same parts
     come in other combinations: in another number, in another order, or, but for commas and line breaks, at all.
-
-    Raises:
-        DataError: naming the first lines.
     """
     labels = {text: label_from_text(text) for _, text in cells}
-    empty = [where for where, text in cells if not labels[text]]
-    if empty:
-        raise DataError(f"{source} has rows with an empty {what} ({len(empty)}): {first_three(empty)}",
-                        fix=f"fill the column {column!r}, or remove these rows")
-    failed = {text for text, label in labels.items() if SPREADSHEET_ERRORS.fullmatch(label)}
-    _refuse(cells, failed, f"whose {what} is an error of the spreadsheet", source, "correct these cells: '-x and '=x are texts")
     lists = {text for text, label in labels.items() if _is_list(label)}
     _refuse(cells, lists, f"with a list as {what}", source, FIX)
     _refuse(cells, _several(labels), f"with several labels in the {what}", source, FIX)

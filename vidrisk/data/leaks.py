@@ -104,7 +104,7 @@ def _split_of(sample: Sample) -> str | None:
 
 
 def _labels_of(sample: Sample) -> str:
-    return ", ".join(sample.labels.values())
+    return ", ".join(map(sample.label_text, sample.labels))
 
 
 def _part_of(sample: Sample) -> Hashable:

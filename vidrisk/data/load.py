@@ -16,7 +16,7 @@ from vidrisk.runtimes.contract.choices import LabelTask, Task
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 
-def load_table(source: str | Path, task: Task, *, min_labels: int = 2, encoding: str | None = None,
+def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_label: bool = False, encoding: str | None = None,
                sheet: str | None = None, strict: bool = False) -> Table:
     """Read labelled clips or photos.
 
@@ -25,15 +25,19 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, encoding:
             that ``formats`` recognises by its list files, of which the first official split is read; or a ``.csv``, ``.xlsx``,
             ``.jsonl`` or ``.parquet`` manifest whose paths stay inside its own folder. ``columns`` says which columns are
             understood, in English and Chinese, and ``intervals`` those that make a row a part of a clip.
-        task: ``action`` reads the target ``action``; ``risk`` reads ``defect`` (a folder has only that) and ``level``.
+        task: ``action`` reads the target ``action``; ``risk`` reads ``defect`` (a folder has only that) and ``level``;
+            ``action+risk`` reads both from a manifest.
         min_labels: fewer different labels of a target are refused: nothing is learnt from one, but a model may be scored on it.
+        multi_label: any number of classes may hold for a sample: cells of a manifest hold a list, or labels between line breaks,
+            semicolons, bars or commas. A column whose cells are all JSON lists is read so without being asked. Levels have one.
         encoding: of a CSV or JSONL manifest; None recognises UTF-8, what has a mark, and Chinese text in GB 18030.
         sheet: of an Excel manifest; None takes the one with a table in it.
-        strict: refuse a data set that lists files which are not there; else they are left out, and counted.
+        strict: refuse a data set that lists files which are not there, and rows without any label; else they are left out, and
+            counted.
 
     Raises:
-        DataError: nothing there, an empty folder, too few classes, a missing column, a missing file, a row without a
-            label or with several, a path that leaves the folder, one file with two labels, an interval that is none, an
+        DataError: nothing there, an empty folder, too few classes, a missing column, a missing file, a row with several labels
+            (without ``multi_label``), a path that leaves the folder, one file with two labels, an interval that is none, an
             unknown suffix or encoding; a data set whose lists are missing or damaged.
         SettingsError: an unknown task, an unknown encoding or sheet, or one for what has none.
         MissingExtra: a Parquet manifest without pyarrow, an Excel one without openpyxl.
@@ -45,12 +49,18 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, encoding:
         for what, given in (("an encoding", encoding), ("a sheet", sheet)):
             if given is not None:
                 raise SettingsError(f"{what} for the folder {source}", allowed="only for a manifest")
+    if multi_label and (source.is_dir() or format_of(source)):
+        raise SettingsError(f"multi-label for {source}", allowed="only for a manifest: a data set's format says it itself")
     if format_of(source):
         table = import_data(source, task=task, strict=strict).table
     elif source.is_dir():
+        if task == "action+risk":
+            raise DataError(f"{source} is a folder, whose classes are of one target", allowed="a manifest with columns of both",
+                            fix="use the task action or risk")
         table = table_from_folder(source.resolve(), task)
     elif source.is_file():
-        table = table_from_manifest(source.resolve(), task, encoding=encoding, sheet=sheet)
+        table = table_from_manifest(source.resolve(), task, encoding=encoding, sheet=sheet, multi_label=multi_label,
+                                    strict=strict)
     else:
         raise DataError(f"{source} does not exist",
                         allowed=f"a folder with one sub-folder per class, a data set ({', '.join(FORMATS)}), "

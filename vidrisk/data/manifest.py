@@ -9,9 +9,10 @@ from pathlib import Path
 
 from vidrisk.data.columns import Columns, columns_from_header
 from vidrisk.data.io import Row, rows_from_manifest
-from vidrisk.data.labels import check_labels
+from vidrisk.data.labels import labels_from_cells
+from vidrisk.data.notes import notes_of_left_out
 from vidrisk.data.places import Places
-from vidrisk.data.table import SPLIT_WORDS, Sample, Table, first_three
+from vidrisk.data.table import SPLIT_WORDS, Label, Sample, Table, first_three
 from vidrisk.data.text import trimmed
 from vidrisk.frames import MEDIA_SUFFIXES, Interval, is_media, kind_of
 from vidrisk.runtimes.contract.choices import LabelTask
@@ -20,7 +21,8 @@ from vidrisk.runtimes.contract.errors import DataError, SpecError
 log = logging.getLogger(__name__)
 
 
-def table_from_manifest(path: Path, task: LabelTask, *, encoding: str | None = None, sheet: str | None = None) -> Table:
+def table_from_manifest(path: Path, task: LabelTask, *, encoding: str | None = None, sheet: str | None = None,
+                        multi_label: bool = False, strict: bool = False) -> Table:
     """Read a manifest; see ``load_table`` for arguments and errors.
 
     Args:
@@ -31,17 +33,24 @@ def table_from_manifest(path: Path, task: LabelTask, *, encoding: str | None = N
     if not rows:
         raise DataError(f"{path.name} has no rows", allowed="a header and one row per file")
     columns = columns_from_header(manifest.header, [row.cells for row in rows], [row.where for row in rows], task, path.name)
+    labels: list[dict[str, Label]] = [{} for _ in rows]
     for target, column in columns.labels.items():
-        check_labels([(row.where, row.cells[column]) for row in rows], f"{target} label", column, path.name)
+        cells = [(row.where, row.cells[column]) for row in rows]
+        found = labels_from_cells(cells, f"{target} label", column, path.name, multi=multi_label and target != "level")
+        for of_row, label in zip(labels, found, strict=True):
+            of_row.update({} if label is None else {target: label})
+    unlabelled = [row.where for row, of_row in zip(rows, labels, strict=True) if not of_row]
+    notes = notes_of_left_out(path.name, {"rows without a label": unlabelled}, strict=strict)
+    rows, labels = [row for row, known in zip(rows, labels, strict=True) if known], [known for known in labels if known]
     places = Places(path.parent)
-    samples = [_sample(path, row, columns, places) for row in rows]
+    samples = [_sample(path, row, columns, places, known) for row, known in zip(rows, labels, strict=True)]
     _check_files(path, rows, samples)
     if columns.interval:
         _check_intervals(path, rows, samples)
-    return Table(path.parent, task, _without_duplicates(path, rows, samples), manifest.notes, columns.label_order)
+    return Table(path.parent, task, _without_duplicates(path, rows, samples), (*manifest.notes, *notes), columns.label_order)
 
 
-def _sample(manifest: Path, row: Row, columns: Columns, places: Places) -> Sample:
+def _sample(manifest: Path, row: Row, columns: Columns, places: Places, labels: dict[str, Label]) -> Sample:
     written = row.cells[columns.path]
     name = places.name_of(written)
     if name is None:
@@ -53,7 +62,7 @@ def _sample(manifest: Path, row: Row, columns: Columns, places: Places) -> Sampl
     return Sample(
         path=manifest.parent / name,
         name=name,
-        labels={target: row.cells[column] for target, column in columns.labels.items()},
+        labels=labels,
         split=SPLIT_WORDS[split.casefold()] if split else None,
         group=(row.cells[columns.group].strip() or None) if columns.group else None,
         extra={column: row.cells[column] for column in columns.extra},

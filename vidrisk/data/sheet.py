@@ -56,7 +56,7 @@ def contact_sheet(table: Table, path_png: str | Path, *, per_class: int = 8) -> 
     rows = []
     font = font_for("".join(counts))
     for label in list(counts)[:MAX_ROWS]:
-        members = sorted((s for s in table.samples if s.labels[target] == label), key=lambda sample: sample.order)
+        members = sorted((s for s in table.samples if label in s.labels_of(target)), key=lambda sample: sample.order)
         rows.append(sheet_row(label, len(members), [_cell(sample) for sample in spread(members, per_class)], font))
     buffer = io.BytesIO()
     stacked(rows).save(buffer, "PNG")

@@ -145,8 +145,8 @@ class _Unit:
 
 def _features(sample: Sample) -> list[tuple[str, ...]]:
     """What is balanced: everything, each label, and with several targets their combination."""
-    labels = list(sample.labels.items())
-    combination = [("combination", *sample.labels.values())] if len(labels) > 1 else []
+    labels = [(target, label) for target in sample.labels for label in sample.labels_of(target)]
+    combination = [("combination", *(label for _, label in labels))] if len(labels) > 1 else []
     return [("all",), *labels, *combination]
 
 
@@ -195,7 +195,7 @@ def group_pattern(expression: str) -> re.Pattern[str]:
 
 
 def _cell(sample: Sample, column: str) -> str | None:
-    cells = {"group": sample.group or "", **sample.extra, **sample.labels}
+    cells = {"group": sample.group or "", **sample.extra, **{target: sample.label_text(target) for target in sample.labels}}
     if column not in cells:
         raise SettingsError(f"group-by {column!r} is no column", allowed=", ".join(cells),
                             fix="or give a regular expression with one group, as in seq([0-9]+)")

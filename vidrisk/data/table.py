@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, get_args
 
@@ -13,7 +14,9 @@ from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
+Label = str | tuple[str, ...]  # of a target that is one of several, or of one of which any number may hold
 SplitName = Literal["train", "val", "test"]
+TARGETS = ("action", "defect", "level")
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 SPLIT_WORDS: dict[str, SplitName] = {
     "train": "train", "training": "train", "训练": "train", "训练集": "train",
@@ -50,8 +53,9 @@ class Sample:
     Attributes:
         path: the file, absolute.
         name: its path relative to the table's root, with ``/`` between folders.
-        labels: target name → label; ``action`` for clips of actions, ``defect`` and/or ``level`` for risks. Composed
-            (NFC) and without white space around them, however they are given.
+        labels: target name → label; ``action`` for clips of actions, ``defect`` and/or ``level`` for risks. A target that is not
+            there is not labelled. A tuple holds all labels of a multi-label target, sorted, each once; an empty one says that none
+            holds. Composed (NFC) and without white space around them, however they are given.
         risk, advice, description: texts that came with it, '' when absent.
         split: ``train``, ``val`` or ``test``; None before the split.
         group: samples of one group stay in one split.
@@ -62,7 +66,7 @@ class Sample:
 
     path: Path
     name: str
-    labels: Mapping[str, str]
+    labels: Mapping[str, Label]
     risk: str = ""
     advice: str = ""
     description: str = ""
@@ -72,11 +76,20 @@ class Sample:
     interval: Interval | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", {target: label_from_text(label) for target, label in self.labels.items()})
+        object.__setattr__(self, "labels", {target: _canonical(label) for target, label in self.labels.items()})
 
     def __repr__(self) -> str:
-        labels = ", ".join(f"{target}={label}" for target, label in self.labels.items())
+        labels = ", ".join(f"{target}={self.label_text(target)}" for target in self.labels)
         return f"Sample({self.title}: {labels}{f', {self.split}' if self.split else ''})"
+
+    def labels_of(self, target: str) -> tuple[str, ...]:
+        """Return all labels of one target; none where it is not labelled, or where none holds."""
+        label = self.labels.get(target, ())
+        return (label,) if isinstance(label, str) else label
+
+    def label_text(self, target: str) -> str:
+        """Return the labels of one target, for people."""
+        return " + ".join(self.labels_of(target)) or ("none" if target in self.labels else "not labelled")
 
     @property
     def title(self) -> str:
@@ -97,7 +110,7 @@ class Sample:
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """Samples of one task under one root folder. Every sample has a label for every target.
+    """Samples of one task under one root folder. Every sample is labelled for at least one target.
 
     Attributes:
         notes: what was assumed when it was read, such as a code page that was recognised.
@@ -105,7 +118,8 @@ class Table:
             sample has. Labels of other targets are sorted by name.
 
     Raises:
-        DataError: an order that lacks a label of a sample, or has one twice.
+        DataError: an order that lacks a label of a sample, or has one twice; a target that has one label in a sample, and any
+            number of them in another.
     """
 
     root: Path
@@ -118,10 +132,15 @@ class Table:
         orders = {target: tuple(map(label_from_text, order)) for target, order in self.label_order.items()}
         object.__setattr__(self, "label_order", orders)
         for target, order in orders.items():
-            lacking = sorted({sample.labels[target] for sample in self.samples} - set(order))
+            lacking = sorted({label for sample in self.samples for label in sample.labels_of(target)} - set(order))
             if lacking or len(set(order)) < len(order):
                 raise DataError(f"the order of {target} labels of {self.root.name} lacks {first_three(lacking)}" if lacking else
                                 f"the order of {target} labels of {self.root.name} has a label twice", allowed="every label once")
+        mixed = sorted({target for sample in self.samples for target, label in sample.labels.items()
+                        if isinstance(label, str)} & self.multi_targets)
+        if mixed:
+            raise DataError(f"{mixed[0]} has one label in some samples of {self.root.name}, and any number in others",
+                            fix="read them all as multi-label")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -131,10 +150,20 @@ class Table:
         parts = ", ".join(f"{n} {name}" for name, n in splits.items())
         return f"Table({self.root.name}, {self.task}: {parts or 'empty'})"
 
-    @property
+    @cached_property
     def target_names(self) -> tuple[str, ...]:
-        """``("action",)``, ``("defect",)``, ``("level",)`` or ``("defect", "level")``."""
-        return tuple(self.samples[0].labels) if self.samples else ()
+        """Targets that any sample is labelled for: of ``action``, ``defect`` and ``level``, in this order."""
+        found = dict.fromkeys(target for sample in self.samples for target in sample.labels)
+        return tuple(sorted(found, key=lambda target: TARGETS.index(target) if target in TARGETS else len(TARGETS)))
+
+    @cached_property
+    def multi_targets(self) -> frozenset[str]:
+        """Targets of which any number of labels may hold."""
+        return frozenset(target for sample in self.samples for target, label in sample.labels.items() if not isinstance(label, str))
+
+    def is_labelled_for_all(self) -> bool:
+        """Tell whether every sample is labelled for every target."""
+        return all(len(sample.labels) == len(self.target_names) for sample in self.samples)
 
     def of_split(self, name: str) -> Table:
         """The samples of one split; empty when the table has none there.
@@ -155,7 +184,7 @@ class Table:
         """
         if target not in self.target_names:
             raise SettingsError(f"target {target!r}", allowed=", ".join(self.target_names) or "none in an empty table")
-        counts = Counter(sample.labels[target] for sample in self.samples)
+        counts = Counter(label for sample in self.samples for label in sample.labels_of(target))
         return {label: counts[label] for label in self.label_order.get(target, sorted(counts)) if label in counts}
 
     def labels_of(self, target: str) -> tuple[str, ...]:
@@ -166,6 +195,12 @@ class Table:
         """
         counts = self.label_counts(target)
         return self.label_order.get(target, tuple(counts))
+
+
+def _canonical(label: Label) -> Label:
+    if isinstance(label, str):
+        return label_from_text(label)
+    return tuple(sorted({label_from_text(one) for one in label}))
 
 
 def first_three(items: Sequence[str], most_chars: int = 80) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,8 @@ def targets_from_table(table: Table, level_order: Sequence[str] | None = None) -
         raise SettingsError("a level order for a table without levels",
                             allowed="targets: " + ", ".join(table.target_names))
     return tuple(_level_target(table, level_order) if name == "level"
-                 else Target(name=name, labels=table.labels_of(name)) for name in table.target_names)
+                 else Target(name=name, labels=table.labels_of(name), multi_label=name in table.multi_targets)
+                 for name in table.target_names)
 
 
 def _level_target(table: Table, level_order: Sequence[str] | None) -> Target:
@@ -104,9 +105,10 @@ def guidance_from_table(table: Table) -> tuple[Guidance, ...]:
     Then every level and every defect by itself, for pairs that the table does not have.
     """
     pairs: dict[tuple[str | None, str | None], list[Sample]] = {}
-    for sample in table.samples if table.task == "risk" else ():
-        defect, level = sample.labels.get("defect"), sample.labels.get("level")
-        for key in {(defect, level): 0, (None, level): 0, (defect, None): 0}:
+    for sample in table.samples if table.task != "action" else ():
+        defects: tuple[str | None, ...] = sample.labels_of("defect") or (None,)
+        level = next(iter(sample.labels_of("level")), None)
+        for key in {pair: 0 for defect in defects for pair in ((defect, level), (None, level), (defect, None))}:
             if key != (None, None):
                 pairs.setdefault(key, []).append(sample)
     found = (Guidance(defect=defect, level=level, risk=_most_frequent(s.risk for s in samples),
@@ -121,21 +123,44 @@ def _most_frequent(texts: Iterable[str]) -> str:
     return max(counts, key=counts.__getitem__, default="")
 
 
+NOT_LABELLED = -1
+
+
 def truth_from_table(table: Table, targets: Sequence[Target]) -> dict[str, npt.NDArray[np.int64]]:
-    """Label indices ``int64 (N,)`` per target name. Labels are compared as they look: models of earlier versions may hold
-    them decomposed (NFD), or with spaces around them.
+    """Number the labels of samples, per target name.
+
+    Labels are compared as they look: models of earlier versions may hold them decomposed (NFD), or with spaces around them.
+
+    Returns:
+        Label indices ``int64 (N,)``; of a multi-label target ``int64 (N, labels)``, 1 where a label holds and 0 where it does not.
+        A sample that is not labelled for a target has ``NOT_LABELLED``.
 
     Raises:
-        DataError: a sample without a label for a target, or with one that the target does not know.
+        DataError: no sample is labelled for a target, or one with a label that it does not know; several labels for a target that
+            has one, or the other way round.
     """
     truth = {}
     for target in targets:
         index = {label_from_text(label): i for i, label in enumerate(target.labels)}
         index |= {label: i for i, label in enumerate(target.labels)}
-        unknown = [s for s in table.samples if s.labels.get(target.name) not in index]
-        if unknown:
-            label = unknown[0].labels.get(target.name)
-            raise DataError(f"{unknown[0].title} has {target.name} {label!r} ({len(unknown)} such samples)",
+        unknown = [s for s in table.samples if not index.keys() >= set(s.labels_of(target.name))]
+        if unknown or (table.samples and target.name not in table.target_names):
+            sample = (unknown or table.samples)[0]
+            label = next((label for label in sample.labels_of(target.name) if label not in index), None)
+            raise DataError(f"{sample.title} has {target.name} {label!r} ({len(unknown or table.samples)} such samples)",
                             allowed=", ".join(target.labels), fix="correct the labels, or train with them")
-        truth[target.name] = np.array([index[s.labels[target.name]] for s in table.samples], dtype=np.int64)
+        if table.samples and target.multi_label != (target.name in table.multi_targets):
+            one, many = "one label per sample", "any number of labels per sample"
+            raise DataError(f"{table.root.name} has {one if target.multi_label else many} of {target.name}",
+                            allowed=many if target.multi_label else one,
+                            fix="read the data as multi-label" if target.multi_label else "train with data of this kind")
+        truth[target.name] = np.array([_numbers_of(sample, target, index) for sample in table.samples],
+                                      dtype=np.int64).reshape(len(table), *([len(target.labels)] if target.multi_label else []))
     return truth
+
+
+def _numbers_of(sample: Sample, target: Target, index: Mapping[str, int]) -> int | list[int]:
+    known = {index[label] for label in sample.labels_of(target.name)}
+    if target.multi_label:
+        return [int(number in known) if target.name in sample.labels else NOT_LABELLED for number in range(len(target.labels))]
+    return next(iter(known), NOT_LABELLED)

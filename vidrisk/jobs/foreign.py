@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 HALF_OPSET = 19  # of Q/DQ nodes whose scales are FP16
 CLIP_FRAMES = 8
-ONE_TARGET: dict[LabelTask, str] = {"action": "action", "risk": "defect"}
+ONE_TARGET: dict[LabelTask, str] = {"action": "action", "risk": "defect", "action+risk": "action"}
 
 
 @dataclass(frozen=True)

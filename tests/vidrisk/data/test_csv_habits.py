@@ -71,7 +71,6 @@ def test_the_index_of_pandas(root: Path) -> None:
     ("path,label,,\na.jpg,x,,\nb.jpg,y, deep,\n", "line 3 has 4 cells, the header 2"),
     ("sep=;\npath;label\na.jpg;x;z\n", "line 3 has 3 cells, the header 2; fix: write cells that contain ';'"),
     ("path,,label\na.jpg,what,x\n", "line 2 has 'what' in a column without a name"),
-    ("path,label\na.jpg,x\nb.jpg\n", "rows with an empty defect label (1): line 3"),
     ("title\npath,label,label\na.jpg,x,y\n", "line 2 has the column 'label' twice"),
     ('sep=;\npath;label\na.jpg;"x\n', "line 3 is no CSV"),
     ("path,label\na.jpg,x\nnone.jpg,y\n", "none.jpg (line 3)"),

@@ -150,7 +150,7 @@ def test_the_row_of_the_header_may_be_named(root: Path) -> None:
 @pytest.mark.parametrize(("rows", "message"), [
     ([["file", "mood"], ["a.jpg", "x"]], "m.xlsx has no column for a defect class or a risk level; found: file, mood"),
     ([["path", "label"], ["a.jpg", "x"], ["none.jpg", "y"]], "none.jpg (sheet 's', row 3)"),
-    ([["title"], [], ["path", "label"], ["a.jpg", "x"], [], ["b.jpg", None]], "empty defect label (1): sheet 's', row 6"),
+    ([["title"], [], ["path", "label"], ["a.jpg", "x"], [], ["b.jpg", "['x', 'y']"]], "as defect label (1): sheet 's', row 6"),
     ([["path", "label"], ["a.jpg", "x", "see me"]], "sheet 's', row 2 has 3 cells, the header 2"),
     ([["path", "label", "label"], ["a.jpg", "x", "y"]], "row 1 has the column 'label' twice"),
     ([["path", "label"], ["a.jpg", "#NAME?"], ["b.jpg", "y"]], "row 2: '#NAME?'"),

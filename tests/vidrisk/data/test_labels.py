@@ -1,4 +1,4 @@
-"""One label per sample: lists and several labels in a cell are refused, names with commas are not."""
+"""Cells of labels: several in a cell are refused unless the data are multi-label; names with commas are one label."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from vidrisk.data import Sample, load_table
-from vidrisk.data.labels import check_labels
+from vidrisk.data.labels import labels_from_cells
+from vidrisk.data.table import Label
 from vidrisk.runtimes.contract.errors import DataError
 
 
-def check(labels: Sequence[str]) -> None:
-    check_labels([(f"line {n}", label) for n, label in enumerate(labels, start=2)], "defect label", "label", "m.csv")
+def check(labels: Sequence[str], *, multi: bool = False) -> list[Label | None]:
+    cells = [(f"line {n}", label) for n, label in enumerate(labels, start=2)]
+    return labels_from_cells(cells, "defect label", "label", "m.csv", multi=multi)
 
 
 @pytest.mark.parametrize("labels", [
@@ -27,7 +29,7 @@ def check(labels: Sequence[str]) -> None:
     ["[1, 0, 1]", "b"], ["[a, b]", "c"], ["{裂纹、脏污}", "c"], ["{a: 1}", "b"],
 ])
 def test_several_labels_are_refused(labels: list[str]) -> None:
-    with pytest.raises(DataError, match=r"line \d.*allowed: one label per sample; fix: several labels per sample") as caught:
+    with pytest.raises(DataError, match=r"line \d.*allowed: one label per sample; fix: keep the main one.*multi-label") as caught:
         check(labels)
     assert "\n" not in str(caught.value)
 
@@ -39,7 +41,26 @@ def test_several_labels_are_refused(labels: list[str]) -> None:
     ["1", "2"], ["12", "1"], ["{x", "y"],
 ])
 def test_names_are_not(labels: list[str]) -> None:
-    check(labels)
+    assert check(labels) == labels
+
+
+@pytest.mark.parametrize(("cells", "found"), [
+    (["a;b", "c", "a，b；c"], [("a", "b"), ("c",), ("a，b", "c")]),
+    (["a, b", "c"], [("a", "b"), ("c",)]), (["a|b", "c, d"], [("a", "b"), ("c, d",)]), (["a\nb", "c; d"], [("a", "b"), ("c; d",)]),
+    (['["a", "b"]', "c;d", "[]"], [("a", "b"), ("c", "d"), ()]), (["['a', 'b']", "", "c"], [("a", "b"), None, ("c",)]),
+])
+def test_multi_label_cells_hold_lists_or_labels_between_separators(cells: list[str], found: list[Label | None]) -> None:
+    assert check([cell.replace("\\n", "\n") for cell in cells], multi=True) == found
+
+
+def test_a_column_of_json_lists_is_multi_label_without_being_asked() -> None:
+    assert check(['["a", "b"]', "[]", "", '["a"]']) == [("a", "b"), (), None, ("a",)]
+
+
+def test_an_empty_cell_is_no_label() -> None:
+    assert check(["a", "\u3000\u200b", "b"]) == ["a", None, "b"]
+    with pytest.raises(DataError, match=r"m.csv has no defect label: the column 'label' is empty; fix: fill it"):
+        check(["", " "])
 
 
 @pytest.mark.parametrize("label", ["#NAME?", "#REF!", "#DIV/0!"])
@@ -54,13 +75,11 @@ def test_lists_of_jsonl_and_parquet(tmp_path: Path, photo: Callable[..., Path]) 
     rows = [{"path": "a.jpg", "label": ["x", "y"]}, {"path": "b.jpg", "label": "x"}]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     pq.write_table(pa.table({"path": ["a.jpg", "b.jpg"], "label": [["x", "y"], ["x"]]}), tmp_path / "m.parquet")
-    for name, where in (("m.jsonl", "line 1"), ("m.parquet", "row 1")):
-        with pytest.raises(DataError, match=f"with a list as action label .*{where}"):
-            load_table(tmp_path / name, "action")
+    with pytest.raises(DataError, match=r"with a list as action label .*line 1"):
+        load_table(tmp_path / "m.jsonl", "action")
+    assert [sample.labels["action"] for sample in load_table(tmp_path / "m.parquet", "action").samples] == [("x", "y"), ("x",)]
 
 
 def test_white_space_around_labels_does_not_count() -> None:
     for label in ("\u3000裂纹\u00a0", "裂纹\u200b ", "\ufeff裂纹\t"):
         assert Sample(Path("/d/a.jpg"), "a.jpg", {"defect": label}).labels == {"defect": "裂纹"}
-    with pytest.raises(DataError, match=r"rows with an empty defect label \(1\): line 3"):
-        check(["a", "\u3000\u200b"])

@@ -4,6 +4,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidrisk.data import Table, load_table
+from vidrisk.data import Table, load_table, write_table
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 Photo = Callable[[Path], Path]
@@ -179,7 +180,7 @@ def test_absolute_windows_and_repeated_paths(root: Path, photo: Photo, caplog: p
     ("path,label\na.jpg,x\n../b.jpg,y\n", "line 3: the path '../b.jpg' leaves the manifest's folder"),
     ("path,label\n/etc/passwd,x\n", "line 2: the path '/etc/passwd' leaves"),
     ("path,label\n,x\n", "line 2: the path is empty"),
-    ("path,label\na.jpg,\nb.jpg,NaN\nc.jpg,x\n", "rows with an empty action label (2): line 2, line 3"),
+    ("path,label\na.jpg,\nb.jpg,NaN\n", "m.csv has no action label: the column 'label' is empty"),
     ("path,label\n1.jpg,x\n2.jpg,x\n3.jpg,y\n4.jpg,y\na.jpg,x\n",
      "names files that do not exist (4): 1.jpg (line 2), 2.jpg (line 3), 3.jpg (line 4) and 1 more"),
     ("path,label\na.jpg,x\n./a.jpg,y\n", "a.jpg twice with different labels or splits: line 2 and line 3"),
@@ -277,3 +278,42 @@ def test_real_clips_and_photos(shared_data: Path) -> None:
     tiles = load_table(shared_data / "magnetic_tile" / "labels.csv", "risk")
     assert tiles.target_names == ("defect",) and len(tiles.label_counts("defect")) == 6
     assert set(tiles.samples[0].extra) == {"defect_area_fraction"}
+
+
+def test_rows_that_nobody_has_labelled_are_left_out_and_said(tmp_path: Path, photo: Callable[..., Path]) -> None:
+    for name in "abcd":
+        photo(tmp_path / f"{name}.jpg")
+    (tmp_path / "m.csv").write_text("path,defect_class,risk_level\na.jpg,x,1\nb.jpg,,\nc.jpg,y,\nd.jpg,,2\n")
+    table = load_table(tmp_path / "m.csv", "risk")
+    assert [dict(sample.labels) for sample in table.samples] == [{"defect": "x", "level": "1"}, {"defect": "y"}, {"level": "2"}]
+    assert not table.is_labelled_for_all() and table.target_names == ("defect", "level")
+    assert table.notes == ("m.csv: rows without a label: 1 (line 3); they are left out",)
+    with pytest.raises(DataError, match=r"rows without a label: 1 \(line 3\)"):
+        load_table(tmp_path / "m.csv", "risk", strict=True)
+    write_table(table, tmp_path / "again.csv")
+    assert load_table(tmp_path / "again.csv", "risk").samples == table.samples
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_multi_label_tables_are_written_and_read(tmp_path: Path, photo: Callable[..., Path], suffix: str) -> None:
+    for name in "abcd":
+        photo(tmp_path / f"{name}.jpg")
+    (tmp_path / "m.csv").write_text("path,action,action_id\na.jpg,x;y,\nb.jpg,y,\nc.jpg,[],\nd.jpg,,\n")
+    table = load_table(tmp_path / "m.csv", "action", multi_label=True)
+    assert [sample.labels["action"] for sample in table.samples] == [("x", "y"), ("y",), ()]
+    assert table.multi_targets == {"action"} and table.label_counts("action") == {"x": 1, "y": 2}
+    ordered = replace(table, label_order={"action": ("y", "x")}).with_samples(
+        replace(sample, extra={}) for sample in table.samples)
+    write_table(ordered, tmp_path / f"again.{suffix}")
+    again = load_table(tmp_path / f"again.{suffix}", "action")
+    assert again.samples == ordered.samples and again.label_order == ordered.label_order
+
+
+def test_both_targets_are_read_from_one_manifest(tmp_path: Path, photo: Callable[..., Path]) -> None:
+    for name in "abc":
+        photo(tmp_path / f"{name}.jpg")
+    (tmp_path / "m.csv").write_text("path,action,risk_level\na.jpg,run,1\nb.jpg,walk,\nc.jpg,,2\n")
+    assert load_table(tmp_path / "m.csv", "action+risk").target_names == ("action", "level")
+    with pytest.raises(DataError, match="no column for a defect class or a risk level"):
+        (tmp_path / "n.csv").write_text("path,action,label\na.jpg,run,1\n")
+        load_table(tmp_path / "n.csv", "action+risk")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vidrisk.data.formats.format import Format
 from vidrisk.files.members import members_of_package
-from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.frames.media import name_of
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 __all__ = ["FORMATS", "Format", "format_named", "format_of"]
 
@@ -15,8 +16,16 @@ FORMATS: dict[str, Format] = {found.name: found for found in members_of_package(
 
 
 def format_of(source: Path) -> Format | None:
-    """Find the format that says a folder or file is its own; None where none does."""
-    return next((found for found in FORMATS.values() if found.owns(source)), None)
+    """Find the format that says a folder or file is its own; None where none does.
+
+    Raises:
+        DataError: several do.
+    """
+    found = [known for known in FORMATS.values() if known.owns(source)]
+    if len(found) > 1:
+        raise DataError(f"{name_of(source.name)} may be {' or '.join(known.title for known in found)}",
+                        fix="name the format: vidrisk data import --format " + found[0].name)
+    return found[0] if found else None
 
 
 def format_named(name: str) -> Format:

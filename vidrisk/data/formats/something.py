@@ -18,9 +18,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.format import Format, Listed
+from vidrisk.data.formats.format import Format, Listed, Reading
 from vidrisk.data.formats.lists import find_list, list_in, object_of, records_of
-from vidrisk.data.formats.videos import Row, Videos, find_samples
+from vidrisk.data.formats.rows import MediaFiles, Row, samples_from_rows
 from vidrisk.data.table import SplitName
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError
@@ -42,19 +42,20 @@ def is_something(source: Path) -> bool:
     return any(path is not None and _has_templates(path) for path in plain)
 
 
-def read_something(root: Path, split: int = 0) -> Listed:
+def read_something(root: Path, reading: Reading) -> Listed:
     """Read the lists: validation.json is the test split."""
     paths = {what: find_list(root, _names(what), LIST_FOLDERS, fix=_FIX) for what in ("labels", "train", "validation")}
     ids = label_ids(paths["labels"])
     rows = chain(rows_from_list(paths["train"], ids, "train"), rows_from_list(paths["validation"], ids, "test"))
-    found = find_samples(rows, Videos(root, VIDEO_FOLDERS))
+    found = samples_from_rows(rows, MediaFiles(root, VIDEO_FOLDERS))
     notes = [f"Something-Something V2: test is {paths['validation'].name}, on which accuracies are published"]
     test = list_in(root, _names("test"), LIST_FOLDERS)
     if test:
         notes.append(f"{test.name}: {sum(1 for _ in records_of(test))} rows without labels are not used")
     if found.repeated:
         notes.append(f"repeated rows left out: {found.repeated}")
-    return Listed(found.samples, found.absent, VIDEO_FOLDERS, {"action": tuple(sorted(ids, key=ids.__getitem__))}, tuple(notes))
+    order = {"action": tuple(sorted(ids, key=ids.__getitem__))}
+    return Listed(root, found.samples, found.absent, VIDEO_FOLDERS, order, tuple(notes))
 
 
 def label_ids(path: Path) -> dict[str, int]:
@@ -98,7 +99,7 @@ def rows_from_list(path: Path, ids: Mapping[str, int], split: SplitName) -> Iter
         if label is None:
             raise DataError(f"{where} (id {video}): the template {template[:120]!r} is no label of labels.json",
                             fix="take labels.json and the lists from one download")
-        yield Row(where, f"{video}.webm", label, split)
+        yield Row(where, f"{video}.webm", {"action": label}, split)
     if not where:
         raise DataError(f"{path.name} lists no video", allowed='[{"id": "78687", "template": …}, …]', fix="get the file again")
 
@@ -129,5 +130,5 @@ def _has_templates(path: Path) -> bool:
     return b'"template"' in head and b'"id"' in head
 
 
-FORMAT = Format("something", "Something-Something V2", "action", "something-something-v2-train.json, labels/train.json",
+FORMAT = Format("something", "Something-Something V2", ("action",), "something-something-v2-train.json, labels/train.json",
                 is_something, read_something)

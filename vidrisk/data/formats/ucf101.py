@@ -18,9 +18,9 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path
 
-from vidrisk.data.formats.format import Format, Listed
+from vidrisk.data.formats.format import Format, Listed, Reading
 from vidrisk.data.formats.lists import find_list, lines_of, list_in
-from vidrisk.data.formats.videos import Row, Videos, find_samples, safe_name
+from vidrisk.data.formats.rows import MediaFiles, Row, safe_name, samples_from_rows
 from vidrisk.data.table import SplitName
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError
@@ -39,17 +39,18 @@ def is_ucf101(source: Path) -> bool:
     return list_in(source, names, LIST_FOLDERS) is not None
 
 
-def read_ucf101(root: Path, split: int) -> Listed:
+def read_ucf101(root: Path, reading: Reading) -> Listed:
     """Read one official split: its test list is the test split, its train list the train split."""
+    split = reading.split
     paths = [find_list(root, [name], LIST_FOLDERS, fix=_FIX) for name in (CLASSES, *_list_names(split))]
     classes = class_numbers(paths[0])
     rows = chain(rows_from_list(paths[1], classes, "train"), rows_from_list(paths[2], classes, "test"))
-    found = find_samples(rows, Videos(root, VIDEO_FOLDERS))
+    found = samples_from_rows(rows, MediaFiles(root, VIDEO_FOLDERS))
     notes = [f"UCF101, official split {split}: test is {paths[2].name}"]
     if found.repeated:
         notes.append(f"repeated rows left out: {found.repeated}")
     order = tuple(classes[number] for number in sorted(classes))
-    return Listed(found.samples, found.absent, VIDEO_FOLDERS, {"action": order}, tuple(notes))
+    return Listed(root, found.samples, found.absent, VIDEO_FOLDERS, {"action": order}, tuple(notes))
 
 
 def class_numbers(path: Path) -> dict[int, str]:
@@ -116,7 +117,7 @@ def _row_from_line(where: str, line: str, classes: Mapping[int, str], number_of:
                         fix="take the lists and classInd.txt from one source")
     group = _GROUP.search(Path(file).stem)
     label = classes[number]
-    return Row(where, f"{folder}/{file}", label, split, f"{label} g{group[1]}" if group else None)
+    return Row(where, f"{folder}/{file}", {"action": label}, split, f"{label} g{group[1]}" if group else None)
 
 
 def _list_names(split: int) -> tuple[str, str]:
@@ -136,4 +137,5 @@ def _folded(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
-FORMAT = Format("ucf101", "UCF101", "action", "trainlist01.txt, testlist01.txt", is_ucf101, read_ucf101, SPLITS)
+FORMAT = Format("ucf101", "UCF101", ("action",), "trainlist01.txt, testlist01.txt", is_ucf101, read_ucf101, SPLITS,
+                options=frozenset({"split"}))

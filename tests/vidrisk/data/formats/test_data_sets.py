@@ -108,7 +108,7 @@ def test_a_broken_link_and_a_folder_of_the_name_are_absent_and_a_link_is_followe
 def test_no_video_at_all_is_an_error_that_says_where_it_looked(root: Path) -> None:
     for path in videos_of(root):
         path.unlink()
-    with pytest.raises(DataError, match=rf"allowed: files in {root.name}/.*, {root.name}/.*; fix: unpack the videos there; if "):
+    with pytest.raises(DataError, match=rf"allowed: files in {root.name}/.*, {root.name}/.*; fix: unpack the files there; if "):
         load_table(root, "action")
 
 

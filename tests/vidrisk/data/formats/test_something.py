@@ -49,7 +49,7 @@ def test_rows_have_the_label_of_their_template(drawn: list[Any], data: st.DataOb
         write_json(path, [{"id": str(number) if as_text else number, "template": text_of(template), "label": "x"}
                           for number, (template, as_text) in enumerate(chosen)])
         rows = list(rows_from_list(path, ids, "train"))
-    assert [row.label for row in rows] == [label_from_template(text_of(template)) for template, _ in chosen]
+    assert [row.labels["action"] for row in rows] == [label_from_template(text_of(template)) for template, _ in chosen]
     assert [row.name for row in rows] == [f"{number}.webm" for number in range(len(chosen))]
 
 

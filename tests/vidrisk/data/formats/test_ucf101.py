@@ -14,8 +14,8 @@ from trees import TEST_GROUPS, UCF_CLASSES, UCF_GROUPS, touch, write_lines, writ
 
 from vidrisk.data import load_table, targets_from_table
 from vidrisk.data.data_sets import import_data
+from vidrisk.data.formats.rows import MediaFiles
 from vidrisk.data.formats.ucf101 import class_numbers, rows_from_list
-from vidrisk.data.formats.videos import Videos
 from vidrisk.data.text import nfc
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
@@ -53,7 +53,7 @@ def test_rows_have_the_class_of_their_folder_with_and_without_a_number(classes: 
         path = Path(folder) / "trainlist01.txt"
         write_lines(path, lines, "\r\n")
         rows = list(rows_from_list(path, numbers, "train"))
-    assert [row.label for row in rows] == [numbers[number] for number, *_ in drawn]
+    assert [row.labels["action"] for row in rows] == [numbers[number] for number, *_ in drawn]
     assert [row.name for row in rows] == [f"{numbers[number]}/v_{name}_g{group:02d}_c01.avi" for number, name, _, group in drawn]
     assert [row.group for row in rows] == [f"{numbers[number]} g{group:02d}" for number, _, _, group in drawn]
 
@@ -117,7 +117,7 @@ def test_names_have_spaces_and_files_are_named_otherwise_than_their_folder(tmp_p
 def test_a_folder_that_could_be_two_classes_is_none_of_them(tmp_path: Path) -> None:
     classes = {1: "Push Ups", 2: "PushUps", 3: "Pull Ups"}
     write_lines(tmp_path / "testlist01.txt", ["Push Ups/a.avi", "PushUps/b.avi", "pull-ups/c.avi"])
-    found = [row.label for row in rows_from_list(tmp_path / "testlist01.txt", classes, "test")]
+    found = [row.labels["action"] for row in rows_from_list(tmp_path / "testlist01.txt", classes, "test")]
     assert found == ["Push Ups", "PushUps", "Pull Ups"]
     write_lines(tmp_path / "testlist01.txt", ["push-ups/a.avi"])
     with pytest.raises(DataError, match="the folder 'push-ups' is no class"):
@@ -158,7 +158,7 @@ def removed(name: str) -> Callable[[Path], None]:
 def test_a_name_without_the_suffix_of_a_video_is_found_as_it_is_or_not_at_all(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.txt"):
         touch(tmp_path / "A" / name)
-    videos = Videos(tmp_path, [""])
+    videos = MediaFiles(tmp_path, [""])
     listed = ["A/a.avi", "A/a.mp4", "A/b.txt", "A/a.avi,2", "A/a.avi 2 extra", "A/a.txt", "A/a", "A/b.avi"]
     assert [videos.find(name) for name in listed] == ["A/a.mp4", "A/a.mp4", "A/b.txt", *[None] * 5]
 

@@ -1,0 +1,62 @@
+"""Every format that is written is read back as it was, and says what it could not carry."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.vidrisk.data.formats.tables import content_of, tables
+from vidrisk.data.formats import FORMATS, Format, format_of
+from vidrisk.data.formats.fit import fit_table
+from vidrisk.data.formats.format import PARTS, Reading, Writing
+from vidrisk.data.table import Table
+
+WRITTEN = [known for known in FORMATS.values() if known.write]
+
+
+@pytest.mark.parametrize("known", WRITTEN, ids=lambda known: known.name)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_what_is_written_is_read_back_as_it_was(known: Format, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "media")
+        table = data.draw(tables(root, known))
+        fitted, _ = fit_table(table, known)
+        if not fitted.samples:
+            return
+        destination = root / f"set{known.suffix}" if not known.copies else Path(folder, f"set{known.suffix}")
+        assert known.write is not None
+        known.write(fitted, destination, Writing())
+        assert format_of(destination) in (known, None)
+        assert content_of(read(known, destination, fitted), named=not known.copies) == content_of(fitted, named=not known.copies)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read(known: Format, destination: Path, table: Table) -> Table:
+    """Read a data set as its table was: by its task, and with as many labels."""
+    made = destination.parent / "made"
+    reading = Reading(table.task, known.splits[0] if known.splits else 0, multi_label=bool(table.multi_targets), made=made)
+    listed = known.read(destination, reading)
+    assert not listed.absent
+    return Table(listed.root, table.task, listed.samples, label_order=listed.label_order)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), parts=st.sets(st.sampled_from(PARTS)))
+def test_what_a_format_cannot_carry_is_taken_out_and_counted(data: st.DataObject, parts: set[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        whole = replace(FORMATS["ucf101"], tasks=("action", "risk", "action+risk"), carries=frozenset(PARTS))
+        table = data.draw(tables(Path(folder), whole))
+        assert fit_table(table, whole) == (replace(table, notes=()), {}) or table.label_order
+        some = replace(whole, carries=frozenset(parts))  # type: ignore[arg-type]
+        fitted, lost = fit_table(table, some)
+        assert fit_table(fitted, some) == (fitted, {})
+        left_out = len(table) - len(fitted)
+        assert left_out <= sum(count for what, count in lost.items()) and (not left_out or lost)
+        assert fitted.multi_targets == frozenset() or "multi-label" in parts

@@ -1,0 +1,70 @@
+"""A table without what a format cannot carry, and what that was, counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from vidrisk.data.formats.format import Format
+from vidrisk.data.table import Sample, Table
+from vidrisk.frames import kind_of
+
+
+def fit_table(table: Table, format: Format) -> tuple[Table, dict[str, int]]:
+    """Take out of a table what a format cannot carry.
+
+    Samples whose files, parts or number of labels it has no place for are left out whole; what else has no place is taken off them.
+
+    Returns:
+        The rest, and how many samples each kind of loss concerns, by what was lost.
+    """
+    lost: Counter[str] = Counter()
+    kept = [fitted for sample in table.samples if (fitted := _fit(sample, table, format, lost)) is not None]
+    order = table.label_order
+    if order and "label order" not in format.carries:
+        lost["the order of labels"] = len(table)
+        order = {}
+    targets = {target for sample in kept for target in sample.labels}
+    order = {target: labels for target, labels in order.items() if target in targets}
+    return replace(table, samples=tuple(kept), label_order=order, notes=()), dict(lost)
+
+
+def _fit(sample: Sample, table: Table, format: Format, lost: Counter[str]) -> Sample | None:
+    carries = format.carries
+    is_clip = kind_of(sample.path) == "video"
+    if ("clips" if is_clip else "photos") not in carries:
+        lost["clips" if is_clip else "photos"] += 1
+        return None
+    if sample.interval and ("intervals" if sample.interval.unit == "s" else "frame intervals") not in carries:
+        lost["parts of clips in seconds" if sample.interval.unit == "s" else "parts of clips in frames"] += 1
+        return None
+    labels = dict(sample.labels)
+    if "several targets" not in carries:
+        first = table.target_names[0]
+        lost.update(f"labels of {target}" for target in labels if target != first)
+        labels = {target: label for target, label in labels.items() if target == first}
+        if not labels:
+            lost[f"samples without a label of {first}"] += 1
+            return None
+    if "no label" not in carries and () in labels.values():
+        lost["samples of which no label holds"] += 1
+        return None
+    if "multi-label" not in carries:
+        several = [target for target, label in labels.items() if not isinstance(label, str) and len(label) != 1]
+        if several:
+            lost[f"samples with several labels of {several[0]}, or none"] += 1
+            return None
+        labels = {target: label if isinstance(label, str) else label[0] for target, label in labels.items()}
+    changed: dict[str, object] = {"labels": labels}
+    for part, values in _FIELDS.items():
+        if part not in carries and any(getattr(sample, name) != empty for name, empty in values.items()):
+            lost[_LOST[part]] += 1
+            changed |= values
+    return replace(sample, **changed)  # type: ignore[arg-type]
+
+
+_FIELDS: Mapping[str, Mapping[str, object]] = {
+    "splits": {"split": None}, "groups": {"group": None}, "texts": {"risk": "", "advice": "", "description": ""},
+    "extra": {"extra": {}}}
+_LOST = {"splits": "splits", "groups": "groups", "texts": "risk, advice and description", "extra": "further columns"}
