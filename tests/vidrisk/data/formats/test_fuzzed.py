@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trees
+from drawn_tables import table_for
 
-from tests.vidrisk.data.formats import trees
-from tests.vidrisk.data.formats.tables import table_for
 from vidrisk.data.formats import FORMATS, Format, format_of
 from vidrisk.data.formats.fit import fit_table
 from vidrisk.data.formats.format import Reading, Writing

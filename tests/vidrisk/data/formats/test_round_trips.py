@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from drawn_tables import content_of, tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.vidrisk.data.formats.tables import content_of, tables
 from vidrisk.data.formats import FORMATS, Format, format_of
 from vidrisk.data.formats.fit import fit_table
 from vidrisk.data.formats.format import PARTS, Reading, Writing

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
+from trees import encoded
 
-from tests.vidrisk.data.formats.trees import encoded
 from vidrisk.data import Sample, Table
 from vidrisk.data.formats.format import Format
 from vidrisk.data.table import SPLITS, TARGETS, Label
