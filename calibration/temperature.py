@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
+from vidrisk.runtimes.contract.probabilities import probabilities_from_logits, questions_from_labels
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 MIN_SAMPLES = 10
@@ -25,19 +25,23 @@ def fitted_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.in
 
     Args:
         logits: ``float32 (N, C)``. Rows that are not finite say nothing and are left out.
-        truth: label indices ``int64 (N,)``.
+        truth: label indices ``int64 (N,)``, or of a multi-label target ``int64 (N, C)``, whose every label is then a question of
+            its own. What is under 0 is not labelled, and left out.
 
     Returns:
         A temperature from 0.05 to 20.
     """
-    finite = np.isfinite(logits).all(axis=1)
-    logits, truth = logits[finite], truth[finite]
+    if truth.ndim == 2:
+        logits, truth = questions_from_labels(logits), truth.reshape(-1)
+    rows = np.isfinite(logits).all(axis=1) & (truth >= 0)
+    logits, truth = logits[rows], truth[rows]
     if len(truth) < MIN_SAMPLES or len(np.unique(truth)) < 2 or (logits.argmax(axis=1) == truth).all():
         return 1.0
     return _solve(logits, float(np.take_along_axis(logits, truth[:, None], axis=1).mean(dtype=np.float64)))
 
 
-def matched_temperature(logits: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]) -> float:
+def matched_temperature(logits: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32], *,
+                        multi_label: bool = False) -> float:
     """Find the temperature at which logits give probabilities nearest to known ones: the minimum of the mean KL divergence.
 
     Logits that are a multiple of those behind the known probabilities give these back whole, within the limits. No labels are
@@ -47,10 +51,14 @@ def matched_temperature(logits: npt.NDArray[np.float32], probabilities: npt.NDAr
         logits: ``float32 (N, C)``.
         probabilities: ``float32 (N, C)``. Rows that are not finite in either, or whose most probable label is another one, say
             nothing of a scale and are left out.
+        multi_label: the probabilities are of labels of which any number may hold.
 
     Returns:
         A temperature from 0.05 to 20; 1 where no row says anything.
     """
+    if multi_label:
+        yes = probabilities.reshape(-1)
+        logits, probabilities = questions_from_labels(logits), np.stack([1 - yes, yes], axis=1)
     finite = np.isfinite(logits).all(axis=1) & np.isfinite(probabilities).all(axis=1)
     rows = finite & (logits.argmax(axis=1) == probabilities.argmax(axis=1)) & (np.ptp(logits, axis=1) > 0)
     if not rows.any():

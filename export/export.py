@@ -22,7 +22,7 @@ from vidrisk.export.convert.formats import openvino_files, program_files
 from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.convert.macs import macs_from_onnx
 from vidrisk.export.convert.merge import has_adapter, merged_from_trained
-from vidrisk.export.gate.coverage import fit_coverage
+from vidrisk.export.gate.coverage import fit_coverage, fit_decision
 from vidrisk.export.gate.golden import golden_files
 from vidrisk.export.gate.hops import FloatType, recorded_hop
 from vidrisk.export.gate.judge import Files, StageJudge, weighty_stages
@@ -142,6 +142,7 @@ class _Export:
         slow = self.gate.race(files, self.engines)
         report.temperature = {name: report.temperature[name] for name in files}  # not of what was set aside
         report.coverage = fit_coverage(outputs, report.temperature, self.validation, self.contract, self.options.coverage)
+        report.decision = fit_decision(outputs, report.temperature, self.validation, self.contract)
         slower = {speed.variant for speed in report.speeds if speed.is_slower and not speed_refusal(report, speed.variant)}
         shipped = choose_shipped(files, self.options.only, slow, slower)
         beside: list[Path] = []

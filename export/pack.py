@@ -41,7 +41,7 @@ def bundle_from_variants(out: Path, judge: StageJudge, variants: Mapping[Variant
         files.update({file.name: file for path in by_stage.values() for file in graph_files(path)})
         described[name] = Variant(files=names, precision=dict(precision[name]), engines=engines.get(name, "any"), passed=True,
                                   gate=_measured(report, name), waived=waived_of(report, name),
-                                  temperature=report.temperature[name],
+                                  temperature=report.temperature[name], decision=report.decision.get(name, {}),
                                   **described_thresholds(report.coverage[name]))
     constants = None
     if judge.constants:

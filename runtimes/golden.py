@@ -238,7 +238,7 @@ def _why_not(expected: Expected, contract: Contract, samples: int) -> str:
                 return f"{what} of {target.name} are not {samples} rows of {len(target.labels)}"
     for target in contract.targets:
         logits = np.asarray(expected.logits[target.name], np.float32)
-        said = probabilities_from_logits(logits, expected.temperature.get(target.name, 1.0))
+        said = probabilities_from_logits(logits, expected.temperature.get(target.name, 1.0), multi_label=target.multi_label)
         if not np.allclose(said, np.asarray(expected.probabilities[target.name]), rtol=0, atol=MAX_ROUNDING):
             return f"the probabilities of {target.name} are not those of its logits"
     return ""

@@ -26,7 +26,7 @@ from vidrisk.jobs.export import export_run
 from vidrisk.jobs.run_folder import run_folder
 from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.sources import find_inputs
-from vidrisk.metrics.classification import agreement
+from vidrisk.metrics.classification import Metrics, agreement
 from vidrisk.models.config import TrainConfig, config_from_options
 from vidrisk.report import build_report
 from vidrisk.runtimes import Bundle
@@ -119,6 +119,7 @@ def _measured(task: str, bundle: Bundle, held_out: Table, on_progress: OnProgres
         with open_classifier(bundle.root, runtime=choice.runtime, variant=choice.variant) as classifier:
             result = evaluate(classifier, held_out, on_progress=tell)
         scores, metrics = result.probabilities[target], result.metrics[target]
+        assert isinstance(metrics, Metrics)  # of folders, whose samples have one label
         reference.setdefault(choice.runtime, scores)
         yield Line(task, choice.runtime, choice.variant, metrics.n, metrics.top1, metrics.macro_f1,
                    agreement(reference[choice.runtime], scores), 1e3 / (choice.ms_per_frame or float("nan")))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vidrisk.calibration.conformal import Fit, fit_thresholds
+from vidrisk.calibration.conformal import Fit, check_coverage, fit_thresholds
+from vidrisk.calibration.decisions import fit_decisions
 from vidrisk.export.gate.outputs import Outputs, Validation
-from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
+
+SEVERAL = "any number of its labels may hold, and each is decided alone"
 
 
 def fit_coverage(outputs: Mapping[Any, Outputs], temperature: Mapping[str, Mapping[str, float]], validation: Validation,
@@ -18,10 +21,25 @@ def fit_coverage(outputs: Mapping[Any, Outputs], temperature: Mapping[str, Mappi
     Raises:
         SettingsError: a coverage that is not above 0 and under 1.
     """
-    return {variant: {target.name: fit_thresholds(
-        probabilities_from_logits(found.logits[target.name], temperature[variant][target.name]),
-        validation.truth[target.name], target.labels, coverage) for target in contract.targets}
-        for variant, found in outputs.items()}
+    def fit(target: Target, found: Outputs, of_variant: Mapping[str, float]) -> Fit:
+        truth = validation.truth[target.name]
+        if target.multi_label:
+            check_coverage(coverage)
+            return Fit(coverage, len(truth), reason=SEVERAL)
+        rows = truth >= 0
+        return fit_thresholds(probabilities_from_logits(found.logits[target.name][rows], of_variant[target.name]), truth[rows],
+                              target.labels, coverage)
+
+    return {variant: {target.name: fit(target, found, temperature[variant]) for target in contract.targets}
+            for variant, found in outputs.items()}
+
+
+def fit_decision(outputs: Mapping[Any, Outputs], temperature: Mapping[str, Mapping[str, float]], validation: Validation,
+                 contract: Contract) -> dict[str, dict[str, dict[str, float]]]:
+    """Fit, by variant and multi-label target, the probability from which on each label holds."""
+    return {variant: {target.name: dict(zip(target.labels, fit_decisions(probabilities_from_logits(
+        found.logits[target.name], temperature[variant][target.name], multi_label=True), validation.truth[target.name]).tolist(),
+        strict=True)) for target in contract.targets if target.multi_label} for variant, found in outputs.items()}
 
 
 def described_thresholds(fits: Mapping[str, Fit]) -> dict[str, Any]:

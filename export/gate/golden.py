@@ -19,6 +19,7 @@ from vidrisk.export.gate.judge import REFERENCE, Files
 from vidrisk.export.gate.keeper import Gatekeeper
 from vidrisk.export.gate.outputs import FloatArray, Ints, Outputs, Validation
 from vidrisk.runtimes.contract.bundle import VariantName, sha256_of
+from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.manifest import Engines
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.golden import (
@@ -58,7 +59,7 @@ def golden_files(gate: Gatekeeper, variants: Mapping[VariantName, Files], engine
         log.warning("no golden samples: one alone has %d frames", contract.frames)
         return []
     gate.on_progress("sealing golden samples", 0, 1)
-    chosen = chosen_samples(logits, validation.truth)[:most]
+    chosen = chosen_samples(contract.targets, logits, validation.truth)[:most]
     pictures = _pictures(validation, chosen, PHOTOS_BYTES if contract.frames == 1 else CLIPS_BYTES)
     few = replace(judge, validation=validation.at(np.array(chosen[:len(pictures)])))
     reference = REFERENCE if REFERENCE in gate.runtimes else gate.runtimes[0]
@@ -67,21 +68,27 @@ def golden_files(gate: Gatekeeper, variants: Mapping[VariantName, Files], engine
         gate.on_progress("sealing golden samples", done, len(variants))
         runtimes = gate.runtimes_for(engines.get(name, "any"))
         outputs = {runtime: few.onnx(runtime, files) for runtime in runtimes}
-        described[name] = _expected(files, outputs, reference, gate.report.temperature[name])
+        described[name] = _expected(contract.targets, files, outputs, reference, gate.report.temperature[name])
     told = Description(contract=contract.digest, runtime=reference, engine=engine_version(reference) or "", samples=len(pictures),
                        variants=described)
     write_golden(folder / GOLDEN, told, pictures)
     return [folder / GOLDEN]
 
 
-def chosen_samples(logits: Mapping[str, FloatArray], truth: Mapping[str, Ints]) -> list[int]:
+def chosen_samples(targets: Sequence[Target], logits: Mapping[str, FloatArray], truth: Mapping[str, Ints]) -> list[int]:
     """All samples, in the order in which they are worth keeping: a class of a target after the other, the sure and the unsure."""
     groups = []
-    for target, of_target in logits.items():
-        two = np.sort(of_target, axis=1)[:, -2:]
-        margins = two[:, 1] - two[:, 0]
-        for label in np.unique(truth[target]):
-            members = np.flatnonzero(truth[target] == label)
+    for target in targets:
+        of_target, known = logits[target.name], truth[target.name]
+        if target.multi_label:
+            margins = np.abs(of_target).min(axis=1)
+            every = [np.flatnonzero(known[:, label] == 1) for label in range(len(target.labels))]
+            every.append(np.flatnonzero((known <= 0).all(axis=1)))
+        else:
+            two = np.sort(of_target, axis=1)[:, -2:]
+            margins = two[:, 1] - two[:, 0]
+            every = [np.flatnonzero(known == label) for label in np.unique(known)]
+        for members in every:
             nearest = members[np.argsort(margins[members], kind="stable")]
             half = len(nearest) // 2
             turns = zip_longest(nearest[half:][::-1], nearest[:half])  # the surest, the nearest, the second surest …
@@ -102,9 +109,11 @@ def _pictures(validation: Validation, chosen: Sequence[int], most_bytes: int) ->
     return pictures
 
 
-def _expected(files: Files, outputs: Mapping[str, Outputs], reference: str, temperature: Mapping[str, float]) -> Expected:
-    probabilities = {runtime: {target: probabilities_from_logits(logits, temperature.get(target, 1.0))
-                               for target, logits in found.logits.items()} for runtime, found in outputs.items()}
+def _expected(targets: Sequence[Target], files: Files, outputs: Mapping[str, Outputs], reference: str,
+              temperature: Mapping[str, float]) -> Expected:
+    probabilities = {runtime: {target.name: probabilities_from_logits(
+        found.logits[target.name], temperature.get(target.name, 1.0), multi_label=target.multi_label) for target in targets}
+        for runtime, found in outputs.items()}
     spread = {}
     for runtime, of_runtime in probabilities.items():
         if runtime != reference:

@@ -18,13 +18,14 @@ import numpy as np
 from vidrisk.calibration.half_check import worst_cosine
 from vidrisk.calibration.paired import drop_interval_points, least_provable_points, mcnemar_p
 from vidrisk.calibration.points import Outcome
+from vidrisk.calibration.precision import mean_precision, precision_drop, precision_interval
 from vidrisk.export.gate.confidence import calibration_error, confidence_refusal, confidence_shift, match_temperatures
-from vidrisk.export.gate.outputs import FloatArray, Ints, Outputs, Validation
+from vidrisk.export.gate.outputs import Outputs, Validation
 from vidrisk.export.gate.report import Change, Cut, Flip, Hop
-from vidrisk.runtimes.contract.contract import Contract, Target
+from vidrisk.export.gate.sides import Sides
+from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.printable import printable
-from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.contract.stages import Stage
 from vidrisk.runtimes.runner import Array
 from vidrisk.runtimes.shares import binomial_tail, share_interval
@@ -36,6 +37,7 @@ LOGIT_TOLERANCE: dict[FloatType, float] = {"fp32": 1e-3, "fp16": 2e-2}
 FEW_SAMPLES = 100
 MAX_FLIPS = 200
 RECORDED_P = 1e-3  # an export is refused wrongly once in a thousand at most
+UNDECIDED_PRECISION = 0.005  # of mAP, that rounding may cost between two machines
 UNDECIDED_SAMPLES = 2.5  # that may turn by rounding between two machines
 COLLAPSED_SAMPLES = 5  # fewer that all turn to the one other class may be chance, and are a matter of accuracy
 NOT_FINITE = "outputs are not finite"
@@ -56,30 +58,49 @@ def recorded_hop(outputs: Outputs, validation: Validation, contract: Contract, r
     Raises:
         DataError: a target without a recorded top-1 from 0 to 1.
     """
-    samples, changes, reason = len(validation.names), [], ""
+    changes, reason = [], ""
     for target in contract.targets:
         rate = recorded.get(target.name, math.nan)
         if not 0 <= rate <= 1:
             raise DataError(f"training recorded a top-1 of {rate} for {target.name!r}", allowed="0 to 1",
                             fix="copy the run whole, or train it again")
-        predicted = _predicted(outputs.logits[target.name])
-        correct = int((predicted == validation.truth[target.name]).sum())
-        # Shrunk a little, so that one miss does not refute a recorded 100 %.
-        p_value = binomial_tail(correct, samples, (rate * samples + 1) / (samples + 2))
-        differs = abs(correct - rate * samples) > UNDECIDED_SAMPLES if same_samples else p_value < RECORDED_P
-        if differs and not reason:
-            reason = (f"top-1 of {target.name} is {100 * correct / samples:.1f} %, training recorded {100 * rate:.1f} %: "
-                      "label order, normalisation or channel order differ")
-        low, high = share_interval(correct, samples)
-        sure = probabilities_from_logits(outputs.logits[target.name])
-        changes.append(Change(target.name, rate, correct / samples, 100 * (rate - correct / samples),
-                              (100 * (rate - high), 100 * (rate - low)), p_value, {}, math.nan,
-                              calibration_error(sure, validation.truth[target.name])))
+        sides = Sides.of(target, outputs.logits[target.name], outputs.logits[target.name], validation.truth[target.name])
+        if target.multi_label:
+            change, trouble = _recorded_precision(sides, rate)
+        else:
+            change, trouble = _recorded_share(sides, rate, same_samples=same_samples)
+        if trouble and not reason:
+            reason = trouble + ": label order, normalisation or channel order differ"
+        changes.append(change)
     reason = _not_finite(validation, outputs) or reason
     return Hop("training → adapter", "trained", "torch", passed=not reason, reason=reason, waived=False, agreement=math.nan,
                drop_points=max(change.drop_points for change in changes), largest_logit_difference=math.nan,
                ms_per_frame=outputs.ms_per_frame, changes=tuple(changes), flips=(), flipped=0,
-               samples=samples)
+               samples=len(validation.names))
+
+
+def _recorded_share(sides: Sides, rate: float, *, same_samples: bool) -> tuple[Change, str]:
+    """Compare the share of right answers with what training recorded; say in words where it is another."""
+    target, samples, correct = sides.target.name, int(sides.labelled.sum()), int(sides.right_before.sum())
+    # Shrunk a little, so that one miss does not refute a recorded 100 %.
+    p_value = binomial_tail(correct, samples, (rate * samples + 1) / (samples + 2))
+    differs = abs(correct - rate * samples) > UNDECIDED_SAMPLES if same_samples else p_value < RECORDED_P
+    reason = f"top-1 of {target} is {100 * correct / samples:.1f} %, training recorded {100 * rate:.1f} %" if differs else ""
+    low, high = share_interval(correct, samples)
+    return Change(target, rate, correct / samples, 100 * (rate - correct / samples), (100 * (rate - high), 100 * (rate - low)),
+                  p_value, {}, math.nan, calibration_error(sides.target, sides.sure_before, sides.truth)), reason
+
+
+def _recorded_precision(sides: Sides, recorded: float) -> tuple[Change, str]:
+    """Compare the mean average precision with what training recorded; say in words where it is lower beyond chance."""
+    found = mean_precision(sides.sure_before, sides.truth)
+    low, high = precision_interval(sides.sure_before, sides.truth)
+    differs = recorded > high and recorded - found > UNDECIDED_PRECISION
+    name = sides.target.name
+    reason = f"mAP of {name} is {100 * found:.1f} %, training recorded {100 * recorded:.1f} %" if differs else ""
+    return Change(name, math.nan, float(sides.right_before[sides.labelled].mean()), 100 * (recorded - found),
+                  (100 * (recorded - high), 100 * (recorded - low)), math.nan, {}, math.nan,
+                  calibration_error(sides.target, sides.sure_before, sides.truth), map_before=recorded, map_after=found), reason
 
 
 def float_hop(name: str, variant: str, runtime: str, before: Outputs, after: Outputs, validation: Validation,
@@ -91,7 +112,7 @@ def float_hop(name: str, variant: str, runtime: str, before: Outputs, after: Out
     """
     temperature = temperature or {}
     hop = _compared(name, variant, runtime, before, after, validation, contract, stages, temperature,
-                    match_temperatures(before.logits, after.logits, temperature))
+                    match_temperatures(contract.targets, before.logits, after.logits, temperature))
     broken = _not_finite(validation, before, after)
     if broken:
         return _refused(hop, broken)
@@ -117,40 +138,40 @@ def lossy_hop(name: str, variant: str, runtime: str, before: Outputs, after: Out
     where nearly all samples are sound, a model that calls everything sound is hardly ever wrong.
     """
     temperature = temperature or {}
-    matched = matched or match_temperatures(before.logits, after.logits, temperature)
+    matched = matched or match_temperatures(contract.targets, before.logits, after.logits, temperature)
     hop = _compared(name, variant, runtime, before, after, validation, contract, stages, temperature, matched)
     broken = _not_finite(validation, before, after)
     if broken:
         return _refused(hop, broken)
-    for target in contract.targets:
-        only = _only_answer(before.logits[target.name], after.logits[target.name])
+    judged = _sides(contract, before, after, validation, temperature, matched)
+    for sides in judged:
+        only = _only_answer(sides)
         if only is not None:
-            return _refused(hop, f"{target.name} is {target.labels[only]!r} for every sample: the ranges fit no real input")
+            return _refused(hop, f"{sides.target.name} is {only!r} for every sample: the ranges fit no real input")
     for cut in hop.cuts:
         if cut.cosine < min_cosine:
             return _refused(hop, f"the {cut.output} of stage {cut.stage} turn: cosine {cut.cosine:.4f}, at least {min_cosine:g} is "
                                  "allowed")
-    reasons = [f"top-1 falls by {hop.drop_points:.2f} points, at most {max_drop:g} is allowed"] * (
-        hop.drop_points > max_drop + 1e-9)
-    reasons += [reason for target, change in zip(contract.targets, hop.changes, strict=True) if (reason := confidence_refusal(
-        change, before.logits[target.name], after.logits[target.name], validation.truth[target.name], max_confidence_drop,
-        temperature.get(target.name, 1.0), matched[target.name]))]
+    reasons = [f"{change.measure} falls by {change.drop_points:.2f} points, at most {max_drop:g} is allowed"
+               for change in hop.changes if change.drop_points == hop.drop_points][:hop.drop_points > max_drop + 1e-9]
+    reasons += [reason for sides, change in zip(judged, hop.changes, strict=True) if (reason := confidence_refusal(
+        change, sides.target, sides.sure_before, sides.sure_after, sides.truth, max_confidence_drop))]
     if not reasons:
         return hop
     reason = "; ".join(reasons)
     return replace(hop, waived=True, reason=reason) if allow_drop else _refused(hop, reason)
 
 
-def outcome_of(before: Outputs, after: Outputs, validation: Validation, hop: Hop) -> Outcome:
+def outcome_of(before: Outputs, after: Outputs, validation: Validation, contract: Contract, hop: Hop) -> Outcome:
     """Return what a search compares, sample by sample. Outputs that a hop refuses at any price are wrong throughout."""
     samples = len(validation.names)
     if not hop.passed:
-        return Outcome("0" * samples, ("-" * samples,) * len(validation.truth), 100.0)
+        return Outcome("0" * samples, ("-" * samples,) * len(contract.targets), 100.0)
     kept, gains = np.ones(samples, bool), []
-    for name, truth in validation.truth.items():
-        earlier, now = _predicted(before.logits[name]), _predicted(after.logits[name])
-        kept &= earlier == now
-        gains.append("".join(np.array(["-", "=", "+"])[1 + (now == truth).astype(int) - (earlier == truth)]))
+    matched = match_temperatures(contract.targets, before.logits, after.logits, {})
+    for sides in _sides(contract, before, after, validation, {}, matched):
+        kept &= ~sides.changed
+        gains.append("".join(np.array(["-", "=", "+"])[1 + sides.right_after.astype(int) - sides.right_before]))
     return Outcome("".join(np.where(kept, "1", "0")), tuple(gains), max(change.confidence_points for change in hop.changes))
 
 
@@ -168,12 +189,11 @@ def few_samples_note(samples: int, max_drop: float) -> str:
 def _compared(name: str, variant: str, runtime: str, before: Outputs, after: Outputs, validation: Validation,
               contract: Contract, stages: Sequence[Stage], temperature: Mapping[str, float],
               matched: Mapping[str, float]) -> Hop:
-    changes = tuple(_change(target, before.logits[target.name], after.logits[target.name], validation.truth[target.name],
-                            temperature.get(target.name, 1.0), matched[target.name]) for target in contract.targets)
-    changed = {t.name: _predicted(before.logits[t.name]) != _predicted(after.logits[t.name]) for t in contract.targets}
-    flipped = np.any(list(changed.values()), axis=0)
-    flips = [_flip(int(index), target, before, after, validation) for index in np.flatnonzero(flipped)[:MAX_FLIPS]
-             for target in contract.targets if changed[target.name][index]][:MAX_FLIPS]
+    judged = _sides(contract, before, after, validation, temperature, matched)
+    flipped = np.any([sides.changed for sides in judged], axis=0)
+    flips = [_flip(int(index), sides, validation) for index in np.flatnonzero(flipped)[:MAX_FLIPS]
+             for sides in judged if sides.changed[index]][:MAX_FLIPS]
+    changes = tuple(map(_change, judged))
     return Hop(name, variant, runtime, passed=True, reason="", waived=False, agreement=float(1 - flipped.mean()),
                drop_points=max(change.drop_points for change in changes),
                largest_logit_difference=max(_largest(before.logits[t.name], after.logits[t.name]) for t in contract.targets),
@@ -187,40 +207,45 @@ def _cut(stage: str, output: str, before: Outputs, after: Outputs) -> Cut:
     return Cut(stage, output, _largest(one, other), worst_cosine(one, other))
 
 
-def _change(target: Target, before: FloatArray, after: FloatArray, truth: Ints, temperature: float, matched: float) -> Change:
-    was_right, is_right = _predicted(before) == truth, _predicted(after) == truth
+def _sides(contract: Contract, before: Outputs, after: Outputs, validation: Validation, temperature: Mapping[str, float],
+           matched: Mapping[str, float]) -> list[Sides]:
+    return [Sides.of(target, before.logits[target.name], after.logits[target.name], validation.truth[target.name],
+                     temperature.get(target.name, 1.0), matched[target.name]) for target in contract.targets]
+
+
+def _change(sides: Sides) -> Change:
+    target, rows = sides.target, sides.labelled
+    was_right, is_right, truth = sides.right_before[rows], sides.right_after[rows], sides.truth[rows]
     lost, gained, samples = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum()), len(truth)
+    moved, moved_class = confidence_shift(target, sides.sure_before, sides.sure_after, sides.decision)
+    known = Change(target.name, float(was_right.mean()), float(is_right.mean()), 100 * (lost - gained) / samples,
+                   drop_interval_points(lost, gained, samples), mcnemar_p(lost, gained), {},
+                   calibration_error(target, sides.sure_before, sides.truth),
+                   calibration_error(target, sides.sure_after, sides.truth), moved, moved_class)
+    if target.multi_label:
+        before, after = sides.answers_before[rows] == 1, sides.answers_after[rows] == 1
+        per_class = {label: 100 * float(before[holds, i].mean() - after[holds, i].mean())
+                     for i, label in enumerate(target.labels) if (holds := truth[:, i] == 1).any()}
+        drop = precision_drop(sides.sure_before[rows], sides.sure_after[rows], truth)
+        return replace(known, per_class=per_class, drop_points=100 * (drop.before - drop.after),
+                       interval_points=drop.interval_points, p_value=drop.p_value, map_before=drop.before, map_after=drop.after)
     per_class = {label: 100 * float(was_right[truth == i].mean() - is_right[truth == i].mean())
                  for i, label in enumerate(target.labels) if (truth == i).any()}
-    sure_before, sure_after = probabilities_from_logits(before, temperature), probabilities_from_logits(after, matched)
-    moved, moved_class = confidence_shift(target, sure_before, sure_after)
-    return Change(target.name, float(was_right.mean()), float(is_right.mean()), 100 * (lost - gained) / samples,
-                  drop_interval_points(lost, gained, samples), mcnemar_p(lost, gained), per_class,
-                  calibration_error(sure_before, truth), calibration_error(sure_after, truth), moved, moved_class)
+    return replace(known, per_class=per_class)
 
 
-def _flip(index: int, target: Target, before: Outputs, after: Outputs, validation: Validation) -> Flip:
-    def answer(logits: FloatArray) -> tuple[str, float]:
-        row = logits[index : index + 1]
-        predicted = int(_predicted(row)[0])
-        return ("", math.nan) if predicted < 0 else (target.labels[predicted], float(probabilities_from_logits(row).max()))
-
-    (label_before, sure_before), (label_after, sure_after) = (answer(outputs.logits[target.name]) for outputs in (before, after))
-    return Flip(index, validation.names[index], target.name, target.labels[int(validation.truth[target.name][index])],
-                label_before, label_after, sure_before, sure_after)
+def _flip(index: int, sides: Sides, validation: Validation) -> Flip:
+    (label_before, sure_before), (label_after, sure_after) = sides.answer_before(index), sides.answer_after(index)
+    return Flip(index, validation.names[index], sides.target.name, sides.truth_of(index), label_before, label_after, sure_before,
+                sure_after)
 
 
-def _predicted(logits: FloatArray) -> Ints:
-    """Label indices ``(N,)``; −1, which is never right, where a logit is not finite."""
-    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1).astype(np.int64)
-
-
-def _only_answer(before: FloatArray, after: FloatArray) -> int | None:
-    """The label that every sample got, unless nearly every one had it before."""
-    answers = np.unique(after.argmax(axis=1))
-    if len(answers) > 1 or (before.argmax(axis=1) != answers[0]).sum() < COLLAPSED_SAMPLES:
+def _only_answer(sides: Sides) -> str | None:
+    """Word the answer that every sample got, unless nearly every one had it before."""
+    only = sides.answers_after[0]
+    if (sides.answers_after != only).any() or (sides.answers_before != only).any(axis=1).sum() < COLLAPSED_SAMPLES:
         return None
-    return int(answers[0])
+    return sides.answer_after(0)[0]
 
 
 def _not_finite(validation: Validation, *sides: Outputs) -> str:

@@ -160,8 +160,11 @@ class SearchJudge:
         stage = self.stages.stage(self.stage)
         pairs = zip(outputs.of(stage), given.of(stage), strict=True)
         noise = float(np.mean([np.square(found - exact).mean() / _power(exact) for found, exact in pairs]))
-        shifts = [np.abs(probabilities_from_logits(outputs.logits[name]) - probabilities_from_logits(logits)).sum(axis=1).mean() / 2
-                  for name, logits in given.logits.items()]
+        shifts = []
+        for target in self.stages.contract.targets:
+            moved = np.abs(np.subtract(*(probabilities_from_logits(side.logits[target.name], multi_label=target.multi_label)
+                                         for side in (outputs, given))))
+            shifts.append(moved.max(axis=1).mean() if target.multi_label else moved.sum(axis=1).mean() / 2)
         return noise, float(max(shifts))
 
     def sqnr_db(self, model: onnx.ModelProto) -> float:
@@ -172,7 +175,7 @@ class SearchJudge:
     def outcome(self, model: onnx.ModelProto) -> Outcome:
         """The worst over its runtime and the others: the gate will ask them all, at one temperature."""
         outputs = self._outputs(model, self.stages.validation, self.given)
-        matched = match_temperatures(self.reference.logits, outputs.logits, self.temperature)
+        matched = match_temperatures(self.stages.contract.targets, self.reference.logits, outputs.logits, self.temperature)
         every = [self._judged(outputs, matched), *(
             judge._judged(judge._outputs(model, judge.stages.validation, judge.given), matched) for judge in self.others)]
         return Outcome(min(every, key=lambda outcome: outcome.agreement).kept, max(every, key=lambda o: o.drop_points).gains,
@@ -182,7 +185,7 @@ class SearchJudge:
         validation = self.stages.validation
         hop = lossy_hop("", "int8", self.runtime, self.reference, outputs, validation, self.stages.contract, max_drop=100,
                         temperature=self.temperature, matched=matched)
-        return outcome_of(self.reference, outputs, validation, hop)
+        return outcome_of(self.reference, outputs, validation, self.stages.contract, hop)
 
     def seconds(self, models: Sequence[onnx.ModelProto | None], rounds: int) -> list[list[float]]:
         files: dict[int, tuple[str, Mapping[str, Path]]] = {}

@@ -76,7 +76,7 @@ class Gatekeeper:
         """Find the temperature of a variant: the one that brings its probabilities nearest to those of floating point. It is judged
         with that one on every runtime, as it will ship with it.
         """
-        found = match_temperatures(self._exact.logits, outputs.logits, self.temperature)
+        found = match_temperatures(self.judge.contract.targets, self._exact.logits, outputs.logits, self.temperature)
         self.report.temperature = {**self.report.temperature, variant: found}
 
     def runtimes_for(self, engines: Engines) -> tuple[str, ...]:

@@ -38,8 +38,9 @@ class Change:
     """What a hop did to one target. A drop above 0 is a loss.
 
     Attributes:
-        top1_before, top1_after: 0–1.
-        interval_points: 95 % interval of the drop in percentage points.
+        top1_before, top1_after: share of right answers, 0–1. Of a multi-label target, an answer is right as a whole.
+        drop_points: of top-1, or of a multi-label target of mAP, in percentage points.
+        interval_points: 95 % interval of the drop.
         p_value: how likely chance alone explains the drop.
         per_class: drop of recall in points, of the classes that have samples.
         ece_before, ece_after: expected calibration error of the top-1 confidence, after temperature where there is one; NaN where
@@ -47,6 +48,7 @@ class Change:
         confidence_points: mean shift of the top label's probability where a prediction stays, after temperature, 0–100: over all
             samples, or over the class where it is largest; NaN as ``ece_after``.
         confidence_class: that class; empty for all samples.
+        map_before, map_after: mean average precision of a multi-label target, 0–1; else NaN.
     """
 
     target: str
@@ -60,6 +62,23 @@ class Change:
     ece_after: float
     confidence_points: float = math.nan
     confidence_class: str = ""
+    map_before: float = math.nan
+    map_after: float = math.nan
+
+    @property
+    def score_before(self) -> float:
+        """What is judged, before: top-1, or mAP of a multi-label target."""
+        return self.top1_before if math.isnan(self.map_after) else self.map_before
+
+    @property
+    def score_after(self) -> float:
+        """The same after the hop."""
+        return self.top1_after if math.isnan(self.map_after) else self.map_after
+
+    @property
+    def measure(self) -> str:
+        """What ``drop_points`` is a drop of."""
+        return "top-1" if math.isnan(self.map_after) else "mAP"
 
 
 @dataclass(frozen=True)
@@ -200,6 +219,7 @@ class GateReport:
         recipe: ways to quantise that were tried, with the signal-to-noise ratio of each.
         temperature: by variant and target.
         coverage: when an answer is uncertain, by variant and target.
+        decision: from which probability on a label holds, by variant, multi-label target and label (version 1.5 on).
         calibration: what the ranges were measured on, and how.
         float32: what stays in float32 of FP16 graphs: ``what``, ``nodes`` (how many) and ``reason``.
         half: what the check of FP16 came to: ``frames``, ``cosine`` of the worst one, and that of every block.
@@ -226,6 +246,7 @@ class GateReport:
     recipe: list[dict[str, Any]] = field(default_factory=list)
     temperature: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     coverage: Mapping[str, Mapping[str, Fit]] = field(default_factory=dict)
+    decision: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
     float32: list[dict[str, Any]] = field(default_factory=list)
     half: dict[str, Any] = field(default_factory=dict)

@@ -41,7 +41,8 @@ def separate_samples(validation: Validation) -> Parts:
     if samples < SEPARATE_FROM:
         return Parts(every, every)
     shuffled = np.random.default_rng(0).permutation(samples)
-    by_class = shuffled[np.lexsort([truth[shuffled] for truth in validation.truth.values()])]
+    keys = [column for truth in validation.truth.values() for column in truth[shuffled].reshape(samples, -1).T]
+    by_class = shuffled[np.lexsort(keys)]
     return Parts(np.sort(by_class[::CHOOSING]), np.sort(np.delete(by_class, np.s_[::CHOOSING])))
 
 

@@ -124,6 +124,11 @@ class Contract(Sealed):
             raise SpecError(f"targets {names}", allowed="different names")
         return self
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether any number of labels may hold for a target."""
+        return any(target.multi_label for target in self.targets)
+
     def target(self, name: str) -> Target | None:
         return next((t for t in self.targets if t.name == name), None)
 

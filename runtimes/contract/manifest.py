@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION: Literal[2] = 2
-SCHEMA_MINOR = 2
+SCHEMA_MINOR = 3
 TEXT = "text"  # name, among files and precisions of a variant, of the text graph of a report
 FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,119}$"
 FileName = Annotated[str, Field(pattern=FILE_NAME)]
@@ -77,6 +77,7 @@ class Variant(Sealed):
         temperature: by target; logits are divided by it.
         coverage: what was asked of the thresholds.
         no_threshold: why a target has none.
+        decision: per multi-label target and label the probability from which on the label holds (schema 2.3 on).
     """
 
     files: dict[str, FileName]
@@ -90,6 +91,7 @@ class Variant(Sealed):
     label_threshold: dict[str, dict[str, Probability]] = Field(default_factory=dict)
     coverage: float | None = Field(default=None, gt=0, lt=1)
     no_threshold: dict[str, str] = Field(default_factory=dict)
+    decision: dict[str, dict[str, Probability]] = Field(default_factory=dict)
 
     @property
     def lowest_precision(self) -> Precision:
@@ -128,7 +130,7 @@ class Manifest(Sealed):
         constants: file of the inputs that the bundle holds (``constants``); None where no stage has any.
         golden: whether golden samples are among the files (``golden``); False where whoever exported has left them out, and None
             in bundles from before there were any.
-        report: how it writes reports (schema 2.2 on); None where it answers with labels.
+        report: how it writes reports (schema 2.3 on); None where it answers with labels.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -219,6 +221,10 @@ def _check_variant(where: str, variant: Variant, manifest: Manifest) -> None:
         known = manifest.contract.target(target)
         if known is None or target not in variant.threshold or not set(own) <= set(known.labels):
             raise BundleError(f"{where} has thresholds of labels that {target!r} does not have", fix=EXPORT_AGAIN)
+    for name, decided in variant.decision.items():
+        known = manifest.contract.target(name)
+        if known is None or not known.multi_label or set(decided) != set(known.labels):
+            raise BundleError(f"{where} has decisions of labels that {name!r} does not have", fix=EXPORT_AGAIN)
 
 
 def _listed(names: Collection[str]) -> str:

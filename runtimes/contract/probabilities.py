@@ -10,20 +10,38 @@ import numpy.typing as npt
 ECE_BINS = 15
 
 
-def probabilities_from_logits(logits: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.NDArray[np.float32]:
+def probabilities_from_logits(logits: npt.NDArray[np.float32], temperature: float = 1.0, *,
+                              multi_label: bool = False) -> npt.NDArray[np.float32]:
     """Softmax of ``logits / temperature``, row by row. A row whose logits are not all finite is NaN throughout.
 
     Args:
         logits: ``float32 (N, C)``.
         temperature: above 0; higher is less sure of itself.
+        multi_label: sigmoid of each logit instead: any number of labels may hold.
     """
     scaled = np.asarray(logits, np.float64) / temperature
     finite = np.isfinite(scaled).all(axis=1)
     if not finite.all():
         scaled[~finite] = np.nan
+    if multi_label:
+        sure: npt.NDArray[np.float32] = (0.5 * (1 + np.tanh(0.5 * scaled))).astype(np.float32)
+        return sure
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     result: npt.NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
     return result
+
+
+def questions_from_labels(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Read logits of a multi-label target as questions with two answers, no and yes.
+
+    Args:
+        logits: ``float32 (N, C)``.
+
+    Returns:
+        ``float32 (N * C, 2)``, whose softmax has the sigmoid of the logit in its second column.
+    """
+    yes = np.asarray(logits, np.float32).reshape(-1)
+    return np.stack([np.zeros_like(yes), yes], axis=1)
 
 
 def expected_calibration_error(confidence: npt.NDArray[np.floating[Any]], correct: npt.NDArray[np.bool_],

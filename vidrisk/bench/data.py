@@ -36,6 +36,8 @@ from vidrisk.runtimes.contract.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
+SCORES = ("n", "top1", "mean_average_precision", "macro_f1", "ece")
+
 MOST_ROUNDS, BUDGET_S = 5, 12.0
 
 
@@ -108,7 +110,7 @@ def data_from_path(path: Path, contract: Contract, limit: int, *, encoding: str 
     try:
         if path.is_dir() and not format_of(path) and not list_folder(path).folders:
             raise DataError(f"{path.name} has no sub-folder per class")
-        table = load_table(path, contract.task, min_labels=1, encoding=encoding, sheet=sheet)
+        table = load_table(path, contract.task, min_labels=1, multi_label=contract.is_multi_label, encoding=encoding, sheet=sheet)
     except DataError as error:
         if format_of(path) or (path.is_file() and path.suffix.lower() in SUFFIXES):  # a data set or a manifest, and a bad one
             raise
@@ -171,7 +173,7 @@ def end_to_end(classifiers: Mapping[Candidate, Classifier], data: BenchData, fra
 
 def accuracies(classifiers: Mapping[Candidate, Classifier], table: Table,
                on_progress: OnProgress) -> dict[Candidate, dict[str, dict[str, Any]]]:
-    """Samples, top-1, macro-F1 and ECE per target; nothing of a candidate that answers none of them."""
+    """Measure samples, top-1 (mAP of multi-label targets), macro-F1 and ECE per target; nothing of candidates without an answer."""
     found = {}
     for done, (candidate, classifier) in enumerate(classifiers.items()):
         on_progress("accuracy", done, len(classifiers))
@@ -183,8 +185,8 @@ def accuracies(classifiers: Mapping[Candidate, Classifier], table: Table,
         left_out = sum(NO_ANSWER in sample["reason"] for sample in result.unreadable)
         if left_out:
             log.warning("%s: %s for %d of %d samples, which are left out", candidate, NO_ANSWER, left_out, len(table))
-        found[candidate] = {target: {"n": m.n, "top1": round(m.top1, 6), "macro_f1": round(m.macro_f1, 6), "ece": round(m.ece, 6)}
-                            for target, m in result.metrics.items()}
+        found[candidate] = {target: {name: round(value, 6) for name, value in vars(report).items()
+                                     if name in SCORES and value is not None} for target, report in result.metrics.items()}
     return found
 
 

@@ -49,8 +49,9 @@ def _say_end_to_end(rows: list[Row]) -> None:
 
 
 def _say_accuracy(rows: list[Row]) -> None:
-    say_table(("", "target", "samples", "top-1", "macro-F1", "ECE"), (
-        (f"{row.runtime} {row.variant}", target, str(scores["n"]), f"{scores['top1']:.1%}", f"{scores['macro_f1']:.3f}",
+    say_table(("", "target", "samples", "top-1, or mAP", "macro-F1", "ECE"), (
+        (f"{row.runtime} {row.variant}", target, str(scores["n"]),
+         _number(scores.get("top1", scores.get("mean_average_precision")), ".1%"), f"{scores['macro_f1']:.3f}",
          f"{scores['ece']:.3f}") for row in rows for target, scores in row.accuracy.items()), right_from=1)
 
 

@@ -137,10 +137,14 @@ def export(
         raise SettingsError("--vendor or --dynamic-vision of a model that writes reports", allowed="for classifiers",
                             fix="leave it out")
 
+    multi_label = bool(getattr(source, "multi_label", False))  # a foreign model has none
+
     def table_of(path: Path | None) -> Table | None:
         if path is None:
             return None
-        return load_table(path, source.task) if path.is_dir() else load_table(path, source.task, encoding=encoding, sheet=sheet)
+        is_folder = path.is_dir()
+        return load_table(path, source.task, multi_label=multi_label, encoding=None if is_folder else encoding,
+                          sheet=None if is_folder else sheet)
 
     check_folders(source, out, options, vendor=vendor, dynamic_vision=dynamic_vision)
     try:

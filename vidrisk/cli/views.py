@@ -142,5 +142,6 @@ def _with_interval(share: float | None, shares: tuple[float, float] | None) -> s
 
 def _scores(scores: dict[str, Any]) -> tuple[str, ...]:
     mean_ap = scores["mean_average_precision"]
-    return (str(scores["n"]), f"{scores['top1']:.1%}", f"{scores['macro_f1']:.3f}", "–" if mean_ap is None else f"{mean_ap:.3f}",
+    right = scores.get("top1", scores.get("exact_match"))
+    return (str(scores["n"]), _share(right), f"{scores['macro_f1']:.3f}", "–" if mean_ap is None else f"{mean_ap:.3f}",
             f"{scores['ece']:.3f}")

@@ -10,7 +10,7 @@ from vidrisk.data.data_sets import import_data
 from vidrisk.data.formats import FORMATS, format_of
 from vidrisk.data.io import SUFFIXES
 from vidrisk.data.manifest import table_from_manifest
-from vidrisk.data.table import Table
+from vidrisk.data.table import Table, as_multi_label
 from vidrisk.files.paths import is_unicode
 from vidrisk.runtimes.contract.choices import LabelTask, Task
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
@@ -29,7 +29,8 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_lab
             ``action+risk`` reads both from a manifest.
         min_labels: fewer different labels of a target are refused: nothing is learnt from one, but a model may be scored on it.
         multi_label: any number of classes may hold for a sample: cells of a manifest hold a list, or labels between line breaks,
-            semicolons, bars or commas. A column whose cells are all JSON lists is read so without being asked. Levels have one.
+            semicolons, bars or commas. A column whose cells are all JSON lists is read so without being asked. Levels have one, and
+            in a folder each sample has one.
         encoding: of a CSV or JSONL manifest; None recognises UTF-8, what has a mark, and Chinese text in GB 18030.
         sheet: of an Excel manifest; None takes the one with a table in it.
         strict: refuse a data set that lists files which are not there, and rows without any label; else they are left out, and
@@ -49,15 +50,15 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_lab
         for what, given in (("an encoding", encoding), ("a sheet", sheet)):
             if given is not None:
                 raise SettingsError(f"{what} for the folder {source}", allowed="only for a manifest")
-    if multi_label and (source.is_dir() or format_of(source)):
-        raise SettingsError(f"multi-label for {source}", allowed="only for a manifest: a data set's format says it itself")
     if format_of(source):
-        table = import_data(source, task=task, strict=strict).table
+        table = import_data(source, task=task, multi_label=multi_label or None, strict=strict).table
     elif source.is_dir():
         if task == "action+risk":
             raise DataError(f"{source} is a folder, whose classes are of one target", allowed="a manifest with columns of both",
                             fix="use the task action or risk")
         table = table_from_folder(source.resolve(), task)
+        if multi_label:
+            table = as_multi_label(table)
     elif source.is_file():
         table = table_from_manifest(source.resolve(), task, encoding=encoding, sheet=sheet, multi_label=multi_label,
                                     strict=strict)

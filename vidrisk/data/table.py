@@ -197,6 +197,15 @@ class Table:
         return self.label_order.get(target, tuple(counts))
 
 
+def as_multi_label(table: Table) -> Table:
+    """Return a table of which any number of labels may hold: those of its samples, one each. Levels stay as they are."""
+    def several(label: Label, target: str) -> Label:
+        return (label,) if isinstance(label, str) and target != "level" else label
+
+    return table.with_samples(replace(sample, labels={target: several(label, target) for target, label in sample.labels.items()})
+                              for sample in table.samples)
+
+
 def _canonical(label: Label) -> Label:
     if isinstance(label, str):
         return label_from_text(label)

@@ -76,7 +76,7 @@ def predict(batches: Iterable[list[Encoded]], classifier: Classifier, meter: Met
                     sink.finish(number, end)
                 yield Answer(item.input, end, len(of_input), (
                     prediction_from_probabilities(contract, path, interval_s, scores, classifier.uncertainty, end.state,
-                                                  reason=end.reason, content=end.content)
+                                                  reason=end.reason, content=end.content, decision=classifier.decision)
                     for interval_s, scores in of_input))
 
 

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 NO_THRESHOLD = "a run holds no threshold; its export fits them"
+DECISION = 0.5  # from which on a label holds, where nobody has fitted it
 
 
 class Classifier:
@@ -47,11 +48,13 @@ class Classifier:
         threads: of the engine, as asked for; None leaves them to it.
         engine_files: sha256 of the engines that were built for it here; empty where it needs none.
         uncertainty: when its answers are uncertain.
+        decision: per multi-label target and label the probability from which on the label holds.
     """
 
     def __init__(self, stages: Sequence[Stage], runners: Sequence[Runner], contract: Contract, *, variant: str,
                  provenance: Mapping[str, str], encoder_identity: str = "", temperature: Mapping[str, float] | None = None,
-                 uncertainty: Uncertainty | None = None, threads: int | None = None) -> None:
+                 uncertainty: Uncertainty | None = None, decision: Mapping[str, Mapping[str, float]] | None = None,
+                 threads: int | None = None) -> None:
         self.contract = contract
         self.stages, self.runners = tuple(stages), tuple(runners)
         self.plan = plan_from_stages(self.stages)
@@ -66,6 +69,8 @@ class Classifier:
         self._lock = threading.Lock()  # not every engine answers two threads at once, or is freed while it answers one
         self._is_closed = False
         self._temperature = dict(temperature or {})
+        self.decision = {target.name: (decision or {}).get(target.name) or dict.fromkeys(target.labels, DECISION)
+                         for target in contract.targets if target.multi_label}
         self.uncertainty = uncertainty or Uncertainty(reasons=dict.fromkeys((t.name for t in contract.targets), NO_THRESHOLD))
 
     @property
@@ -119,8 +124,8 @@ class Classifier:
 
     def probabilities_from_logits(self, logits: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Probabilities per target, after its temperature; NaN throughout in rows that are not finite."""
-        return {target: probabilities_from_logits(of_target, self._temperature.get(target, 1.0))
-                for target, of_target in logits.items()}
+        return {target.name: probabilities_from_logits(logits[target.name], self._temperature.get(target.name, 1.0),
+                                                       multi_label=target.multi_label) for target in self.contract.targets}
 
     def features(self, frames: npt.NDArray[np.uint8]) -> FloatArray:
         """``uint8 (N, H, W, 3)`` → ``float32 (N, D)``, of a model with a feature per frame.
@@ -259,7 +264,7 @@ def classifier_from_bundle(bundle: Bundle, *, runtime: str = "auto", variant: st
     weights = " ".join(bundle.manifest.files[file].sha256 for file in _files_of_features(bundle, choice.variant))
     return Classifier(bundle.stages, runners, bundle.contract, variant=choice.variant, provenance=provenance_of(bundle, chosen),
                       encoder_identity=f"{weights} {choice.runtime} {engine_version(choice.runtime)}",
-                      temperature=chosen.temperature, threads=threads,
+                      temperature=chosen.temperature, decision=chosen.decision, threads=threads,
                       uncertainty=uncertainty_from_variant(chosen, bundle.contract.targets))
 
 

@@ -20,6 +20,7 @@ from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.uncertainty import Uncertainty, is_uncertain
 
 PREDICTIONS = versions.PREDICTIONS.file
+NONE_HOLDS = "none"  # the answer where no label of a multi-label target holds
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,12 @@ class Prediction:
     """Attributes:
     path: absolute path of the input.
     start_s, end_s: the half-open interval that was looked at; None for a photo.
-    label, score: most probable label of the first target, and its probability.
+    label, score: most probable label of the first target, and its probability. Where any number of its labels may hold and none
+        does, ``none`` and the probability that the most probable one does not.
     uncertain: any target's answer is, see ``runtimes.uncertainty``; None where the model has no threshold.
     severity: expected severity, 0–100; None where the contract has none.
     level, defect: most probable labels of the targets of these names.
-    targets: per target the probability of every label.
+    targets: per target the probability of every label. Of a multi-label target they do not sum to 1.
     risk, advice, description: what the training data says about such inputs.
     state: ``ok``, or ``partial`` when a part of the input could not be read.
     candidates: per target that has thresholds the labels that cannot be excluded, most probable first. Lines of before lack it.
@@ -42,6 +44,7 @@ class Prediction:
         ``prompt_tokens``, ``answer_tokens``, ``photos`` of the case (``data.photo_records``; lines of before lack them). The label
         is the level that is written, '' where the answer does not parse; targets are empty where the engine does not tell how
         likely levels are. Where a ``question`` was asked in free words, it is there, too, and neither fields nor a label.
+    labels: per multi-label target the labels that hold, most probable first. Lines of before lack it.
     """
 
     path: str
@@ -62,6 +65,7 @@ class Prediction:
     id: str = ""
     reason: str = ""
     report: Mapping[str, Any] | None = None
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """One line of UTF-8: see ``lines.line_from_record``."""
@@ -71,22 +75,25 @@ class Prediction:
 def prediction_from_probabilities(contract: Contract, path: str, interval_s: tuple[float | None, float | None],
                                   probabilities: Mapping[str, npt.NDArray[np.float32]],
                                   uncertainty: Uncertainty | None = None, state: str = "ok", *, reason: str = "",
-                                  content: str = "") -> Prediction:
+                                  content: str = "", decision: Mapping[str, Mapping[str, float]] | None = None) -> Prediction:
     """Read one row of the head's output.
 
     Args:
         contract: names the targets and their labels.
         path: the input.
         interval_s: start and end of the clip or window.
-        probabilities: per target ``(labels,)``, summing to 1.
+        probabilities: per target ``(labels,)``, summing to 1 unless it is multi-label.
         uncertainty: of the model.
         state, reason: of the input.
         content: sha256 of the input; empty where it is not known, and then there is no id.
+        decision: per multi-label target and label the probability from which on the label holds.
     """
     targets = {t.name: dict(zip(t.labels, map(float, probabilities[t.name]), strict=True)) for t in contract.targets}
-    best = {name: max(scores, key=scores.__getitem__) for name, scores in targets.items()}
+    holding = {name: labels_that_hold(targets[name], thresholds) for name, thresholds in (decision or {}).items()}
+    best = {name: next(iter(holding[name]), NONE_HOLDS) if name in holding else max(scores, key=scores.__getitem__)
+            for name, scores in targets.items()}
     first = contract.targets[0].name
-    score = targets[first][best[first]]
+    score = targets[first].get(best[first], 1 - max(targets[first].values()))
     candidates = uncertainty.candidates(contract.targets, probabilities) if uncertainty else {}
     guidance = guidance_for(contract.guidance, defect=best.get("defect"), level=best.get("level"))
     return Prediction(
@@ -94,7 +101,12 @@ def prediction_from_probabilities(contract: Contract, path: str, interval_s: tup
         uncertain=is_uncertain(candidates, best), severity=severity_from_probabilities(contract.targets, probabilities),
         level=best.get("level"), defect=best.get("defect"), targets=targets,
         risk=guidance.risk, advice=guidance.advice, description=guidance.description, state=state,
-        candidates=candidates, id=id_from_content(content, interval_s, contract) if content else "", reason=reason)
+        candidates=candidates, id=id_from_content(content, interval_s, contract) if content else "", reason=reason, labels=holding)
+
+
+def labels_that_hold(scores: Mapping[str, float], thresholds: Mapping[str, float]) -> list[str]:
+    """Name the labels whose probability reaches their threshold, most probable first."""
+    return sorted((label for label, score in scores.items() if score >= thresholds[label]), key=lambda label: -scores[label])
 
 
 def id_from_content(content: str, interval_s: tuple[float | None, float | None], contract: Contract) -> str:

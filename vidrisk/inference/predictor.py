@@ -164,7 +164,7 @@ class Model:
         content = hashlib.sha256(repr(array.shape).encode() + b"\n")
         content.update(np.ascontiguousarray(array).data)
         return prediction_from_probabilities(contract, "", (None, None), scores, self.classifier.uncertainty,
-                                             content=content.hexdigest())
+                                             content=content.hexdigest(), decision=self.classifier.decision)
 
     def _refuse_unusable(self) -> None:
         if os.getpid() != self._process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +22,11 @@ from vidrisk.inference.model import Classifier
 from vidrisk.inference.stream import stream_answers
 from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.metrics.certainty import Certainty, certainty_report
-from vidrisk.metrics.classification import Metrics, classification_report, worst_errors
+from vidrisk.metrics.classification import Metrics, worst_errors
+from vidrisk.metrics.multi_label import worst_labels
+from vidrisk.metrics.target_report import TargetMetrics, labelled_rows, report_on_target
 from vidrisk.runtimes.contract import versions
+from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import DataError, is_installed
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
@@ -37,12 +40,13 @@ class Evaluation:
     """Metrics per target, the errors made with most confidence, and the samples that could not be read.
 
     Attributes:
-        certainty: per target, what its certain answers are worth.
+        metrics: per target that any sample is labelled for.
+        certainty: per target with one label, what its certain answers are worth.
         probabilities: ``(N, C)`` per target, of the readable samples in the table's order.
         data_notes: what was assumed when the table was read.
     """
 
-    metrics: Mapping[str, Metrics]
+    metrics: Mapping[str, TargetMetrics]
     probabilities: Mapping[str, npt.NDArray[np.float64]]
     worst: Mapping[str, list[dict[str, Any]]]
     unreadable: list[dict[str, str]]
@@ -104,15 +108,33 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
     kept = np.array(sorted(answers))
     metrics, certainty, worst, probabilities = {}, {}, {}, {}
     for target in contract.targets:
-        chosen = truth[target.name][kept]
         probabilities[target.name] = scores = np.stack([answers[index][target.name] for index in kept])
-        metrics[target.name] = classification_report(chosen, scores, target.labels, ordered=target.ordered)
-        certainty[target.name] = certainty_report(chosen, scores, target, classifier.uncertainty)
-        worst[target.name] = [{**table.samples[kept[i]].identity, "true": target.labels[chosen[i]],
-                               "predicted": target.labels[scores[i].argmax()], "score": round(float(scores[i].max()), 6)}
-                              for i in worst_errors(chosen, scores, WORST)]
+        found = report_on_target(target, truth[target.name][kept], scores, classifier.decision.get(target.name))
+        if found is None:
+            log.warning("no sample is labelled for %s", target.name)
+            continue
+        metrics[target.name] = found
+        rows = np.flatnonzero(labelled_rows(truth[target.name][kept]))
+        chosen, scores = truth[target.name][kept][rows], scores[rows]
+        if not target.multi_label:
+            certainty[target.name] = certainty_report(chosen, scores, target, classifier.uncertainty)
+        worst[target.name] = [{**table.samples[kept[rows[i]]].identity, **error}
+                              for i, error in _worst_errors(target, chosen, scores)]
     return Evaluation(metrics, probabilities, worst, [failed[index] for index in sorted(failed)], classifier.runtime,
                       classifier.variant, classifier.provenance, asdict(settings), certainty, table.notes)
+
+
+def _worst_errors(target: Target, truth: npt.NDArray[np.int64],
+                  scores: npt.NDArray[np.float64]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Name the errors that are made with most confidence: the sample, and what is wrong with it."""
+    if target.multi_label:
+        for sample, label in worst_labels(truth, scores, WORST):
+            yield sample, {"label": target.labels[label], "holds": bool(truth[sample, label]),
+                           "score": round(float(scores[sample, label]), 6)}
+        return
+    for sample in worst_errors(truth, scores, WORST):
+        yield sample, {"true": target.labels[truth[sample]], "predicted": target.labels[scores[sample].argmax()],
+                       "score": round(float(scores[sample].max()), 6)}
 
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:
@@ -123,5 +145,6 @@ def write_evaluation(evaluation: Evaluation, path: Path) -> None:
         from vidrisk.metrics.plots import plot_confusion, plot_risk
 
         for target, metrics in evaluation.metrics.items():
-            plot_confusion(path.with_name(f"{path.stem}-confusion-{target}.png"), metrics)
-            plot_risk(path.with_name(f"{path.stem}-risk-{target}.png"), evaluation.certainty[target])
+            if isinstance(metrics, Metrics):
+                plot_confusion(path.with_name(f"{path.stem}-confusion-{target}.png"), metrics)
+                plot_risk(path.with_name(f"{path.stem}-risk-{target}.png"), evaluation.certainty[target])

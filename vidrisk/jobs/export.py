@@ -260,16 +260,17 @@ def _say(reasons: list[str], what: str, total: int, *, fix: str, left: int) -> N
 
 
 def _recorded(run: Run) -> tuple[dict[str, float], int, set[str]]:
-    """What training wrote down: top-1 per target on the validation split, on how many samples, and the titles of the samples
-    that it could not read.
+    """What training wrote down: top-1 (mAP where any number of labels may hold) per target on the validation split, on how many
+    samples, and the titles of the samples that it could not read.
     """
     if not (run.root / METRICS).is_file():
         return {}, 0, set()
     try:
         metrics = json.loads((run.root / METRICS).read_text(encoding="utf-8"))
         versions.METRICS.is_newer(metrics.get(versions.VERSION))
-        top1 = {target: float(scores["top1"]) for target, scores in metrics.get("val", {}).items()}
-        return top1, int(metrics["samples"].get("val", 0)), {
+        found = {target: float(scores["top1"] if "top1" in scores else scores["mean_average_precision"])
+                 for target, scores in metrics.get("val", {}).items()}
+        return found, int(metrics["samples"].get("val", 0)), {
             " ".join(filter(None, (sample["path"], sample.get("interval")))) for sample in metrics["unreadable"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{run.root / METRICS} cannot be read: {error}", fix=COPY_WHOLE) from error

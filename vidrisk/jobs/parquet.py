@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ def write_parquet(out: Path) -> Path:
     A row per prediction, in the same order, with the columns of ``Prediction``; None is null. The probability of every label
     is a float32 column of its own, ``probability/<target>/<label>``: a nested column would reach pandas as one Python
     dictionary per row, and nobody could filter, sort or average by it as it stands. The labels that cannot be excluded are a list
-    of strings, ``candidates/<target>``, null where the target has no threshold. A generated report is JSON in a
+    of strings, ``candidates/<target>``, null where the target has no threshold; those that hold of a multi-label target are
+    ``labels/<target>``. A generated report is JSON in a
     column of its own; probabilities that its engine did not tell are NaN. What is no UTF-8, such as bytes of a path or half a
     character in a server's answer, is written as escapes (``\\udcff``), because Parquet's text is UTF-8.
 
@@ -43,13 +44,16 @@ def write_parquet(out: Path) -> Path:
     """
     arrow, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
     refuse_folders_without(out / PREDICTIONS)
-    labels = _labels_of(next((each for each in read_predictions(out) if each.targets), None))
+    first = next((each for each in read_predictions(out) if each.targets), None)
+    labels = _labels_of(first)
     names = [f"probability/{target}/{label}" for target, label in labels]
-    lists = [f"candidates/{target}" for target in dict.fromkeys(target for target, _ in labels)]
-    schema = arrow.schema(_COLUMNS | dict.fromkeys(lists, arrow.list_(arrow.string())) | dict.fromkeys(names, "float32"))
+    lists = [("candidates", target) for target in dict.fromkeys(target for target, _ in labels)]
+    lists += [("labels", target) for target in (first.labels if first else ())]
+    of_lists = dict.fromkeys(map("/".join, lists), arrow.list_(arrow.string()))
+    schema = arrow.schema(_COLUMNS | of_lists | dict.fromkeys(names, "float32"))
     predictions = read_predictions(out)
     with replacing(out / PARQUET) as path, path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
-        while rows := _rows_of(islice(predictions, ROWS_PER_GROUP), labels):
+        while rows := _rows_of(islice(predictions, ROWS_PER_GROUP), labels, lists):
             writer.write(arrow.table(dict(zip(schema.names, rows, strict=True)), schema))
     return out / PARQUET
 
@@ -58,7 +62,7 @@ def _labels_of(prediction: Prediction | None) -> _Labels:
     return [(target, label) for target, scores in prediction.targets.items() for label in scores] if prediction else []
 
 
-def _rows_of(predictions: Iterable[Prediction], labels: _Labels) -> list[Any]:
+def _rows_of(predictions: Iterable[Prediction], labels: _Labels, lists: Sequence[tuple[str, str]]) -> list[Any]:
     """The columns of one row group, in order; empty when no prediction is left."""
     fixed: list[tuple[Any, ...]] = []
     probabilities = []
@@ -67,7 +71,7 @@ def _rows_of(predictions: Iterable[Prediction], labels: _Labels) -> list[Any]:
             raise DataError(f"the lines of {PREDICTIONS} have different labels", fix="run it again into another folder")
         report = None if prediction.report is None else json_from_value(prediction.report)
         fixed.append((*(_storable(getattr(prediction, name)) for name in list(_COLUMNS)[:-1]), report,
-                      *(prediction.candidates.get(target) for target in dict.fromkeys(target for target, _ in labels))))
+                      *(getattr(prediction, what).get(target) for what, target in lists)))
         probabilities.append(np.array([prediction.targets.get(target, {}).get(label, np.nan) for target, label in labels],
                                       np.float32))
     return [*zip(*fixed, strict=True), *np.stack(probabilities, axis=1)] if fixed else []

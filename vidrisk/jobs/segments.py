@@ -1,7 +1,8 @@
 """Segments: neighbouring windows of a video that say the same, merged. One line of JSON each in ``segments.jsonl``.
 
 Overlapping windows share their time: each owns what lies between the middles of its overlaps with its neighbours, the
-first one from its start, the last one to its end. So segments never overlap, and a video of equal windows is one segment.
+first one from its start, the last one to its end. So segments never overlap, and a video of equal windows is one segment. Of a
+multi-label target each label has segments of its own, which overlap those of others.
 
     windows   |------a------|
                      |------a------|
@@ -59,7 +60,8 @@ class Hysteresis:
 class Segment:
     """Attributes:
     path: absolute path of the video.
-    start_s, end_s: the half-open interval; segments of a video are disjoint and in order.
+    start_s, end_s: the half-open interval; segments of a video are disjoint and in order, unless any number of labels may hold:
+        then those of one label are, and all are in the order of their ends.
     label: of the first target.
     score: mean probability of the label over the windows.
     severity: the greatest of the windows, 0–100; None where the contract has none.
@@ -145,7 +147,11 @@ def segments_from_predictions(predictions: Iterable[Prediction], hysteresis: Hys
         DataError: several predictions, and one of them has no interval.
     """
     growing: _Growing | None = None
+    several: dict[str, _Growing] = {}
     for window in _owned(predictions):
+        if window.prediction.labels:
+            yield from _grow_several(several, window, hysteresis)
+            continue
         seen = growing is not None and window.start_s == growing.end_s
         label = _label(window.prediction, growing.label if growing and seen else None, hysteresis)
         if growing and not (seen and label == growing.label):
@@ -154,8 +160,24 @@ def segments_from_predictions(predictions: Iterable[Prediction], hysteresis: Hys
         if label is not None:
             growing = growing or _Growing(label, window.start_s, window.end_s, window.prediction)
             growing.add(window)
-    if growing:
-        yield growing.segment()
+    for each in (growing, *several.values()):
+        if each:
+            yield each.segment()
+
+
+def _grow_several(growing: dict[str, _Growing], window: _Owned, hysteresis: Hysteresis) -> Iterator[Segment]:
+    """Let every label that holds in a window begin or go on; yield the segments that end before it."""
+    prediction = window.prediction
+    target = next(iter(prediction.targets))
+    holding = prediction.labels.get(target, ())
+    for label in list(growing):
+        goes_on = label in holding or _score(prediction, label) >= hysteresis.leave
+        if not (goes_on and growing[label].end_s == window.start_s):
+            yield growing.pop(label).segment()
+    for label in dict.fromkeys((*growing, *holding)):
+        if label not in growing:
+            growing[label] = _Growing(label, window.start_s, window.end_s, prediction)
+        growing[label].add(window)
 
 
 def write_segments(out: Path, hysteresis: Hysteresis) -> int:

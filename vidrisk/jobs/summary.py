@@ -106,7 +106,8 @@ def summarize(classifier: Classifier, ledger: Ledger, *, other_files: int, meter
         predictions += 1
         uncertain += bool(prediction.uncertain)
         for name, scores in prediction.targets.items():
-            labels[name][max(scores, key=scores.__getitem__)] += 1
+            for label in prediction.labels.get(name, (max(scores, key=scores.__getitem__),)):
+                labels[name][label] += 1
         if prediction.severity is not None:
             severities.append(prediction.severity)
     return Summary(

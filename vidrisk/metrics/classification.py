@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.calibration.precision import average_precision
 from vidrisk.runtimes.contract.errors import SpecError
 from vidrisk.runtimes.contract.probabilities import expected_calibration_error
 
@@ -145,21 +146,6 @@ def ratio(part: Ints, whole: Ints) -> Floats:
 def _top_k(truth: Ints, probabilities: Floats, k: int) -> float:
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return float(np.mean((best == truth[:, None]).any(axis=1)))
-
-
-def average_precision(positive: npt.NDArray[np.bool_], score: Floats) -> float:
-    """Area under the precision-recall steps; equal scores are one threshold. At least one sample must be positive.
-
-    Args:
-        positive, score: ``(N,)``.
-    """
-    order = np.argsort(-score, kind="stable")
-    hits = np.cumsum(positive[order])
-    last_of_ties = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
-    hits = hits[last_of_ties]
-    precision = hits / (last_of_ties + 1)
-    gained = np.diff(hits, prepend=0) / hits[-1]
-    return float(np.sum(gained * precision))
 
 
 def agreement(a: Floats, b: Floats) -> float:

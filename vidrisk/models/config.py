@@ -18,6 +18,7 @@ from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.contract import Sealed
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
 
+Metric = Literal["top1", "macro_f1"]
 Augmentation = Literal["flip", "updown", "dihedral", "zoom", "light"]
 
 
@@ -147,7 +148,7 @@ class OptimSettings(Sealed, allow_inf_nan=False):
     class_weights: Literal["none", "sqrt", "balanced"] = "none"
     clip_norm: float = Field(1.0, gt=0)
     patience: int | None = Field(None, ge=1, description="epochs without a better validation metric before stopping")
-    metric: Literal["top1", "macro_f1"] = "top1"
+    metric: Metric = Field("top1", description="that the best epoch has most of; of multi-label targets it is mAP, or macro_f1")
 
 
 class TrainConfig(Sealed):
@@ -160,6 +161,7 @@ class TrainConfig(Sealed):
     frames: int = Field(8, ge=1, le=512, description="moments per clip; photos have one")
     jitter: Literal[1, 3, 5, 7, 9] = Field(1, description="moments read per moment used, to train on any of them")
     level_order: tuple[str, ...] | None = None
+    multi_label: bool = Field(False, description="any number of classes may hold for a sample; cells of the data hold several")
     lora: LoraSettings = LoraSettings()
     head: HeadSettings = HeadSettings()
     vlm: VlmSettings = VlmSettings()

@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from vidrisk.data import Sample, Table
 from vidrisk.data.scheme import Scheme
 from vidrisk.data.scheme_file import load_scheme
+from vidrisk.data.table import Label
 from vidrisk.files.paths import is_unicode
 from vidrisk.frames import Interval
 from vidrisk.models.bases import BASE, bases_of, load_bases, start_digest, weight_files
@@ -160,13 +161,16 @@ class Run:
         model.save(self.root)
 
     def write_split(self, table: Table) -> None:
-        """Record who was in which split: absolute path, name, interval, labels, split. Paths and names are bytes where one is no
-        UTF-8."""
+        """Record who was in which split: absolute path, name, interval, labels, split.
+
+        Paths and names are bytes where one is no UTF-8. A label is null where nobody has given one; several labels are a list.
+        """
         pa: Any = require("pyarrow", "train")
         parquet: Any = require("pyarrow.parquet", "train")
         encoded = str if is_unicode(str(s.path) for s in table.samples) else os.fsencode
-        rows = [{"path": encoded(str(s.path)), "name": encoded(s.name), "split": s.split, "group": s.group, **s.labels,
-                 **_interval_fields(s.interval)} for s in table.samples]
+        rows = [{"path": encoded(str(s.path)), "name": encoded(s.name), "split": s.split, "group": s.group,
+                 **{target: s.labels.get(target) for target in table.target_names}, **_interval_fields(s.interval)}
+                for s in table.samples]
         table_of_rows = pa.Table.from_pylist(rows).replace_schema_metadata({f"vidrisk.{versions.VERSION}": str(versions.SPLIT)})
         parquet.write_table(table_of_rows, self.root / SPLIT)
 
@@ -186,7 +190,8 @@ class Run:
             rows = found.to_pylist()
             samples = tuple(Sample(path=Path(os.fsdecode(row["path"])), name=os.fsdecode(row["name"]),
                                    split=row["split"], group=row["group"],
-                                   labels={t.name: row[t.name] for t in self.labels.targets},
+                                   labels={t.name: _label_from_cell(row[t.name]) for t in self.labels.targets
+                                           if row[t.name] is not None},
                                    interval=_interval_from_fields(row)) for row in rows)
         except (OSError, ValueError, KeyError, TypeError, SpecError, DataError) as error:
             raise BundleError(f"{self.root / SPLIT} cannot be read: {error}",
@@ -214,6 +219,10 @@ def open_start(start: str | os.PathLike[str] | None, config: str | os.PathLike[s
     if run is None or config is not None:
         return run, config_from_options(None if config is None else Path(config), assignments, settings, **options)
     return run, config_from_options(run.root / CONFIG, assignments, settings, without=OF_DATA, **options)
+
+
+def _label_from_cell(cell: str | list[str]) -> Label:
+    return cell if isinstance(cell, str) else tuple(cell)
 
 
 def _interval_fields(interval: Interval | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Work of a classifier: clips or photos with labels, cross-entropy over classes."""
+"""Work of a classifier: clips or photos with labels, cross-entropy over classes or over each label."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vidrisk.models.config import TrainConfig
+from vidrisk.models.config import Metric, TrainConfig
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.augment import augmented
 from vidrisk.train.dataset import ClipDataset, moments_of
 from vidrisk.train.objective import Objective
-from vidrisk.train.passes import evaluate, standardise
+from vidrisk.train.passes import evaluate, metric_of, standardise
 from vidrisk.train.shares import Share
 from vidrisk.train.views import ViewDataset, views_from_clips
 from vidrisk.train.work import Draws, Judgement, Work
@@ -35,8 +35,8 @@ class Classification(Work):
                  val: ClipDataset | None, share: Share) -> None:
         self.model, self.contract, self.config, self.share = model, contract, config, share
         self.names = [sample.title for sample in train.samples]
-        self.metric = config.optim.metric
-        self._objective = Objective.of(train.truth, contract, config.optim, share)
+        self.metric: Metric = config.optim.metric
+        self._objective = Objective.of(train.truth, contract.targets, config.optim, share)
         self._fitted: ViewDataset | ClipDataset = train
         self._judged: ViewDataset | ClipDataset | None = val
 
@@ -87,4 +87,4 @@ class Classification(Work):
         if self._judged is None:
             return None
         loss, reports = evaluate(self.model, self.contract, self._judged, self.config, self.share, on_progress)
-        return Judgement(loss, float(np.mean([getattr(report, self.metric) for report in reports.values()])))
+        return Judgement(loss, float(np.mean([metric_of(report, self.metric) for report in reports.values()])))

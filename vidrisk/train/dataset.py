@@ -17,6 +17,7 @@ from vidrisk.frames import Decoder, Interval, read_clips
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import UnreadableError
 from vidrisk.runtimes.contract.specs import TimeSpec
+from vidrisk.train.objective import truth_tensor
 from vidrisk.train.shares import ALONE, Share
 
 FRAMES_AT_ONCE = 32
@@ -32,7 +33,7 @@ def chunks_of(count: int, moments: int) -> list[list[int]]:
 
 
 class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Item i: frames ``uint8 (T·jitter, H, W, 3)`` and the label indices ``int64 (targets,)`` of sample i.
+    """Item i: frames ``uint8 (T·jitter, H, W, 3)`` and the truth ``int64 (columns,)`` of sample i (``objective.truth_tensor``).
 
     With ``jitter`` k, k moments are read around every moment of the contract, whose own is the middle one; training draws
     one of the k. Frames are cached up to ``cache_mb``, so that later epochs do not decode again.
@@ -50,8 +51,7 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         self.jitter = jitter
         self.moments = contract.frames * jitter if contract.time else 1
         self.samples = list(table.samples)
-        truth = truth_from_table(table, contract.targets)
-        self.truth = torch.from_numpy(np.stack([truth[t.name] for t in contract.targets], axis=1))
+        self.truth = truth_tensor(truth_from_table(table, contract.targets), contract.targets)
         self._cache: dict[tuple[Path, Interval | None], Tensor] = {}
         self.notes: dict[str, str] = {}
         self._room = int(cache_mb * 2**20)

@@ -5,51 +5,78 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidrisk.data.targets import NOT_LABELLED
 from vidrisk.models.config import OptimSettings
-from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.contract import Target
 from vidrisk.train.shares import Share
 
 Weights = Sequence[Tensor | None]
 
 
-def class_weights(truth: Tensor, contract: Contract, rule: str) -> list[Tensor | None]:
+def columns_of_targets(targets: Sequence[Target]) -> tuple[slice, ...]:
+    """Return the columns of the truth that belong to each target: one, or one per label of a multi-label target."""
+    widths = [len(target.labels) if target.multi_label else 1 for target in targets]
+    ends = np.cumsum(widths).tolist()
+    return tuple(slice(end - width, end) for end, width in zip(ends, widths, strict=True))
+
+
+def truth_tensor(truth: dict[str, npt.NDArray[np.int64]], targets: Sequence[Target]) -> Tensor:
+    """Put the truth of all targets side by side: ``int64 (N, columns)``."""
+    return torch.from_numpy(np.concatenate([truth[target.name].reshape(-1, len(target.labels) if target.multi_label else 1)
+                                            for target in targets], axis=1))
+
+
+def class_weights(truth: Tensor, targets: Sequence[Target], rule: str) -> list[Tensor | None]:
     """Return per target a weight per class: the inverse frequency, or its square root, of mean 1 over the samples.
 
-    A class without samples weighs as much as one with a single sample.
+    A class without samples weighs as much as one with a single sample. Of a multi-label target it is what a sample counts for that
+    has the label, beside one that lacks it: as many times as those are more, or the square root of that.
     """
     if rule == "none":
-        return [None] * len(contract.targets)
+        return [None] * len(targets)
+    power = -1.0 if rule == "balanced" else -0.5
     weights: list[Tensor | None] = []
-    for i, target in enumerate(contract.targets):
-        counts = torch.bincount(truth[:, i], minlength=len(target.labels)).float()
-        inverse = counts.clamp_min(1).pow(-1 if rule == "balanced" else -0.5)
+    for target, columns in zip(targets, columns_of_targets(targets), strict=True):
+        known = truth[:, columns][truth[:, columns.start] != NOT_LABELLED]
+        if target.multi_label:
+            have = known.sum(dim=0).float()
+            weights.append((have.clamp_min(1) / (len(known) - have).clamp_min(1)).pow(power))
+            continue
+        counts = torch.bincount(known[:, 0], minlength=len(target.labels)).float()
+        inverse = counts.clamp_min(1).pow(power)
         weights.append(inverse * counts.sum() / (inverse * counts).sum())
     return weights
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Cross-entropy, the mean over targets, plus what the model adds.
+    """Cross-entropy over classes, or over each label of a multi-label target: the mean over targets, plus what the model adds.
+
+    A sample that is not labelled for a target counts for nothing there.
 
     Args:
-        truth: of all training samples, ``int64 (N, targets)``.
+        targets: that are learnt.
+        truth: of all training samples, ``int64 (N, columns)``.
         weights: per target one of each class, or None.
     """
 
+    targets: Sequence[Target]
     truth: Tensor
     weights: Weights
     smoothing: float
     share: Share
 
     @classmethod
-    def of(cls, truth: Tensor, contract: Contract, optim: OptimSettings, share: Share) -> Objective:
+    def of(cls, truth: Tensor, targets: Sequence[Target], optim: OptimSettings, share: Share) -> Objective:
         """Describe what settings ask for."""
-        weights = class_weights(truth.to(share.device), contract, optim.class_weights)
-        return cls(truth, weights, optim.label_smoothing, share)
+        weights = class_weights(truth.to(share.device), targets, optim.class_weights)
+        return cls(targets, truth, weights, optim.label_smoothing, share)
 
     def loss(self, logits: tuple[Tensor, ...], further: Tensor | None, truth: Tensor, batch: Sequence[int]) -> Tensor:
         """Return the loss of this process's share of a batch.
@@ -62,27 +89,41 @@ class Objective:
             batch: numbers of the samples of all processes.
         """
         if self.share.world == 1:
-            loss = cross_entropy(logits, truth, self.weights, self.smoothing)
+            loss = mean_loss(self.targets, logits, truth, self.weights, self.smoothing)
             return loss if further is None else loss + further
-        losses = torch.stack(cross_entropies(logits, truth, self.weights, self.smoothing))
+        losses = torch.stack(losses_of_targets(self.targets, logits, truth, self.weights, self.smoothing))
         whole, mine = self.truth[list(batch)], self.truth[self.share.of(batch)]
-        parts = [_weight(mine[:, i], one) / _weight(whole[:, i], one) for i, one in enumerate(self.weights)]
+        parts = [_weight(target, mine[:, columns], one) / max(_weight(target, whole[:, columns], one), 1e-12)
+                 for target, columns, one in zip(self.targets, columns_of_targets(self.targets), self.weights, strict=True)]
         loss = (losses * torch.tensor(parts, device=losses.device)).mean()
         if further is not None:
             loss = loss + further * (len(mine) / len(whole))
         return loss * self.share.world
 
 
-def _weight(truth: Tensor, weights: Tensor | None) -> float:
+def _weight(target: Target, truth: Tensor, weights: Tensor | None) -> float:
     """What samples count for in a mean: torch divides by the sum of their classes' weights."""
-    return float(len(truth)) if weights is None else float(weights.cpu()[truth].sum())
+    known = truth[truth[:, 0] != NOT_LABELLED]
+    return float(len(known)) if weights is None or target.multi_label else float(weights.cpu()[known[:, 0]].sum())
 
 
-def cross_entropies(logits: tuple[Tensor, ...], truth: Tensor, weights: Weights, smoothing: float) -> list[Tensor]:
-    return [F.cross_entropy(output.float(), truth[:, i], weight=weights[i], label_smoothing=smoothing)
-            for i, output in enumerate(logits)]
+def losses_of_targets(targets: Sequence[Target], logits: tuple[Tensor, ...], truth: Tensor, weights: Weights,
+                      smoothing: float) -> list[Tensor]:
+    """Return the loss of each target; 0 where no sample is labelled for it."""
+    losses = []
+    for target, columns, output, weight in zip(targets, columns_of_targets(targets), logits, weights, strict=True):
+        known = truth[:, columns.start] != NOT_LABELLED
+        output, wanted = output.float()[known], truth[:, columns][known]
+        if not len(wanted):
+            losses.append(output.sum())
+        elif target.multi_label:
+            soft = wanted.float() * (1 - smoothing) + 0.5 * smoothing
+            losses.append(F.binary_cross_entropy_with_logits(output, soft, pos_weight=weight))
+        else:
+            losses.append(F.cross_entropy(output, wanted[:, 0], weight=weight, label_smoothing=smoothing))
+    return losses
 
 
-def cross_entropy(logits: tuple[Tensor, ...], truth: Tensor, weights: Weights, smoothing: float) -> Tensor:
+def mean_loss(targets: Sequence[Target], logits: tuple[Tensor, ...], truth: Tensor, weights: Weights, smoothing: float) -> Tensor:
     """Return the mean over targets of the (weighted) mean over samples."""
-    return torch.stack(cross_entropies(logits, truth, weights, smoothing)).mean()
+    return torch.stack(losses_of_targets(targets, logits, truth, weights, smoothing)).mean()

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vidrisk.metrics.classification import Metrics, classification_report
-from vidrisk.models.config import TrainConfig
+from vidrisk.metrics.multi_label import MultiLabelMetrics
+from vidrisk.metrics.target_report import TargetMetrics, report_on_target
+from vidrisk.models.config import Metric, TrainConfig
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.dataset import ClipDataset, chunks_of, moments_of
-from vidrisk.train.objective import cross_entropy
+from vidrisk.train.objective import columns_of_targets, mean_loss
 from vidrisk.train.shares import Share
 from vidrisk.train.strategies import is_sharded
 from vidrisk.train.views import ViewDataset
@@ -50,7 +52,7 @@ def standardise(model: TrainableModel, train: ClipDataset | ViewDataset, config:
 
 
 def evaluate(model: TrainableModel, contract: Contract, data: ClipDataset | ViewDataset, config: TrainConfig,
-             share: Share, on_progress: OnProgress) -> tuple[float, dict[str, Metrics]]:
+             share: Share, on_progress: OnProgress) -> tuple[float, dict[str, TargetMetrics]]:
     """Return the mean loss and a report per target name, the same in all processes.
 
     On the contract's own moments, without augmentation; in float32, but for weights that lie in shards.
@@ -72,11 +74,22 @@ def evaluate(model: TrainableModel, contract: Contract, data: ClipDataset | View
             for collected, output in zip(logits, outputs if number < len(mine) else (), strict=number < len(mine)):
                 collected[chunk] = output.float().cpu()
     found = tuple(share.join(each) for each in logits)
-    loss = float(cross_entropy(found, data.truth, [None] * len(found), 0.0))
-    reports = {target.name: classification_report(data.truth[:, i].numpy(), found[i].softmax(1).numpy(), target.labels,
-                                                  ordered=target.ordered)
-               for i, target in enumerate(contract.targets)}
+    loss = float(mean_loss(contract.targets, found, data.truth, [None] * len(found), 0.0))
+    reports = {}
+    for target, columns, of_target in zip(contract.targets, columns_of_targets(contract.targets), found, strict=True):
+        truth = data.truth[:, columns].numpy()
+        report = report_on_target(target, truth if target.multi_label else truth[:, 0], probabilities_from_logits(
+            of_target.numpy(), multi_label=target.multi_label))
+        if report is not None:
+            reports[target.name] = report
     return loss, reports
+
+
+def metric_of(report: TargetMetrics, metric: Metric) -> float:
+    """Return the figure that compares epochs; of labels of which any number may hold it is the mean average precision."""
+    if isinstance(report, MultiLabelMetrics):
+        return report.macro_f1 if metric == "macro_f1" else report.mean_average_precision or 0.0
+    return report.top1 if metric == "top1" else report.macro_f1
 
 
 def _inputs(data: ClipDataset | ViewDataset, config: TrainConfig, chunks: list[list[int]]) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Plots of a run: loss and metric per epoch, a confusion matrix per split and target."""
+"""Plots of a run: loss and metric per epoch, a confusion matrix per split and target with one label per sample."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 from vidrisk.metrics.classification import Metrics
 from vidrisk.metrics.plots import plot_confusion, plot_lines
+from vidrisk.metrics.target_report import TargetMetrics
 from vidrisk.train.history import Epoch
 
 
-def plot_run(folder: Path, history: Sequence[Epoch], reports: Mapping[str, Mapping[str, Metrics]], metric: str) -> None:
+def plot_run(folder: Path, history: Sequence[Epoch], reports: Mapping[str, Mapping[str, TargetMetrics]], metric: str) -> None:
     """Write ``loss.png``, ``metric.png`` and ``confusion-<split>-<target>.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     epochs = [e.epoch for e in history]
@@ -21,4 +22,5 @@ def plot_run(folder: Path, history: Sequence[Epoch], reports: Mapping[str, Mappi
         plot_lines(folder / "metric.png", epochs, {"val": [e.metric for e in history if e.metric is not None]}, metric)
     for split, by_target in reports.items():
         for target, report in by_target.items():
-            plot_confusion(folder / f"confusion-{split}-{target}.png", report)
+            if isinstance(report, Metrics):
+                plot_confusion(folder / f"confusion-{split}-{target}.png", report)

@@ -28,7 +28,7 @@ def train_data(source: Path, config: TrainConfig, out: Path, *, start: Run | Non
         DataError, SettingsError, MissingExtra: as ``load_table``, ``train_run``, ``load_report_data`` and ``train_reports``.
     """
     if config.task != "report":
-        table = load_table(source, config.task, encoding=encoding, sheet=sheet, strict=strict)
+        table = load_table(source, config.task, multi_label=config.multi_label, encoding=encoding, sheet=sheet, strict=strict)
         return train_run(table, config, out, start=start, resume=resume, strict=strict, on_progress=on_progress)
     asked = {"scheme": config.report.scheme, "photos": config.report.photos, "seed": config.seed, "group_by": config.group_by,
              "encoding": encoding, "sheet": sheet}

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Item i: one view ``float16 (T, …)`` of sample i, chosen by ``draw``, and the label indices.
+    """Item i: one view ``float16 (T, …)`` of sample i, chosen by ``draw``, and the truth.
 
     View 0 is the sample itself, the others are augmented.
     """

@@ -6,7 +6,7 @@ far the runtimes were apart that judged it when it was exported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vidrisk.inference.model import Classifier
 from vidrisk.runtimes.contract.bundle import Precision, Variant, VariantName
+from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.golden import Expected, FloatArray, Golden, logit_errors
 from vidrisk.runtimes.layers import FLOAT16, FLOAT32, INT4, INT8, Layers
@@ -101,7 +102,8 @@ def tolerance_of(precision: Precision, expected: Expected) -> Tolerance:
                      min(max([base.logits, *(SPREADS * each.logits for each in spreads)]), MOST.logits))
 
 
-def compare_answers(answers: Answers, golden: Golden, name: VariantName, variant: Variant) -> Compared:
+def compare_answers(answers: Answers, golden: Golden, name: VariantName, variant: Variant,
+                    targets: Sequence[Target]) -> Compared:
     """Hold answers against those that are expected.
 
     A sample is wrong where a probability or its logits are out of tolerance, where its label is another one although the expected
@@ -109,18 +111,32 @@ def compare_answers(answers: Answers, golden: Golden, name: VariantName, variant
     """
     told, found = golden.told.variants[name], answers.logits
     tolerance, wanted, wanted_logits = tolerance_of(variant.lowest_precision, told), golden.probabilities(name), golden.logits(name)
-    served, own = (_apart(_probabilities(found, by), wanted) for by in (variant.temperature, told.temperature))
+    served, own = (_apart(_probabilities(targets, found, by), wanted) for by in (variant.temperature, told.temperature))
     unanswered = ~np.all([np.isfinite(logits).all(axis=1) for logits in found.values()], axis=0)
     errors = np.max([logit_errors(logits, wanted_logits[target]) for target, logits in found.items()], axis=0)
-    is_other = np.array([logits.argmax(axis=1) != wanted_logits[target].argmax(axis=1) for target, logits in found.items()])
-    is_ahead = np.array([_lead(wanted[target]) > tolerance.largest for target in found])
+    decided = [_decided(target, found[target.name], wanted_logits[target.name], wanted[target.name]) for target in targets]
+    is_other = np.array([other for other, _ in decided])
+    is_ahead = np.array([lead > tolerance.largest for _, lead in decided])
     wrong = (own.max(axis=1) > tolerance.largest) | (errors > tolerance.logits) | (is_other & is_ahead).any(axis=0) | unanswered
     agreement = 1 - (is_other | unanswered).mean(axis=1).max()
     return Compared(float(agreement), float(served.mean()), served.max(axis=1), errors, unanswered, wrong)
 
 
-def _probabilities(logits: Mapping[str, FloatArray], temperature: Mapping[str, float]) -> dict[str, FloatArray]:
-    return {target: probabilities_from_logits(of_target, temperature.get(target, 1.0)) for target, of_target in logits.items()}
+def _probabilities(targets: Sequence[Target], logits: Mapping[str, FloatArray],
+                   temperature: Mapping[str, float]) -> dict[str, FloatArray]:
+    return {target.name: probabilities_from_logits(logits[target.name], temperature.get(target.name, 1.0),
+                                                   multi_label=target.multi_label) for target in targets}
+
+
+def _decided(target: Target, found: FloatArray, wanted: FloatArray,
+             probabilities: FloatArray) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    """Tell which samples have another label than the expected one, and how far that one was ahead.
+
+    Of labels of which any number may hold, one is another where it is on the other side of 0.5, and ahead by the least of all.
+    """
+    if target.multi_label:
+        return ((found > 0) != (wanted > 0)).any(axis=1), np.abs(probabilities - 0.5).min(axis=1)
+    return found.argmax(axis=1) != wanted.argmax(axis=1), _lead(probabilities)
 
 
 def _apart(found: Mapping[str, FloatArray], wanted: Mapping[str, FloatArray]) -> Floats:

@@ -97,7 +97,7 @@ def row_of(bundle: Bundle, golden: Golden, classifier: Classifier, variant: Vari
         RuntimeFailure: the engine fails.
     """
     answers = answers_of(classifier, golden)
-    found = compare_answers(answers, golden, variant, bundle.manifest.variants[variant])
+    found = compare_answers(answers, golden, variant, bundle.manifest.variants[variant], bundle.contract.targets)
     counts, unproved = answers.layers.counts, answers.layers.unproved
     precision = bundle.manifest.variants[variant].lowest_precision
     asked = ASKED[precision]

@@ -19,6 +19,7 @@ from vidrisk.export.gate.outputs import Validation
 from vidrisk.export.trained import ExportOptions, Trained
 from vidrisk.runtimes import Bundle
 from vidrisk.runtimes.contract.bundle import sha256_of
+from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.golden import GOLDEN, Golden, read_golden, webp_from_frame
 
 Make = Callable[..., Any]
@@ -34,11 +35,15 @@ def judged(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
     return logits, truth
 
 
+def targets_of(logits: dict[str, np.ndarray]) -> list[Target]:
+    return [Target(name=name, labels=tuple(map(str, range(values.shape[1])))) for name, values in logits.items()]
+
+
 @given(judged())
 def test_every_sample_has_a_place_and_every_class_comes_first(case: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]) -> None:
     logits, truth = case
-    order = chosen_samples(logits, truth)
-    assert sorted(order) == list(range(len(order))) and order == chosen_samples(logits, truth)
+    order = chosen_samples(targets_of(logits), logits, truth)
+    assert sorted(order) == list(range(len(order))) and order == chosen_samples(targets_of(logits), logits, truth)
     groups = [(target, label) for target, labels in truth.items() for label in np.unique(labels)]
     first = order[:len(groups)]
     assert all(any(truth[target][sample] == label for sample in first) for target, label in groups)
@@ -47,12 +52,20 @@ def test_every_sample_has_a_place_and_every_class_comes_first(case: tuple[dict[s
 def test_the_sure_and_the_unsure_take_turns() -> None:
     margins = np.array([5, 1, 9, 3, 7], np.float32)
     logits = np.stack([margins, np.zeros(5, np.float32)], axis=1)
-    assert chosen_samples({"a": logits}, {"a": np.zeros(5, np.int64)}) == [2, 1, 4, 3, 0]
+    assert chosen_samples(targets_of({"a": logits}), {"a": logits}, {"a": np.zeros(5, np.int64)}) == [2, 1, 4, 3, 0]
 
 
 def test_overconfident_logits_still_have_a_nearest() -> None:
     logits = np.array([[400, 0], [90, 0], [200, 0]], np.float32)  # all probabilities are 1
-    assert chosen_samples({"a": logits}, {"a": np.zeros(3, np.int64)})[:2] == [0, 1]
+    assert chosen_samples(targets_of({"a": logits}), {"a": logits}, {"a": np.zeros(3, np.int64)})[:2] == [0, 1]
+
+
+def test_of_several_labels_every_label_and_none_of_them_come_first() -> None:
+    target = Target(name="a", labels=("x", "y"), multi_label=True)
+    logits = np.array([[3, -3], [5, -5], [3, 1], [-2, 2], [-4, -1]], np.float32)
+    truth = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+    order = chosen_samples([target], {"a": logits}, {"a": truth})
+    assert sorted(order) == [0, 1, 2, 3, 4] and order[:3] == [1, 3, 4]
 
 
 @pytest.fixture

@@ -344,12 +344,12 @@ def test_an_outcome_says_sample_by_sample_what_a_hop_says_on_the_whole() -> None
     validation, contract = samples_of([0, 0, 1, 1])
     before, after = answers([0, 0, 1, 0]), answers([0, 1, 1, 1])
     hop = lossy_hop("", "int8", "openvino", before, after, validation, contract, max_drop=100)
-    outcome = outcome_of(before, after, validation, hop)
+    outcome = outcome_of(before, after, validation, contract, hop)
     assert (outcome.kept, outcome.gains) == ("1010", ("=-=+",))
     assert outcome.agreement == hop.agreement and outcome.drop_points == hop.drop_points
     broken = replace(after, logits={"action": after.logits["action"] * np.float32(np.nan)})
     hop = lossy_hop("", "int8", "openvino", before, broken, validation, contract, max_drop=100)
-    assert outcome_of(before, broken, validation, hop).drop_points == 100
+    assert outcome_of(before, broken, validation, contract, hop).drop_points == 100
 
 
 def test_few_samples_are_said() -> None:

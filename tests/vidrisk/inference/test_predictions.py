@@ -41,7 +41,8 @@ def test_floats_have_six_digits_and_keys_an_order() -> None:
                     b'"uncertain": true, "severity": null, "level": null, "defect": null, '
                     b'"targets": {"action": {"red": 0.1, "green": 0.2, "blue": 0.7}}, '
                     b'"risk": "", "advice": "", "description": "", "state": "ok", '
-                    b'"candidates": {"action": ["blue", "green"]}, "id": "", "reason": "", "report": null, "version": "1.3"}\n')
+                    b'"candidates": {"action": ["blue", "green"]}, "id": "", "reason": "", "report": null, "labels": {}, '
+                    b'"version": "1.4"}\n')
 
 
 def test_risk_has_severity_level_and_guidance() -> None:

@@ -22,7 +22,7 @@ from vidrisk.jobs.parquet import PARQUET, write_parquet
 from vidrisk.runtimes.contract.errors import DataError, MissingExtra
 
 ROOT = Path(__file__).parents[3]
-FIXED = [field.name for field in fields(Prediction) if field.name not in ("targets", "candidates")]
+FIXED = [field.name for field in fields(Prediction) if field.name not in ("targets", "candidates", "labels")]
 LABELS = {"defect": ["red", "a/b", "缺陷 🧱"], "level": ["轻微", "严重"]}
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

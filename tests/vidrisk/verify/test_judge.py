@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vidrisk.runtimes.contract.bundle import Variant
+from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.manifest import PRECISIONS
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.golden import Description, Expected, Golden, Spread, logit_errors
@@ -30,7 +31,8 @@ def judge(wanted: np.ndarray, found: np.ndarray, variant: str = "fp32", temperat
     golden = Golden(np.zeros((len(wanted), 1, 1, 1, 3), np.uint8), told)
     return compare_answers(Answers({"a": found.astype(np.float32)}, Layers()), golden, variant,  # type: ignore[arg-type]
                     Variant(files={}, precision={"head": variant.partition("-")[0]}, passed=True,  # type: ignore[dict-item]
-                            temperature={"a": temperature * stale}))
+                            temperature={"a": temperature * stale}),
+                    [Target(name="a", labels=tuple(map(str, range(wanted.shape[1]))))])
 
 
 def logits(low: float = -20, high: float = 20) -> st.SearchStrategy[np.ndarray]:

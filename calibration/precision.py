@@ -1,0 +1,110 @@
+"""Average precision of labels of which any number may hold, and how far chance alone explains its change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+RESAMPLES = 400  # of the bootstrap
+SHARE = 0.95
+
+
+@dataclass(frozen=True)
+class PrecisionDrop:
+    """Mean average precision of two models on the same samples.
+
+    Attributes:
+        before, after: 0–1.
+        interval_points: 95 % interval of the drop, by a paired bootstrap, in percentage points.
+        p_value: two-sided, by the same bootstrap.
+    """
+
+    before: float
+    after: float
+    interval_points: tuple[float, float]
+    p_value: float
+
+
+def average_precision(positive: Bools, score: Floats) -> float:
+    """Return the area under the precision-recall steps; equal scores are one threshold. At least one sample must be positive.
+
+    Args:
+        positive, score: ``(N,)``.
+    """
+    return float(_weighted_precision(positive, score, np.ones((1, len(score))))[0])
+
+
+def mean_precision(scores: Floats, truth: Ints) -> float:
+    """Return the mean average precision over the labels that hold for some samples and not for others; NaN where there is none.
+
+    Args:
+        scores: ``(N, C)``.
+        truth: ``(N, C)``, 1 where a label holds; rows with a value under 0 are left out.
+    """
+    rows = (truth >= 0).all(axis=1)
+    return float(_resampled(scores[rows], truth[rows], np.ones((1, int(rows.sum()))))[0])
+
+
+def precision_interval(scores: Floats, truth: Ints) -> tuple[float, float]:
+    """Return the 95 % interval of the mean average precision, by a bootstrap. Arguments as of ``mean_precision``."""
+    rows = (truth >= 0).all(axis=1)
+    low, high = np.nanquantile(_resampled(scores[rows], truth[rows], _weights(int(rows.sum()))), ((1 - SHARE) / 2, (1 + SHARE) / 2))
+    return float(low), float(high)
+
+
+def precision_drop(before: Floats, after: Floats, truth: Ints) -> PrecisionDrop:
+    """Compare two models on the same samples.
+
+    Args:
+        before, after: scores ``(N, C)``.
+        truth: ``(N, C)``, 1 where a label holds, else 0.
+    """
+    whole, weights = np.ones((1, len(truth))), _weights(len(truth))
+    drops = _resampled(before, truth, weights) - _resampled(after, truth, weights)
+    drops = drops[np.isfinite(drops)]
+    low, high = np.quantile(drops, ((1 - SHARE) / 2, (1 + SHARE) / 2)) if len(drops) else (np.nan, np.nan)
+    beyond = min(float((drops <= 0).mean()), float((drops >= 0).mean())) if len(drops) else 0.5
+    return PrecisionDrop(float(_resampled(before, truth, whole)[0]), float(_resampled(after, truth, whole)[0]),
+                         (100 * float(low), 100 * float(high)), min(1.0, 2 * max(beyond, 1 / RESAMPLES)))
+
+
+def _weights(samples: int) -> npt.NDArray[np.float64]:
+    """How often each sample is in each resample ``(RESAMPLES, N)``."""
+    return np.random.default_rng(0).multinomial(samples, np.full(samples, 1 / samples), RESAMPLES).astype(np.float64)
+
+
+def _resampled(scores: Floats, truth: Ints, weights: Floats) -> npt.NDArray[np.float64]:
+    """Return the mean average precision of each resample ``(R,)``, over the labels that have both kinds of samples in it."""
+    found = []
+    for label in range(truth.shape[1]):
+        positive = truth[:, label] == 1
+        if positive.any() and not positive.all() and np.isfinite(scores[:, label]).all():
+            found.append(_weighted_precision(positive, scores[:, label], weights))
+    if not found:
+        return np.full(len(weights), np.nan)
+    of_labels = np.stack(found)
+    counted = np.isfinite(of_labels)
+    sums: npt.NDArray[np.float64] = np.where(counted, of_labels, 0).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        means: npt.NDArray[np.float64] = sums / counted.sum(axis=0)
+    return means
+
+
+def _weighted_precision(positive: Bools, score: Floats, weights: Floats) -> npt.NDArray[np.float64]:
+    """Return the average precision for each row of weights ``(R, N)``; NaN where no sample that counts is positive."""
+    order = np.argsort(-score, kind="stable")
+    last_of_ties = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
+    counted = np.cumsum(weights[:, order], axis=1)[:, last_of_ties]
+    hits = np.cumsum(weights[:, order] * positive[order], axis=1)[:, last_of_ties]
+    gained = np.diff(hits, prepend=0, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(counted > 0, hits / counted, 0)
+        found: npt.NDArray[np.float64] = (gained * precision).sum(axis=1) / hits[:, -1]
+    return found

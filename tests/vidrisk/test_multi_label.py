@@ -1,0 +1,123 @@
+"""Photos with any number of coloured squares, and a level that not all of them have: trained, exported and asked as one model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidrisk.data import load_table
+from vidrisk.inference.predictions import read_predictions
+from vidrisk.models.run import Run
+from vidrisk.runtimes import Bundle
+
+SQUARES = {"blue": (40, 40, 220), "green": (30, 190, 40), "red": (220, 40, 40)}
+PHOTOS = 160
+Cli = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``m.jsonl``: the colours of the squares as a list, and whether there are many of them for two photos of three."""
+    root = tmp_path_factory.mktemp("squares")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(PHOTOS):
+        photo = rng.integers(90, 160, (96, 96, 3)).astype(np.uint8)
+        colours = [name for name in SQUARES if rng.random() < 0.5]
+        for place, name in zip(rng.permutation(4), colours, strict=False):
+            y, x = 48 * (place // 2), 48 * (place % 2)
+            photo[y + 4:y + 44, x + 4:x + 44] = SQUARES[name]
+        Image.fromarray(photo).save(root / f"{number}.png")
+        level = {} if number % 3 == 2 else {"risk_level": "high" if len(colours) > 1 else "low"}
+        rows.append({"path": f"{number}.png", "defect_class": colours, "split": ("train", "train", "val", "test")[number % 4], **level})
+    (root / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(cli: Cli, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "squares"
+    end = cli("train", folder / "m.jsonl", "-o", out, "--task", "risk", "--set", "pixel.height=96", "--set", "pixel.width=96", "--set",
+              "lora.last_blocks=0", "--set", "augment=[]", "--set", "optim.epochs=30", "--set", "optim.head_lr=0.01")
+    assert end.code == 0, end
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(cli: Cli, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "squares.bundle"
+    end = cli("export", run, "-o", out, "--int8", "--max-drop", "5", "--search-s", "10")
+    assert end.code == 0, end
+    return out
+
+
+def test_training_tells_how_well_every_label_is_found(run: Path, folder: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())["test"]
+    assert metrics["defect"]["mean_average_precision"] > 0.9 and metrics["defect"]["n"] == PHOTOS // 4
+    assert metrics["level"]["n"] == sum("level" in sample.labels for sample in load_table(folder / "m.jsonl", "risk").of_split(
+        "test").samples) < PHOTOS // 4
+    defect, level = Run.open(run).contract.targets
+    assert (defect.labels, defect.multi_label, level.multi_label) == (tuple(SQUARES), True, False)
+
+
+def test_the_run_knows_its_labels_and_those_that_it_lacks(run: Path, folder: Path) -> None:
+    known = {sample.name: sample.labels for sample in load_table(folder / "m.jsonl", "risk").samples}
+    assert {sample.name: sample.labels for sample in Run.open(run).read_split().samples} == known
+
+
+def test_the_gate_judges_the_precision_of_all_labels(bundle: Path) -> None:
+    gate = json.loads((bundle / "gate.json").read_text())
+    for hop in gate["hops"]:
+        defect, level = hop["changes"]
+        assert defect["map_after"] > 0.9 and defect["drop_points"] == pytest.approx(
+            100 * (defect["map_before"] - defect["map_after"]), abs=1e-6)
+        assert level["map_after"] is None
+    assert "mAP" in (bundle / "gate.html").read_text()
+    variant = Bundle.open(bundle).manifest.variants["fp32"]
+    assert set(variant.decision) == {"defect"} and all(0 < value < 1 for value in variant.decision["defect"].values())
+    assert "any number" in variant.no_threshold["defect"] and "level" in variant.threshold | variant.no_threshold
+
+
+@pytest.mark.parametrize("variant", ["fp32", "auto"])
+def test_predictions_name_every_label_that_holds(cli: Cli, bundle: Path, folder: Path, tmp_path: Path, variant: str) -> None:
+    end = cli("infer", bundle, folder, "-o", tmp_path / "out", "--variant", variant)
+    assert end.code == 0, end
+    truth = {sample.name: sample.labels["defect"] for sample in load_table(folder / "m.jsonl", "risk").samples}
+    found = list(read_predictions(tmp_path / "out"))
+    right = [set(each.labels["defect"]) == set(truth[Path(each.path).name]) for each in found]
+    assert len(found) == PHOTOS and np.mean(right) > 0.85
+    for each in found:
+        assert each.label == (each.labels["defect"][0] if each.labels["defect"] else "none") and 0 <= each.score <= 1
+        assert each.level in ("low", "high")
+    counts = json.loads((tmp_path / "out" / "summary.json").read_text())["labels"]["defect"]
+    assert counts == {name: sum(name in each.labels["defect"] for each in found) for name in SQUARES}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "red" in page and "none" in page
+
+
+def test_evaluation_scores_every_label_at_its_threshold(cli: Cli, bundle: Path, folder: Path, tmp_path: Path) -> None:
+    end = cli("eval", bundle, folder / "m.jsonl", "--split", "test", "-o", tmp_path / "e.json")
+    assert end.code == 0, end
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["metrics"]["defect"]["mean_average_precision"] > 0.9 and set(found["certainty"]) == {"level"}
+    thresholds = dict(zip(SQUARES, found["metrics"]["defect"]["thresholds"], strict=True))
+    assert thresholds in [variant.decision["defect"] for variant in Bundle.open(bundle).manifest.variants.values()]
+
+
+def test_data_with_one_label_is_told_from_several(cli: Cli, bundle: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "one.csv").write_text("path,defect_class,risk_level\n0.png,red,low\n1.png,blue,high\n2.png,red;blue,high\n")
+    end = cli("eval", bundle, folder / "one.csv", "-o", tmp_path / "e.json")
+    assert end.code == 0, end  # a model of several labels reads a manifest so
+    (folder / "two.csv").write_text('path,defect_class\n0.png,"[""red"", ""blue""]"\n1.png,"[""blue""]"\n')
+    end = cli("train", folder / "two.csv", "-o", tmp_path / "run", "--task", "action")
+    assert end.code == 1 and "no column for the action" in end.stderr and len(end.stderr.strip().splitlines()) == 1
+
+
+def test_the_bundle_answers_here_as_it_did_at_export(cli: Cli, bundle: Path) -> None:
+    assert cli("verify", bundle).code == 0
