@@ -35,7 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             photo[y + 4:y + 44, x + 4:x + 44] = SQUARES[name]
         Image.fromarray(photo).save(root / f"{number}.png")
         level = {} if number % 3 == 2 else {"risk_level": "high" if len(colours) > 1 else "low"}
-        rows.append({"path": f"{number}.png", "defect_class": colours, "split": ("train", "train", "val", "test")[number % 4], **level})
+        split = ("train", "train", "val", "test")[number % 4]
+        rows.append({"path": f"{number}.png", "defect_class": colours, "split": split, **level})
     (root / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return root
 
@@ -43,8 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(cli: Cli, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "squares"
-    end = cli("train", folder / "m.jsonl", "-o", out, "--task", "risk", "--set", "pixel.height=96", "--set", "pixel.width=96", "--set",
-              "lora.last_blocks=0", "--set", "augment=[]", "--set", "optim.epochs=30", "--set", "optim.head_lr=0.01")
+    settings = ("pixel.height=96", "pixel.width=96", "lora.last_blocks=0", "augment=[]", "optim.epochs=30", "optim.head_lr=0.01")
+    end = cli("train", folder / "m.jsonl", "-o", out, "--task", "risk", *(word for each in settings for word in ("--set", each)))
     assert end.code == 0, end
     return out
 

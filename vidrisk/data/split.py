@@ -6,8 +6,9 @@ import logging
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from vidrisk.data.connected import smallest_connected
 from vidrisk.data.table import SPLITS, Sample, SplitName, Table, first_three
@@ -16,6 +17,7 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 log = logging.getLogger(__name__)
 
 Ratios = tuple[float, float, float]
+_Part = TypeVar("_Part", int, SplitName)
 MIN_UNITS = 3
 
 
@@ -108,12 +110,38 @@ def hold_out(table: Table, share: float, *, seed: int = 0) -> Table:
     return table.with_samples(next(moved) if sample.split == "train" else sample for sample in table.samples)
 
 
+def deal_folds(table: Table, folds: int, *, seed: int = 0) -> list[int]:
+    """Number the fold of each sample, 0 to ``folds`` - 1, dealt out as ``split_table`` does it with equal parts.
+
+    Samples of one group stay together, as do the parts of one file; every label is spread over as many folds as it has groups.
+
+    Raises:
+        DataError: fewer groups or files than folds.
+        SettingsError: fewer than two folds.
+    """
+    if folds < 2:
+        raise SettingsError(f"{folds} folds", allowed="2 or more")
+    unit_keys = _unit_keys(table, [sample.group for sample in table.samples])
+    units = _units(table, unit_keys)
+    if len(units) < folds:
+        raise DataError(f"{table.root.name} has {len(units)} groups or files to deal into {folds} folds",
+                        fix="use fewer folds, or add data")
+    drawn = _in_order(units, seed)
+    fold_of = dict(zip((unit.key for unit in drawn), _deal(drawn, dict.fromkeys(range(folds), 1 / folds)), strict=True))
+    return [fold_of[key] for key in unit_keys]
+
+
 def _dealt(units: Sequence[_Unit], ratios: Ratios, seed: int) -> dict[str, SplitName]:
-    """The split of each unit, by its key."""
+    """The split of each unit, by its key; every class has a unit in train."""
+    drawn = _in_order(units, seed)
+    shares = {split: ratio / sum(ratios) for split, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0}
+    return dict(zip((unit.key for unit in drawn), _deal(drawn, shares, first="train"), strict=True))
+
+
+def _in_order(units: Sequence[_Unit], seed: int) -> list[_Unit]:
     drawn = list(units)
     random.Random(seed).shuffle(drawn)
-    drawn.sort(key=lambda unit: (-unit.size, unit.stratum))
-    return {unit.key: split for unit, split in zip(drawn, _deal(drawn, ratios), strict=True)}
+    return sorted(drawn, key=lambda unit: (-unit.size, unit.stratum))
 
 
 def _unit_keys(table: Table, keys: Sequence[str | None]) -> list[str]:
@@ -202,30 +230,34 @@ def _cell(sample: Sample, column: str) -> str | None:
     return cells[column]
 
 
-def _deal(units: Sequence[_Unit], ratios: Ratios) -> list[SplitName]:
-    shares = {split: ratio / sum(ratios) for split, ratio in zip(SPLITS, ratios, strict=True)}
-    wanted: list[SplitName] = [split for split in SPLITS if shares[split] > 0]
-    credit: defaultdict[tuple[tuple[str, ...], str], float] = defaultdict(float)
-    in_train: set[tuple[str, ...]] = set()
-    chosen: list[SplitName] = []
-    free = []  # units that no class needs in train
+def _deal(units: Sequence[_Unit], shares: Mapping[_Part, float], first: _Part | None = None) -> list[_Part]:
+    """Deal units out to parts, in their order.
+
+    Args:
+        shares: of each part, which sum to 1.
+        first: part in which every class has a unit.
+    """
+    credit: defaultdict[tuple[tuple[str, ...], _Part], float] = defaultdict(float)
+    in_first: set[tuple[str, ...]] = set()
+    chosen: list[_Part] = []
+    free = []  # units that no class needs in the first part
     for i, unit in enumerate(units):
         for feature, count in unit.counts.items():
-            for split in wanted:
-                credit[feature, split] += shares[split] * count
-        needed = any(cls not in in_train for cls in unit.classes)
-        open_credit = {s: sum(credit[f, s] * count for f, count in unit.counts.items()) for s in wanted}
-        split = "train" if needed else max(wanted, key=open_credit.__getitem__)
-        if split == "train":
-            in_train.update(unit.classes)
+            for part, share in shares.items():
+                credit[feature, part] += share * count
+        needed = first is not None and any(cls not in in_first for cls in unit.classes)
+        open_credit = {part: sum(credit[f, part] * count for f, count in unit.counts.items()) for part in shares}
+        part = first if first is not None and needed else max(open_credit, key=open_credit.__getitem__)
+        if part == first:
+            in_first.update(unit.classes)
         if not needed:
             free.append(i)
         for feature, count in unit.counts.items():
-            credit[feature, split] -= count
-        chosen.append(split)
-    for split in wanted:
+            credit[feature, part] -= count
+        chosen.append(part)
+    for part in shares:
         filled = Counter(chosen)
         movable = next((i for i in reversed(free) if filled[chosen[i]] > 1), None)
-        if split not in filled and movable is not None:
-            chosen[movable] = split
+        if part not in filled and movable is not None:
+            chosen[movable] = part
     return chosen

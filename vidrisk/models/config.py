@@ -41,13 +41,14 @@ class LoraSettings(Sealed, allow_inf_nan=False):
 
 
 class HeadSettings(Sealed):
-    """``linear`` and ``mlp`` average the features over time; ``segments`` and ``attention`` see their order and motion.
+    """``linear`` and ``mlp`` average the features over time; ``segments`` and ``attention`` see their order and motion; ``motion``
+    and ``transformer`` see these alone, and nothing that stays all through a clip.
 
     ``auto`` is ``segments`` for clips and ``linear`` for photos. Behind a vision-language model, ``linear``, ``mlp`` and
     ``transformer_no_vision`` see the state at its token, ``transformer`` the visual tokens, too; ``auto`` is ``linear``.
     """
 
-    kind: Literal["auto", "linear", "mlp", "segments", "attention", "transformer", "transformer_no_vision"] = "auto"
+    kind: Literal["auto", "linear", "mlp", "segments", "motion", "attention", "transformer", "transformer_no_vision"] = "auto"
     hidden: int = Field(256, ge=8, le=4096)
     dropout: float = Field(0.3, ge=0, lt=1)
     layers: int = Field(2, ge=1, le=24, description="blocks of a transformer head")
@@ -172,7 +173,8 @@ class TrainConfig(Sealed):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor computes in it")
     gradient_checkpointing: bool = False
     workers: int = Field(0, ge=0)
-    cache_mb: int = Field(2048, ge=0, description="decoded frames, or views, kept in memory between epochs")
+    cache_mb: int = Field(512, ge=0, description="decoded frames, or views, kept in memory between epochs")
+    disk_cache_mb: int = Field(20_480, ge=0, description="the same in a file of the run, beyond what memory keeps")
     views: int = Field(4, ge=0, le=64, description="augmented views per sample carried once through the frozen layers; 0: none")
     group_by: str | None = None
     start: str | None = Field(None, description="sha256 of what the run started from; training writes it")

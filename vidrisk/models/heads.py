@@ -12,10 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vidrisk.models.blocks import Block
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import SettingsError
 
-HeadKind = Literal["linear", "mlp", "segments", "attention"]
+HeadKind = Literal["linear", "mlp", "segments", "motion", "attention", "transformer"]
 SEGMENTS = 8
 KEY_WIDTH = 64
 QUIET = 0.1  # of the average deviation is added to every feature's own, so that dead features stay quiet
@@ -26,22 +27,24 @@ class Head(nn.Module):
 
     Args:
         kind: ``linear`` averages over time; ``mlp`` puts a hidden layer behind that; ``segments`` keeps the order of up to 8
-            parts of the clip and the changes in them; ``attention`` learns where its parts look.
+            parts of the clip and the changes in them; ``motion`` the same without what stays all through the clip; ``attention``
+            learns where its parts look; ``transformer`` lets moments attend to one another, by what differs from the whole clip.
         width: D, size of a feature.
         frames: T, moments per clip; None where a feature is of a whole window, so that only ``linear`` and ``mlp`` are left.
         targets: what is asked; one output each.
-        hidden: width of the hidden layer of ``mlp``.
+        hidden: width of the hidden layer of ``mlp``, and of a moment in ``transformer``.
+        layers, heads: blocks of ``transformer``, and their attention heads.
         dropout: in front of the classifiers.
 
     Raises:
-        SettingsError: a kind that needs features per frame, and there are none.
+        SettingsError: a kind that needs features per frame, and there are none; attention heads that do not divide the width.
     """
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, kind: HeadKind, *, width: int, frames: int | None, targets: Sequence[Target], hidden: int,
-                 dropout: float) -> None:
+                 dropout: float, layers: int = 2, heads: int = 8) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
@@ -54,9 +57,11 @@ class Head(nn.Module):
         elif frames is None:
             raise SettingsError(f"head {kind!r} behind an encoder that sees whole windows", allowed="auto, linear, mlp",
                                 fix="set head.kind, or choose a backbone that sees one frame at a time")
-        elif kind == "segments":
+        elif kind == "transformer":
+            self.trunk, out = AttentionBetweenMoments(width, frames, hidden, layers, heads, dropout), hidden
+        elif kind in ("segments", "motion"):
             parts = min(SEGMENTS, frames)
-            self.trunk, out = SegmentsOfTime(frames, parts), 2 * parts * width
+            self.trunk, out = SegmentsOfTime(frames, parts, is_relative=kind == "motion"), 2 * parts * width
         else:
             parts = min(SEGMENTS, frames)
             self.trunk, out = AttentionOverTime(width, frames, parts), 2 * parts * width
@@ -90,12 +95,17 @@ class SegmentsOfTime(nn.Module):
     """Mean appearance and mean change in each part of the clip, side by side: order and motion, and nothing to train.
 
     ``(B, T, D)`` → ``(B, parts · 2D)``. The parts are a fixed averaging matrix, so that any T works.
+
+    Args:
+        is_relative: whether appearance is how a part differs from the whole clip. What stays all through it, such as a scene that
+            a still camera shows, is then unknown to the classifiers, and cannot be mistaken for what happens there.
     """
 
     average: Tensor
 
-    def __init__(self, frames: int, parts: int) -> None:
+    def __init__(self, frames: int, parts: int, *, is_relative: bool = False) -> None:
         super().__init__()
+        self.is_relative = is_relative
         matrix = torch.zeros(parts, frames)
         for part in range(parts):
             begin, end = part * frames // parts, -(-(part + 1) * frames // parts)
@@ -103,7 +113,36 @@ class SegmentsOfTime(nn.Module):
         self.register_buffer("average", matrix, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        return torch.matmul(self.average, _with_change(features)).flatten(1)
+        shown = features - features.mean(dim=1, keepdim=True) if self.is_relative else features
+        return torch.matmul(self.average, _with_change(shown)).flatten(1)
+
+
+class AttentionBetweenMoments(nn.Module):
+    """A small transformer over moments, each by how it differs from the whole clip and from the moment before.
+
+    ``(B, T, D)`` → ``(B, hidden)``, the mean over the moments of the last block.
+
+    Raises:
+        SettingsError: attention heads that do not divide ``hidden``.
+    """
+
+    def __init__(self, width: int, frames: int, hidden: int, layers: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if hidden % heads:
+            raise SettingsError(f"head.heads {heads} of a transformer of width {hidden}", allowed=f"divisors of {hidden}",
+                                fix="set head.heads or head.hidden")
+        self.enter = nn.Linear(2 * width, hidden)
+        self.place = nn.Parameter(torch.zeros(frames, hidden))
+        nn.init.normal_(self.place, std=0.02)
+        self.blocks = nn.Sequential(*(Block(hidden, heads, dropout) for _ in range(layers)))
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, features: Tensor) -> Tensor:
+        change = features[:, 1:] - features[:, :-1] if features.shape[1] > 1 else features[:, :0]
+        change = torch.cat([torch.zeros_like(features[:, :1]), change], dim=1)
+        moments = torch.cat([features - features.mean(dim=1, keepdim=True), change], dim=2)
+        seen: Tensor = self.norm(self.blocks(self.enter(moments) + self.place))
+        return seen.mean(dim=1)
 
 
 class AttentionOverTime(nn.Module):

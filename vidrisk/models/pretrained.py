@@ -121,10 +121,11 @@ def build_clip_classifier(config: TrainConfig, contract: Contract, *, local_only
     kind = config.head.kind
     if kind == "auto":
         kind = "segments" if sees_order else "linear"
-    if kind == "transformer" or kind == "transformer_no_vision":
+    if kind == "transformer_no_vision":
         raise SettingsError(f"head {kind!r} behind {config.backbone!r}", allowed=f"auto, {', '.join(get_args(HeadKind))}",
                             fix="set head.kind, or choose a vision-language model")
     frames = None if encoder.sees_windows else contract.frames
-    head = Head(kind, width=encoder.width, frames=frames, targets=contract.targets, hidden=config.head.hidden,
-                dropout=config.head.dropout)
+    settings = config.head
+    head = Head(kind, width=encoder.width, frames=frames, targets=contract.targets, hidden=settings.hidden, layers=settings.layers,
+                heads=settings.heads, dropout=settings.dropout)
     return ClipClassifier(encoder, head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,12 @@ class Classification(Work):
     Args:
         val: None for none.
         share: of this process.
+        scratch: folder for what is kept between epochs and does not fit the memory.
     """
 
     def __init__(self, model: TrainableModel, contract: Contract, config: TrainConfig, train: ClipDataset,
-                 val: ClipDataset | None, share: Share) -> None:
+                 val: ClipDataset | None, share: Share, scratch: Path | None = None) -> None:
+        self.scratch = scratch
         self.model, self.contract, self.config, self.share = model, contract, config, share
         self.names = [sample.title for sample in train.samples]
         self.metric: Metric = config.optim.metric
@@ -53,7 +56,8 @@ class Classification(Work):
         if not kinds and data.jitter == 1:
             views = min(views, 1)  # others would be equal to it
         made = views_from_clips(self.model, data, views=views, kinds=kinds, jitter=data.jitter, seed=self.config.seed,
-                                room_mb=self.config.cache_mb, share=self.share,
+                                room_mb=self.config.cache_mb, disk_mb=self.config.disk_cache_mb, scratch=self.scratch,
+                                share=self.share,
                                 on_progress=lambda done, total: on_progress("running the frozen layers", done, total))
         if made is None:
             return data

@@ -17,6 +17,7 @@ from vidrisk.frames import Decoder, Interval, read_clips
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import UnreadableError
 from vidrisk.runtimes.contract.specs import TimeSpec
+from vidrisk.train.kept_rows import KeptRows
 from vidrisk.train.objective import truth_tensor
 from vidrisk.train.shares import ALONE, Share
 
@@ -36,7 +37,8 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
     """Item i: frames ``uint8 (T·jitter, H, W, 3)`` and the truth ``int64 (columns,)`` of sample i (``objective.truth_tensor``).
 
     With ``jitter`` k, k moments are read around every moment of the contract, whose own is the middle one; training draws
-    one of the k. Frames are cached up to ``cache_mb``, so that later epochs do not decode again.
+    one of the k. Frames are kept, up to ``cache_mb`` in memory and ``disk_mb`` in a file in ``scratch``, so that later epochs do
+    not decode again.
 
     Attributes:
         moments: of an item, T·jitter; 1 of photos.
@@ -44,7 +46,7 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, table: Table, contract: Contract, *, jitter: int = 1, decoder: Decoder = "auto",
-                 cache_mb: float = 0) -> None:
+                 cache_mb: float = 0, disk_mb: float = 0, scratch: Path | None = None) -> None:
         self.pixel = contract.pixel
         self.time = TimeSpec(contract.time.frames * jitter) if contract.time else None
         self.decoder: Decoder = decoder
@@ -52,35 +54,33 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         self.moments = contract.frames * jitter if contract.time else 1
         self.samples = list(table.samples)
         self.truth = truth_tensor(truth_from_table(table, contract.targets), contract.targets)
-        self._cache: dict[tuple[Path, Interval | None], Tensor] = {}
+        self._kept = KeptRows(int(cache_mb * 2**20), int(disk_mb * 2**20), scratch)
+        self._numbers: dict[tuple[Path, Interval | None], int] = {}  # of what is kept: a file may be there twice
         self.notes: dict[str, str] = {}
-        self._room = int(cache_mb * 2**20)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         sample = self.samples[index]
-        key = sample.path, sample.interval
-        frames = self._cache.get(key)
+        number = self._numbers.setdefault((sample.path, sample.interval), len(self._numbers))
+        frames = self._kept.get(number)
         if frames is None:
             clip = next(read_clips(sample.path, self.pixel, self.time, sample.interval, decoder=self.decoder))
             if clip.note:
                 self.notes[sample.title] = clip.note
             frames = torch.from_numpy(np.ascontiguousarray(clip.frames))
-            if frames.numel() <= self._room:
-                self._cache[key] = frames
-                self._room -= frames.numel()
+            self._kept.put(number, frames)
         return frames, self.truth[index]
 
     def forget(self) -> None:
-        """Give the cached frames back."""
-        self._room += sum(frames.numel() for frames in self._cache.values())
-        self._cache.clear()
+        """Give the kept frames back."""
+        self._kept.clear()
 
     @property
     def cached_mb(self) -> float:
-        return sum(frames.numel() for frames in self._cache.values()) / 2**20
+        """Frames in memory, in MiB."""
+        return self._kept.memory_bytes / 2**20
 
     def drop_unreadable(self, on_progress: Callable[[int, int], None], share: Share = ALONE) -> list[tuple[Sample, str]]:
         """Decode every sample once and forget those that cannot be; returns them with their reasons.

@@ -64,7 +64,8 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table), share)
     if checkpoint.exists():
         checkpoint.read_state()  # refuses another run's before anything is read or written
-    parts, unreadable = _readable_parts(table, contract, config, share, on_progress)
+    scratch = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    parts, unreadable = _readable_parts(table, contract, config, share, scratch, on_progress)
     if "val" not in parts:
         log.warning("no sample is in the val split: training to the last epoch, without early stop")
     run = Run(out, config, labels)
@@ -80,7 +81,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
         if share.is_main:
             run.root.mkdir(parents=True, exist_ok=True)
             run.write_split(table)
-        work = Classification(model, contract, config, parts["train"], parts.get("val"), share)
+        work = Classification(model, contract, config, parts["train"], parts.get("val"), share, scratch)
         history = fit_run(run, model, work, checkpoint, share, on_progress)
         with gather_weights(model):
             if share.is_main:
@@ -108,7 +109,7 @@ def labels_from_table(table: Table, config: TrainConfig) -> Labels:
     return Labels(targets=targets_from_table(train, config.level_order), guidance=guidance_from_table(train), clips=clips)
 
 
-def _readable_parts(table: Table, contract: Contract, config: TrainConfig, share: Share,
+def _readable_parts(table: Table, contract: Contract, config: TrainConfig, share: Share, scratch: Path,
                     on_progress: OnProgress) -> tuple[dict[str, ClipDataset], list[dict[str, str]]]:
     """Datasets per split without the samples that cannot be read, and those samples with their reasons.
 
@@ -123,7 +124,7 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig, share
         if not len(part):
             continue
         data = ClipDataset(part, contract, jitter=config.jitter if name == "train" else 1, decoder=config.decoder,
-                           cache_mb=room_mb)
+                           cache_mb=room_mb, disk_mb=config.disk_cache_mb / share.world, scratch=scratch)
         bad = data.drop_unreadable(partial(on_progress, f"reading {name}"), share)
         room_mb -= data.cached_mb * share.world  # in the end, each process has what all have now
         unreadable += [{**sample.identity, "split": name, "reason": reason} for sample, reason in bad]

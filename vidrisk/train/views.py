@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.train.augment import augmented
 from vidrisk.train.dataset import ClipDataset, chunks_of, moments_of
+from vidrisk.train.kept_rows import KeptRows
 from vidrisk.train.shares import ALONE, Share
 
 log = logging.getLogger(__name__)
@@ -27,34 +29,45 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
     View 0 is the sample itself, the others are augmented.
     """
 
-    def __init__(self, views: Tensor, truth: Tensor) -> None:
+    def __init__(self, views: Tensor | KeptRows, truth: Tensor, count: int) -> None:
         self.views = views
         self.truth = truth
+        self.count = count
         self._chosen = torch.zeros(len(truth), dtype=torch.long)
 
     def __len__(self) -> int:
         return len(self.truth)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.views[index, self._chosen[index]].float(), self.truth[index]
+        return self.view_of(index, int(self._chosen[index])), self.truth[index]
+
+    def view_of(self, index: int, view: int) -> Tensor:
+        """Return one view of a sample, ``float32 (T, …)``."""
+        if isinstance(self.views, KeptRows):
+            found = self.views.get(index * self.count + view)
+            assert found is not None  # all were kept, or there would be no views
+            return found.float()
+        return self.views[index, view].float()
 
     def draw(self, generator: torch.Generator | None) -> None:
         """Choose a view for every sample; without a generator the sample itself."""
-        count = self.views.shape[1]
         self._chosen = torch.zeros(len(self), dtype=torch.long) if generator is None else torch.randint(
-            count, (len(self),), generator=generator)
+            self.count, (len(self),), generator=generator)
 
 
 @torch.inference_mode()
 def views_from_clips(model: TrainableModel, data: ClipDataset, *, views: int, kinds: tuple[str, ...], jitter: int, seed: int,
-                     room_mb: float, on_progress: Callable[[int, int], None], share: Share = ALONE) -> ViewDataset | None:
+                     room_mb: float, on_progress: Callable[[int, int], None], share: Share = ALONE, disk_mb: float = 0,
+                     scratch: Path | None = None) -> ViewDataset | None:
     """Carry ``views`` views of every sample through the frozen part of a model.
 
     Args:
+        room_mb: memory that they may take.
+        disk_mb: that they may take in a file of ``scratch``, where memory does not suffice and one process trains.
         share: of several processes: each computes the views of its samples, and gets all of them.
 
     Returns:
-        None when the model has no frozen part that can be run alone, or when the views would not fit ``room_mb``.
+        None when the model has no frozen part that can be run alone, or when the views would not fit.
     """
     if not views or not model.has_frozen_part:
         return None
@@ -62,17 +75,24 @@ def views_from_clips(model: TrainableModel, data: ClipDataset, *, views: int, ki
     device = next(model.parameters()).device
     one = model.lower(moments_of(data[0][0][None], jitter, None).to(device))
     needed_mb = one.numel() * 2 * views * len(data) / 2**20
-    if needed_mb > room_mb:
-        log.warning("%d views need %.0f MB, cache_mb leaves %.0f: training without them, slower", views, needed_mb, room_mb)
+    is_on_disk = needed_mb > room_mb and share.world == 1 and needed_mb <= disk_mb
+    if needed_mb > room_mb and not is_on_disk:
+        log.warning("%d views need %.0f MB, cache_mb leaves %.0f and disk_cache_mb %.0f: training without them, slower", views,
+                    needed_mb, room_mb, disk_mb if share.world == 1 else 0)
         return None
     generator = torch.Generator().manual_seed(seed + share.rank)
     shape = (len(data), views, *one.shape[1:])
-    kept = (torch.empty if share.world == 1 else torch.zeros)(shape, dtype=torch.float16)
+    rows = KeptRows(0, int(disk_mb * 2**20), scratch) if is_on_disk else None
+    kept = (torch.empty if share.world == 1 else torch.zeros)(shape if rows is None else (0, views), dtype=torch.float16)
     chunks = share.of(chunks_of(len(data), data.moments))
-    for rows, (frames, _) in zip(chunks, DataLoader(data, batch_sampler=chunks), strict=True):
-        on_progress(rows[0], len(data))
+    for chunk, (frames, _) in zip(chunks, DataLoader(data, batch_sampler=chunks), strict=True):
+        on_progress(chunk[0], len(data))
         for view in range(views):
             plain = view == 0
             chosen = moments_of(frames, jitter, None if plain else generator).to(device)
-            kept[rows, view] = model.lower(chosen if plain else augmented(chosen, kinds, generator)).half().cpu()
-    return ViewDataset(share.join(kept), data.truth)
+            computed = model.lower(chosen if plain else augmented(chosen, kinds, generator)).half().cpu()
+            if rows is None:
+                kept[chunk, view] = computed
+            elif not all(rows.put(number * views + view, one) for number, one in zip(chunk, computed, strict=True)):
+                return None  # the disk is full, and it has said so
+    return ViewDataset(share.join(kept) if rows is None else rows, data.truth, views)

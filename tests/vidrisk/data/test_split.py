@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidrisk.data import Sample, Table, load_table, ratios_from_text, split_table
-from vidrisk.data.split import hold_out
+from vidrisk.data.split import deal_folds, hold_out
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 ROOT = Path("/data")
@@ -158,3 +158,25 @@ def test_a_tenth_of_every_class_is_held_out() -> None:
     assert hold_out(table, 0.1).of_split("val").label_counts("defect") == {"a": 5, "b": 5, "c": 2}
     with pytest.raises(SettingsError, match="more than 0 and less than 1"):
         hold_out(table, 1)
+
+
+GROUPS = ["g1", "g2", "g3", "g4", "g5", None]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(GROUPS)), min_size=12, max_size=60), st.integers(2, 5),
+       st.integers(0, 3))
+def test_folds_keep_groups_whole_and_are_of_equal_size_without_them(rows: list[tuple[str, str | None]], folds: int,
+                                                                    seed: int) -> None:
+    samples = tuple(Sample(ROOT / f"{i}.jpg", f"{i}.jpg", {"action": label}, group=group) for i, (label, group) in enumerate(rows))
+    table = Table(ROOT, "action", samples)
+    if len({sample.group or sample.name for sample in samples}) < folds:
+        with pytest.raises(DataError, match="to deal into"):
+            deal_folds(table, folds, seed=seed)
+        return
+    found = deal_folds(table, folds, seed=seed)
+    assert set(found) == set(range(folds)) and found == deal_folds(table, folds, seed=seed)
+    for group in {sample.group for sample in samples} - {None}:
+        assert len({fold for fold, sample in zip(found, samples, strict=True) if sample.group == group}) == 1
+    if not any(sample.group for sample in samples):
+        sizes = [found.count(fold) for fold in range(folds)]
+        assert max(sizes) - min(sizes) <= 3

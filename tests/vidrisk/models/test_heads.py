@@ -10,8 +10,10 @@ from torch import nn
 
 from vidrisk.models.heads import QUIET, AttentionOverTime, Head, SegmentsOfTime
 from vidrisk.runtimes import Target
+from vidrisk.runtimes.contract.errors import SettingsError
 
-KINDS = ["linear", "mlp", "segments", "attention"]
+KINDS = ["linear", "mlp", "segments", "motion", "attention", "transformer"]
+SEES_ORDER = {"linear": False, "mlp": False, "segments": True, "motion": True, "attention": True, "transformer": True}
 TARGETS = (Target(name="defect", labels=("a", "b")), Target(name="level", labels=("1", "2", "3"), ordered=True))
 
 
@@ -44,11 +46,23 @@ def test_every_weight_and_the_features_get_a_gradient(kind: str) -> None:
     assert not [name for name, p in parameters.items() if p.grad.abs().sum() == 0]
 
 
-@pytest.mark.parametrize(("kind", "sees_order"), [("linear", False), ("mlp", False), ("segments", True), ("attention", True)])
+@pytest.mark.parametrize(("kind", "sees_order"), SEES_ORDER.items())
 def test_a_reversed_clip(kind: str, sees_order: bool) -> None:
     head, features = make(kind), torch.randn(4, 6, 12)
     difference = max((a - b).abs().max().item() for a, b in zip(head(features), head(features.flip(1)), strict=True))
     assert difference > 1e-2 if sees_order else difference < 1e-5
+
+
+@pytest.mark.parametrize(("kind", "is_blind"), [("motion", True), ("transformer", True), ("segments", False), ("linear", False)])
+def test_what_stays_all_through_a_clip_is_unknown_to_heads_of_motion(kind: str, is_blind: bool) -> None:
+    head, features, scene = make(kind), torch.randn(4, 6, 12), torch.randn(4, 1, 12)
+    difference = max((a - b).abs().max().item() for a, b in zip(head(features), head(features + scene), strict=True))
+    assert difference < 1e-3 if is_blind else difference > 1e-2
+
+
+def test_attention_heads_must_divide_the_width_of_a_transformer() -> None:
+    with pytest.raises(SettingsError, match=r"head.heads 3 of a transformer of width 16; allowed: divisors of 16"):
+        Head("transformer", width=12, frames=4, targets=TARGETS, hidden=16, dropout=0.0, heads=3)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 8, 13, 16])

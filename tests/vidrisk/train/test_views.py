@@ -75,7 +75,7 @@ def test_view_0_is_the_sample_itself_and_the_others_are_augmented(clip_folder: P
 
 
 def test_draw_picks_views_and_goes_back_to_the_sample(clip_folder: Path) -> None:
-    made = ViewDataset(torch.arange(8.0).reshape(4, 2, 1).half(), torch.zeros(4, 1, dtype=torch.long))
+    made = ViewDataset(torch.arange(8.0).reshape(4, 2, 1).half(), torch.zeros(4, 1, dtype=torch.long), 2)
     picked = set()
     for seed in range(8):
         made.draw(torch.Generator().manual_seed(seed))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vidrisk.models.blocks import Block
 from vidrisk.models.config import HeadSettings
-from vidrisk.models.vlm.act_heads import ActHead, Block
+from vidrisk.models.vlm.act_heads import ActHead
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import SettingsError
 

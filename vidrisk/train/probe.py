@@ -1,0 +1,130 @@
+"""Logistic regression on features that are not trained: the quickest model there is, for choices and for labels out of fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidrisk.metrics.target_report import labelled_rows
+from vidrisk.runtimes.contract.contract import Target
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+QUIET = 0.1  # of the average deviation is added to every feature's own, as in ``models.heads``
+DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+STEPS = 200
+MOST_ROTATED = 4096  # samples up to which features are rotated into the space that samples span
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted regression.
+
+    Attributes:
+        mean, deviation: of the features ``(D,)``.
+        weights, bias: ``(C, D)`` and ``(C,)``, on standardised features.
+    """
+
+    target: Target
+    mean: Tensor
+    deviation: Tensor
+    weights: Tensor
+    bias: Tensor
+
+    def probabilities(self, features: Floats) -> Floats:
+        """``float32 (N, D)`` → ``float32 (N, C)``."""
+        logits = (torch.from_numpy(features).float() - self.mean) / self.deviation @ self.weights.T + self.bias
+        found: Floats = (logits.sigmoid() if self.target.multi_label else logits.softmax(dim=1)).numpy()
+        return found
+
+
+def fit_probe(features: Floats, truth: Ints, target: Target, decay: float) -> Probe:
+    """Fit on samples that are labelled; the optimum is one, so nothing is drawn.
+
+    Args:
+        features: ``(N, D)``.
+        truth: as ``data.targets.truth_from_table`` gives it.
+        decay: of the squared weights, half of which is added to the mean loss.
+    """
+    rows = labelled_rows(truth)
+    inputs = torch.from_numpy(features[rows]).float()
+    mean, deviation = inputs.mean(dim=0), inputs.std(dim=0, unbiased=False)
+    deviation = (deviation + QUIET * deviation.mean()).clamp_min(1e-6)
+    inputs = (inputs - mean) / deviation
+    rotation = _rotation(inputs)
+    reduced = inputs if rotation is None else inputs @ rotation
+    weights, bias = _minimised(reduced, torch.from_numpy(truth[rows]), target, decay)
+    return Probe(target, mean, deviation, weights if rotation is None else weights @ rotation.T, bias)
+
+
+def probabilities_out_of_fold(features: Floats, truth: Ints, target: Target, folds: Sequence[int],
+                              decays: Sequence[float] = DECAYS) -> tuple[Floats, float]:
+    """Ask, about every sample, a probe that has not learnt from its fold.
+
+    Args:
+        folds: number of the fold of each sample.
+        decays: of which the one with the smallest loss out of fold is taken.
+
+    Returns:
+        Probabilities ``(N, C)``, and the decay that was taken.
+    """
+    numbers = np.asarray(folds)
+    best: tuple[float, Floats, float] | None = None
+    for decay in decays:
+        found = np.zeros((len(features), len(target.labels)), np.float32)
+        for fold in np.unique(numbers):
+            probe = fit_probe(features[numbers != fold], truth[numbers != fold], target, decay)
+            found[numbers == fold] = probe.probabilities(features[numbers == fold])
+        loss = log_loss(found, truth, target)
+        if best is None or loss < best[0]:
+            best = loss, found, decay
+    assert best is not None
+    return best[1], best[2]
+
+
+def log_loss(probabilities: Floats, truth: Ints, target: Target) -> float:
+    """Return the mean negative log-likelihood of the labels of samples that are labelled."""
+    rows = labelled_rows(truth)
+    known, sure = truth[rows], np.clip(probabilities[rows], 1e-7, 1 - 1e-7)
+    if target.multi_label:
+        return float(-np.where(known == 1, np.log(sure), np.log1p(-sure)).mean())
+    return float(-np.log(sure[np.arange(len(known)), known]).mean())
+
+
+def _rotation(inputs: Tensor) -> Tensor | None:
+    """Return an orthonormal basis ``(D, R)`` of what the samples span, where they are fewer than the features.
+
+    The optimum lies in that space, because what is orthogonal to all samples only adds to the squared weights.
+    """
+    if len(inputs) >= inputs.shape[1] or len(inputs) > MOST_ROTATED:
+        return None
+    values, vectors = torch.linalg.eigh(inputs.double() @ inputs.double().T)
+    kept = values > values.max() * 1e-10
+    basis: Tensor = (inputs.double().T @ (vectors[:, kept] / values[kept].sqrt())).float()
+    return basis
+
+
+def _minimised(inputs: Tensor, truth: Tensor, target: Target, decay: float) -> tuple[Tensor, Tensor]:
+    weights = torch.zeros(len(target.labels), inputs.shape[1], requires_grad=True)
+    bias = torch.zeros(len(target.labels), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights, bias], max_iter=STEPS, tolerance_grad=1e-6, tolerance_change=1e-9,
+                                  line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = inputs @ weights.T + bias
+        wrong = (F.binary_cross_entropy_with_logits(logits, truth.float()) if target.multi_label
+                 else F.cross_entropy(logits, truth))
+        value: Tensor = wrong + 0.5 * decay * weights.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return weights.detach(), bias.detach()
