@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.data import Table
+from vidrisk.data import Sample, Table
 from vidrisk.data.targets import truth_from_table
 from vidrisk.decode.messages import Input
 from vidrisk.decode.pool import DecodePool
@@ -24,7 +24,7 @@ from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.metrics.certainty import Certainty, certainty_report
 from vidrisk.metrics.classification import Metrics, worst_errors
 from vidrisk.metrics.multi_label import worst_labels
-from vidrisk.metrics.target_report import TargetMetrics, labelled_rows, report_on_target
+from vidrisk.metrics.target_report import TargetMetrics, labelled_rows, report_on_target, right_answers
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import DataError, is_installed
@@ -43,6 +43,8 @@ class Evaluation:
         metrics: per target that any sample is labelled for.
         certainty: per target with one label, what its certain answers are worth.
         probabilities: ``(N, C)`` per target, of the readable samples in the table's order.
+        rows: places of these samples in the table.
+        by_source: per target and source (the group of a sample, else its folder) how many samples, and the share of right answers.
         data_notes: what was assumed when the table was read.
     """
 
@@ -56,13 +58,16 @@ class Evaluation:
     settings: Mapping[str, Any]
     certainty: Mapping[str, Certainty]
     data_notes: tuple[str, ...] = ()
+    rows: tuple[int, ...] = field(default=(), repr=False)
+    by_source: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         content = {"runtime": self.runtime, "variant": self.variant, "provenance": dict(self.provenance),
                    "settings": dict(self.settings),
                    "metrics": {target: metrics.to_dict() for target, metrics in self.metrics.items()},
                    "certainty": {target: certainty.to_dict() for target, certainty in self.certainty.items()},
-                   "worst_errors": self.worst, "unreadable": self.unreadable, "data_notes": list(self.data_notes)}
+                   "by_source": self.by_source, "worst_errors": self.worst, "unreadable": self.unreadable,
+                   "data_notes": list(self.data_notes)}
         return json_from_value(versions.EVALUATION.stamp(content), indent=2)
 
 
@@ -106,7 +111,7 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
         log.warning("%d of %d samples are read with a reservation; the first: %s: %s", len(notes), len(table),
                     table.samples[first].title, notes[first])
     kept = np.array(sorted(answers))
-    metrics, certainty, worst, probabilities = {}, {}, {}, {}
+    metrics, certainty, worst, probabilities, by_source = {}, {}, {}, {}, {}
     for target in contract.targets:
         probabilities[target.name] = scores = np.stack([answers[index][target.name] for index in kept])
         found = report_on_target(target, truth[target.name][kept], scores, classifier.decision.get(target.name))
@@ -116,12 +121,24 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
         metrics[target.name] = found
         rows = np.flatnonzero(labelled_rows(truth[target.name][kept]))
         chosen, scores = truth[target.name][kept][rows], scores[rows]
+        right = right_answers(target, chosen, scores, classifier.decision.get(target.name))
+        by_source[target.name] = _by_source([table.samples[kept[row]] for row in rows], right)
         if not target.multi_label:
             certainty[target.name] = certainty_report(chosen, scores, target, classifier.uncertainty)
         worst[target.name] = [{**table.samples[kept[rows[i]]].identity, **error}
                               for i, error in _worst_errors(target, chosen, scores)]
     return Evaluation(metrics, probabilities, worst, [failed[index] for index in sorted(failed)], classifier.runtime,
-                      classifier.variant, classifier.provenance, asdict(settings), certainty, table.notes)
+                      classifier.variant, classifier.provenance, asdict(settings), certainty, table.notes, tuple(kept.tolist()),
+                      by_source)
+
+
+def _by_source(samples: Sequence[Sample], right: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Count samples and right answers of each source; nothing where there is one source alone."""
+    found: dict[str, list[bool]] = {}
+    for sample, is_right in zip(samples, right.tolist(), strict=True):
+        found.setdefault(sample.group or str(PurePosixPath(sample.name).parent), []).append(is_right)
+    rows = [{"source": source, "n": len(each), "right": round(sum(each) / len(each), 6)} for source, each in found.items()]
+    return sorted(rows, key=lambda row: (row["right"], -row["n"])) if len(rows) > 1 else []
 
 
 def _worst_errors(target: Target, truth: npt.NDArray[np.int64],

@@ -1,0 +1,76 @@
+"""Whether enough is labelled: how well probes do on more and more of the samples, and what twice as many would bring."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from vidrisk.data.split import deal_folds
+from vidrisk.metrics.learning_curve import LearningCurve, fit_learning_curve
+from vidrisk.metrics.target_report import labelled_rows, report_on_target
+from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.contract.errors import DataError
+from vidrisk.runtimes.contract.progress import OnProgress
+from vidrisk.train.probe import DECAYS, fit_probe, log_loss
+from vidrisk.train.summaries import Summaries
+
+FOLDS, REPEATS = 5, 3
+SHARES = (0.125, 0.18, 0.25, 0.35, 0.5, 0.71, 1.0)  # of what is learnt from
+LEAST = 20  # samples that are learnt from at least
+
+
+def measure_curve(summaries: Summaries, target: Target, on_progress: OnProgress, *, seed: int = 0) -> LearningCurve:
+    """Cross-validate probes that learn from shares of the samples; groups stay in one fold.
+
+    The score is top-1, or mean average precision of a multi-label target; a repeat is one dealing of folds.
+
+    Raises:
+        DataError: fewer than 40 labelled samples: from so few nothing can be told.
+    """
+    rows = np.flatnonzero(labelled_rows(summaries.truth[target.name]))
+    if len(rows) < 2 * LEAST:
+        raise DataError(f"{len(rows)} samples are labelled for {target.name}", allowed=f"{2 * LEAST} or more for a learning curve")
+    table = summaries.table.with_samples(summaries.table.samples[row] for row in rows)
+    features, truth = summaries.features[rows], summaries.truth[target.name][rows]
+    scores: dict[int, list[float]] = defaultdict(list)
+    decays: dict[float, float] = {}
+    for repeat in range(REPEATS):
+        numbers = np.asarray(deal_folds(table, FOLDS, seed=seed + repeat))
+        order = np.random.default_rng(seed + repeat).permutation(len(rows))
+        for step, share in enumerate(SHARES):
+            on_progress("learning curve", repeat * len(SHARES) + step, REPEATS * len(SHARES))
+            learnt = [order[numbers[order] != fold] for fold in range(FOLDS)]
+            size = round(share * min(map(len, learnt)))
+            if size < LEAST:
+                continue
+            found = np.zeros((len(rows), len(target.labels)), np.float32)
+            for fold, rest in enumerate(learnt):
+                chosen, asked = rest[:size], numbers == fold
+                if share not in decays:
+                    decays[share] = _best_decay(features[chosen], truth[chosen], target)
+                found[asked] = fit_probe(features[chosen], truth[chosen], target, decays[share]).probabilities(features[asked])
+            report = report_on_target(target, truth, found)
+            assert report is not None
+            scores[size].append(report.mean_average_precision or 0.0 if target.multi_label else report.to_dict()["top1"])
+    # Folds of different dealings are of slightly different sizes: these are one size.
+    return fit_learning_curve(_merged(scores))
+
+
+def _best_decay(features: np.ndarray, truth: np.ndarray, target: Target) -> float:
+    """Choose by a fifth that is held out, of the samples that are learnt from."""
+    held = np.arange(len(features)) % FOLDS == 0
+
+    def loss(decay: float) -> float:
+        probe = fit_probe(features[~held], truth[~held], target, decay)
+        return log_loss(probe.probabilities(features[held]), truth[held], target)
+
+    return min(DECAYS, key=loss)
+
+
+def _merged(scores: dict[int, list[float]]) -> dict[int, list[float]]:
+    merged: dict[int, list[float]] = {}
+    for size in sorted(scores):
+        near = next((known for known in merged if size <= known * 1.1), None)
+        merged.setdefault(size if near is None else near, []).extend(scores[size])
+    return merged

@@ -1,0 +1,101 @@
+"""Labels that are probably wrong: what probes that have not learnt from a sample think of its label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vidrisk.data import Sample, Table
+from vidrisk.data.split import deal_folds
+from vidrisk.metrics.label_errors import find_label_errors
+from vidrisk.metrics.target_report import labelled_rows
+from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.contract.errors import DataError
+from vidrisk.train.probe import Floats, Ints, probabilities_out_of_fold
+from vidrisk.train.summaries import Summaries
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A label that may be wrong.
+
+    Attributes:
+        target: of the label.
+        given, likely: the label, and the one that it more probably is; of a multi-label target also ``not LABEL``.
+        margin: probability of the given label less that of the likely one, -1 to 1; the lower, the more suspected.
+        is_suspected: whether confident learning counts the label as wrong.
+    """
+
+    sample: Sample
+    target: str
+    given: str
+    likely: str
+    margin: float
+    is_suspected: bool
+
+    def to_row(self) -> dict[str, Any]:
+        """Cells of a table, to be worked through by people."""
+        return {**self.sample.identity, "target": self.target, "given": self.given, "likely": self.likely,
+                "margin": round(self.margin, 4), "suspected": "yes" if self.is_suspected else "no"}
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """All labels of a table, the most suspected first.
+
+    Attributes:
+        share: estimated share of wrong labels, by target, 0–1.
+        accuracy: of the probes, by target: what they say is worth no more than that.
+    """
+
+    ranked: tuple[Suspect, ...]
+    share: Mapping[str, float]
+    accuracy: Mapping[str, float]
+
+
+def find_suspects(summaries: Summaries, *, folds: int = FOLDS, seed: int = 0) -> Suspects:
+    """Ask probes out of fold about every label; groups stay in one fold.
+
+    Raises:
+        DataError: fewer groups or files than folds, or a label that all samples of a fold's rest lack.
+    """
+    found: list[Suspect] = []
+    share, accuracy = {}, {}
+    for target in summaries.contract.targets:
+        truth = summaries.truth[target.name]
+        rows = np.flatnonzero(labelled_rows(truth))
+        table = summaries.table.with_samples(summaries.table.samples[row] for row in rows)
+        numbers = deal_folds(table, min(folds, len(rows)), seed=seed)
+        if len(set(numbers)) < 2:
+            raise DataError(f"{len(rows)} samples are labelled for {target.name}", allowed="two or more")
+        sure, _ = probabilities_out_of_fold(summaries.features[rows], truth[rows], target, numbers)
+        for name, of_label, (given, probabilities) in _questions(target, truth[rows], sure):
+            errors = find_label_errors(given, probabilities)
+            share[name], accuracy[name] = errors.share, float((probabilities.argmax(axis=1) == given).mean())
+            found += [Suspect(table.samples[row], target.name, of_label[given[row]], of_label[errors.likely[row]],
+                              float(errors.margin[row]), bool(errors.suspected[row])) for row in errors.order]
+    return Suspects(tuple(sorted(found, key=lambda suspect: suspect.margin)), share, accuracy)
+
+
+def _questions(target: Target, truth: Ints, sure: Floats) -> Iterator[tuple[str, tuple[str, ...], tuple[Ints, Floats]]]:
+    """Yield what is asked of a target, the names of its answers, and the truth and probabilities of one answer each."""
+    if not target.multi_label:
+        yield target.name, target.labels, (truth, sure)
+        return
+    for number, label in enumerate(target.labels):
+        yes = sure[:, number]
+        yield f"{target.name} {label}", (f"not {label}", label), (truth[:, number], np.stack([1 - yes, yes], axis=1))
+
+
+def table_of_suspects(suspects: Suspects, table: Table, most: int) -> Table:
+    """Return the samples of the most suspected labels, each once, in their order."""
+    chosen: dict[tuple[object, ...], Sample] = {}
+    for suspect in suspects.ranked:
+        if len(chosen) < most:
+            chosen.setdefault(suspect.sample.order, suspect.sample)
+    return table.with_samples(chosen.values())
