@@ -27,6 +27,7 @@ from vidrisk.data.formats.clips import (
     head_has,
     home_of,
     lists_in,
+    notes_of,
     split_from_name,
     split_from_word,
 )
@@ -58,7 +59,8 @@ def is_activitynet(source: Path) -> bool:
 
 def read_activitynet(source: Path, reading: Reading) -> Listed:
     """Read one file, or those of a folder that say in their names which split they are of."""
-    paths = [path for path in lists_in(source, _LIST) if not source.is_dir() or _is_list(path)]
+    named = lists_in(source, _LIST)
+    paths = [path for path in named if _is_list(path)] if source.is_dir() else named
     whole = [path for path in paths if _is_whole(path)]
     if not paths or (len(paths) > 1 and whole):
         names = f"several lists ({first_three([path.name for path in paths])})" if paths else "no list of ActivityNet"
@@ -70,7 +72,9 @@ def read_activitynet(source: Path, reading: Reading) -> Listed:
     rows = chain.from_iterable(rows_from_file(path, files, reading.target, counts) for path in paths)
     found = samples_from_rows(rows, MediaFiles(homes.root), multi_label=reading.multi_label)
     check_splits(found.samples, source)
-    notes = tuple(f"{what}: {count}" for what, count in sorted(counts.items()))
+    notes = notes_of(counts)
+    if len(paths) < len(named):
+        notes.append(f"files without segments are not read: {first_three([path.name for path in named if path not in paths])}")
     return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS[:2]), {}, (*notes, *found.notes))
 
 
@@ -183,11 +187,12 @@ def _count_overlapping(parts: Iterable[Interval]) -> int:
 
 
 def _is_list(path: Path) -> bool:
-    return path.suffix.lower() == ".json" and (_is_whole(path) or head_has(path, ("duration_second", "annotations", "segment")))
+    return path.suffix.lower() == ".json" and any(head_has(path, words) for words in (
+        ("database", "annotations"), ("duration_second", "annotations", "segment")))
 
 
 def _is_whole(path: Path) -> bool:
-    return head_has(path, ("database", "annotations"))
+    return head_has(path, ("database",))
 
 
 FORMAT = Format("activitynet", "ActivityNet", ("action", "risk"), "activity_net.v1-3.min.json; JSON with a database of videos",

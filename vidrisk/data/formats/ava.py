@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidrisk.data.formats.class_names import read_class_names
-from vidrisk.data.formats.clips import Homes, check_splits, first_lines, home_of, lists_in, split_from_name
+from vidrisk.data.formats.clips import Homes, check_splits, first_lines, home_of, lists_in, notes_of, split_from_name
 from vidrisk.data.formats.format import Format, Listed, Reading
 from vidrisk.data.formats.lists import cells_of
 from vidrisk.data.formats.rows import MediaFiles, Row, safe_name, samples_from_rows
@@ -61,7 +61,7 @@ def is_ava(source: Path) -> bool:
 
 def read_ava(source: Path, reading: Reading) -> Listed:
     """Read one list, or those of a folder, with the names of the actions."""
-    paths = [path for path in lists_in(source, _LIST) if not source.is_dir() or _is_list(path)]
+    paths = lists_in(source, _LIST)
     if not paths:
         raise DataError(f"{name_of(source.name)} has no list of AVA", allowed=f"ava_train_v2.2.csv, with {_ALLOWED}",
                         fix="name the list, or unpack the annotations there")
@@ -77,7 +77,7 @@ def read_ava(source: Path, reading: Reading) -> Listed:
     seen = {label for sample in found.samples for label in sample.labels_of("action")}
     order = tuple(actions.values()) if actions else tuple(sorted(seen, key=int))
     notes += ["boxes of persons are not kept: the actions of all of them are the labels of a clip",
-              *(f"{what}: {count}" for what, count in sorted(counts.items()))]
+              *notes_of(counts)]
     return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": order}, tuple(notes))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -126,6 +126,11 @@ def check_splits(samples: Sequence[Sample], source: Path) -> None:
     if 0 < without < len(samples):
         raise DataError(f"{name_of(source.name)}: samples without a split: {without} of {len(samples)}",
                         allowed="a split for every sample, or for none", fix="name one list alone, or fill the splits in")
+
+
+def notes_of(counts: Mapping[str, int]) -> list[str]:
+    """Say what was counted, in the order of the words."""
+    return [f"{what}: {count}" for what, count in sorted(counts.items()) if count]
 
 
 def path_below(written: str, folders: Iterable[Path]) -> PurePosixPath | None:

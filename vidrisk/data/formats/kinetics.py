@@ -29,6 +29,7 @@ from vidrisk.data.formats.clips import (
     head_has,
     home_of,
     lists_in,
+    notes_of,
     split_from_name,
     split_from_word,
 )
@@ -57,7 +58,7 @@ def is_kinetics(source: Path) -> bool:
 
 def read_kinetics(source: Path, reading: Reading) -> Listed:
     """Read one list, or those of a folder: CSV where a list is there in both forms."""
-    paths = {path.with_suffix(""): path for path in reversed(lists_in(source, _LIST)) if not source.is_dir() or _is_list(path)}
+    paths = {path.with_suffix(""): path for path in reversed(lists_in(source, _LIST))}  # a CSV comes before the JSON of its name
     if not paths:
         raise DataError(f"{name_of(source.name)} has no list of Kinetics", allowed=f"train.csv, validate.csv, with {_ALLOWED}",
                         fix="name the list, or unpack the annotations there")
@@ -66,7 +67,7 @@ def read_kinetics(source: Path, reading: Reading) -> Listed:
     rows = chain.from_iterable(rows_from_list(path, files, reading.target, counts) for _, path in sorted(paths.items()))
     found = samples_from_rows(rows, MediaFiles(files.homes.root), multi_label=bool(reading.multi_label))
     check_splits(found.samples, source)
-    notes = [f"{what}: {count}" for what, count in sorted(counts.items())]
+    notes = notes_of(counts)
     if found.repeated:
         notes.append(f"repeated rows left out: {found.repeated}")
     return Listed(files.homes.root, found.samples, found.absent, files.homes.places(BASES[:3]), {}, (*notes, *found.notes))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidrisk.data.formats.class_names import ClassNames, orders_that_say_something, read_class_names
-from vidrisk.data.formats.clips import Homes, check_splits, first_lines, home_of, lists_in, path_below, split_from_name
+from vidrisk.data.formats.clips import Homes, check_splits, first_lines, home_of, lists_in, notes_of, path_below, split_from_name
 from vidrisk.data.formats.copies import new_folder
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing
 from vidrisk.data.formats.lists import lines_of
@@ -69,7 +69,7 @@ def read_mmaction(source: Path, reading: Reading) -> Listed:
     found = samples_from_rows(rows, MediaFiles(homes.root), multi_label=reading.multi_label)
     check_splits(found.samples, source)
     order = names.order if names else tuple(map(str, range(1 + max((n for line in lines for n in line.numbers), default=0))))
-    notes = [*(f"{what}: {count}" for what, count in counts.items()), *found.notes]
+    notes = [*notes_of(counts), *found.notes]
     if not names:
         notes.append(f"no {NAMES}: labels are the numbers of the classes")
     if found.repeated:
@@ -116,8 +116,8 @@ def rows_from_lines(lines: Iterable[Line], homes: Homes, names: ClassNames | Non
     for line in lines:
         name = _name_below(line, homes)
         if kind_from_suffix(name) != "video":
-            _refuse_frames(line, name, homes)
-        if not line.numbers:
+            _refuse_frames(line, name, homes)  # anything else is refused as a row
+        elif not line.numbers:
             counts[UNLABELLED] += 1
             continue
         labels = tuple(names.name_of(number, line.where) if names else str(number) for number in line.numbers)
@@ -145,8 +145,7 @@ def write_mmaction(table: Table, destination: Path, writing: Writing) -> None:
 
 
 def _lists_of(source: Path) -> list[Path]:
-    found = lists_in(source, _LIST)
-    paths = [path for path in found if _is_list(path)] or found
+    paths = lists_in(source, _LIST)
     splits = Counter(split_from_name(path.name) for path in paths)
     if not paths:
         raise DataError(f"{name_of(source.name)} has no list of MMAction2", allowed=f"train_list_videos.txt, with {_ALLOWED}",
@@ -194,7 +193,7 @@ def _is_list(path: Path) -> bool:
     if path.suffix.lower() not in (".txt", ".csv") or _OF_OTHERS.fullmatch(path.name):
         return False
     lines = [path_and_numbers(line) for line in first_lines(path)]
-    return bool(lines) and all(numbers and kind_from_suffix(name) == "video" for name, numbers in lines)
+    return any(numbers for _, numbers in lines) and all(kind_from_suffix(name) == "video" for name, _ in lines)
 
 
 FORMAT = Format("mmaction", "MMAction2 and SlowFast", ("action", "risk"), f"train_list_videos.txt, train.csv, with {_ALLOWED}",
