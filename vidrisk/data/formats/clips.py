@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from vidrisk.data.columns import looks_like_header
 from vidrisk.data.formats.lists import lines_of
 from vidrisk.data.formats.rows import MediaFiles, safe_name
 from vidrisk.data.table import SPLIT_WORDS, Sample, SplitName
@@ -78,6 +79,11 @@ def lists_in(source: Path, pattern: re.Pattern[str], folders: Sequence[str] = LI
     except (OSError, ValueError):
         pass
     return []
+
+
+def is_manifest(path: Path) -> bool:
+    """Tell whether a CSV file is a manifest of vidrisk's own, as may lie beside the lists that it was made of."""
+    return path.suffix.lower() == ".csv" and looks_like_header(next(iter(first_lines(path)), "").split(","))
 
 
 def first_lines(path: Path) -> list[str]:

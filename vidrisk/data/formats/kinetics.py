@@ -28,6 +28,7 @@ from vidrisk.data.formats.clips import (
     first_lines,
     head_has,
     home_of,
+    is_manifest,
     lists_in,
     notes_of,
     split_from_name,
@@ -58,7 +59,8 @@ def is_kinetics(source: Path) -> bool:
 
 def read_kinetics(source: Path, reading: Reading) -> Listed:
     """Read one list, or those of a folder: CSV where a list is there in both forms."""
-    paths = {path.with_suffix(""): path for path in reversed(lists_in(source, _LIST))}  # a CSV comes before the JSON of its name
+    named = [path for path in lists_in(source, _LIST) if path == source or _is_list(path) or not is_manifest(path)]
+    paths = {path.with_suffix(""): path for path in reversed(named)}  # a CSV comes before the JSON of its name
     if not paths:
         raise DataError(f"{name_of(source.name)} has no list of Kinetics", allowed=f"train.csv, validate.csv, with {_ALLOWED}",
                         fix="name the list, or unpack the annotations there")

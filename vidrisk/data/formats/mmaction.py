@@ -19,7 +19,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidrisk.data.formats.class_names import ClassNames, orders_that_say_something, read_class_names
-from vidrisk.data.formats.clips import Homes, check_splits, first_lines, home_of, lists_in, notes_of, path_below, split_from_name
+from vidrisk.data.formats.clips import (
+    Homes,
+    check_splits,
+    first_lines,
+    home_of,
+    is_manifest,
+    lists_in,
+    notes_of,
+    path_below,
+    split_from_name,
+)
 from vidrisk.data.formats.copies import new_folder
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing
 from vidrisk.data.formats.lists import lines_of
@@ -145,7 +155,7 @@ def write_mmaction(table: Table, destination: Path, writing: Writing) -> None:
 
 
 def _lists_of(source: Path) -> list[Path]:
-    paths = lists_in(source, _LIST)
+    paths = [path for path in lists_in(source, _LIST) if path == source or not is_manifest(path)]
     splits = Counter(split_from_name(path.name) for path in paths)
     if not paths:
         raise DataError(f"{name_of(source.name)} has no list of MMAction2", allowed=f"train_list_videos.txt, with {_ALLOWED}",

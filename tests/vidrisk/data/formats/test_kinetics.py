@@ -196,6 +196,12 @@ def test_a_damaged_list_beside_others_is_not_passed_over(tmp_path: Path) -> None
         import_data(root)
 
 
+def test_a_manifest_beside_the_lists_is_none_of_them(tmp_path: Path) -> None:
+    table = import_data(write_kinetics(tmp_path)).table
+    write_table(table, tmp_path / "test.csv")
+    assert import_data(tmp_path).table == table
+
+
 def test_rows_with_and_without_a_split_are_refused(tmp_path: Path) -> None:
     for name in ("v", "w"):
         touch(tmp_path / f"{name}_000000_000010.mp4")

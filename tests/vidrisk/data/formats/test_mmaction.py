@@ -158,6 +158,12 @@ def test_a_video_in_two_splits_and_two_lists_of_one_split_are_refused(tmp_path: 
     assert len(import_data(root / "train.txt").table) == 1
 
 
+def test_a_manifest_beside_the_lists_is_none_of_them(root: Path) -> None:
+    table = load_table(root, "action")
+    write_table(table, root / "train.csv")
+    assert load_table(root, "action") == table
+
+
 def test_lists_may_lie_beside_the_videos_folder_or_in_one_of_their_own(tmp_path: Path) -> None:
     touch(tmp_path / "videos" / "a.mp4")
     write_lines(tmp_path / "annotations" / "train.txt", ["a.mp4 0"])
