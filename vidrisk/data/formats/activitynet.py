@@ -49,6 +49,7 @@ CUT, BEHIND, EMPTY = ("segments cut to the duration of their video", "segments b
 OVERLAPPING, UNLABELLED = "segments that overlap another one of their video", "videos without annotations left out"
 _LIST = re.compile(r"(activity_?net|anet|thumos)[\w.-]*\.json", re.IGNORECASE)
 MAX_S = 10**9
+_SCORE = re.compile(r"[01](?:\.\d+)?(?:e-\d{1,3})?", re.IGNORECASE)
 _ALLOWED = '{"segment": [start, end], "label": "…"}, in seconds'
 
 
@@ -128,7 +129,8 @@ def write_activitynet(table: Table, destination: Path, writing: Writing) -> None
             entry["annotations"] = []
         (target,) = sample.labels
         segment = {"segment": [sample.interval.start, sample.interval.end]} if sample.interval else {}
-        score = {"score": float(sample.extra[SCORE])} if writing.model and SCORE in sample.extra else {}
+        is_scored = writing.model and _SCORE.fullmatch(sample.extra.get(SCORE, ""))
+        score = {"score": float(sample.extra[SCORE])} if is_scored else {}
         database[names[key]]["annotations"] += [segment | {"label": label} | score for label in sample.labels_of(target)]
     content = {"version": "VERSION 1.3", "taxonomy": [], "database": database}
     write_new_file(destination, json.dumps(content, ensure_ascii=False, indent=1).encode())

@@ -48,14 +48,15 @@ class Homes:
 
     @classmethod
     def of(cls, home: Path, media: Path | None) -> Homes:
-        """
+        """Find the root of both.
+
         Args:
             home: of the data set.
             media: see ``Reading``.
         """
         root = home if media is None else Path(os.path.commonpath([home, media]))
         homes = [home] if media is None else [media, home]
-        return cls(root, tuple(dict.fromkeys(folder.relative_to(root).as_posix().removeprefix(".") for folder in homes)))
+        return cls(root, tuple(dict.fromkeys("" if folder == root else folder.relative_to(root).as_posix() for folder in homes)))
 
     def places(self, folders: Sequence[str]) -> tuple[str, ...]:
         """Return folders below each home, relative to the root."""

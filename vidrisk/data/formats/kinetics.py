@@ -138,7 +138,7 @@ def _records_of_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     lacking = [name for name in (VIDEO, START, END) if name not in names]
     if lacking or len(set(names)) < len(names):
         what = f"no column {lacking[0]}" if lacking else "a column twice"
-        raise DataError(f"{where} has {what}", allowed=_ALLOWED, fix="get the list again, or name another --format")
+        raise DataError(f"{where} has {what}", allowed=_ALLOWED, fix="get the list again, or name another format")
     for where, cells in rows:
         if len(cells) > len(names):
             raise DataError(f"{where} has {len(cells)} cells, and the header {len(names)}", allowed=_ALLOWED,

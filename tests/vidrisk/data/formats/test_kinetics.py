@@ -41,10 +41,10 @@ def test_clips_are_found_in_folders_per_split_and_per_class_or_without(tmp_path:
 
 def test_clips_elsewhere_are_found_in_the_folder_that_is_named(tmp_path: Path) -> None:
     root = write_kinetics(tmp_path / "lists")
-    (tmp_path / "clips").mkdir()
-    (root / "train").rename(tmp_path / "clips" / "train")
-    found = import_data(root, media=tmp_path / "clips")
-    assert not found.absent and {sample.name.split("/")[0] for sample in found.table.samples} == {"clips", "lists"}
+    (tmp_path / ".clips").mkdir()
+    (root / "train").rename(tmp_path / ".clips" / "train")
+    found = import_data(root, media=tmp_path / ".clips")
+    assert not found.absent and {sample.name.split("/")[0] for sample in found.table.samples} == {".clips", "lists"}
 
 
 def test_folders_of_classes_may_be_renamed_as_tools_do(tmp_path: Path) -> None:
