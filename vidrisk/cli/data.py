@@ -116,7 +116,7 @@ def import_data_set(
     task: Annotated[LabelTask | None, typer.Option(
         "--task", show_default="that of the format", help="What the labels are about: action, risk, or action+risk.")] = None,
     number: Annotated[int | None, typer.Option(
-        "--split", metavar="N", show_default="1", help="Official split: 1 to 3 of UCF101.")] = None,
+        "--split", metavar="N", show_default="1", help="Official split: 1 to 3 of UCF101 and HMDB51.")] = None,
     media: Annotated[Path | None, typer.Option(
         "--media", metavar="FOLDER", show_default="beside SOURCE", help="Folder in which the clips or photos lie.")] = None,
     rate: Annotated[float | None, typer.Option(

@@ -51,6 +51,7 @@ FLAGS = {
     "qat_steps": "--qat-steps",
     "give more calibration samples": "give more with --calib or --calib-samples",
     "give a labels file": "--labels labels.txt",
+    "give the folder with the clips as media": "name the folder with the clips (--media FOLDER)",
     "give some as val, and as calib for INT8": "give some with --val, and with --calib for --int8",
     "give data as val, and as calib for INT8": "give data with --val, and with --calib for --int8",
     "say it in a pixel file": "say it with --pixel pixel.yaml",

@@ -24,7 +24,7 @@ def format_of(source: Path) -> Format | None:
     found = [known for known in FORMATS.values() if known.owns(source)]
     if len(found) > 1:
         raise DataError(f"{name_of(source.name)} may be {' or '.join(known.title for known in found)}",
-                        fix="name the format: vidrisk data import --format " + found[0].name)
+                        fix=f"vidrisk data import --format {found[0].name}")
     return found[0] if found else None
 
 

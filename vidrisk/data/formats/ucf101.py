@@ -18,6 +18,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path
 
+from vidrisk.data.formats.clips import folded
 from vidrisk.data.formats.format import Format, Listed, Reading
 from vidrisk.data.formats.lists import find_list, lines_of, list_in
 from vidrisk.data.formats.rows import MediaFiles, Row, safe_name, samples_from_rows
@@ -85,10 +86,10 @@ def rows_from_list(path: Path, classes: Mapping[int, str], split: SplitName) -> 
     """
     row = None
     exact = {name: number for number, name in classes.items()}
-    folded = Counter(map(_folded, exact))
-    alike = {_folded(name): number for name, number in exact.items() if folded[_folded(name)] == 1}
+    counts = Counter(map(folded, exact))
+    alike = {folded(name): number for name, number in exact.items() if counts[folded(name)] == 1}
     for where, line in lines_of(path):
-        row = _row_from_line(where, line, classes, lambda folder: exact.get(folder, alike.get(_folded(folder))), split)
+        row = _row_from_line(where, line, classes, lambda folder: exact.get(folder, alike.get(folded(folder))), split)
         yield row
     if row is None:
         raise DataError(f"{path.name} lists no video", allowed="one Class/video.avi per line", fix="get the file again")
@@ -130,11 +131,6 @@ def _first_missing(numbers: Container[int]) -> int:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
-
-
-def _folded(name: str) -> str:
-    """A name as copies of the data set differ in: Handstand Pushups, HandStandPushups."""
-    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 FORMAT = Format("ucf101", "UCF101", ("action",), "trainlist01.txt, testlist01.txt", is_ucf101, read_ucf101, SPLITS,

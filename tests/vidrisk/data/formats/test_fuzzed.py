@@ -21,6 +21,8 @@ from vidrisk.runtimes.contract.errors import VidriskError
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     "ucf101": lambda folder: trees.write_ucf101(folder / "ucf"),
     "something": lambda folder: trees.write_ssv2(folder / "ssv2"),
+    "hmdb51": lambda folder: trees.write_hmdb51(folder / "hmdb51"),
+    "ava": lambda folder: trees.write_ava(folder / "ava"),
 }
 PIECES = (b"", b"\x00", b"\xff\xfe", b'"', b"<", b"]]>", b"{", b"}", b"[", b",", b"-1", b"NaN", b"1e999", b"null", b"../", b"\n",
           b"\r", b"999999999999999999999", b"&a;", "é".encode(), b"\x80")

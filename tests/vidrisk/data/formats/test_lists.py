@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import tempfile
 import time
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidrisk.data.formats import lists
-from vidrisk.data.formats.lists import lines_of, object_of, records_of
+from vidrisk.data.formats.lists import cells_of, lines_of, listed_in, members_of, object_of, records_of
 from vidrisk.data.text import trimmed
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -94,6 +96,61 @@ def test_a_list_takes_the_memory_of_a_record_and_not_of_the_list(tmp_path: Path)
     finally:
         tracemalloc.stop()
     assert peak < 2**20
+
+
+@settings(max_examples=150)
+@given(st.dictionaries(st.text(max_size=6), values | st.floats(allow_nan=False, allow_infinity=False), max_size=6),
+       st.sampled_from([None, 1]), st.integers(1, 40), st.booleans())
+def test_members_are_those_that_json_reads_wherever_a_piece_ends(content: dict[str, Any], indent: int | None, piece: int,
+                                                                 inside: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lists, "PIECE_CHARS", piece)
+        path = Path(folder) / "members.json"
+        whole = {"version": 1.25e-7, "list": [1, {"in": 2}], "in": content, "last": 12345} if inside else content
+        path.write_text(json.dumps(whole, indent=indent), encoding="utf-8")
+        assert [(name, value) for _, name, value in members_of(path, "in" if inside else None)] == list(content.items())
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("", "is no JSON object"), ("[]", "is no JSON object"), ('{"a": 1', "no ',' where one belongs"), ('{"a" 1}', "no ':' where"),
+    ('{"a": 1, "b"', "no ':' where one belongs, or the file has no end"), ('{"a": }', "'a' is no JSON"),
+    ('{"a": 1 "b": 2}', "no ',' where"), ("{1: 2}", "has no name"), ('{"a": 1} x', "goes on behind the end of its object"),
+    ('{"in": [1]}', "in is no JSON object"),
+])
+def test_what_has_no_members_is_said(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=said) as caught:
+        list(members_of(tmp_path / "a.json", "in" if "in" in text else None))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_number_may_lie_in_two_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "PIECE_CHARS", 1)
+    (tmp_path / "a.json").write_text('{"version": 1.25e-7, "list": [{"a": 1}], "last": 12345}', encoding="utf-8")
+    assert [record for *_, record in listed_in(tmp_path / "a.json", ["list"])] == [{"a": 1}]
+    assert [value for *_, value in members_of(tmp_path / "a.json")] == [1.25e-7, [{"a": 1}], 12345]
+
+
+cells = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
+
+
+@given(st.lists(st.lists(cells, min_size=2, max_size=4).filter(lambda row: any(map(trimmed, row))), max_size=6),
+       st.sampled_from(["\n", "\r\n"]), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+def test_cells_of_csv_are_those_that_were_written(rows: list[list[str]], end: str, encoding: str) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "list.csv"
+        path.write_bytes(text.getvalue().encode(encoding))
+        assert [found for _, found in cells_of(path)] == rows
+
+
+def test_a_quote_or_a_line_of_csv_without_end_is_refused(tmp_path: Path) -> None:
+    for text, said in (('a,b\n"c', "line 2 is no CSV"), ("x" * 3 * lists.MAX_ROW_CHARS, "line 1 is longer than"),
+                       ('"' + "x\n" * 10**5, "is no CSV: field larger than")):
+        (tmp_path / "list.csv").write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=said):
+            list(cells_of(tmp_path / "list.csv"))
 
 
 def test_one_record_or_line_without_end_is_refused_before_it_is_all_read(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ UCF_CLASSES = {"Hammering": (200, 40, 40), "HammerThrow": (30, 160, 40), "Handst
 SSV2_TEMPLATES = {
     "Holding [something] next to [something]": (200, 40, 40), "[Something] falling like a feather or paper": (30, 160, 40),
     "Lifting [something] up completely, then letting it drop down": (40, 40, 200)}
+HMDB_CLASSES = {"wave": (200, 40, 40), "brush_hair": (30, 160, 40)}
+KINETICS_CLASSES = {"air drumming": (200, 40, 40), "petting, not (cat)": (30, 160, 40)}
 TEST_GROUPS = 2
 UCF_GROUPS = 6
 ROWS = {"train": 36, "validation": 12}
@@ -70,6 +72,48 @@ def write_ucf101(root: Path, *, lists: str = "ucfTrainTestlist", videos: str = "
                                             for name, path in paths[group]])
     for seed, (name, path) in enumerate(row for rows in paths.values() for row in rows):
         (encoded(UCF_CLASSES[name], seed) if clips else touch)(root / videos / path)
+    return root
+
+
+def write_hmdb51(root: Path, *, lists: str = "testTrainMulti_7030_splits", videos: str = "hmdb51_org", clips: bool = False,
+                 end: str = " \n") -> Path:
+    """Three splits of a few classes: five films of two clips each, of which split n tests the n-th and does not use the last."""
+    for label, colour in HMDB_CLASSES.items():
+        names = {film: [f"Film_{film}_{label}_f_nm_np1_ba_goo_{clip}.avi" for clip in range(2)] for film in range(1, 6)}
+        for split in (1, 2, 3):
+            use = {film: 2 if film == split else 0 if film == 5 else 1 for film in names}
+            write_lines(root / lists / f"{label}_test_split{split}.txt",
+                        [f"{name} {use[film]}" for film in names for name in names[film]], end)
+        for seed, name in enumerate(name for of_film in names.values() for name in of_film):
+            (encoded(colour, seed) if clips else touch)(root / videos / label / name)
+    return root
+
+
+def write_kinetics(root: Path, *, place: str = "{split}/{label}", clips: bool = False) -> Path:
+    """Two lists of clips of ten seconds, each of a video of its own."""
+    number = 0
+    for split, count in (("train", 6), ("val", 4)):
+        rows = []
+        for _ in range(count):
+            label, colour = list(KINETICS_CLASSES.items())[number % 2]
+            rows.append(f'"{label}",--video{number:04d},{number},{number + 10},{split}')
+            name = f"--video{number:04d}_{number:06d}_{number + 10:06d}.mp4"
+            (encoded(colour, number) if clips else touch)(root / place.format(split=split, label=label) / name)
+            number += 1
+        write_lines(root / f"{split}.csv", ["label,youtube_id,time_start,time_end,split", *rows])
+    return root
+
+
+def write_ava(root: Path, *, videos: str = "trainval", clips: bool = False) -> Path:
+    """Two lists of boxes of two films, and the names of the actions."""
+    for seed, (split, film) in enumerate((("train", "film-A"), ("val", "film_B"))):
+        rows = [f"{film},{second:04d},0.1,0.2,0.5,0.9,{action},{person}" for second in (2, 3, 4)
+                for person, action in ((0, 12), (0, 79), (1, 12 if second < 4 else 3))]
+        write_lines(root / f"ava_{split}_v2.2.csv", rows)
+        (encoded((200, 40, 40), seed) if clips else touch)(root / videos / f"{film}.mkv")
+    names = {3: "crouch/kneel", 12: "stand", 79: "talk to (e.g., self, a person, a group)"}
+    write_lines(root / "ava_action_list_v2.2.pbtxt", [
+        f'label {{\n  name: "{name}"\n  label_id: {number}\n  label_type: PERSON_MOVEMENT\n}}' for number, name in names.items()])
     return root
 
 
