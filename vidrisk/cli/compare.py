@@ -1,4 +1,4 @@
-"""``vidrisk compare``: generated reports of a run beside the truth, beside a classifier's levels and beside similar cases."""
+"""``vidrisk compare``: two models on the same data; or reports of a run beside the truth, a classifier and similar cases."""
 
 from __future__ import annotations
 
@@ -12,27 +12,72 @@ from vidrisk.cli.tables import Encoding, Sheet
 
 
 def compare(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of `vidrisk infer` with a bundle that writes reports.")],
-    truth: Annotated[Path | None, typer.Argument(
-        metavar="[TRUTH]", show_default=False,
-        help="Labelled cases: a CSV, Excel, JSONL or Parquet table, or a folder of these.")] = None,
+    first: Annotated[Path, typer.Argument(
+        metavar="A|OUT", help="A bundle or run; or the output folder of `vidrisk infer` with a bundle that writes reports.")],
+    second: Annotated[Path | None, typer.Argument(
+        metavar="[B|TRUTH]", show_default=False,
+        help="Another bundle or run; or labelled cases: a CSV, Excel, JSONL or Parquet table, or a folder of these.")] = None,
+    data: Annotated[Path | None, typer.Argument(
+        metavar="[DATA]", show_default=False, help="Labelled data that both models answer, as for eval.")] = None,
     classifier: Annotated[Path | None, typer.Option(
-        "--classifier", metavar="OUT", help="Output folder of a classifier over the same photos: its level leads.")] = None,
+        "--classifier", metavar="OUT",
+        help="Reports: output folder of a classifier over the same photos: its level leads.")] = None,
     cases: Annotated[Path | None, typer.Option(
-        "--cases", metavar="FILE", help="Index that `vidrisk data index` made, asked with the features that --classifier has "
-                                        "saved: the most similar labelled cases are shown beside each report.")] = None,
+        "--cases", metavar="FILE",
+        help="Reports: index that `vidrisk data index` made, asked with the features that --classifier has saved: the most similar "
+             "labelled cases are shown beside each report.")] = None,
     scheme: SchemeOption = None,
     photos: PhotosOption = None,
     split: SplitOption = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="JSON", help="Models: file to write.")] = None,
+    group_by: Annotated[str | None, typer.Option(
+        help="Models: samples that share this column or regular expression are no independent evidence.")] = None,
     encoding: Encoding = None,
     sheet: Sheet = None,
-    no_page: Annotated[bool, typer.Option("--no-page", help="Leave comparison.html out.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print comparison.json.")] = False,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Reports: leave comparison.html out.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
-    """Compare reports with the truth, by the id of the case or the name of the photo: levels, choices, texts, confidence.
+    """Compare two models A and B on DATA: better, worse or undecided beyond chance, and how many samples would decide.
 
-    Writes comparison.json, comparison.jsonl and comparison.html into OUT.
+    Or compare the reports in OUT with TRUTH, by the id of the case or the name of the photo: levels, choices, texts, confidence.
+    That writes comparison.json, comparison.jsonl and comparison.html into OUT.
     """
+    from vidrisk.cli.refused import refuse_options
+
+    if data is not None and second is not None:
+        of_reports = {"--classifier": classifier, "--cases": cases, "--scheme": scheme, "--photos": photos, "--no-page": no_page}
+        refuse_options({name: bool(given) for name, given in of_reports.items()}, "with two models")
+        _compare_models(first, second, data, split, output, group_by, encoding, sheet, json_output)
+        return
+    refuse_options({"--output": bool(output), "--group-by": bool(group_by)}, "without two models and data")
+    _compare_reports(first, second, classifier, cases, scheme, photos, split, encoding, sheet, no_page, json_output)
+
+
+def _compare_models(first: Path, second: Path, data: Path, split: str | None, output: Path | None, group_by: str | None,
+                    encoding: str | None, sheet: str | None, as_json: bool) -> None:
+    from vidrisk.cli.compare_view import print_models
+    from vidrisk.cli.console import progress_bar
+    from vidrisk.data import load_table
+    from vidrisk.data.io import check_new_file, write_new_file
+    from vidrisk.data.split import group_table
+    from vidrisk.inference.model import open_classifier
+    from vidrisk.jobs.compare_models import compare_models
+
+    if output is not None:
+        check_new_file(output, (".json",))
+    with progress_bar() as advance, open_classifier(first) as one, open_classifier(second) as other:
+        table = load_table(data, one.contract.task, min_labels=1, multi_label=one.contract.is_multi_label, encoding=encoding,
+                           sheet=sheet)
+        table = group_table(table.of_split(split) if split else table, group_by)
+        found = compare_models(one, other, table, on_progress=advance)
+    if output is not None:
+        write_new_file(output, found.to_json().encode() + b"\n")
+    print_models(found, as_json=as_json)
+
+
+def _compare_reports(out: Path, truth: Path | None, classifier: Path | None, cases: Path | None, scheme: str | None,
+                     photos: Path | None, split: str | None, encoding: str | None, sheet: str | None, no_page: bool,
+                     as_json: bool) -> None:
     from vidrisk.cli.compare_view import print_comparison
     from vidrisk.data import load_cases, load_scheme
     from vidrisk.data.load_cases import DEFAULT_SCHEME
@@ -53,4 +98,4 @@ def compare(
                              similar=SimilarCases(read_index(cases), classifier) if cases and classifier else None,
                              tables=() if truth is None else (truth,))
     page = out if no_page else build_comparison(out)
-    print_comparison(comparison, page, as_json=json_output)
+    print_comparison(comparison, page, as_json=as_json)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidrisk.cli.console import say, say_json, say_table
+from vidrisk.jobs.compare_models import ModelComparison
 from vidrisk.jobs.compare_reports import ReportComparison, Unpaired
 from vidrisk.jobs.compare_scores import Share
+
+_MEASURES = {"top1": "right answers", "macro_f1": "macro-F1", "mean_average_precision": "mAP"}
 
 
 def print_comparison(comparison: ReportComparison, page: Path, *, as_json: bool) -> None:
@@ -34,6 +37,33 @@ def print_comparison(comparison: ReportComparison, page: Path, *, as_json: bool)
     for note in comparison.notes:
         say(note)
     say(f"→ {page}")
+
+
+def print_models(comparison: ModelComparison, *, as_json: bool) -> None:
+    """Print which of two models is better, figure by figure."""
+    if as_json:
+        say_json(comparison.to_json())
+        return
+    say(f"A  {comparison.names[0]}")
+    say(f"B  {comparison.names[1]}")
+    for target, figures in comparison.figures.items():
+        say_table((target, "A", "B", "gain in points (95 %)", "p", "B is"), (
+            (_MEASURES[each.measure], f"{each.first:.1%}", f"{each.second:.1%}",
+             f"{100 * (each.second - each.first):+.1f} ({each.interval_points[0]:+.1f} … {each.interval_points[1]:+.1f})",
+             f"{each.p_value:.3f}", each.verdict) for each in figures), right_from=1)
+        right = figures[0]
+        basis = f"{right.samples} samples" + (f" in {right.groups} groups" if right.groups else "")
+        if right.verdict != "undecided":
+            say(f"{target}: B is {right.verdict}, by {basis}")
+        elif right.samples_to_decide is None:
+            say(f"{target}: undecided by {basis}: both are right equally often, which no number of samples decides")
+        else:
+            say(f"{target}: undecided by {basis}; about {right.samples_to_decide:,} samples would decide such a difference, four "
+                "times of five")
+    if comparison.unreadable:
+        say(f"{comparison.unreadable:,} samples were left out: one of the models could not score them")
+    for note in comparison.data_notes:
+        say(note)
 
 
 def _say_unpaired(what: str, unpaired: Unpaired) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidrisk.cli.convert import PhotosOption, SchemeOption, SplitOption, convert
+from vidrisk.cli.labels import curve, suspects
 from vidrisk.cli.tables import Encoding, Sheet, Strict
 from vidrisk.runtimes.contract.choices import LabelTask
 
@@ -104,6 +105,8 @@ def _preview_reports(data: Path, output: Path | None, scheme: str | None, rows: 
 
 
 app.command()(convert)
+app.command()(suspects)
+app.command()(curve)
 
 
 @app.command("import")

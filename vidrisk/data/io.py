@@ -189,9 +189,31 @@ def check_new_manifest(path: Path) -> None:
     Raises:
         DataError: the file exists, or its suffix is unknown.
     """
-    if path.suffix.lower() not in WRITTEN_SUFFIXES:
-        raise DataError(f"{path.name} has the unknown suffix {path.suffix.lower()!r}", allowed=", ".join(WRITTEN_SUFFIXES))
+    check_new_file(path, WRITTEN_SUFFIXES)
+
+
+def check_new_file(path: Path, suffixes: Sequence[str]) -> None:
+    """Refuse the name of a file that exists, or that has none of these suffixes: before anything is computed.
+
+    Raises:
+        DataError: one of the two.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise DataError(f"{path.name} has the unknown suffix {path.suffix.lower()!r}", allowed=", ".join(suffixes))
     _check_vacant(path)
+
+
+def write_rows(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Write rows of equal columns as CSV, a header first; paths that a spreadsheet would compute get ``./`` in front.
+
+    Raises:
+        DataError: as ``write_new_file``; a name that is not Unicode.
+    """
+    try:
+        data = _csv_bytes(rows, list(dict.fromkeys(column for row in rows for column in row)), ",")
+    except UnicodeEncodeError as error:
+        raise DataError(f"a name in the table is not Unicode: {error.object[:80]!r}", fix="rename the file") from error
+    write_new_file(path, data)
 
 
 def _record(sample: Sample, root: Path, targets: Sequence[str], units: Sequence[str],

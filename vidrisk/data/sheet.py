@@ -63,6 +63,22 @@ def contact_sheet(table: Table, path_png: str | Path, *, per_class: int = 8) -> 
     write_new_file(path_png, buffer.getvalue())
 
 
+def captioned_sheet(samples: Sequence[tuple[Sample, str]], path_png: Path) -> None:
+    """Draw a PNG with one row per sample: a caption, its name, and what it shows.
+
+    Raises:
+        DataError, SettingsError: as ``check_sheet``; no sample.
+    """
+    check_sheet(path_png, 1)
+    if not samples:
+        raise DataError("there is no sample to show", fix="name data that has some")
+    font = font_for("".join(f"{caption}{sample.name}" for sample, caption in samples))
+    rows = [captioned_row((caption, sample.title), [_cell(sample)], font) for sample, caption in samples[:MAX_ROWS]]
+    buffer = io.BytesIO()
+    stacked(rows).save(buffer, "PNG")
+    write_new_file(path_png, buffer.getvalue())
+
+
 def check_sheet(path_png: Path, per_class: int) -> None:
     """Check where a sheet is to be written and how many thumbnails a row has.
 
@@ -110,10 +126,15 @@ def crossed_out(frames: int) -> Image.Image:
 
 def sheet_row(label: str, count: int, cells: Sequence[Image.Image], font: ImageFont.FreeTypeFont) -> Image.Image:
     """Draw a label, a count and cells side by side."""
+    return captioned_row((label, f"n = {count}"), cells, font)
+
+
+def captioned_row(lines: tuple[str, str], cells: Sequence[Image.Image], font: ImageFont.FreeTypeFont) -> Image.Image:
+    """Draw a line in ink, a grey one below it, and cells beside them."""
     row = Image.new("RGB", (LABEL_PX + sum(cell.width + GAP_PX for cell in cells), THUMBNAIL_PX + GAP_PX), BACKGROUND)
     draw = ImageDraw.Draw(row)
-    draw.text((GAP_PX, THUMBNAIL_PX // 3), _fitted(label, font), fill=INK, font=font)
-    draw.text((GAP_PX, THUMBNAIL_PX // 3 + FONT_PX + GAP_PX), f"n = {count}", fill=GREY, font=font)
+    draw.text((GAP_PX, THUMBNAIL_PX // 3), _fitted(lines[0], font), fill=INK, font=font)
+    draw.text((GAP_PX, THUMBNAIL_PX // 3 + FONT_PX + GAP_PX), _fitted(lines[1], font), fill=GREY, font=font)
     x = LABEL_PX
     for cell in cells:
         row.paste(cell, (x, GAP_PX // 2))

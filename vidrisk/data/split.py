@@ -206,6 +206,17 @@ def _keys(table: Table, group_by: str | None) -> list[str | None]:
     return keys
 
 
+def group_table(table: Table, group_by: str | None) -> Table:
+    """Return a table whose samples have the groups that ``split_table`` would keep together; unchanged where none are asked for.
+
+    Raises:
+        DataError, SettingsError: as ``split_table``.
+    """
+    if group_by is None:
+        return table
+    return table.with_samples(replace(sample, group=key) for sample, key in zip(table.samples, _keys(table, group_by), strict=True))
+
+
 def group_pattern(expression: str) -> re.Pattern[str]:
     """Compile the expression that a group is searched with.
 

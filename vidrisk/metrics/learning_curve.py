@@ -74,52 +74,48 @@ def fit_learning_curve(scores: Mapping[int, Sequence[float]]) -> LearningCurve:
         raise SpecError(f"scores at {len(sizes)} numbers of samples", allowed=f"{LEAST_SIZES} or more, each measured")
     if any(not 0 <= score <= 1 for size in sizes for score in scores[size]):
         raise SpecError("scores out of range", allowed="0 to 1")
-    errors = {size: 1 - np.asarray(scores[size], np.float64) for size in sizes}
-    floor, scale, rate = _fitted(errors)
+    errors = [1 - np.asarray(scores[size], np.float64) for size in sizes]
+    numbers = np.array(sizes, np.float64)
+    law = _fitted(numbers, np.array([[each.mean() for each in errors]]))[0]
     ahead = 2 * sizes[-1]
-    expected = _error_at(ahead, floor, scale, rate)
     rng = np.random.default_rng(0)
-    drawn = [_error_at(ahead, *_fitted({size: rng.choice(each, len(each)) for size, each in errors.items()}))
-             for _ in range(RESAMPLES)]
-    scatter = float(np.mean([each.std(ddof=1) for each in errors.values() if len(each) > 1] or [0.0]))
-    missed = _missed(errors)
-    spread = float(np.sqrt(np.var(drawn) + scatter ** 2 + missed ** 2))
-    half = 1.645 * spread  # of a normal distribution, for 90 %
-    score = 1 - expected
+    resampled = np.stack([rng.choice(each, (RESAMPLES, len(each))).mean(axis=1) for each in errors], axis=1)
+    drawn = _error_at(ahead, _fitted(numbers, resampled))
+    scatter = float(np.mean([each.std(ddof=1) for each in errors if len(each) > 1] or [0.0]))
+    missed = 0.0
+    if len(sizes) > LEAST_SIZES:  # by how much the largest size is missed when it is left out
+        earlier = _fitted(numbers[:-1], np.array([[each.mean() for each in errors[:-1]]]))
+        missed = abs(float(_error_at(sizes[-1], earlier)[0]) - float(errors[-1].mean()))
+    half = 1.645 * float(np.sqrt(np.var(drawn) + scatter ** 2 + missed ** 2))  # of a normal distribution, for 90 %
+    score = 1 - float(_error_at(ahead, law[None])[0])
+    floor, scale, rate = map(float, law)
     return LearningCurve({size: tuple(map(float, scores[size])) for size in sizes}, floor, scale, rate,
                          Forecast(ahead, score, (max(0.0, score - half), min(1.0, score + half))))
 
 
-def _fitted(errors: Mapping[int, Floats]) -> tuple[float, float, float]:
-    """Return floor, scale and rate with the least squares, weighted by the number of samples, floor and scale not under 0."""
-    sizes = np.array(list(errors), np.float64)
-    means = np.array([each.mean() for each in errors.values()])
+def _fitted(sizes: Floats, means: Floats) -> Floats:
+    """Fit floor, scale and rate by least squares, weighted by the number of samples, floor and scale not under 0.
+
+    Args:
+        means: errors ``(R, K)`` at K sizes, of R resamples.
+
+    Returns:
+        ``(R, 3)``.
+    """
     weights = np.sqrt(sizes)
-    best: tuple[float, float, float, float] = (np.inf, float(means.min()), 0.0, 1.0)
-    for rate in RATES:
-        powers = sizes ** -rate
-        for columns in (np.stack([np.ones_like(powers), powers], axis=1), powers[:, None], np.ones((len(powers), 1))):
-            found = np.linalg.lstsq(columns * weights[:, None], means * weights, rcond=None)[0]
-            if (found < -1e-12).any():
-                continue
-            if columns.shape[1] == 2:
-                floor, scale = found
-            else:
-                floor, scale = (0.0, found[0]) if columns[0, 0] != 1 else (found[0], 0.0)
-            residual = float((weights * (floor + scale * powers - means) ** 2).sum())
-            if residual < best[0] - 1e-15:
-                best = residual, float(floor), float(scale), float(rate)
-    return best[1:]
+    powers = sizes[None, :] ** -RATES[:, None]  # (rates, K)
+    best, found = np.full(len(means), np.inf), np.zeros((len(means), 3))
+    for rate, power in zip(RATES, powers, strict=True):
+        for columns in ((1.0, power), (0.0, power), (1.0, np.zeros_like(power))):
+            basis = np.stack([np.broadcast_to(column, power.shape) for column in columns], axis=1)
+            pair = means @ (np.linalg.pinv(basis * weights[:, None]) * weights).T  # (R, 2): floor and scale
+            residual = (weights * (pair @ basis.T - means) ** 2).sum(axis=1)
+            is_better = (pair >= -1e-12).all(axis=1) & (residual < best - 1e-15)
+            best[is_better] = residual[is_better]
+            found[is_better] = np.column_stack([pair, np.full(len(pair), rate)])[is_better]
+    return found
 
 
-def _error_at(samples: int, floor: float, scale: float, rate: float) -> float:
-    return float(np.clip(floor + scale * samples ** -rate, 0, 1))
-
-
-def _missed(errors: Mapping[int, Floats]) -> float:
-    """Return by how much the largest size is missed when it is left out; 0 where too few sizes are left."""
-    sizes = sorted(errors)
-    if len(sizes) <= LEAST_SIZES:
-        return 0.0
-    fitted = _fitted({size: errors[size] for size in sizes[:-1]})
-    return abs(_error_at(sizes[-1], *fitted) - float(errors[sizes[-1]].mean()))
+def _error_at(samples: int, laws: Floats) -> Floats:
+    """Return the error of each law ``(R, 3)`` at a number of samples ``(R,)``."""
+    return np.clip(laws[:, 0] + laws[:, 1] * samples ** -laws[:, 2], 0, 1)

@@ -10,6 +10,7 @@ import numpy as np
 
 from vidrisk.metrics.certainty import Certainty
 from vidrisk.metrics.classification import Metrics
+from vidrisk.metrics.learning_curve import LearningCurve
 from vidrisk.runtimes.contract.errors import require
 
 
@@ -40,6 +41,25 @@ def plot_lines(path: Path, epochs: list[int], series: dict[str, list[float]], la
     for name, values in series.items():
         axes.plot(epochs, values, marker="o", markersize=3, label=name)
     axes.set(xlabel="epoch", ylabel=label)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def plot_learning_curve(path: Path, curve: LearningCurve, title: str) -> None:
+    """Plot every measurement, the fitted law, and the forecast with its interval."""
+    figure = new_figure(6, 4)
+    axes = figure.subplots()
+    sizes = np.array(list(curve.scores))
+    for size, scores in curve.scores.items():
+        axes.plot([size] * len(scores), scores, "o", color="tab:blue", markersize=3, alpha=0.6)
+    ahead = curve.forecast
+    line = np.geomspace(sizes.min(), ahead.samples, 100)
+    axes.plot(line, 1 - np.clip(curve.floor + curve.scale * line ** -curve.rate, 0, 1), color="tab:blue")
+    low, high = ahead.interval
+    axes.errorbar([ahead.samples], [ahead.score], [[max(0.0, ahead.score - low)], [max(0.0, high - ahead.score)]], fmt="s",
+                  color="tab:orange", capsize=4, label=f"forecast at {ahead.samples}, 90 %")
+    axes.set(xlabel="samples learnt from", ylabel="score", xscale="log", title=title)
     axes.legend()
     axes.grid(alpha=0.3)
     save_figure(figure, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -38,10 +37,11 @@ class Suspect:
     margin: float
     is_suspected: bool
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, str]:
         """Cells of a table, to be worked through by people."""
-        return {**self.sample.identity, "target": self.target, "given": self.given, "likely": self.likely,
-                "margin": round(self.margin, 4), "suspected": "yes" if self.is_suspected else "no"}
+        interval = str(self.sample.interval) if self.sample.interval else ""
+        return {"path": self.sample.name, "interval": interval, "target": self.target, "given": self.given, "likely": self.likely,
+                "margin": f"{self.margin:.4f}", "suspected": "yes" if self.is_suspected else "no"}
 
 
 @dataclass(frozen=True)
