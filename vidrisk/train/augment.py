@@ -5,7 +5,8 @@ It works on what the contract's reader yields, so an augmented frame is a frame 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,54 +14,182 @@ from torch import Tensor
 
 ZOOM = 1.25
 LIGHT = 0.2
+CROP_AREA, CROP_ASPECT = 0.35, 4 / 3  # least area of a crop, and how far its sides may be apart
+STILL = 0.5  # most of a still frame that is laid over a clip
+SPEED = 1.5
+ERASED = 0.25  # most of the area that is erased
+GREY = 0.15  # of the clips lose their colours
+RANDOM_KINDS = 2  # of RandAugment, per clip
+
+_Draw = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def augmented(frames: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:
+    """Apply augmentations; see ``augment_clips``, which also tells which clips were mirrored."""
+    return augment_clips(frames, kinds, generator)[0]
+
+
+def augment_clips(frames: Tensor, kinds: Sequence[str], generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Apply the augmentations named in ``kinds``, in their order.
 
     Args:
         frames: ``uint8 (B, T, H, W, 3)``.
-        kinds: of ``flip`` (left and right), ``updown``, ``dihedral`` (any of the 8 turns and mirrorings; needs square
-            frames), ``zoom`` (a random part down to 1/1.25 of each side, or as far out) and ``light`` (brightness and
-            contrast ± 20 %).
+        kinds: of
+            ``flip`` (left and right), ``updown``, ``dihedral`` (any of the 8 turns and mirrorings; needs square frames);
+            ``zoom`` (a random part down to 1/1.25 of each side, or as far out), ``crop`` (a random part of 35 to 100 % of the area,
+            with sides up to 3:4 apart, as ImageNet models are trained);
+            ``light`` (brightness and contrast ± 20 %), ``colour`` (channels ± 20 %, saturation, at times none);
+            ``still`` (up to half of another moment's or another clip's frame laid over all moments: Wang et al. 2021, Removing the
+            Background by Adding the Background);
+            ``erase`` (a rectangle of noise at one place), ``rand`` (two of eight mild changes, RandAugment: Cubuk et al. 2020);
+            ``speed`` (a part of the clip at up to 1.5 times the speed, or slower where its moments repeat).
         generator: source of randomness, on the CPU.
+
+    Returns:
+        The frames, and which clips are mirrored left to right ``bool (B,)``: what their labels say of left and right is the other way
+        round.
     """
+    mirrored = torch.zeros(len(frames), dtype=torch.bool)
     for kind in kinds:
-        frames = torch.stack([_ONE[kind](clip, generator) for clip in frames])
-    return frames
+        if kind == "still":
+            frames = _still(frames, generator)
+        elif kind in ("flip", "dihedral"):
+            drawn = [_ONE_MIRRORED[kind](clip, generator) for clip in frames]
+            frames = torch.stack([clip for clip, _ in drawn])
+            mirrored ^= torch.tensor([is_mirrored for _, is_mirrored in drawn])
+        else:
+            frames = torch.stack([_ONE[kind](clip, generator) for clip in frames])
+    return frames, mirrored
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def _flip(clip: Tensor, generator: torch.Generator) -> Tensor:
-    return clip.flip(2) if _uniform(generator, 0, 1) < 0.5 else clip
+def _flip(clip: Tensor, generator: torch.Generator) -> tuple[Tensor, bool]:
+    is_mirrored = _uniform(generator, 0, 1) < 0.5
+    return (clip.flip(2) if is_mirrored else clip), is_mirrored
+
+
+def _dihedral(clip: Tensor, generator: torch.Generator) -> tuple[Tensor, bool]:
+    turns = int(torch.randint(4, (), generator=generator))
+    return _flip(torch.rot90(clip, turns, dims=(1, 2)), generator)
 
 
 def _updown(clip: Tensor, generator: torch.Generator) -> Tensor:
     return clip.flip(1) if _uniform(generator, 0, 1) < 0.5 else clip
 
 
-def _dihedral(clip: Tensor, generator: torch.Generator) -> Tensor:
-    turns = int(torch.randint(4, (), generator=generator))
-    return _flip(torch.rot90(clip, turns, dims=(1, 2)), generator)
+def _moved(clip: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
+    """Sample every frame at the places that a matrix ``2 x 3`` gives, mirrored beyond the edge."""
+    theta = torch.tensor(matrix, dtype=torch.float32).expand(len(clip), 2, 3)
+    pixels = clip.permute(0, 3, 1, 2).float()
+    grid = F.affine_grid(theta.to(pixels.device), list(pixels.shape), align_corners=False)
+    moved = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return _as_bytes(moved.permute(0, 2, 3, 1))
+
+
+def _as_bytes(pixels: Tensor) -> Tensor:
+    return pixels.round().clamp(0, 255).to(torch.uint8)
 
 
 def _zoom(clip: Tensor, generator: torch.Generator) -> Tensor:
     scale = _uniform(generator, 1 / ZOOM, ZOOM)
     slack = abs(1 - scale)
     shift_x, shift_y = (_uniform(generator, -slack, slack) for _ in range(2))
-    theta = torch.tensor([[scale, 0.0, shift_x], [0.0, scale, shift_y]]).expand(len(clip), 2, 3)
-    pixels = clip.permute(0, 3, 1, 2).float()
-    grid = F.affine_grid(theta.to(pixels.device), list(pixels.shape), align_corners=False)
-    moved = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return moved.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return _moved(clip, [[scale, 0.0, shift_x], [0.0, scale, shift_y]])
+
+
+def _crop(clip: Tensor, generator: torch.Generator) -> Tensor:
+    area, aspect = _uniform(generator, CROP_AREA, 1), math.exp(_uniform(generator, -math.log(CROP_ASPECT), math.log(CROP_ASPECT)))
+    width, height = min(1.0, math.sqrt(area * aspect)), min(1.0, math.sqrt(area / aspect))
+    shift_x, shift_y = _uniform(generator, width - 1, 1 - width), _uniform(generator, height - 1, 1 - height)
+    return _moved(clip, [[width, 0.0, shift_x], [0.0, height, shift_y]])
 
 
 def _light(clip: Tensor, generator: torch.Generator) -> Tensor:
     contrast, brightness = _uniform(generator, 1 - LIGHT, 1 + LIGHT), _uniform(generator, -LIGHT, LIGHT) * 128
-    return ((clip.float() - 128) * contrast + 128 + brightness).round().clamp(0, 255).to(torch.uint8)
+    return _as_bytes((clip.float() - 128) * contrast + 128 + brightness)
 
 
-_ONE = {"flip": _flip, "updown": _updown, "dihedral": _dihedral, "zoom": _zoom, "light": _light}
+def _colour(clip: Tensor, generator: torch.Generator) -> Tensor:
+    gains = torch.tensor([_uniform(generator, 1 - LIGHT, 1 + LIGHT) for _ in range(3)])
+    saturation = 0.0 if _uniform(generator, 0, 1) < GREY else _uniform(generator, 0.5, 1.5)
+    pixels = clip.float() * gains.to(clip.device)
+    grey = pixels.mean(dim=-1, keepdim=True)
+    return _as_bytes(grey + (pixels - grey) * saturation)
+
+
+def _still(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Lay a frame over each clip: of its own, or of any other of the batch, at half the odds each."""
+    clips, moments = frames.shape[:2]
+    result = frames.clone()
+    for number in range(clips):
+        other = number if _uniform(generator, 0, 1) < 0.5 else int(torch.randint(clips, (), generator=generator))
+        still = frames[other, int(torch.randint(moments, (), generator=generator))].float()
+        share = _uniform(generator, 0, STILL)
+        result[number] = _as_bytes(frames[number].float() * (1 - share) + still * share)
+    return result
+
+
+def _erase(clip: Tensor, generator: torch.Generator) -> Tensor:
+    height, width = clip.shape[1:3]
+    area, aspect = _uniform(generator, 0.02, ERASED), math.exp(_uniform(generator, -0.7, 0.7))
+    tall = max(1, min(height, round(height * math.sqrt(area * aspect))))
+    wide = max(1, min(width, round(width * math.sqrt(area / aspect))))
+    top, left = (int(torch.randint(room + 1, (), generator=generator)) for room in (height - tall, width - wide))
+    result = clip.clone()
+    noise = torch.randint(256, (tall, wide, 3), generator=generator, dtype=torch.uint8)
+    result[:, top:top + tall, left:left + wide] = noise.to(clip.device)
+    return result
+
+
+def _speed(clip: Tensor, generator: torch.Generator) -> Tensor:
+    """Show a part of the clip, at a higher or lower speed: the moments nearest to those that it would show."""
+    moments = len(clip)
+    speed = math.exp(_uniform(generator, -math.log(SPEED), math.log(SPEED)))
+    shown = min(1.0, 1 / speed) * moments  # a part of the clip at that speed fills its length
+    start = _uniform(generator, 0, moments - shown)
+    places = (start + (torch.arange(moments) + 0.5) * shown / moments).long().clamp(0, moments - 1)
+    return clip[places]
+
+
+def _rotate(clip: Tensor, generator: torch.Generator) -> Tensor:
+    turn = math.radians(_uniform(generator, -15, 15))
+    return _moved(clip, [[math.cos(turn), -math.sin(turn), 0.0], [math.sin(turn), math.cos(turn), 0.0]])
+
+
+def _shear(clip: Tensor, generator: torch.Generator) -> Tensor:
+    return _moved(clip, [[1.0, _uniform(generator, -0.2, 0.2), 0.0], [_uniform(generator, -0.2, 0.2), 1.0, 0.0]])
+
+
+def _translate(clip: Tensor, generator: torch.Generator) -> Tensor:
+    return _moved(clip, [[1.0, 0.0, _uniform(generator, -0.25, 0.25)], [0.0, 1.0, _uniform(generator, -0.25, 0.25)]])
+
+
+def _gamma(clip: Tensor, generator: torch.Generator) -> Tensor:
+    return _as_bytes(255 * (clip.float() / 255) ** math.exp(_uniform(generator, -0.5, 0.5)))
+
+
+def _posterize(clip: Tensor, generator: torch.Generator) -> Tensor:
+    step = 2 ** int(torch.randint(2, 5, (), generator=generator))
+    return (clip // step) * step
+
+
+def _blur(clip: Tensor, generator: torch.Generator) -> Tensor:
+    pixels = F.pad(clip.permute(0, 3, 1, 2).float(), (1, 1, 1, 1), mode="replicate")
+    share = _uniform(generator, 0.3, 1)
+    smooth = F.avg_pool2d(pixels, 3, stride=1).permute(0, 2, 3, 1)
+    return _as_bytes(clip.float() * (1 - share) + smooth * share)
+
+
+def _rand(clip: Tensor, generator: torch.Generator) -> Tensor:
+    for number in torch.randperm(len(_MILD), generator=generator)[:RANDOM_KINDS].tolist():
+        clip = _MILD[number](clip, generator)
+    return clip
+
+
+_MILD: tuple[_Draw, ...] = (_rotate, _shear, _translate, _gamma, _posterize, _blur, _light, _colour)
+_ONE: dict[str, _Draw] = {"updown": _updown, "zoom": _zoom, "crop": _crop, "light": _light, "colour": _colour, "erase": _erase,
+                          "speed": _speed, "rand": _rand}
+_ONE_MIRRORED = {"flip": _flip, "dihedral": _dihedral}
