@@ -174,8 +174,8 @@ def tasks_of_meta(meta: Element, where: str) -> dict[str, _Task]:
             written.strip(), (task.findtext("subset") or "").strip(),
             max(1, whole_number_of(step[1], f"{where}: the step of frames")) if step else 1,
             whole_number_of(last, f"{where}: stop_frame") if last else None)
-    if not found and (written := meta.findtext("source")):
-        found[""] = _Task(written.strip(), "", 1, None)
+    if not found:
+        found[""] = _Task((meta.findtext("source") or "").strip(), "", 1, None)
     return found
 
 

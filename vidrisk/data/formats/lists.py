@@ -61,6 +61,15 @@ def lines_of(path: Path) -> Iterator[tuple[str, str]]:
             yield where, line
 
 
+def long_lines_of(path: Path, allowed: str) -> Iterator[tuple[str, str]]:
+    """Yield every line of a text: where it is, for errors, and all of it.
+
+    Raises:
+        DataError: a file that cannot be read, no text, or a line of more than a million characters.
+    """
+    return _bounded_lines(path, MAX_RECORD_CHARS, allowed)
+
+
 def _bounded_lines(path: Path, most: int, allowed: str, encoding: str | None = None) -> Iterator[tuple[str, str]]:
     """Yield every line, and where it is; one of more than so many characters is refused before it is read whole."""
     with _opened(path, encoding) as text:
@@ -74,7 +83,7 @@ def _bounded_lines(path: Path, most: int, allowed: str, encoding: str | None = N
             yield where, line
 
 
-def records_of(path: Path, most_chars: int = MAX_RECORD_CHARS) -> Iterator[tuple[str, dict[str, Any]]]:
+def records_of(path: Path, most_chars: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the objects of a JSON list: where each is, for errors, and its content.
 
     Raises:
@@ -189,7 +198,7 @@ def _items_of(pieces: _JsonPieces, source: str) -> Iterator[tuple[str, Any]]:
         yield where, pieces.value(where)
 
 
-def object_of(path: Path, most_bytes: int = MAX_OBJECT_BYTES, allowed: str = "a short list of labels") -> dict[str, Any]:
+def object_of(path: Path, most_bytes: int | None = None, allowed: str = "a short list of labels") -> dict[str, Any]:
     """Read a JSON object that is small.
 
     Raises:
@@ -204,8 +213,8 @@ def object_of(path: Path, most_bytes: int = MAX_OBJECT_BYTES, allowed: str = "a 
         return found
 
     with _opened(path) as text:
-        if path.stat().st_size > most_bytes:
-            raise DataError(f"{path.name} is larger than {most_bytes // 2**20} MB", allowed=allowed)
+        if path.stat().st_size > (most := most_bytes or MAX_OBJECT_BYTES):
+            raise DataError(f"{path.name} is larger than {most // 2**20} MB", allowed=allowed)
         try:
             value = json.loads(text.read(), object_pairs_hook=without_repeats)
         except UnicodeError:
@@ -237,8 +246,8 @@ def _opened(path: Path, named: str | None = None) -> Iterator[TextIO]:
 class _JsonPieces:
     """The text of a JSON file, of which one piece is held."""
 
-    def __init__(self, text: TextIO, name: str, most_chars: int = MAX_RECORD_CHARS) -> None:
-        self._text, self._name, self._most_chars = text, name, most_chars
+    def __init__(self, text: TextIO, name: str, most_chars: int | None = None) -> None:
+        self._text, self._name, self._most_chars = text, name, most_chars or MAX_RECORD_CHARS
         self._held, self._at = "", 0
 
     def next_character(self) -> str:

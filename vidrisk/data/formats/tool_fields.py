@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vidrisk.data.columns import ACTION_ALONE, CLASS, DEFECT_ALONE, DEFECT_OR_TEXT, GROUP, LEVEL, SPLIT, TEXTS
+from vidrisk.data.columns import ACTION_ALONE, CLASS, DEFECT_ALONE, DEFECT_OR_TEXT, GROUP, LEVEL, PATH, SPLIT, TEXTS
 from vidrisk.data.formats.format import Reading
 from vidrisk.data.formats.rows import Row
+from vidrisk.data.intervals import END_FRAME, END_S, START_FRAME, START_S
 from vidrisk.data.io import LABEL_COLUMNS
+from vidrisk.data.label_ids import ID_COLUMNS
 from vidrisk.data.table import SPLIT_WORDS, TARGETS, Label, Sample, first_three
 from vidrisk.data.text import trimmed
 from vidrisk.frames import Interval
@@ -30,6 +32,8 @@ _NAMES = {**dict.fromkeys(ACTION_ALONE, "action"), **dict.fromkeys((*DEFECT_ALON
           **dict.fromkeys(LEVEL, "level")}
 _FIELDS = {**{name: text for text, names in TEXTS.items() for name in names}, **dict.fromkeys(SPLIT, "split"),
            **dict.fromkeys(GROUP, "group")}
+
+RESERVED = frozenset({*PATH, *CLASS, *_NAMES, *_FIELDS, *ID_COLUMNS.values(), START_S, END_S, START_FRAME, END_FRAME})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,17 @@ def field_of(name: str) -> str | None:
     return _FIELDS.get(_plain(name))
 
 
+def column_of(name: str) -> str:
+    """Return the name of a further column: not one that a manifest has for something else."""
+    return f"{name} (extra)" if _plain(name) in RESERVED or not name.strip() else name
+
+
 def _plain(name: str) -> str:
     return trimmed(name).casefold().removeprefix("data_")
 
 
-def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str) -> dict[str, str]:
-    """Find the target of each control: by its name, or because it alone is left to be the target of the task.
+def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str) -> tuple[dict[str, str], list[str]]:
+    """Find the target of each control: by its name, or because it alone is left to be the target of the task; and note the latter.
 
     Args:
         controls: names, each with how well it suits: of those without a name that says it, one of the lowest number is taken.
@@ -78,14 +87,15 @@ def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str
     """
     targets = {name: target for name in controls if (target := target_of(name, reading.task))}
     if reading.target in targets.values():
-        return targets
+        return targets, []
     others = {name: (0 if _plain(name) in CLASS else 1, rank) for name, rank in controls.items()
               if name not in targets and not field_of(name) and _plain(name) not in _NAMES}
-    best = [name for name, rank in others.items() if rank == min(others.values())]
+    lowest = min(others.values(), default=None)
+    best = [name for name, rank in others.items() if rank == lowest]
     if len(best) > 1:
         raise DataError(f"{what} {first_three(best)}: which of them is the {reading.target} cannot be told",
                         allowed=f"one of them with the name {LABEL_COLUMNS[reading.target]}", fix="rename it where it is labelled")
-    return targets | dict.fromkeys(best, reading.target)
+    return targets | dict.fromkeys(best, reading.target), [f"{name[:80]!r} is taken as the {reading.target}" for name in best]
 
 
 def rows_from_said(said: Iterable[Said], reading: Reading, targets: Mapping[str, str], *,
@@ -117,7 +127,7 @@ def _row(said: Said, reading: Reading, targets: Mapping[str, str]) -> Row:
     for control, values in said.labels.items():
         target = targets.get(control)
         if target is None:
-            extra[control] = values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False)
+            extra[column_of(control)] = values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False)
         else:
             labels[target] = (*labels.get(target, ()), *values)
     if said.split and not parts["split"] and _plain(said.split) != "default":
@@ -129,7 +139,7 @@ def _row(said: Said, reading: Reading, targets: Mapping[str, str]) -> Row:
         elif meaning and meaning != "split" and not parts.get(meaning):
             parts[meaning] = value or None if meaning == "group" else value
         elif meaning != "split" or value:
-            extra[name] = value
+            extra[column_of(name)] = value
     return Row(said.where, said.name, labels, interval=said.interval, extra=extra, **parts)
 
 
