@@ -120,9 +120,10 @@ class _Images:
         """Where an image is; its name where it is not there."""
         places = (subset, "") if subset and "/" not in subset and subset not in (".", "..") else ("",)
         if kind_from_suffix(written) is not None:
-            return self.media.find(written, places=places) or written
+            return self.media.find(written, places=places) or self.media.absent_name(written)
         names = [written + suffix for suffix in FRAME_SUFFIXES]
-        return next((found for name in names if (found := self.media.find(name, places=places))), names[0])
+        found = next((found for name in names if (found := self.media.find(name, places=places))), None)
+        return found or self.media.absent_name(names[0])
 
     def _labels(self, elements: list[Element], where: str, *, is_shape: bool) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
         """Merge the labels and the attributes of the annotations of one photo."""

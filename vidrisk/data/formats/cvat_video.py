@@ -57,7 +57,7 @@ def read_cvat_video(source: Path, reading: Reading) -> Listed:
     counts: Counter[str] = Counter()
     said = [one for path in files for one in _Tracks(path, reading, counts).said()]
     media = _media_for({one.name for one in said}, source, reading)
-    said = [replace(one, name=media.find(one.name) or one.name) for one in said]
+    said = [replace(one, name=media.find(one.name) or media.absent_name(one.name)) for one in said]
     rows, notes = rows_from_said(said, reading, NAMED)
     found = samples_from_rows(rows, media.files, multi_label=reading.multi_label)
     return Listed(media.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *notes, *counted(counts)))

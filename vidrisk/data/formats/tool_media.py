@@ -14,6 +14,7 @@ from vidrisk.data.text import nfc
 
 MAX_TAILS = 8  # of a path, of which the first and the last ones are tried
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_DRIVE = re.compile(r"[A-Za-z]:")
 _LOCAL_FILES = re.compile(r"/data/local-files/?\?(?:[^#]*&)?d=([^&#]*)")
 _UPLOADED = re.compile(r"[0-9a-f]{6,10}-(?=.)")  # what Label Studio puts before the names of uploads
 _NOT_KEPT = re.compile(r"[^-\w.]")
@@ -59,6 +60,10 @@ class ToolMedia:
             return self._find_renamed(posixpath.basename(names[-1]))
         return None
 
+    def absent_name(self, written: str) -> str:
+        """Return how a file that is not there may be listed: as a name that stays below the root, whatever its address is."""
+        return next(iter(names_from_address(written, self.root)), "")
+
     def _find_renamed(self, name: str) -> str | None:
         original = _UPLOADED.sub("", name, count=1)
         for folder in self.looked_in:
@@ -78,32 +83,37 @@ def sanitized(name: str) -> str:
 
 
 def names_from_address(written: str, root: Path) -> list[str]:
-    """Return the names that an address may have below a folder: with all its folders first, without any last."""
-    names = dict.fromkeys(name for path in _paths(written.strip()) for name in _tails(path, root))
+    """Return the names that an address may have below a folder: with all its folders first, without any last.
+
+    A relative path has one alone: two photos of one name in two folders are not the same.
+    """
+    names = dict.fromkeys(name for path, is_relative in _paths(written.strip()) for name in _tails(path, root, is_relative))
     return sorted(names, key=lambda name: -name.count("/"))
 
 
 def file_name_of(written: str) -> str:
     """Return the name of the file behind an address; '' where there is none."""
-    return next((path.rstrip("/").rpartition("/")[2] for path in reversed(list(_paths(written.strip())))), "")
+    return next((path.replace("\\", "/").rstrip("/").rpartition("/")[2] for path, _ in reversed(list(_paths(written.strip())))), "")
 
 
-def _paths(written: str) -> Iterator[str]:
+def _paths(written: str) -> Iterator[tuple[str, bool]]:
+    """The paths that an address may mean, and whether each is relative to the data set."""
     local = _LOCAL_FILES.search(written)
     if local:
-        yield unquote(local[1])
+        yield unquote(local[1]), False
         return
     scheme = _SCHEME.match(written)
     if scheme:
         path = re.split(r"[?#]", written[scheme.end():], maxsplit=1)[0]
-        yield unquote(path.partition("/")[2])
+        yield unquote(path.partition("/")[2]), False
         return
-    yield written
+    is_relative = not written.startswith(("/", "\\")) and not _DRIVE.match(written)
+    yield written, is_relative
     if "%" in written:
-        yield unquote(written)
+        yield unquote(written), is_relative
 
 
-def _tails(path: str, root: Path) -> Iterator[str]:
+def _tails(path: str, root: Path, is_relative: bool) -> Iterator[str]:
     path = path.replace("\\", "/")
     if "\0" in path:
         return
@@ -111,7 +121,7 @@ def _tails(path: str, root: Path) -> Iterator[str]:
     if below.is_absolute() and below.is_relative_to(root.as_posix()):
         path = below.relative_to(root.as_posix()).as_posix()
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    starts = list(range(len(parts)))
+    starts = [0] if is_relative and ".." not in parts else list(range(len(parts)))
     if len(starts) > MAX_TAILS:
         starts = starts[:MAX_TAILS // 2] + starts[-MAX_TAILS // 2:]
     for start in starts:

@@ -72,7 +72,8 @@ def _said(entries: Iterable[Entry], attributes: dict[str, Attribute], controls: 
         if entry.is_region and kind_from_suffix(file_name_of(entry.addresses[0])) == "video":
             counts["regions in frames of videos left out"] += 1
             continue
-        name = next((found for address in entry.addresses if (found := media.find(address))), file_name_of(entry.addresses[0]))
+        name = next((found for address in entry.addresses if (found := media.find(address))), None)
+        name = name or media.absent_name(entry.addresses[0])
         labels: dict[str, tuple[str, ...]] = {}
         fields: dict[str, str] = {}
         for key, value in entry.values.items():
