@@ -37,7 +37,8 @@ def is_via(source: Path) -> bool:
     except (OSError, ValueError):
         return False
     if suffix == ".csv":
-        return HEADER_MARK in head or head.replace('"', "").startswith("metadata_id,file_list")
+        is_marked = "VGG Image Annotator" in head and ("metadata_id" in head or "# ATTRIBUTE" in head)
+        return is_marked or HEADER_MARK in head or head.replace('"', "").startswith("metadata_id,file_list")
     is_second = '"_via_img_metadata"' in head or all(key in head for key in ('"filename"', '"regions"', '"file_attributes"'))
     is_third = '"project"' in head and '"pid"' in head and ('"vid_list"' in head or '"loc_prefix"' in head)
     return head.startswith("{") and (is_second or is_third)
