@@ -17,21 +17,16 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from vidrisk.data.formats.crops import samples_from_boxes
+from vidrisk.data.formats.cvat_document import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
 from vidrisk.data.formats.cvat_xml import (
     SHAPES,
-    LabelsUsed,
     annotations_of,
     attribute_of,
     attributes_of,
-    attributes_text,
-    document,
     elements_of,
     labels_and_fields,
     layout_of,
     number_of,
-    quoted,
-    text_of,
-    value_from_labels,
 )
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing
 from vidrisk.data.formats.rows import samples_from_rows

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vidrisk.data.formats.cvat_xml import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
+from vidrisk.data.formats.cvat_document import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
 from vidrisk.data.formats.format import Reading, Writing
 from vidrisk.data.formats.tool_fields import fields_of_sample
 from vidrisk.data.io import LABEL_COLUMNS

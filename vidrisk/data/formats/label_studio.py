@@ -21,9 +21,9 @@ from vidrisk.data.columns import PATH
 from vidrisk.data.formats.format import Format, Listed, Reading
 from vidrisk.data.formats.label_studio_results import Result, Task, names_in, tasks_of
 from vidrisk.data.formats.label_studio_tasks import write_label_studio
-from vidrisk.data.formats.label_studio_times import MAX_SECONDS, RATE_NAMES, Clock, clock_of, frames_of_ranges, is_number, lifespans
+from vidrisk.data.formats.label_studio_times import MAX_SECONDS, RATE_NAMES, Clock, clock_of, frames_of_ranges, lifespans
 from vidrisk.data.formats.rows import samples_from_rows
-from vidrisk.data.formats.tool_fields import Said, counted, rows_from_said, targets_of_controls
+from vidrisk.data.formats.tool_fields import Said, counted, is_number, rows_from_said, targets_of_controls
 from vidrisk.data.formats.tool_media import ToolMedia, file_name_of
 from vidrisk.frames import Interval
 from vidrisk.frames.media import kind_from_suffix

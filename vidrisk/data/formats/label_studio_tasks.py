@@ -53,27 +53,39 @@ def _task(number: int, name: str, samples: Sequence[Sample], writing: Writing) -
         data[RATE_NAME] = RATE
     ids = (f"r{place}" for place in count(1))
     own = [{column: value for column, value in of_sample.items() if column not in shared} for of_sample in fields]
-    result = [one for sample, of_sample in zip(samples, own, strict=True) for one in _results(sample, of_sample, medium, ids)]
+    scores = [None if writing.model is None else _score(sample) for sample in samples]
+    result = [one for sample, of_sample, score in zip(samples, own, scores, strict=True)
+              for one in _results(sample, of_sample, medium, ids, score)]
     annotation: dict[str, Any] = {"result": result}
     if writing.model is None:
         return {"id": number, "data": data, "annotations": [{"was_cancelled": False, **annotation}]}
-    scores = [float(sample.extra[SCORE]) for sample in samples if sample.extra.get(SCORE)]
-    annotation = {"model_version": writing.model, **({"score": min(scores)} if scores else {}), **annotation}
+    known = [score for score in scores if score is not None]
+    annotation = {"model_version": writing.model, **({"score": min(known)} if known else {}), **annotation}
     return {"id": number, "data": data, "annotations": [], "predictions": [annotation]}
 
 
 def _fields(sample: Sample, writing: Writing) -> dict[str, str]:
-    left_out = () if writing.model is None else (SCORE,)
+    left_out = () if writing.model is None or _score(sample) is None else (SCORE,)
     for name in sample.extra:
         if name.casefold() in ("video", "image", RATE_NAME, "framerate", "frame_rate"):
             raise DataError(f"the extra column {name!r} of {sample.name} has a reserved name", fix="rename it")
     return fields_of_sample(sample, left_out) | ({"split": sample.split} if sample.split else {})
 
 
-def _results(sample: Sample, fields: Mapping[str, str], medium: str, ids: Iterator[str]) -> Iterator[dict[str, Any]]:
+def _score(sample: Sample) -> float | None:
+    """How sure a model is; None where that is no number."""
+    try:
+        score = float(sample.extra.get(SCORE, ""))
+    except ValueError:
+        return None
+    return score if 0 <= score <= 1 else None
+
+
+def _results(sample: Sample, fields: Mapping[str, str], medium: str, ids: Iterator[str],
+             sure: float | None) -> Iterator[dict[str, Any]]:
     region = ""
     part = _range(sample.interval) if sample.interval else {}
-    score = {"score": float(sample.extra[SCORE])} if sample.extra.get(SCORE) and SCORE not in fields else {}
+    score = {} if sure is None else {"score": sure}
     for target, label in sample.labels.items():
         names = [label] if isinstance(label, str) else list(label)
         kind = "timelinelabels" if part else "choices"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vidrisk.data.formats.tool_fields import is_number
 from vidrisk.data.intervals import MAX_RATE
 from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.errors import DataError
@@ -138,13 +139,3 @@ def _frame(value: Any, where: str) -> int:
 def _number_up_to(most: float, value: Any) -> float:
     """A number above 0; 0 for everything else."""
     return float(value) if is_number(value) and 0 < value <= most else 0.0
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value of JSON is a number that float64 can hold."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False

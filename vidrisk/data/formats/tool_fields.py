@@ -7,6 +7,7 @@ the task, where no control is named so. All that is left are further columns.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -174,3 +175,13 @@ def fields_of_sample(sample: Sample, left_out: Iterable[str] = ()) -> dict[str, 
 def counted(notes: Mapping[str, int]) -> list[str]:
     """Return notes with their counts, without those of nothing."""
     return [f"{note}: {count}" for note, count in Counter(notes).items() if count]
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value of JSON is a number that float64 can hold."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

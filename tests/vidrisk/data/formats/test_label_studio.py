@@ -268,6 +268,16 @@ def test_predictions_are_written_to_be_corrected(tmp_path: Path) -> None:
         import_data(tmp_path / "tasks.json")
 
 
+def test_a_column_named_score_is_one_where_people_have_labelled(tmp_path: Path) -> None:
+    encoded((200, 40, 40), 1)(tmp_path / "a.mp4")
+    table = Table(tmp_path, "action", (Sample(tmp_path / "a.mp4", "a.mp4", {"action": "run"}, extra={"score": "home 3:1"}),))
+    write_data_set(table, tmp_path / "tasks.json", name="label-studio")
+    assert import_data(tmp_path / "tasks.json").table.samples == table.samples
+    write_data_set(table, tmp_path / "predicted.json", name="label-studio", model="m1")
+    (predicted,) = json.loads((tmp_path / "predicted.json").read_text("utf-8"))
+    assert predicted["data"]["score"] == "home 3:1" and "score" not in predicted["predictions"][0]
+
+
 def test_columns_that_mean_something_else_and_crops_are_refused(tmp_path: Path) -> None:
     encoded((200, 40, 40), 1)(tmp_path / "a.mp4")
     for name in ("video", "fps", "severity", "subset"):
