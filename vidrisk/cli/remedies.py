@@ -50,6 +50,7 @@ FLAGS = {
     "the runtime auto": "--runtime auto",
     "qat_steps": "--qat-steps",
     "give more calibration samples": "give more with --calib or --calib-samples",
+    "give the rate of the labels": "give it with --rate",
     "give a labels file": "--labels labels.txt",
     "give the folder with the clips as media": "name the folder with the clips (--media FOLDER)",
     "give some as val, and as calib for INT8": "give some with --val, and with --calib for --int8",

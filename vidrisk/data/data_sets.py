@@ -80,7 +80,7 @@ def import_data(source: str | Path, *, name: str | None = None, task: LabelTask 
     if media is not None and not media.is_dir():
         raise DataError(f"{media} is no folder", allowed="the folder with the files of the data set")
     reading = Reading(task or chosen.tasks[0], _split_number(chosen, split), None if media is None else media.resolve(), rate,
-                      labels, multi_label, crops, made)
+                      labels, multi_label, crops, None if made is None else made.resolve())
     return _imported(chosen, source, reading, seed, strict)
 
 

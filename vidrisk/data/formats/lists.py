@@ -1,7 +1,7 @@
 """List files of data sets, read piece by piece: lines of text, rows of CSV, records of JSON lists and members of JSON objects.
 
-Held are the line or record at hand and at most a piece of the file behind it, however long a list is; ``object_of`` alone reads a
-whole file, which is small.
+Held are the line or record at hand and a piece of the file behind it, at most as long again, however long a list is; ``object_of``
+alone reads a whole file, which is small.
 """
 
 from __future__ import annotations
@@ -86,6 +86,15 @@ def cells_of(path: Path) -> Iterator[tuple[str, list[str]]]:
                         fix='close every quote, and write a quote inside of quotes twice: ""') from error
 
 
+def long_lines_of(path: Path, allowed: str) -> Iterator[tuple[str, str]]:
+    """Yield every line of a text: where it is, for errors, and all of it.
+
+    Raises:
+        DataError: a file that cannot be read, no text, or a line of more than a million characters.
+    """
+    return _bounded_lines(path, MAX_RECORD_CHARS, allowed)
+
+
 def _bounded_lines(path: Path, most: int, allowed: str, encoding: str | None = None) -> Iterator[tuple[str, str]]:
     """Yield every line, and where it is; one of more than so many characters is refused before it is read whole."""
     with _opened(path, encoding) as text:
@@ -99,14 +108,14 @@ def _bounded_lines(path: Path, most: int, allowed: str, encoding: str | None = N
             yield where, line
 
 
-def records_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def records_of(path: Path, most_chars: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the objects of a JSON list: where each is, for errors, and its content.
 
     Raises:
-        DataError: a file that cannot be read, no list of objects, or a record of more than a million characters.
+        DataError: a file that cannot be read, no list of objects, or a record of more characters than it may have.
     """
     with _opened(path) as text:
-        pieces = _JsonPieces(text, path.name)
+        pieces = _JsonPieces(text, path.name, most_chars)
         if pieces.next_character() != "[":
             raise DataError(f"{path.name} is no JSON list", allowed='[{"id": …}, …]')
         pieces.skip()
@@ -246,11 +255,11 @@ def _items_of(pieces: _JsonPieces, source: str) -> Iterator[tuple[str, Any]]:
         yield where, pieces.value(where)
 
 
-def object_of(path: Path) -> dict[str, Any]:
+def object_of(path: Path, most_bytes: int | None = None, allowed: str = "a short list of labels") -> dict[str, Any]:
     """Read a JSON object that is small.
 
     Raises:
-        DataError: a file that cannot be read, larger than 16 MB, no JSON object, or with a key twice.
+        DataError: a file that cannot be read, larger than it may be, no JSON object, or with a key twice.
     """
     def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -261,8 +270,8 @@ def object_of(path: Path) -> dict[str, Any]:
         return found
 
     with _opened(path) as text:
-        if path.stat().st_size > MAX_OBJECT_BYTES:
-            raise DataError(f"{path.name} is larger than {MAX_OBJECT_BYTES // 2**20} MB", allowed="a short list of labels")
+        if path.stat().st_size > (most := most_bytes or MAX_OBJECT_BYTES):
+            raise DataError(f"{path.name} is larger than {most // 2**20} MB", allowed=allowed)
         try:
             value = json.loads(text.read(), object_pairs_hook=without_repeats)
         except UnicodeError:
@@ -294,8 +303,8 @@ def _opened(path: Path, named: str | None = None) -> Iterator[TextIO]:
 class _JsonPieces:
     """The text of a JSON file, of which one piece is held."""
 
-    def __init__(self, text: TextIO, name: str) -> None:
-        self._text, self._name = text, name
+    def __init__(self, text: TextIO, name: str, most_chars: int | None = None) -> None:
+        self._text, self._name, self._most_chars = text, name, most_chars or MAX_RECORD_CHARS
         self._held, self._at = "", 0
 
     def next_character(self) -> str:
@@ -330,8 +339,8 @@ class _JsonPieces:
             try:
                 value, end = _DECODER.raw_decode(self._held, self._at)
             except json.JSONDecodeError as error:
-                if len(self._held) - self._at > MAX_RECORD_CHARS:
-                    raise DataError(f"{where} is no JSON, or longer than {MAX_RECORD_CHARS} characters: {error.msg}") from error
+                if len(self._held) - self._at > self._most_chars:
+                    raise DataError(f"{where} is no JSON, or longer than {self._most_chars} characters: {error.msg}") from error
                 if not self._read_on():
                     raise DataError(f"{where} is no JSON: {error.msg}", fix="get the file again: it may be cut off") from error
             except (ValueError, RecursionError) as error:
@@ -343,6 +352,6 @@ class _JsonPieces:
                     return value  # else the number may go on in the next piece
 
     def _read_on(self) -> bool:
-        piece = self._text.read(PIECE_CHARS)
+        piece = self._text.read(max(PIECE_CHARS, len(self._held) - self._at))  # as much again: a long value is tried few times
         self._held, self._at = self._held[self._at:] + piece, 0
         return bool(piece)

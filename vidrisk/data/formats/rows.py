@@ -93,6 +93,10 @@ class MediaFiles:
                 return posixpath.join(folder, found)
         return None
 
+    def names_in(self, folder: str) -> list[str]:
+        """Return the names of the files in a folder below the root; none where there is no such folder."""
+        return list(self._listing(folder)[0].values())
+
     def _listing(self, inner: str) -> tuple[dict[str, str], dict[str, str]]:
         """Files of a folder by name, and the videos among them by stem; none where there is no such folder."""
         if inner not in self._listings:

@@ -9,6 +9,8 @@ from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 Write = Callable[[Path], object]
 # In the order of classInd.txt, which is not that of their names; one folder is not named as its files are.
@@ -48,6 +50,14 @@ def encoded(rgb: Sequence[int], seed: int) -> Write:
 def write_lines(path: Path, lines: Iterable[str], end: str = "\n", encoding: str = "utf-8") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(f"{line}{end}" for line in lines).encode(encoding))
+
+
+def photo(path: Path, seed: int = 0, side: tuple[int, int] = (90, 60)) -> npt.NDArray[np.uint8]:
+    """Write a photo of noise, and return its pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (side[1], side[0], 3)).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels
 
 
 def write_json(path: Path, value: Any) -> None:

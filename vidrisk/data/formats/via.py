@@ -1,0 +1,95 @@
+"""VGG Image Annotator (https://www.robots.ox.ac.uk/~vgg/software/via): JSON of VIA 2, CSV and projects of VIA 3.
+
+    VIA 3 CSV     # ATTRIBUTE = {"1": {"aname": "action", "options": {"0": "fall"}}}
+                  "1_a", "[""cam7.mp4""]", 0, "[1.5,2.25]", "[]", "{""1"":""0""}"
+    VIA 2 JSON    {"a.jpg123": {"filename": "a.jpg", "file_attributes": {"class": "crack"}, "regions": […]}}
+
+Values that are numbers of options are read as the options' names. An attribute with the name of a target (``columns``) is that
+target; temporal coordinates are parts of a video in seconds. Of a photo without values of its own those of its regions count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from vidrisk.data.formats.format import Format, Listed, Reading
+from vidrisk.data.formats.rows import samples_from_rows
+from vidrisk.data.formats.tool_fields import Said, counted, field_of, rows_from_said, target_of, targets_of_controls
+from vidrisk.data.formats.tool_media import ToolMedia, file_name_of
+from vidrisk.data.formats.via_csv import HEADER_MARK, attributes_in_csv, entries_in_csv, write_via
+from vidrisk.data.formats.via_entries import Attribute, Entry
+from vidrisk.data.formats.via_projects import read_via_json
+from vidrisk.frames.media import kind_from_suffix
+
+SNIFFED_BYTES = 2**15
+
+
+def is_via(source: Path) -> bool:
+    """Tell whether a file is of VIA, by its beginning."""
+    suffix = source.suffix.lower()
+    if suffix not in (".csv", ".json"):
+        return False
+    try:
+        with source.open("rb") as file:
+            head = file.read(SNIFFED_BYTES).decode("utf-8-sig", "ignore").lstrip()
+    except (OSError, ValueError):
+        return False
+    if suffix == ".csv":
+        is_marked = "VGG Image Annotator" in head and ("metadata_id" in head or "# ATTRIBUTE" in head)
+        return is_marked or HEADER_MARK in head or head.replace('"', "").startswith("metadata_id,file_list")
+    is_second = '"_via_img_metadata"' in head or all(key in head for key in ('"filename"', '"regions"', '"file_attributes"'))
+    is_third = '"project"' in head and '"pid"' in head and ('"vid_list"' in head or '"loc_prefix"' in head)
+    return head.startswith("{") and (is_second or is_third)
+
+
+def read_via(path: Path, reading: Reading) -> Listed:
+    """Read a CSV of VIA 3, or a JSON of VIA 2 or 3."""
+    counts: Counter[str] = Counter()
+    if path.suffix.lower() == ".csv":
+        attributes = attributes_in_csv(path)
+        entries: Iterable[Entry] = entries_in_csv(path, counts)
+    else:
+        attributes, entries = read_via_json(path, counts)
+    media = ToolMedia(path.parent, reading.media)
+    controls = {attribute.name: attribute.suits for attribute in attributes.values() if target_of(attribute.name, reading.task)}
+    said = list(_said(entries, attributes, controls, media, counts))
+    targets, taken = targets_of_controls(controls, reading, "the attributes")
+    whole = {one.name for one, is_region in said if not is_region and not one.labels.keys().isdisjoint(targets)}
+    of_regions = {one.name for one, is_region in said if is_region} - whole
+    counts["photos without values of their own, whose labels are those of their regions"] += len(of_regions)
+    counts["regions of photos that have values of their own left out"] += sum(
+        is_region and one.name in whole for one, is_region in said)
+    rows, notes = rows_from_said((one for one, is_region in said if not is_region or one.name in of_regions), reading, targets)
+    found = samples_from_rows(rows, media.files, kinds=("video", "image"), multi_label=reading.multi_label)
+    return Listed(media.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *taken, *notes, *counted(counts)))
+
+
+def _said(entries: Iterable[Entry], attributes: dict[str, Attribute], controls: dict[str, int], media: ToolMedia,
+          counts: Counter[str]) -> Iterator[tuple[Said, bool]]:
+    """Yield what entries say, and whether it is of a region in a photo; add the attributes that have values to the controls."""
+    for entry in entries:
+        if entry.is_region and kind_from_suffix(file_name_of(entry.addresses[0])) == "video":
+            counts["regions in frames of videos left out"] += 1
+            continue
+        name = next((found for address in entry.addresses if (found := media.find(address))), None)
+        name = name or media.absent_name(entry.addresses[0])
+        labels: dict[str, tuple[str, ...]] = {}
+        fields: dict[str, str] = {}
+        for key, value in entry.values.items():
+            attribute = attributes.get(key) or Attribute(key, {})
+            names = attribute.names(value)
+            if field_of(attribute.name) or (names is None and attribute.is_text):
+                fields[attribute.name] = attribute.text(value)
+            elif names is not None:
+                labels[attribute.name] = names
+                controls.setdefault(attribute.name, attribute.suits)
+        yield Said(entry.where, name, labels, fields, entry.interval), entry.is_region
+
+
+FORMAT = Format(
+    "via", "VGG Image Annotator (VIA)", ("action", "risk", "action+risk"), "JSON of VIA 2, CSV or a project of VIA 3", is_via,
+    read_via, write=write_via, suffix=".csv",
+    carries=frozenset({"clips", "photos", "intervals", "multi-label", "no label", "several targets", "splits", "groups", "texts",
+                       "extra"}))
