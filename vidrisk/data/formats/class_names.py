@@ -1,6 +1,6 @@
 """Names of numbered classes, in the files that data sets keep them in, and the order that they give to the labels.
 
-    label_map.pbtxt     item { id: 1 name: 'crack' display_name: "Crack" } …
+    label_map.pbtxt     item { id: 1 name: 'crack' display_name: "Crack" } …, or label { label_id: 1 name: "crack" } … as AVA has it
     labels.txt          0:crack, 0 crack, or a name per line, counted from 0
     labels.json         ["crack", …], {"0": "crack"}, {"crack": 0} or {"id2label": {"0": "crack"}}
 """
@@ -128,7 +128,7 @@ def _from_label_map(text: str, source: str) -> tuple[list[tuple[int, str]], dict
                     aliases[label_from_text(item["name"])] = label_from_text(name)
         elif word:
             key = word
-        elif depth == 1 and key == "id" and number is not None and len(number) < 10:
+        elif depth == 1 and key in ("id", "label_id") and number is not None and len(number) < 10:
             item["id"] = int(number)
         elif depth == 1 and key in ("name", "display_name") and string is not None:
             item[key] = _unquoted(string, source)

@@ -105,7 +105,7 @@ def _samples(rows: list[tuple[Row, Box | None]], files: MediaFiles, reading: Rea
 
 def _content_of(path: Path) -> _Content:
     content = _Content()
-    boxes: list[tuple[str, str, Mapping[str, Any]]] = []
+    boxes: list[tuple[str, str, dict[str, Any]]] = []
     for member, where, record in listed_in(path, ("images", "annotations", "categories")):
         if member == "images":
             key, name = _key(record.get("id")), record.get("file_name")
@@ -113,12 +113,12 @@ def _content_of(path: Path) -> _Content:
                 raise DataError(f"{where} has no id, or the file_name {str(name)[:80]!r}", allowed="a path below the data set")
             if key in content.images:
                 raise DataError(f"{where} has the id {key} of {content.images[key].name!r}", allowed="every id once")
-            attributes, none_of = record.get("attributes"), record.get(NONE_OF)
-            content.images[key] = _Image(where, str(safe_name(name)), attributes if isinstance(attributes, dict) else {},
+            told, none_of = record.get("attributes"), record.get(NONE_OF)
+            content.images[key] = _Image(where, str(safe_name(name)), told if isinstance(told, dict) else {},
                                          tuple(map(str, none_of)) if isinstance(none_of, list) else ())
         elif member == "categories":
             number, label = record.get("id"), label_from_text(str(record.get("name", "")))
-            if not _is_id(number) or not label or number in content.names:
+            if not isinstance(number, int) or isinstance(number, bool) or not label or number in content.names:
                 raise DataError(f"{where} has no id, no name, or an id that is taken",
                                 allowed='{"id": 1, "name": "crack"}, every id once')
             content.names[number] = label
@@ -127,13 +127,13 @@ def _content_of(path: Path) -> _Content:
             boxes.append((where, _key(record.get("image_id")),
                           {name: record.get(name) for name in ("category_id", "bbox", "iscrowd")}))
     used = set()
-    for where, key, record in boxes:
-        image, number = content.images.get(key), record["category_id"]
-        if image is None or not _is_id(number) or number not in content.names:
+    for where, key, told_of in boxes:
+        image, number = content.images.get(key), told_of["category_id"]
+        if image is None or not isinstance(number, int) or number not in content.names:
             what = f"image {key!r}" if image is None else f"category {str(number)[:40]!r}"
             raise DataError(f"{where} is of the {what}, which is not listed", fix="get the file again: it may be damaged")
         used.add(number)
-        image.boxes.append((number, None if record["iscrowd"] == 1 else _box(record["bbox"])))
+        image.boxes.append((number, None if told_of["iscrowd"] == 1 else _box(told_of["bbox"])))
     for number in [number for number, name in content.names.items() if number not in used and name in content.groups.values()]:
         content.left_out["categories that only group others, without a box"] += 1
         del content.names[number]
@@ -147,13 +147,14 @@ def _rows_from(content: _Content, files: MediaFiles, split: SplitName | None, re
     target_of = {number: target_named(group) or reading.target for number, group in content.groups.items()}
     for image in content.images.values():
         name = files.find(image.name) or image.name
-        fields = {"split": split} | fields_from_attributes(image.attributes)
+        fields = fields_from_attributes(image.attributes)
+        fields.setdefault("split", split)
         kept = [(number, box) for number, box in image.boxes if target_of[number] in targets]
         notes["boxes of another task left out"] += len(image.boxes) - len(kept)
         if reading.crops:
             notes["boxes without an area, or around a crowd, left out"] += sum(box is None for _, box in kept)
             for number, box in kept:
-                yield Row(image.where, name, {target_of[number]: content.names[number]}, **fields), box  # type: ignore[arg-type]
+                yield Row(image.where, name, {target_of[number]: content.names[number]}, **fields), box
             continue
         labels: dict[str, list[str]] = {target: [] for target in map(target_named, image.none_of) if target in targets and target}
         for number, _ in kept:
@@ -162,7 +163,7 @@ def _rows_from(content: _Content, files: MediaFiles, split: SplitName | None, re
             notes["images without a box left out"] += 1
             continue
         of_image: dict[str, Label] = {target: tuple(dict.fromkeys(names)) for target, names in labels.items()}
-        yield Row(image.where, name, of_image or {reading.target: ()}, **fields), None  # type: ignore[arg-type]
+        yield Row(image.where, name, of_image or {reading.target: ()}, **fields), None
     for what in [what for what, count in notes.items() if not count]:
         del notes[what]
 
@@ -223,10 +224,6 @@ def _is_list(path: Path) -> bool:
     members = {match[1] for part in (head, tail) for match in _MEMBER.finditer(part)}
     return begins and b"caption" not in members and {b"images", b"categories"} <= members | (
         {b"images"} if b'"file_name"' in head else set())
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _key(value: Any) -> str:

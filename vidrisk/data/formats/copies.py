@@ -58,8 +58,9 @@ def copy_into(folder: Path, sample: Sample) -> str:
     return name.as_posix()
 
 
-def check_empty(made: Path) -> None:
-    """Make a folder for photos that are written out of a data set.
+@contextmanager
+def empty_folder(made: Path) -> Iterator[Path]:
+    """Make a folder for photos that are written out of a data set; where that fails, it is empty again.
 
     Raises:
         DataError: there is something in it, or the system refuses.
@@ -71,3 +72,8 @@ def check_empty(made: Path) -> None:
                             fix="choose another name, or delete it first")
     except OSError as error:
         raise DataError(f"{made} cannot be written: {error.strerror}", fix="check free space and permissions") from error
+    try:
+        yield made
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
