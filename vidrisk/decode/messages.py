@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.decode.cuts import Box, Cut
 from vidrisk.decode.jpegs import MAX_SIDE_PX, Jpeg
 from vidrisk.decode.thumbnails import Thumbnail
 from vidrisk.frames import Decoder, Frame, FrameChoice, FrameWindow, Interval
@@ -56,7 +57,16 @@ class PhotoInput:
     content: bytes | None = field(default=None, repr=False)
 
 
-Request = Input | ThumbnailInput | PhotoInput
+@dataclass(frozen=True)
+class CutInput:
+    """A photo of which parts are wanted: see ``cuts.cuts_from_photo``. It has ``cuts.MAX_BOXES`` boxes at most."""
+
+    id: int
+    path: str
+    boxes: tuple[Box, ...]
+
+
+Request = Input | ThumbnailInput | PhotoInput | CutInput
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,23 @@ class PhotoSettings:
         return json.dumps(asdict(self))
 
 
-Settings = ReadSettings | ThumbnailSettings | PhotoSettings
+@dataclass(frozen=True)
+class CutSettings:
+    """What parts of photos are like.
+
+    Attributes:
+        max_side: pixels; larger parts are scaled down.
+        max_memory_mb: what a worker may allocate beyond what it starts with.
+    """
+
+    max_side: int = 4096
+    max_memory_mb: int = 2048
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+Settings = ReadSettings | ThumbnailSettings | PhotoSettings | CutSettings
 
 
 def settings_from_json(text: str) -> Settings:
@@ -149,6 +175,8 @@ def settings_from_json(text: str) -> Settings:
     values = json.loads(text)
     if "pixel" in values:
         return ReadSettings.from_json(text)
+    if "max_side" in values:
+        return CutSettings(**values)
     return PhotoSettings(**values) if "quality" in values else ThumbnailSettings(**values)
 
 
@@ -197,7 +225,7 @@ class InputEnd:
     is_refused: bool = False
 
 
-Item = Frame | KnownFrame | FrameWindow | Thumbnail | Jpeg | Again | Pause | InputEnd
+Item = Frame | KnownFrame | FrameWindow | Thumbnail | Jpeg | Cut | Again | Pause | InputEnd
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,8 @@ from vidrisk.decode.jpegs import Jpeg
 from vidrisk.decode.messages import (
     READ_STATES,
     Again,
+    CutInput,
+    CutSettings,
     Input,
     InputEnd,
     Item,
@@ -50,6 +52,7 @@ CHECK_S = 1.0
 SLOW_S = 0.02  # to give an input, from which on whoever gives them is slow
 PATIENCE_S = 0.1  # with what is being read, before a slow giver is asked for the next input
 PHOTO_LIMITS = Limits(silence_s=30.0, input_s=120.0)
+CUT_LIMITS = Limits(silence_s=30.0, input_s=600.0)
 THUMBNAIL_LIMITS = Limits(silence_s=20.0, input_s=600.0, retries=False)
 
 _Picture = TypeVar("_Picture")
@@ -145,6 +148,14 @@ class DecodePool:
         """
         alone = replace(settings, time=None, cache_salt="", features=0, thumbnail_bytes=0, frame_thumbnail_bytes=0)
         return self._of_photos(requests, alone, limits, lambda item: item.pixels.copy() if isinstance(item, Frame) else None)
+
+    def cuts(self, requests: Iterable[CutInput], settings: CutSettings) -> Generator[Read, None, None]:
+        """Parts of photos as they come, as ``read`` gives items: an ``Again`` says that those before it do not count.
+
+        Raises:
+            RuntimeFailure: workers cannot be started, or the pool is closed.
+        """
+        return self._answers(iter(requests), Session(settings, CUT_LIMITS), None)
 
     def _of_photos(self, requests: Sequence[PhotoInput], settings: Settings, limits: Limits | None,
                    picture_of: Callable[[Item], _Picture | None]) -> list[tuple[_Picture | None, InputEnd]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
+from vidrisk.decode.cuts import Box, Cut, cuts_from_photo
 from vidrisk.decode.jpegs import Jpeg, jpeg_from_photo, refuse_videos
-from vidrisk.decode.messages import READ_STATES, InputEnd, KnownFrame, PhotoSettings, ReadSettings
+from vidrisk.decode.messages import READ_STATES, CutSettings, InputEnd, KnownFrame, PhotoSettings, ReadSettings
 from vidrisk.decode.static import without_static
 from vidrisk.decode.thumbnails import MAX_KEPT_FRAMES, Thumbnail, thumbnail_from_image, thumbnails_at
 from vidrisk.decode.window_cache import through_cache
@@ -85,6 +86,22 @@ def read_jpeg(path: str, settings: PhotoSettings) -> Iterator[Jpeg | InputEnd]:
         jpeg, reason, is_damaged = jpeg_from_photo(Path(path), settings.max_width, settings.max_height, settings.quality)
         yield jpeg
         end = InputEnd("partial" if is_damaged else "ok", reason, content=content_of(path))
+    except Exception as error:
+        end = _end_from_error(error, path)
+    yield replace(end, decode_s=time.perf_counter() - started_s)
+
+
+def read_cuts(path: str, boxes: Sequence[Box], settings: CutSettings) -> Iterator[Cut | InputEnd]:
+    """Parts of one photo as PNGs, then its end. Never raises."""
+    started_s = time.perf_counter()
+    damage = ""
+    try:
+        for item in cuts_from_photo(Path(path), boxes, settings.max_side):
+            if isinstance(item, Cut):
+                yield item
+            else:
+                damage = item
+        end = InputEnd("partial" if damage else "ok", damage, content=content_of(path))
     except Exception as error:
         end = _end_from_error(error, path)
     yield replace(end, decode_s=time.perf_counter() - started_s)

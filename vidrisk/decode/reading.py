@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.decode import cuts
+from vidrisk.decode.cuts import Cut, cut_from_pieces
 from vidrisk.decode.jpegs import Jpeg, jpeg_from_pieces, most_bytes, piece_from_value
 from vidrisk.decode.messages import (
     FINAL_STATES,
+    CutInput,
+    CutSettings,
     InputEnd,
     Item,
     KnownFrame,
@@ -92,8 +96,9 @@ class Reading:
         begins: how often it was begun.
         indices: of its frames that a window may still name.
         windows, thumbnails, signs: that have come; the last are those of life.
-        pieces: of its JPEG, until that is whole.
+        pieces: of its JPEG or PNG, until that is whole.
         jpegs: that are whole.
+        boxes: that have had their turn.
         start_s, end_s: of its last window; the end is None before there is one, and for a photo's.
     """
 
@@ -107,6 +112,7 @@ class Reading:
     signs: int = 0
     pieces: list[bytes] = field(default_factory=list)
     jpegs: int = 0
+    boxes: int = 0
     start_s: float = 0.0
     end_s: float | None = None
 
@@ -116,7 +122,7 @@ class Reading:
         Raises:
             ValueError: something has come of it, or that happens too often.
         """
-        has_come = self.indices or self.windows or self.thumbnails or self.signs or self.pieces or self.jpegs
+        has_come = self.indices or self.windows or self.thumbnails or self.signs or self.pieces or self.jpegs or self.boxes
         if has_come or self.begins == MAX_BEGINS:
             raise ValueError("it begins what it has begun")
         return replace(self, size=size, mtime_ns=mtime_ns, begins=self.begins + 1)
@@ -139,6 +145,9 @@ def item_from_message(request: Request, settings: Settings, memory: Memory | Non
     if isinstance(settings, PhotoSettings) and kind in ("piece", "jpeg"):
         jpeg = _jpeg(settings, reading, kind, value)
         return (jpeg, None) if jpeg else None
+    if isinstance(settings, CutSettings) and isinstance(request, CutInput) and kind in ("piece", "cut"):
+        cut = _cut(request, settings, reading, kind, value)
+        return (cut, None) if cut else None
     if kind == "thumbnail":
         return _thumbnail(request, settings, reading, value), None
     if kind == "end":
@@ -172,6 +181,18 @@ def _jpeg(settings: PhotoSettings, reading: Reading, kind: str, value: Any) -> J
     jpeg = jpeg_from_pieces(reading.pieces, value, settings.max_width, settings.max_height)
     reading.pieces = []
     return jpeg
+
+
+def _cut(request: CutInput, settings: CutSettings, reading: Reading, kind: str, value: Any) -> Cut | None:
+    """The part of a photo, when all its pieces have come; boxes are cut out in their order."""
+    if kind == "piece":
+        reading.pieces.append(piece_from_value(value))
+        if sum(map(len, reading.pieces)) > cuts.most_bytes(settings.max_side, settings.max_side):
+            raise ValueError("a part of more bytes than its size can have")
+        return None
+    cut = cut_from_pieces(reading.pieces, value, reading.boxes, len(request.boxes), settings.max_side)
+    reading.boxes, reading.pieces = cut.place + 1, []
+    return cut
 
 
 def _end(reading: Reading, values: Sequence[Any]) -> InputEnd:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidrisk.decode.child import Child
-from vidrisk.decode.messages import Input, InputEnd, Item, ReadSettings, Request, ThumbnailInput
+from vidrisk.decode.messages import CutInput, Input, InputEnd, Item, ReadSettings, Request, ThumbnailInput
 from vidrisk.decode.reading import Memory, Reading, item_from_message
 from vidrisk.decode.session import CacheFolder, Session, Slot
 from vidrisk.decode.wire import Slots, memory_file, shared_memory, whole_number
@@ -93,6 +93,8 @@ class Worker:
             self.send({"read": [session.number, path, request.interval and request.interval.to_json()]})
         elif isinstance(request, ThumbnailInput):
             self.send({"thumbnails": [session.number, path, request.moments_s, request.max_bytes]})
+        elif isinstance(request, CutInput):
+            self.send({"cuts": [session.number, path, request.boxes]})
         elif request.content is None:
             self.send({"photo": [session.number, path, False]})
         else:

@@ -5,6 +5,7 @@
                                                        makes it, the interval null for a whole file
                      {"thumbnails": [session, path, [moment_s, …], max_bytes]}
                      {"photo": [session, path, has_content]}   with content, a descriptor of it comes along and the path is empty
+                     {"cuts": [session, path, [[left, top, width, height], …]]}
                      {"free": [session, n]}            n of its slots may be written again, oldest first
                      {"give back": true}               inputs that are not begun, to be read by somebody else
                      {"drop": session}                 nobody wants its inputs any more
@@ -15,8 +16,9 @@
                      {"features": [index, time_s, D]}  D float32 that were kept are in the next slot
                      {"window": [start_s, end_s, [index, …]]}
                      {"thumbnail": [webp, width, height, time_s]}
-                     {"piece": base64}                 of a JPEG, in order
+                     {"piece": base64}                 of a JPEG or a PNG, in order
                      {"jpeg": [width, height]}         that the pieces before it make up
+                     {"cut": [place, width, height]}   a PNG of the box at that place, that the pieces before it make up
                      {"end": [state, reason, decode_s, key, sha256]}
                      {"starved": true}                 the input needs more memory than it may have; the worker ends
                      {"given back": n}                 the last n inputs

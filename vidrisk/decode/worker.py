@@ -24,8 +24,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.decode.cuts import Cut
 from vidrisk.decode.jpegs import PIECE_BYTES, Jpeg
 from vidrisk.decode.messages import (
+    CutInput,
+    CutSettings,
     Input,
     InputEnd,
     Item,
@@ -38,7 +41,7 @@ from vidrisk.decode.messages import (
     ThumbnailInput,
     settings_from_json,
 )
-from vidrisk.decode.read_input import read_input, read_jpeg, read_photo_frame, read_thumbnails
+from vidrisk.decode.read_input import read_cuts, read_input, read_jpeg, read_photo_frame, read_thumbnails
 from vidrisk.decode.sandbox import Sandbox, confine_process
 from vidrisk.decode.thumbnails import Thumbnail
 from vidrisk.decode.wire import Line, Slots, path_of_descriptor
@@ -129,6 +132,9 @@ class _Worker:
     def _items(self, settings: Settings, request: Request) -> Iterator[Item]:
         if isinstance(request, ThumbnailInput):
             return read_thumbnails(request.path, request.moments_s, request.max_bytes, lambda: self._line.send({"alive": True}))
+        if isinstance(request, CutInput):
+            assert isinstance(settings, CutSettings)
+            return read_cuts(request.path, request.boxes, settings)
         if isinstance(request, PhotoInput):
             if isinstance(settings, PhotoSettings):
                 return read_jpeg(request.path, settings)
@@ -148,10 +154,11 @@ class _Worker:
             self._line.send({"window": [item.start_s, item.end_s, item.indices]})
         elif isinstance(item, Thumbnail):
             self._line.send({"thumbnail": [item.webp, item.width, item.height, item.time_s]})
-        elif isinstance(item, Jpeg):
+        elif isinstance(item, Jpeg | Cut):
             for start in range(0, len(item.data), PIECE_BYTES):
                 self._line.send({"piece": base64.b64encode(item.data[start:start + PIECE_BYTES]).decode("ascii")})
-            self._line.send({"jpeg": [item.width, item.height]})
+            size = [item.width, item.height]
+            self._line.send({"jpeg": size} if isinstance(item, Jpeg) else {"cut": [item.place, *size]})
         elif isinstance(item, InputEnd):
             if item.is_starved:
                 self._line.send({"starved": True})
@@ -176,6 +183,9 @@ class _Worker:
             elif kind == "thumbnails":
                 session, path, moments_s, max_bytes = value
                 self._inputs.append((session, ThumbnailInput(0, path, tuple(moments_s), max_bytes)))
+            elif kind == "cuts":
+                session, path, boxes = value
+                self._inputs.append((session, CutInput(0, path, tuple(map(tuple, boxes)))))
             elif kind == "photo":
                 session, path, has_content = value
                 if has_content:

@@ -1,0 +1,183 @@
+"""Boxes on photos become photos of their own: cut out without loss, as PNG, by supervised decode processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain, count
+from pathlib import Path
+
+from vidrisk.data.formats.rows import Found, MediaFiles, Row, safe_name, samples_from_rows
+from vidrisk.decode.cuts import MAX_BOXES, Box, Cut
+from vidrisk.decode.messages import READ_STATES, Again, CutInput, CutSettings, InputEnd
+from vidrisk.decode.pool import DecodePool, default_workers
+from vidrisk.frames.left_out import shortened
+from vidrisk.runtimes.contract.errors import DataError, SettingsError
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box on a photo.
+
+    Attributes:
+        path: of the photo.
+        name: of the PNG to write, relative to its folder, with ``/`` between folders.
+        left, top, width, height: in pixels of the upright photo. What lies outside of the photo is cut off.
+    """
+
+    path: Path
+    name: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def cut_crops(crops: Iterable[Crop], made: Path) -> list[Path | None]:
+    """Cut boxes out of photos and write each as a PNG of every pixel that it touches.
+
+    Photos are decoded in processes of their own, once where their crops follow each other. Parts with a side of more than 4096
+    pixels (``CutSettings.max_side``) are scaled down. Where this fails, nothing that it wrote is left.
+
+    Args:
+        made: folder to write to, made where it is not there.
+
+    Returns:
+        What was written, in the order of the crops; None where a photo cannot be read or a box has no area.
+
+    Raises:
+        DataError: a name twice, one that leads out of the folder or is taken, or a disk that is full.
+        RuntimeFailure: decode processes cannot be started.
+    """
+    cutting = _Cutting(made)
+    try:
+        requests = cutting.requests(crops)
+        first = next(requests, None)
+        if first is not None:
+            with DecodePool(default_workers()) as pool:
+                for read in pool.cuts(chain([first], requests), CutSettings()):
+                    cutting.take(read.id, read.item)
+    except BaseException:
+        cutting.remove_all()
+        raise
+    return cutting.written
+
+
+def samples_from_boxes(boxes: Iterable[tuple[Row, Box]], files: MediaFiles, made: Path | None, *,
+                       multi_label: bool | None) -> Found:
+    """Cut the boxes of rows out of their photos; every one is a sample. Those of one photo stay in one split.
+
+    Args:
+        boxes: rows whose name is that of the photo, each with a box in pixels.
+        made: see ``Reading``; names of samples are relative to it.
+        multi_label: see ``samples_from_rows``.
+
+    Raises:
+        SettingsError: no folder to write to.
+        DataError: as ``cut_crops`` and ``samples_from_rows``.
+    """
+    if made is None:
+        raise SettingsError("crops without a folder to write them to", fix="import the data set as a manifest first")
+    rows: list[Row] = []
+    absent: dict[str, None] = {}
+
+    def crops() -> Iterator[Crop]:
+        numbers: dict[str, int] = {}
+        for row, box in boxes:
+            photo = files.find(row.name)
+            if photo is None:
+                absent[row.name] = None
+                continue
+            numbers[photo] = numbers.get(photo, 0) + 1
+            name = f"{_below(photo)}.{numbers[photo]}.png"
+            rows.append(replace(row, name=name, group=row.group or row.name))
+            yield Crop(files.root / photo, name, *box)
+
+    written = cut_crops(crops(), made)
+    whole = [row for row, path in zip(rows, written, strict=True) if path]
+    found = samples_from_rows(whole, MediaFiles(made), kinds=("image",), multi_label=multi_label)
+    lost = len(rows) - len(whole)
+    notes = (f"boxes left out, which have no area or whose photo cannot be read: {lost}",) if lost else ()
+    return found._replace(absent=tuple(absent), notes=(*found.notes, *notes))
+
+
+@dataclass(eq=False)
+class _Cutting:
+    """Crops that were asked for, and what has become of them."""
+
+    made: Path
+    written: list[Path | None] = field(default_factory=list)
+    _targets: dict[int, list[tuple[int, Path]]] = field(default_factory=dict)  # of a request: places in ``written``, and files
+    _named: set[Path] = field(default_factory=set)
+    _files: set[Path] = field(default_factory=set)  # that were made here
+
+    def requests(self, crops: Iterable[Crop]) -> Iterator[CutInput]:
+        numbers = count()
+        held: list[Crop] = []
+        for crop in crops:
+            if held and (held[0].path != crop.path or len(held) == MAX_BOXES):
+                yield self._request(next(numbers), held)
+                held = []
+            held.append(crop)
+        if held:
+            yield self._request(next(numbers), held)
+
+    def _request(self, number: int, crops: list[Crop]) -> CutInput:
+        targets = [self._target(crop.name) for crop in crops]
+        self._targets[number] = list(enumerate(targets, len(self.written)))
+        self.written += [None] * len(crops)
+        return CutInput(number, str(crops[0].path), tuple((crop.left, crop.top, crop.width, crop.height) for crop in crops))
+
+    def _target(self, name: str) -> Path:
+        safe = safe_name(name)
+        if safe is None:
+            raise DataError(f"the crop {shortened(name)!r} lies outside of its folder", allowed="a name below it")
+        path = self.made / safe
+        if path in self._named:
+            raise DataError(f"two crops have the name {shortened(name)!r}", allowed="a name for each")
+        self._named.add(path)
+        return path
+
+    def take(self, number: int, item: object) -> None:
+        """Write a part that has come, or take back those of a photo that could not be read to its end."""
+        targets = self._targets[number]
+        if isinstance(item, Cut):
+            place, path = targets[item.place]
+            self._write(path, item.data)
+            self.written[place] = path
+        elif isinstance(item, InputEnd):
+            del self._targets[number]
+        if isinstance(item, Again) or (isinstance(item, InputEnd) and item.state not in READ_STATES):
+            for place, path in targets:
+                self.written[place] = None
+                if path in self._files:
+                    path.unlink(missing_ok=True)
+                    self._files.discard(path)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                self._files.add(path)
+                file.write(data)
+        except FileExistsError as error:
+            raise DataError(f"{shortened(str(path))} exists already", fix="delete the folder of an earlier import first") from error
+        except OSError as error:
+            raise DataError(f"{shortened(str(path))} cannot be written: {error.strerror}",
+                            fix="check free space and permissions") from error
+
+    def remove_all(self) -> None:
+        """Remove what was made here; folders only where nothing else is in them."""
+        for path in self._files:
+            path.unlink(missing_ok=True)
+        for folder in sorted({parent for path in self._files for parent in path.parents}, key=lambda path: -len(path.parts)):
+            if folder.is_relative_to(self.made):
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def _below(name: str) -> str:
+    """A name as one below a folder: files that lie elsewhere are named by what is behind the way there."""
+    safe = safe_name(name)
+    return str(safe) if safe else str(Path(name).name)
