@@ -1,4 +1,4 @@
-"""List files of data sets, read piece by piece: lines of text, and the records of a JSON list.
+"""List files of data sets, read piece by piece: lines of text, rows of CSV, the records of a JSON list and the members of an object.
 
 Held are the line or record at hand and at most a piece of the file behind it, however long a list is; ``object_of`` alone reads a
 whole file, which is small.
@@ -6,6 +6,7 @@ whole file, which is small.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Container, Iterator, Sequence
@@ -20,6 +21,7 @@ from vidrisk.frames.media import name_of
 from vidrisk.runtimes.contract.errors import DataError
 
 MAX_LINE_CHARS = 4096  # as long as a path may be
+MAX_ROW_CHARS = 2**17
 MAX_RECORD_CHARS = 2**20
 MAX_OBJECT_BYTES = 16 * 2**20
 PIECE_CHARS = 2**16
@@ -59,6 +61,28 @@ def lines_of(path: Path) -> Iterator[tuple[str, str]]:
     for where, line in _bounded_lines(path, MAX_LINE_CHARS, "one video per line"):
         if line := trimmed(line):
             yield where, line
+
+
+def cells_of(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield every row of a CSV file that is not blank: where it ends, for errors, and its cells.
+
+    Raises:
+        DataError: a file that cannot be read, no text, a quote without end, or a line of more than a hundred thousand characters.
+    """
+    where = path.name
+
+    def lines() -> Iterator[str]:
+        nonlocal where
+        for where, line in _bounded_lines(path, MAX_ROW_CHARS, "cells between commas"):
+            yield line
+
+    try:
+        for cells in csv.reader(lines(), strict=True):
+            if any(map(trimmed, cells)):
+                yield where, cells
+    except csv.Error as error:
+        raise DataError(f"{where} is no CSV: {error}",
+                        fix='close every quote, and write a quote inside of quotes twice: ""') from error
 
 
 def _bounded_lines(path: Path, most: int, allowed: str, encoding: str | None = None) -> Iterator[tuple[str, str]]:
@@ -133,21 +157,9 @@ def listed_in(path: Path, names: Container[str]) -> Iterator[tuple[str, str, dic
     """
     with _opened(path) as text:
         pieces = _JsonPieces(text, path.name)
-        if pieces.next_character() != "{":
-            raise DataError(f"{path.name} is no JSON object", allowed='{"images": […], "annotations": […]}')
-        pieces.skip()
-        for number in count():
-            following = pieces.next_character()
-            if following == "}":
-                return
-            if number:
-                pieces.pass_by(",")
-            name = pieces.value(f"{path.name}, member {number + 1}")
-            if not isinstance(name, str):
-                raise DataError(f"{path.name}, member {number + 1} has no name", fix="get the file again: it may be damaged")
-            pieces.pass_by(":")
+        for member, name in _names_in(pieces, path.name, '{"images": […], "annotations": […]}'):
             if pieces.next_character() != "[":
-                pieces.value(f"{path.name}, {name[:40]!r}")
+                pieces.value(member)
                 continue
             for where, value in _items_of(pieces, f"{path.name}, {name[:40]}"):
                 if name not in names:
@@ -155,6 +167,32 @@ def listed_in(path: Path, names: Container[str]) -> Iterator[tuple[str, str, dic
                 if not isinstance(value, dict):
                     raise DataError(f"{where} is no JSON object")
                 yield name, where, value
+
+
+def members_of(path: Path, inside: str | None = None) -> Iterator[tuple[str, str, Any]]:
+    """Yield the members of a JSON object: where each is, for errors, its name, and its content.
+
+    Args:
+        inside: the name of a member that is an object, whose members are meant; None for those of the whole.
+
+    Raises:
+        DataError: a file that cannot be read, no JSON object, or a member of more than a million characters.
+    """
+    with _opened(path) as text:
+        pieces = _JsonPieces(text, path.name)
+        for where, name in _names_in(pieces, path.name, '{"name": …}'):
+            if inside is None:
+                yield where, name, pieces.value(where)
+            elif name == inside:
+                for member, its_name in _names_in(pieces, f"{path.name}, {inside}", '{"name": …}'):
+                    yield member, its_name, pieces.value(member)
+            elif pieces.next_character() == "[":
+                for _ in _items_of(pieces, where):
+                    pass
+            else:
+                pieces.value(where)
+        if pieces.next_character():
+            raise DataError(f"{path.name} goes on behind the end of its object", allowed='{"name": …}')
 
 
 def records_in_any_layout(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -174,6 +212,24 @@ def first_character_of(path: Path) -> str:
     """
     with _opened(path) as text:
         return _JsonPieces(text, path.name).next_character()
+
+
+def _names_in(pieces: _JsonPieces, source: str, allowed: str) -> Iterator[tuple[str, str]]:
+    """Names in the object that begins here, and where each is. Whoever takes a name takes the value behind it, too."""
+    if pieces.next_character() != "{":
+        raise DataError(f"{source} is no JSON object", allowed=allowed)
+    pieces.skip()
+    for number in count():
+        if pieces.next_character() == "}":
+            pieces.skip()
+            return
+        if number:
+            pieces.pass_by(",")
+        name = pieces.value(f"{source}, member {number + 1}")
+        if not isinstance(name, str):
+            raise DataError(f"{source}, member {number + 1} has no name", fix="get the file again: it may be damaged")
+        pieces.pass_by(":")
+        yield f"{source}, {name[:40]!r}", name
 
 
 def _items_of(pieces: _JsonPieces, source: str) -> Iterator[tuple[str, Any]]:
@@ -226,7 +282,7 @@ def _opened(path: Path, named: str | None = None) -> Iterator[TextIO]:
             with path.open("rb") as file:
                 head = file.read(4)
             encoding = next((of_mark for mark, of_mark in MARKS if head.startswith(mark)), encoding)
-        with path.open(encoding=encoding) as text:
+        with path.open(encoding=encoding, newline="") as text:
             yield text
     except UnicodeError as error:
         raise DataError(f"{path.name} is no {encoding} text: {getattr(error, 'reason', error)}", fix="save it as UTF-8") from error
@@ -271,7 +327,7 @@ class _JsonPieces:
         self.next_character()
         while True:
             try:
-                value, self._at = _DECODER.raw_decode(self._held, self._at)
+                value, end = _DECODER.raw_decode(self._held, self._at)
             except json.JSONDecodeError as error:
                 if len(self._held) - self._at > MAX_RECORD_CHARS:
                     raise DataError(f"{where} is no JSON, or longer than {MAX_RECORD_CHARS} characters: {error.msg}") from error
@@ -280,7 +336,10 @@ class _JsonPieces:
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{where} is no JSON that can be read: {error}") from error
             else:
-                return value
+                behind = len(self._held) - end
+                if behind > 2 or not isinstance(value, (int, float)) or self._held[end:].strip("+-.eE") or not self._read_on():
+                    self._at = len(self._held) - behind
+                    return value  # else the number may go on in the next piece
 
     def _read_on(self) -> bool:
         piece = self._text.read(PIECE_CHARS)
