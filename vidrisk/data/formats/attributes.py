@@ -6,10 +6,10 @@ Names are those of a manifest: ``split``, ``group``, ``risk``, ``advice``, ``des
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypedDict
 
-from vidrisk.data.columns import ACTION_ALONE, DEFECT_ALONE, GROUP, LEVEL, SPLIT, TEXTS
+from vidrisk.data.columns import ACTION_ALONE, DEFECT_ALONE, DEFECT_OR_TEXT, GROUP, LEVEL, SPLIT, TEXTS
 from vidrisk.data.io import LABEL_COLUMNS, text_from_value
 from vidrisk.data.table import SPLIT_WORDS, Sample, SplitName
 from vidrisk.data.text import nfc, trimmed
@@ -18,7 +18,8 @@ from vidrisk.runtimes.contract.errors import DataError
 
 TARGETS_OF: dict[LabelTask, tuple[str, ...]] = {
     "action": ("action",), "risk": ("defect", "level"), "action+risk": ("action", "defect", "level")}
-NAMES_OF_TARGETS: dict[str, tuple[str, ...]] = {"action": ACTION_ALONE, "defect": DEFECT_ALONE, "level": LEVEL}
+NAMES_OF_TARGETS: dict[str, tuple[str, ...]] = {
+    "action": ACTION_ALONE, "defect": (*DEFECT_ALONE, *DEFECT_OR_TEXT), "level": LEVEL}
 MAX_CHARS = 100_000  # of an attribute
 
 
@@ -42,6 +43,15 @@ def target_named(name: str) -> str | None:
 def name_of_target(target: str) -> str:
     """Return the name that ``target_named`` knows a target by."""
     return LABEL_COLUMNS[target]
+
+
+def task_of_columns(header: Iterable[str], task: LabelTask) -> LabelTask:
+    """Return the task that columns have labels for, where both were asked for and only those of one are there."""
+    found = {target_named(column) for column in header}
+    has_risk = bool(found & {"defect", "level"})
+    if task != "action+risk" or ("action" in found) == has_risk:
+        return task
+    return "risk" if has_risk else "action"
 
 
 def attributes_of(sample: Sample, reserved: Collection[str] = ()) -> dict[str, str]:
