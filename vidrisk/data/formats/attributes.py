@@ -6,10 +6,13 @@ Names are those of a manifest: ``split``, ``group``, ``risk``, ``advice``, ``des
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict
 
 from vidrisk.data.columns import ACTION_ALONE, DEFECT_ALONE, DEFECT_OR_TEXT, GROUP, LEVEL, SPLIT, TEXTS
+from vidrisk.data.formats.rows import Row
 from vidrisk.data.io import LABEL_COLUMNS, text_from_value
 from vidrisk.data.table import SPLIT_WORDS, Sample, SplitName
 from vidrisk.data.text import nfc, trimmed
@@ -90,3 +93,12 @@ def fields_from_attributes(attributes: Mapping[str, Any]) -> Fields:
         else:
             extra[nfc(written)] = text
     return fields | ({"extra": extra} if extra else {})
+
+
+def with_splits(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
+    """Take rows without a split as train where others have one; how many is said."""
+    without = sum(row.split is None for row in rows)
+    if not 0 < without < len(rows):
+        return list(rows), Counter()
+    return [row if row.split else replace(row, split="train") for row in rows], Counter(
+        {"files of no split, taken as train": without})

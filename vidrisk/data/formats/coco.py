@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.attributes import TARGETS_OF, fields_from_attributes, target_named
+from vidrisk.data.formats.attributes import TARGETS_OF, fields_from_attributes, target_named, with_splits
 from vidrisk.data.formats.class_names import orders_that_say_something
 from vidrisk.data.formats.coco_writer import CARRIES, NONE_OF, write_coco
 from vidrisk.data.formats.format import Format, Listed, Reading
@@ -81,7 +81,9 @@ def read_coco(source: Path, reading: Reading) -> Listed:
         folders = _folders_of(path, root)
         places |= dict.fromkeys(folders)
         rows += _rows_from(content, MediaFiles(root, folders), _split_of(path), reading, notes)
-    found = _samples(rows, files, reading)
+    kept, taken = with_splits([row for row, _ in rows])
+    notes.update(taken)
+    found = _samples(list(zip(kept, (box for _, box in rows), strict=True)), files, reading)
     orders: dict[str, tuple[str, ...]] = {}
     for number in sorted(categories):
         name, group = categories[number]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk.data.columns import Columns, columns_from_header
-from vidrisk.data.formats.attributes import task_of_columns
+from vidrisk.data.formats.attributes import task_of_columns, with_splits
 from vidrisk.data.formats.copies import copy_into, new_folder
 from vidrisk.data.formats.format import Format, Listed, Part, Reading, Writing
 from vidrisk.data.formats.rows import MediaFiles, Row, safe_name, samples_from_rows
@@ -55,6 +55,8 @@ def read_hf_folder(root: Path, reading: Reading) -> Listed:
         of_file, said = _rows_from(path, inner, reading, numbers)
         rows += of_file
         notes += said
+    rows, taken = with_splits(rows)
+    notes += [f"{what}: {count}" for what, count in taken.items()]
     samples = samples_from_rows(rows, MediaFiles(root), kinds=("video", "image"), multi_label=reading.multi_label)
     notes += [f"repeated rows left out: {samples.repeated}"] if samples.repeated else []
     orders = {target: tuple(labels_from_ids(pairs).values()) for target, pairs in numbers.items()}

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from vidrisk.data.formats.attributes import TARGETS_OF, name_of_target
+from vidrisk.data.formats.attributes import TARGETS_OF, name_of_target, with_splits
 from vidrisk.data.formats.class_names import orders_that_say_something, read_class_names
 from vidrisk.data.formats.copies import empty_folder
 from vidrisk.data.formats.format import Format, Listed, Reading
@@ -57,6 +57,8 @@ def read_tfrecord(source: Path, reading: Reading) -> Listed:
             photos = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".photos.", dir=made.parent)))
         records = RecordRows(reading, photos, maps)
         rows = [row for path in files for row in records.rows_of(path, _split_of(path))]  # before any photo is looked for
+        rows, taken = with_splits(rows)
+        records.left_out.update(taken)
         if reading.crops:
             from vidrisk.data.formats.crops import samples_from_boxes
 
