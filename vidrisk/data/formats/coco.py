@@ -26,7 +26,7 @@ from vidrisk.data.formats.coco_writer import CARRIES, NONE_OF, write_coco
 from vidrisk.data.formats.format import Format, Listed, Reading
 from vidrisk.data.formats.lists import listed_in
 from vidrisk.data.formats.rows import Found, MediaFiles, Row, safe_name, samples_from_rows
-from vidrisk.data.table import SPLIT_WORDS, Label, SplitName
+from vidrisk.data.table import SPLIT_WORDS, Label, SplitName, split_from_name
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -199,9 +199,7 @@ def _folders_of(path: Path, root: Path) -> list[str]:
 
 
 def _split_of(path: Path) -> SplitName | None:
-    words = re.findall(r"[a-z]+|[\u4e00-\u9fff]+", path.stem.casefold())
-    named = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
-    return named or SPLIT_WORDS.get(path.parent.name.casefold())
+    return split_from_name(path.stem) or SPLIT_WORDS.get(path.parent.name.casefold())
 
 
 def _lists_in(folder: Path) -> list[Path]:

@@ -10,11 +10,10 @@ frame, counted from 1. Tags named as splits are splits.
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from vidrisk.data.formats.attributes import TARGETS_OF, Fields, fields_from_attributes, target_named, with_splits
@@ -23,7 +22,7 @@ from vidrisk.data.formats.fiftyone_labels import LABELS, interval_of, rows_from_
 from vidrisk.data.formats.fiftyone_writer import CARRIES, COLUMNS, DATA, EVENTS, KINDS, METADATA, SAMPLES, write_fiftyone
 from vidrisk.data.formats.format import Format, Listed, Reading
 from vidrisk.data.formats.lists import listed_in, object_of
-from vidrisk.data.formats.rows import MediaFiles, Row, safe_name, samples_from_rows
+from vidrisk.data.formats.rows import MediaFiles, Row, find_written, samples_from_rows
 from vidrisk.data.intervals import END_S, START_S
 from vidrisk.data.table import SPLIT_WORDS, first_three
 from vidrisk.frames import Interval
@@ -169,14 +168,10 @@ def _interval(label: dict[str, Any], where: str) -> Interval | None:
 def _name(record: Mapping[str, Any], where: str, files: MediaFiles, inner: str) -> str:
     """Where the file of a sample is, relative to the root; of a path that leads elsewhere its last parts are tried."""
     written = record.get("filepath")
-    path = PurePosixPath(written.replace("\\", "/")) if isinstance(written, str) else PurePosixPath()
-    if path.is_absolute() and path.is_relative_to(files.root.as_posix()):
-        path = path.relative_to(files.root.as_posix())
-    parts = [part for part in path.parts if part not in ("/", "..")]
-    names = [posixpath.join(inner, *parts[start:]) for start in range(min(len(parts), 8))]
-    if not names or safe_name(names[0]) is None:
+    name = find_written(files, written, inner) if isinstance(written, str) else None
+    if name is None:
         raise DataError(f"{where} has the filepath {str(written)[:80]!r}", allowed="the path of a clip or photo")
-    return next((found for name in names if (found := files.find(name))), names[0])
+    return name
 
 
 def _is_label(value: Any) -> bool:

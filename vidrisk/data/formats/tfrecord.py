@@ -27,7 +27,7 @@ from vidrisk.data.formats.tf_examples import HEADER, is_framed
 from vidrisk.data.formats.tfrecord_rows import RecordRows
 from vidrisk.data.formats.tfrecord_writer import CARRIES, LABEL_MAP, write_tfrecord
 from vidrisk.data.label_ids import labels_from_ids
-from vidrisk.data.table import SPLIT_WORDS, SplitName, first_three
+from vidrisk.data.table import first_three, split_from_name
 from vidrisk.frames.media import kind_from_suffix
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -56,8 +56,7 @@ def read_tfrecord(source: Path, reading: Reading) -> Listed:
         if reading.crops:
             photos = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".photos.", dir=made.parent)))
         records = RecordRows(reading, photos, maps)
-        rows = [row for path in files for row in records.rows_of(path, _split_of(path))]  # before any photo is looked for
-        rows, taken = with_splits(rows)
+        rows, taken = with_splits([row for path in files for row in records.rows_of(path, split_from_name(path.name))])
         records.left_out.update(taken)
         if reading.crops:
             from vidrisk.data.formats.crops import samples_from_boxes
@@ -85,11 +84,6 @@ def _label_maps(folder: Path, reading: Reading) -> dict[str, Path]:
         raise DataError(f"{folder.name} has several label maps: {first_three([path.name for path in named])}",
                         fix="name one of them")
     return found | ({reading.target: named[0]} if named else {})
-
-
-def _split_of(path: Path) -> SplitName | None:
-    words = re.findall(r"[a-z]+|[\u4e00-\u9fff]+", path.name.casefold())
-    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
 def _missing_shards(files: list[Path]) -> tuple[str, ...]:
