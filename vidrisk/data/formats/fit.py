@@ -45,7 +45,7 @@ def _fit(sample: Sample, table: Table, format: Format, lost: Counter[str]) -> Sa
         return None
     labels = dict(sample.labels)
     if "several targets" not in carries:
-        first = table.target_names[0]
+        first = "defect" if table.task == "risk" else "action"  # as ``Reading.target`` of this task
         lost.update(f"labels of {target}" for target in labels if target != first)
         labels = {target: label for target, label in labels.items() if target == first}
         if not labels:

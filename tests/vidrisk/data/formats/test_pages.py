@@ -77,10 +77,12 @@ def test_folders_and_lists_are_those_that_are_read(name: str, module: object) ->
 
 
 def test_every_format_has_a_page_that_is_linked() -> None:
-    assert len(PAGES) == len(FORMATS)
+    support = (DOCS / "support.md").read_text(encoding="utf-8")
     for page in PAGES.values():
         assert f"](docs/{page.name})" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
-        assert f"]({page.name})" in (DOCS / "support.md").read_text(encoding="utf-8")
+        assert f"]({page.name})" in support
+    for name in FORMATS.keys() - {"ucf101", "something"}:
+        assert (DOCS / "formats" / f"{name}.md").is_file() and f"](formats/{name}.md)" in support
 
 
 @pytest.mark.parametrize("name", PAGES)
