@@ -80,7 +80,7 @@ def import_data(source: str | Path, *, name: str | None = None, task: LabelTask 
     if media is not None and not media.is_dir():
         raise DataError(f"{media} is no folder", allowed="the folder with the files of the data set")
     reading = Reading(task or chosen.tasks[0], _split_number(chosen, split), None if media is None else media.resolve(), rate,
-                      labels, multi_label, crops, made)
+                      labels, multi_label, crops, None if made is None else made.resolve())
     return _imported(chosen, source, reading, seed, strict)
 
 
@@ -142,7 +142,7 @@ def write_data_set(table: Table, destination: str | Path, *, name: str, model: s
         DataError: something is there already, nothing of the table can be carried, or the disk is full.
         SettingsError: an unknown format, one that is only read, or a name with another suffix than the format's.
     """
-    destination, chosen = Path(destination), format_named(name)
+    destination, chosen = Path(destination).resolve(), format_named(name)
     writable = ", ".join(known.name for known in FORMATS.values() if known.write)
     if chosen.write is None:
         raise SettingsError(f"writing {chosen.title}", allowed=writable)

@@ -16,6 +16,7 @@ import re
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from vidrisk.data.formats.attributes import TARGETS_OF, name_of_target, with_splits
@@ -94,8 +95,9 @@ def _missing_shards(files: list[Path]) -> tuple[str, ...]:
             shards.setdefault((match[1], match[3], match[4] or ""), set()).add(int(match[2]))
     if len(files) == 1:  # named by itself
         return ()
-    return tuple(f"{stem}-{number:05d}-of-{count}{suffix}" for (stem, count, suffix), found in shards.items()
-                 for number in range(int(count)) if number not in found)
+    missing = (f"{stem}-{number:05d}-of-{count}{suffix}" for (stem, count, suffix), found in shards.items()
+               for number in range(int(count)) if number not in found)
+    return tuple(islice(missing, MAX_FILES))
 
 
 def _files_in(folder: Path) -> list[Path]:

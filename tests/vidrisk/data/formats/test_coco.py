@@ -108,7 +108,8 @@ def test_a_list_that_is_large_is_known_by_its_beginning_or_its_end(tmp_path: Pat
     write_json(tmp_path / "b" / "x.json", {"images": images, "annotations": [], "categories": CATEGORIES})
     for folder in "ab":
         assert format_of(tmp_path / folder) is not None
-    for name, value in {"l.json": [{"images": [], "categories": []}], "m.json": {"images": ["a.jpg"]}, "n.json": {"crack": 0}}.items():
+    others = {"l.json": [{"images": [], "categories": []}], "m.json": {"images": ["a.jpg"]}, "n.json": {"crack": 0}}
+    for name, value in others.items():
         write_json(tmp_path / "c" / name, value)
         assert format_of(tmp_path / "c") is None and format_of(tmp_path / "c" / name) is None
 
@@ -145,6 +146,6 @@ def test_predictions_are_annotations_with_a_score(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "set.json").read_text(encoding="utf-8"))
     assert written["info"]["description"] == "predictions of m1"
     assert [(box["bbox"], box["score"]) for box in written["annotations"]] == [([0, 0, 20, 12], 0.91)] * 2
-    assert written["images"][0]["attributes"] == {"note": "x"} and (written["images"][0]["width"], written["images"][0]["height"]) == (
-        20, 12)
+    (image,) = written["images"]
+    assert (image["attributes"], image["width"], image["height"]) == ({"note": "x"}, 20, 12)
     assert import_data(tmp_path / "set.json").table.samples[0].labels == {"defect": "crack", "level": "严重"}

@@ -122,7 +122,8 @@ def test_short_answers_to_any_question_are_labels_and_others_are_counted(tmp_pat
                  asked("x", images=["a.png", "b.png"]), asked("x", images=[]),
                  {"messages": [{"role": "tool", "content": "x"}], "images": ["a.png"]})
     table = import_data(path, name="ms-swift", multi_label=False).table
-    assert {s.name: (s.labels["action"], s.split) for s in table.samples} == {"a.png": ("Crack", "train"), "c.png": ("spall", "train")}
+    assert {s.name: (s.labels["action"], s.split) for s in table.samples} == {
+        "a.png": ("Crack", "train"), "c.png": ("spall", "train")}
     assert {"records whose answers are no labels left out: 2", "records without an answer or a label left out: 1",
             "records without one clip or photo left out: 2", "records that cannot be used left out: 1"} <= set(table.notes)
     assert {s.name: s.labels["action"] for s in import_data(path, name="ms-swift").table.samples}["d.png"] == ("lines", "two")
@@ -164,9 +165,11 @@ def test_an_answer_that_contradicts_its_number_is_one_line_and_agreement_is_an_o
 
 def test_llama_factorys_own_names_of_columns_and_roles_are_read(tmp_path: Path) -> None:
     file_of(tmp_path, "v/a.mp4", 0)
-    write_json(tmp_path / "demo.json", [{"talk": [{"who": "Q", "says": "<video>What?"}, {"who": "A", "says": "run"}], "clips": ["v/a.mp4"]}])
-    write_json(tmp_path / "dataset_info.json", {"d": {"file_name": "demo.json", "formatting": "sharegpt", "columns": {
-        "messages": "talk", "videos": "clips"}, "tags": {"role_tag": "who", "content_tag": "says", "user_tag": "Q", "assistant_tag": "A"}}})
+    talk = [{"who": "Q", "says": "<video>What?"}, {"who": "A", "says": "run"}]
+    write_json(tmp_path / "demo.json", [{"talk": talk, "clips": ["v/a.mp4"]}])
+    write_json(tmp_path / "dataset_info.json", {"d": {
+        "file_name": "demo.json", "formatting": "sharegpt", "columns": {"messages": "talk", "videos": "clips"},
+        "tags": {"role_tag": "who", "content_tag": "says", "user_tag": "Q", "assistant_tag": "A"}}})
     assert import_data(tmp_path / "demo.json", name="llama-factory").table.samples[0].labels == {"action": "run"}
     assert import_data(tmp_path, name="llama-factory").table.samples[0].name == "v/a.mp4"
 

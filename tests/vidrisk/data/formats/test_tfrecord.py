@@ -37,15 +37,16 @@ def test_a_record_has_the_bytes_that_protobuf_says() -> None:
     length, crc = struct.unpack("<QI", record[:12])
     data = record[12:-4]
     assert length == len(data) and crc == masked_crc32c(record[:8]) and record[-4:] == struct.pack("<I", masked_crc32c(data))
-    entries = bytes.fromhex("0a0b" "0a0161" "1206" "0a04" "0a027879" "0a16" "0a016e" "1211" "1a0f" "0a0d" "01" "ac02") + b"\xff" * 9 + b"\x01"
+    texts, numbers = "0a0b" "0a0161" "1206" "0a04" "0a027879", "0a16" "0a016e" "1211" "1a0f" "0a0d" "01" "ac02"
+    entries = bytes.fromhex(texts + numbers) + b"\xff" * 9 + b"\x01"
     assert data == b"\x0a" + bytes([len(entries)]) + entries
 
 
 def test_numbers_are_read_packed_and_one_by_one(tmp_path: Path) -> None:
     for packed in (b"\x1a\x05\x0a\x03\x01\xac\x02", b"\x1a\x05\x08\x01\x08\xac\x02"):
         assert values_of(memoryview(packed), "x") == [1, 300]
-    for packed in (b"\x12\x0a\x0a\x08" + struct.pack("<2f", 0.5, -2), b"\x12\x0a\x0d" + struct.pack("<f", 0.5) + b"\x0d" + struct.pack(
-            "<f", -2)):
+    half, minus_two = struct.pack("<f", 0.5), struct.pack("<f", -2)
+    for packed in (b"\x12\x0a\x0a\x08" + half + minus_two, b"\x12\x0a\x0d" + half + b"\x0d" + minus_two):
         assert values_of(memoryview(packed), "x") == [0.5, -2]
     path = tmp_path / "x.tfrecord"
     path.write_bytes(record_from_features({"é": [b"1"], "empty": []}))
@@ -58,8 +59,9 @@ def test_classes_are_named_by_the_map_beside_the_records_and_numbered_by_it(tmp_
     root = tmp_path / "set"
     for split, numbers in {"train": [2, 1, 2], "validation": [1]}.items():
         write(root / f"{split}-00000-of-00001", [
-            {"image/encoded": [photo(tmp_path, number)], "image/class/label": [label], "image/filename": [f"{split}{number}.png".encode()],
-             "image/height": [12], "image/colorspace": [b"RGB"]} for number, label in enumerate(numbers)])
+            {"image/encoded": [photo(tmp_path, number)], "image/class/label": [label], "image/height": [12],
+             "image/filename": [f"{split}{number}.png".encode()], "image/colorspace": [b"RGB"]}
+            for number, label in enumerate(numbers)])
     (root / "label_map.pbtxt").write_text(MAP.replace("'crack'", "'wet'"))
     found = import_data(root, made=tmp_path / "made")
     assert {sample.name: (sample.labels["defect"], sample.split) for sample in found.table.samples} == {
@@ -75,7 +77,7 @@ def test_a_map_may_be_named_and_a_number_that_it_lacks_is_one_line(tmp_path: Pat
     assert import_data(path, labels=tmp_path / "names.txt", made=tmp_path / "m1").table.samples[0].labels == {"defect": "d"}
     assert import_data(path, made=tmp_path / "m2").table.samples[0].labels == {"defect": "3"}
     (tmp_path / "label_map.pbtxt").write_text(MAP)
-    with pytest.raises(DataError, match=r"x\.record, record 1: the class 3 is not in label_map\.pbtxt; allowed: its numbers, 1 to 2"):
+    with pytest.raises(DataError, match=r"x\.record, record 1: the class 3 is not in label_map\.pbtxt; allowed: .*, 1 to 2"):
         import_data(path, made=tmp_path / "m3")
     assert not (tmp_path / "m3").exists()
 
@@ -83,8 +85,9 @@ def test_a_map_may_be_named_and_a_number_that_it_lacks_is_one_line(tmp_path: Pat
 def test_objects_of_tfod_and_tao_are_labels_or_crops(tmp_path: Path) -> None:
     sides = {"xmin": [0.25, 0.0], "ymin": [0.5, 0.0], "xmax": [0.5, 1.0], "ymax": [1.0, 1.0]}
     several = {f"image/object/bbox/{side}": values for side, values in sides.items()}
+    classes: dict[str, Sequence[Value]] = {"image/object/class/text": [b"crack", b"spall"], "image/object/class/label": [1, 2]}
     path = write(tmp_path / "set" / "train.tfrecord", [
-        {"image/encoded": [photo(tmp_path)], "image/object/class/text": [b"crack", b"spall"], "image/object/class/label": [1, 2]} | several,
+        {"image/encoded": [photo(tmp_path)]} | classes | several,
         {"image/encoded": [photo(tmp_path, 1)], "image/object/class/text": []} | {name: [] for name in several}])
     table = import_data(path, made=tmp_path / "m1").table
     assert [sample.labels["defect"] for sample in table.samples] == [("crack", "spall"), ()]
@@ -98,9 +101,10 @@ def test_objects_of_tfod_and_tao_are_labels_or_crops(tmp_path: Path) -> None:
 
 
 def test_names_of_photos_never_leave_the_folder_and_are_made_unique(tmp_path: Path) -> None:
-    names = [b"../../x.png", b"/etc/x.png", b"a.png", b"A.PNG", b"a.png", b"in/b", b".hidden.png", b"c" * 300, b"n\0ul.png", "图.png".encode()]
-    path = write(tmp_path / "x.tfrecord", [{"image/encoded": [photo(tmp_path)], "image/class/text": [b"a"], "image/filename": [name]}
-                                           for name in names])
+    names = [b"../../x.png", b"/etc/x.png", b"a.png", b"A.PNG", b"a.png", b"in/b", b".hidden.png", b"c" * 300, b"n\0ul.png",
+             "图.png".encode()]
+    path = write(tmp_path / "x.tfrecord", [
+        {"image/encoded": [photo(tmp_path)], "image/class/text": [b"a"], "image/filename": [name]} for name in names])
     table = import_data(path, made=tmp_path / "made").table
     assert [sample.name for sample in table.samples] == [
         "x.tfrecord-0.png", "x.tfrecord-1.png", "a.png", "A-2.PNG", "a-3.png", "in/b.png", "x.tfrecord-6.png", "x.tfrecord-7.png",
@@ -110,7 +114,8 @@ def test_names_of_photos_never_leave_the_folder_and_are_made_unique(tmp_path: Pa
 
 def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tfrecord", [
-        {"image/encoded": [b"GARBAGE"], "image/class/text": [b"a"]}, {"image/class/text": [b"a"]}, {"image/encoded": [photo(tmp_path)]},
+        {"image/encoded": [b"GARBAGE"], "image/class/text": [b"a"]}, {"image/class/text": [b"a"]},
+        {"image/encoded": [photo(tmp_path)]},
         {"image/encoded": [photo(tmp_path)], "image/class/text": [b"a"], "risk_level": ["严重".encode()], "site": [b"north"],
          "numbers": [1, 2], "reading": [7]}])
     (sample,) = (table := import_data(path, made=tmp_path / "made").table).samples
@@ -155,14 +160,15 @@ def test_a_record_of_a_million_gigabytes_is_refused_before_it_is_read(tmp_path: 
 
 
 def test_records_of_something_else_are_one_line(tmp_path: Path) -> None:
-    for number, data in enumerate((b"\x0a\xff", b"\x0a\x05\x0a\x03\x0a\x01\xff", b"\x0b\x00", b"\xff" * 12, b"\x0a\x04\x0a\x02\x12\x07")):
+    damaged = (b"\x0a\xff", b"\x0a\x05\x0a\x03\x0a\x01\xff", b"\x0b\x00", b"\xff" * 12, b"\x0a\x04\x0a\x02\x12\x07")
+    for number, data in enumerate(damaged):
         frame = len(data).to_bytes(8, "little")
         path = tmp_path / f"{number}.tfrecord"
         path.write_bytes(frame + struct.pack("<I", masked_crc32c(frame)) + data + struct.pack("<I", masked_crc32c(data)))
         with pytest.raises(DataError, match=r"record 1 holds no tf\.train\.Example: .*; allowed: features by name"):
             list(examples_of(path))
     (tmp_path / "z.tfrecord").write_bytes(b"\x1f\x8b" + bytes(20))
-    with pytest.raises(DataError, match="is compressed; .*fix: unpack it with gunzip"):
+    with pytest.raises(DataError, match=r"is compressed; .*fix: unpack it with gunzip"):
         list(examples_of(tmp_path / "z.tfrecord"))
 
 
@@ -183,7 +189,8 @@ def test_only_records_are_recognised(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(record)
         assert format_of(tmp_path / name) is not None and format_of((tmp_path / name).parent) is not None
-    for name, data in {"runs/events.out.tfevents.1.host": record, "text/x.tfrecord": b"path,label\n", "short/x.tfrecord": b"abc"}.items():
+    others = {"runs/events.out.tfevents.1.host": record, "text/x.tfrecord": b"path,label\n", "short/x.tfrecord": b"abc"}
+    for name, data in others.items():
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(data)
         assert format_of(tmp_path / name) is None and format_of((tmp_path / name).parent) is None
@@ -191,8 +198,9 @@ def test_only_records_are_recognised(tmp_path: Path) -> None:
 
 def test_what_is_written_has_the_keys_that_tensorflow_users_read(tmp_path: Path) -> None:
     path = file_of(tmp_path, "图/a.png", 0)
-    samples = [Sample(path, "图/a.png", {"defect": label}, split="train") for label in ("spall",)]
-    write_data_set(Table(tmp_path, "risk", tuple(samples), label_order={"defect": ("spall", "crack")}), tmp_path / "out", name="tfrecord")
+    samples = (Sample(path, "图/a.png", {"defect": "spall"}, split="train"),)
+    table = Table(tmp_path, "risk", samples, label_order={"defect": ("spall", "crack")})
+    write_data_set(table, tmp_path / "out", name="tfrecord")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["label_map.pbtxt", "train.tfrecord-00000-of-00001"]
     ((_, features),) = examples_of(tmp_path / "out" / "train.tfrecord-00000-of-00001")
     assert {name: values_of(feature, "") for name, feature in features.items()} == {

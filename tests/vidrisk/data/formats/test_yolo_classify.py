@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,7 +34,8 @@ def test_splits_and_classes_are_folders_and_load_table_reads_them(tmp_path: Path
 
 
 def test_cvats_labels_json_says_nothing_more(tmp_path: Path) -> None:
-    write_data_set(table_of(tmp_path / "m", {"a.png": ("x", "train"), "b.png": ("y", "val")}), tmp_path / "out", name="yolo-classify")
+    table = table_of(tmp_path / "m", {"a.png": ("x", "train"), "b.png": ("y", "val")})
+    write_data_set(table, tmp_path / "out", name="yolo-classify")
     before = import_data(tmp_path / "out", name="yolo-classify", task="risk").table
     (tmp_path / "out" / "train" / "labels.json").write_text('{"a.png": [0]}')
     assert import_data(tmp_path / "out", name="yolo-classify", task="risk").table == before
@@ -46,7 +46,7 @@ def test_a_label_that_can_be_no_folder_is_one_line_and_nothing_is_left(tmp_path:
     table = table_of(tmp_path / "media", {"a.png": (label, None), "b.png": ("fine", None)})
     with pytest.raises(DataError, match=r"labels that cannot be names of class folders \(1\): .*fix: rename these classes"):
         write_data_set(table, tmp_path / "out", name="yolo-classify")
-    assert os.listdir(tmp_path) == ["media"]
+    assert [path.name for path in tmp_path.iterdir()] == ["media"]
 
 
 def test_what_has_no_place_in_a_class_folder_is_counted(tmp_path: Path) -> None:
@@ -63,6 +63,6 @@ def test_a_file_that_is_gone_leaves_no_half_folder(tmp_path: Path) -> None:
     table.samples[1].path.unlink()
     with pytest.raises(DataError, match=r"cannot be written: No such file or directory \(.*b\.png\)"):
         write_data_set(table, tmp_path / "out", name="yolo-classify")
-    assert os.listdir(tmp_path) == ["media"]
+    assert [path.name for path in tmp_path.iterdir()] == ["media"]
     with pytest.raises(DataError, match="is no folder"):
         import_data(table.samples[0].path, name="yolo-classify")
