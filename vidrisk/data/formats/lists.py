@@ -1,4 +1,4 @@
-"""List files of data sets, read piece by piece: lines of text, rows of CSV, the records of a JSON list and the members of an object.
+"""List files of data sets, read piece by piece: lines of text, rows of CSV, records of JSON lists and members of JSON objects.
 
 Held are the line or record at hand and at most a piece of the file behind it, however long a list is; ``object_of`` alone reads a
 whole file, which is small.
@@ -73,7 +73,8 @@ def cells_of(path: Path) -> Iterator[tuple[str, list[str]]]:
 
     def lines() -> Iterator[str]:
         nonlocal where
-        for where, line in _bounded_lines(path, MAX_ROW_CHARS, "cells between commas"):
+        for place, line in _bounded_lines(path, MAX_ROW_CHARS, "cells between commas"):
+            where = place
             yield line
 
     try:

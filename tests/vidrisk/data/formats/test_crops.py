@@ -73,7 +73,8 @@ def test_boxes_become_samples_that_stay_together(tmp_path: Path) -> None:
     pixels = photo(tmp_path / "set" / "a.png")
     photo(tmp_path / "set" / "b.png")
     rows = [(Row("1", "a.png", {"defect": "crack"}, "train"), (1.0, 2.0, 3.0, 4.0)),
-            (Row("2", "b.png", {"defect": "rust"}), (0.0,) * 4), (Row("3", "a.png", {"defect": "rust"}, "train", "site"), (5.0, 5.0, 6.0, 6.0)),
+            (Row("2", "b.png", {"defect": "rust"}), (0.0,) * 4),
+            (Row("3", "a.png", {"defect": "rust"}, "train", "site"), (5.0, 5.0, 6.0, 6.0)),
             (Row("4", "gone.png", {}), (0.0,) * 4)]
     found = samples_from_boxes(rows, MediaFiles(tmp_path / "set"), tmp_path / "made", multi_label=None)
     assert [(sample.name, sample.labels, sample.group, sample.split) for sample in found.samples] == [
