@@ -32,6 +32,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
 SPLIT_FOLDERS = ("train", "val", "valid", "validation", "dev", "test")
 SNIFFED_BYTES = 2**16
+_NO_NUMBERS = {(column, "[]") for column in ID_COLUMNS.values()}  # of a split in which no label holds
 NAMES_OF_SPLITS = {"val": "validation"}  # as it is written
 CARRIES: frozenset[Part] = frozenset({"clips", "photos", "intervals", "frame intervals", "multi-label", "no label",
                                       "several targets", "splits", "groups", "order of used labels", "texts", "extra"})
@@ -113,7 +114,8 @@ def _row(line: Line, labels: Mapping[str, Label], columns: Columns, inner: str, 
     texts: dict[str, Any] = {field: line.cells[column].strip() for field, column in columns.texts.items()}
     said = trimmed(line.cells[columns.split]).casefold() if columns.split else ""
     split = SPLIT_WORDS.get(posixpath.basename(inner)) or SPLIT_WORDS.get(said)
-    extra = {column: text for column in columns.extra if (text := line.cells[column])}
+    extra = {column: text for column in columns.extra if (text := line.cells[column])
+             and (column, text) not in _NO_NUMBERS}
     group = line.cells[columns.group].strip() if columns.group else ""
     return Row(where, posixpath.join(inner, name.as_posix()), labels, split, group or None, interval, extra=extra, **texts)
 

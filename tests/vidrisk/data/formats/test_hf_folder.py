@@ -111,3 +111,13 @@ def test_it_loads_as_hugging_face_would_look_at_it(tmp_path: Path, photo: Callab
     write_data_set(table, tmp_path / "out", name="hf-folder")
     text = (tmp_path / "out" / "metadata.jsonl").read_text(encoding="utf-8")
     assert text.startswith('{"file_name": "=a.png", "action": ["a", "b"]')
+
+
+def test_a_split_in_which_no_label_holds_has_no_column_of_numbers(tmp_path: Path) -> None:
+    photos(tmp_path / "m", "a.png", "b.png")
+    samples = (Sample(tmp_path / "m" / "a.png", "a.png", {"defect": ()}, split="train"),
+               Sample(tmp_path / "m" / "b.png", "b.png", {"defect": ("z", "a")}, split="val"))
+    table = Table(tmp_path / "m", "risk", samples, label_order={"defect": ("z", "a")})
+    write_data_set(table, tmp_path / "out", name="hf-folder")
+    again = import_data(tmp_path / "out", task="risk").table
+    assert [sample.extra for sample in again.samples] == [{}, {}] and again.label_order == table.label_order
