@@ -142,7 +142,7 @@ def write_data_set(table: Table, destination: str | Path, *, name: str, model: s
         DataError: something is there already, nothing of the table can be carried, or the disk is full.
         SettingsError: an unknown format, one that is only read, or a name with another suffix than the format's.
     """
-    destination, chosen = Path(destination), format_named(name)
+    destination, chosen = Path(destination).resolve(), format_named(name)
     writable = ", ".join(known.name for known in FORMATS.values() if known.write)
     if chosen.write is None:
         raise SettingsError(f"writing {chosen.title}", allowed=writable)

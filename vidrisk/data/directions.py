@@ -12,7 +12,7 @@ _WORD = re.compile("|".join(rf"(?<![A-Za-z-]){word}(?![A-Za-z])" if word.isascii
 
 
 def mirrored_label(label: str, labels: Sequence[str]) -> str | None:
-    """Return what a label is called in a mirrored picture: itself where it has no direction; None where that is none of the labels."""
+    """Return what a label is called in a mirrored picture: itself without a direction; None where that is none of the labels."""
     if not _WORD.search(label):
         return label
     known = {each.casefold(): each for each in labels}

@@ -143,8 +143,8 @@ def _parquet_records(path: Path) -> _Records:
         yield f"row {number}", record
 
 
-def write_table(table: Table, path: str | Path) -> None:
-    """Write a manifest that ``load_table`` reads back equal. Paths in it are relative to its own folder.
+def write_table(table: Table, path: str | Path, *, path_column: str = "path") -> None:
+    """Write a manifest that ``load_table`` reads back equal. Paths in it, in ``path_column``, are relative to its own folder.
 
     Columns: ``path``, the labels (``action``, ``defect_class``, ``risk_level``; lists of a multi-label target, as JSON in CSV),
     their numbers (``action_id``, ``defect_class_id``) where the table has an order of labels, ``split``, ``group``, ``risk``,
@@ -169,11 +169,11 @@ def write_table(table: Table, path: str | Path) -> None:
         raise DataError("the table has intervals in seconds and in frames", fix="give all of them in seconds")
     ids = {target: {label: str(number) for number, label in enumerate(order)} for target, order in table.label_order.items()
            if target in ID_COLUMNS}
-    records = [_record(sample, root, table.target_names, units, ids) for sample in table.samples]
+    records = [_record(sample, root, path_column, table.target_names, units, ids) for sample in table.samples]
     columns = list(dict.fromkeys(column for record in records for column in record))
     try:
         if suffix in CSV_SUFFIXES:
-            data = _csv_bytes(records, columns, "\t" if suffix == ".tsv" else ",")
+            data = _csv_bytes(records, columns, "\t" if suffix == ".tsv" else ",", path_column)
         elif suffix in JSONL_SUFFIXES:
             data = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
         else:
@@ -216,7 +216,7 @@ def write_rows(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     write_new_file(path, data)
 
 
-def _record(sample: Sample, root: Path, targets: Sequence[str], units: Sequence[str],
+def _record(sample: Sample, root: Path, path_column: str, targets: Sequence[str], units: Sequence[str],
             ids: Mapping[str, Mapping[str, str]]) -> dict[str, _Cell]:
     if not (sample.path.is_relative_to(root) and sample.path.resolve().is_relative_to(root)):
         raise DataError(f"{sample.path} lies outside {root}, the manifest's folder",
@@ -225,7 +225,7 @@ def _record(sample: Sample, root: Path, targets: Sequence[str], units: Sequence[
     if missing:
         raise DataError(f"{sample.title} has the label {missing[0]!r}, which a manifest reads as a missing value",
                         fix="rename the class")
-    record: dict[str, _Cell] = {"path": sample.path.relative_to(root).as_posix()}
+    record: dict[str, _Cell] = {path_column: sample.path.relative_to(root).as_posix()}
     for target in targets:
         label = sample.labels.get(target, "")
         record[LABEL_COLUMNS[target]] = label if isinstance(label, str) else list(label)
@@ -242,19 +242,20 @@ def _record(sample: Sample, root: Path, targets: Sequence[str], units: Sequence[
     return record | dict(sample.extra)
 
 
-def _csv_bytes(records: Sequence[Mapping[str, _Cell]], columns: Sequence[str], delimiter: str) -> bytes:
+def _csv_bytes(records: Sequence[Mapping[str, _Cell]], columns: Sequence[str], delimiter: str, path_column: str) -> bytes:
     buffer = io.StringIO(newline="")
     # Cells that hold a character of the line end are quoted: with both characters in it, no stray one ends a row.
     writer = csv.DictWriter(buffer, columns, delimiter=delimiter, lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows({column: _csv_cell(column, cell) for column, cell in record.items()} for record in records)
+    writer.writerows({column: _csv_cell(cell, is_path=column == path_column) for column, cell in record.items()}
+                     for record in records)
     return buffer.getvalue().encode("utf-8-sig")  # the mark lets spreadsheets read Chinese
 
 
-def _csv_cell(column: str, cell: _Cell) -> str:
+def _csv_cell(cell: _Cell, *, is_path: bool) -> str:
     if isinstance(cell, list):
         return json.dumps(cell, ensure_ascii=False)
-    return f"./{cell}" if column == "path" and cell.startswith(FORMULA_STARTS) else cell
+    return f"./{cell}" if is_path and cell.startswith(FORMULA_STARTS) else cell
 
 
 def _parquet_bytes(records: Sequence[Mapping[str, _Cell]], columns: Sequence[str]) -> bytes:

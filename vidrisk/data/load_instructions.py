@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from vidrisk.data.notes import notes_of_left_out
 from vidrisk.data.photo_paths import find_photos, keys_of_photos
 from vidrisk.data.places import Places
 from vidrisk.data.report_prompts import PHOTO
-from vidrisk.data.table import SPLIT_WORDS, SplitName
+from vidrisk.data.table import SplitName, split_from_name
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 JSON_SUFFIXES, LINES_SUFFIXES = (".json",), (".jsonl", ".ndjson")
@@ -49,7 +48,7 @@ def load_instructions(source: str | Path, *, images: str | Path | None = None, n
     if not root.is_dir():
         raise SettingsError(f"images in {images}", allowed="a folder")
     chosen = _format_named(name) if name is not None else _recognised(source)
-    maker = _Maker(Places(root), _split_of(source))
+    maker = _Maker(Places(root), split_from_name(source.stem))
     items = [made for told in chosen.read(source) if (made := maker.instruction(told))]
     left_out = {"images that are not there": maker.missing, "records that cannot be used": maker.left_out}
     notes = notes_of_left_out(source.name, left_out, strict=strict)
@@ -84,7 +83,7 @@ class _Maker:
         if len(files) < len(told.images):
             return None
         turns = _with_markers(told.turns, len(files))
-        problem = told.problem or problem_of_turns(turns, len(files))
+        problem = told.problem or ("it is about a video" if told.videos else problem_of_turns(turns, len(files)))
         if problem:
             self.left_out.append(f"{told.where}: {problem}")
             return None
@@ -106,12 +105,6 @@ def _with_markers(turns: tuple[Turn, ...], images: int) -> tuple[Turn, ...]:
         return turns
     asked = Turn("user", f"{PHOTO}\n" * lacking + turns[first].text)
     return (*turns[:first], asked, *turns[first + 1:])
-
-
-def _split_of(source: Path) -> SplitName | None:
-    """The split that a name such as ``captions_val2017.json`` says."""
-    words = re.findall(r"[a-z]+|[\u4e00-\u9fff]+", source.stem.casefold())
-    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
 def _format_named(name: str) -> InstructionFormat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,12 @@ SPLIT_WORDS: dict[str, SplitName] = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val", "验证": "val", "验证集": "val",
     "test": "test", "testing": "test", "测试": "test", "测试集": "test",
 }
+
+
+def split_from_name(name: str) -> SplitName | None:
+    """Read the split that the name of a file says, such as ``instances_val2017.json``; None where it says none."""
+    words = re.findall(r"[a-z]+|[\u4e00-\u9fff]+", name.casefold())
+    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
 class InSplit(Protocol):

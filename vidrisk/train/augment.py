@@ -46,7 +46,7 @@ def augment_clips(frames: Tensor, kinds: Sequence[str], generator: torch.Generat
         generator: source of randomness, on the CPU.
 
     Returns:
-        The frames, and which clips are mirrored left to right ``bool (B,)``: what their labels say of left and right is the other way
+        The frames, and which clips are mirrored left to right ``bool (B,)``: there, labels that say left or right are the other way
         round.
     """
     mirrored = torch.zeros(len(frames), dtype=torch.bool)
@@ -173,7 +173,8 @@ def _gamma(clip: Tensor, generator: torch.Generator) -> Tensor:
 
 def _posterize(clip: Tensor, generator: torch.Generator) -> Tensor:
     step = 2 ** int(torch.randint(2, 5, (), generator=generator))
-    return (clip // step) * step
+    coarse: Tensor = (clip // step) * step
+    return coarse
 
 
 def _blur(clip: Tensor, generator: torch.Generator) -> Tensor:

@@ -21,12 +21,16 @@ def fit_table(table: Table, format: Format) -> tuple[Table, dict[str, int]]:
     """
     lost: Counter[str] = Counter()
     kept = [fitted for sample in table.samples if (fitted := _fit(sample, table, format, lost)) is not None]
-    order = table.label_order
+    used = {target: {label for sample in kept for label in sample.labels_of(target)}
+            for target in dict.fromkeys(target for sample in kept for target in sample.labels)}
+    order = {target: labels for target, labels in table.label_order.items() if target in used}
     if order and "label order" not in format.carries:
-        lost["the order of labels"] = len(table)
-        order = {}
-    targets = {target for sample in kept for target in sample.labels}
-    order = {target: labels for target, labels in order.items() if target in targets}
+        whole, order = order, {target: tuple(label for label in labels if label in used[target]) for target, labels in order.items()
+                               if used[target] and "order of used labels" in format.carries}
+        if not order:
+            lost["the order of labels"] = len(table)
+        elif order != whole:
+            lost["labels that no sample has"] = sum(map(len, whole.values())) - sum(map(len, order.values()))
     return replace(table, samples=tuple(kept), label_order=order, notes=()), dict(lost)
 
 

@@ -11,9 +11,10 @@ from vidrisk.data.table import Sample, Table
 from vidrisk.runtimes.contract.choices import LabelTask
 
 # What a table may hold beside files with one label each. A format says which of it survives writing and reading.
+# "label order": all labels of a target, those that no sample has, too; "order of used labels": without those.
 # "no label": samples of a multi-label target for which none holds, which differ from those that nobody has labelled.
 Part = Literal["clips", "photos", "intervals", "frame intervals", "multi-label", "no label", "several targets",
-               "splits", "groups", "label order", "texts", "extra"]
+               "splits", "groups", "label order", "order of used labels", "texts", "extra"]
 PARTS: tuple[Part, ...] = get_args(Part)
 Option = Literal["split", "rate", "labels", "crops"]
 

@@ -19,6 +19,7 @@ from vidrisk.frames.left_out import shortened
 from vidrisk.frames.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_from_suffix
 from vidrisk.runtimes.contract.errors import DataError
 
+MOST_PARTS_LEFT_OUT = 8  # from the beginning of a path
 _DRIVE = re.compile(r"[A-Za-z]:")
 SUFFIXES: dict[Kind, Sequence[str]] = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}
 KIND_NAMES: dict[Kind, str] = {"video": "video", "image": "photo"}
@@ -110,6 +111,27 @@ class MediaFiles:
             self._listings[inner] = ({nfc(name): name for name in names},
                                      {nfc(posixpath.splitext(name)[0]): name for name in reversed(videos)})
         return self._listings[inner]
+
+
+def find_written(files: MediaFiles, written: str, folder: str = "") -> str | None:
+    """Return where the file of a path is, relative to the root; where it is not there, how it may be listed as absent.
+
+    Of a path that leads elsewhere, as that of another machine does, its last parts are looked for: nothing outside of the root is.
+
+    Args:
+        folder: below the root, in which relative paths begin.
+
+    Returns:
+        None for what is no path.
+    """
+    path = PurePosixPath(written.replace("\\", "/"))
+    if path.is_absolute() and path.is_relative_to(files.root.as_posix()):
+        folder, path = "", path.relative_to(files.root.as_posix())
+    parts = [part for part in path.parts if part not in ("/", "..") and not _DRIVE.fullmatch(part)]
+    names = [posixpath.join(folder, *parts[start:]) for start in range(min(len(parts), MOST_PARTS_LEFT_OUT))]
+    if not names or safe_name(names[0]) is None:
+        return None
+    return next((found for name in names if (found := files.find(name))), names[0])
 
 
 def samples_from_rows(rows: Iterable[Row], files: MediaFiles, *, kinds: Sequence[Kind] = ("video",),

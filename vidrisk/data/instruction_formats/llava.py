@@ -16,7 +16,7 @@ from vidrisk.data.instruction_formats.reader import (
     id_of,
     names_of,
     turns_from_messages,
-    video_in,
+    videos_in,
     with_system,
 )
 
@@ -35,7 +35,7 @@ def read_llava(path: Path) -> Iterator[ToldConversation]:
         turns, inside, problem = turns_from_messages(record.get("conversations"), "from", "value", where)
         images = names_of(record.get("image")) or names_of(record.get("images"))
         turns = with_system(turns, record.get("system"))
-        yield ToldConversation(where, id_of(record), (*images, *inside), turns, problem or video_in(record))
+        yield ToldConversation(where, id_of(record), (*images, *inside), turns, problem, videos_in(record), record)
 
 
 FORMAT = InstructionFormat("llava", "LLaVA", is_llava, read_llava)

@@ -16,7 +16,7 @@ from vidrisk.data.instruction_formats.reader import (
     id_of,
     names_of,
     turns_from_messages,
-    video_in,
+    videos_in,
 )
 
 
@@ -30,7 +30,7 @@ def read_ms_swift(path: Path) -> Iterator[ToldConversation]:
     for where, record in json_lines_of(path):
         turns, inside, problem = turns_from_messages(record.get("messages"), "role", "content", where)
         images = names_of(record.get("images")) or names_of(record.get("image"))
-        yield ToldConversation(where, id_of(record), (*images, *inside), turns, problem or video_in(record))
+        yield ToldConversation(where, id_of(record), (*images, *inside), turns, problem, videos_in(record), record)
 
 
 FORMAT = InstructionFormat("ms-swift", "ms-swift", is_ms_swift, read_ms_swift)

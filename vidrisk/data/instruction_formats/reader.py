@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from vidrisk.data.instructions import Role, Turn
@@ -24,6 +25,8 @@ class ToldConversation(NamedTuple):
         images: paths as written.
         turns: with or without markers of images.
         problem: why it cannot be used; '' where it can.
+        videos: paths as written.
+        record: all that the file says of it.
     """
 
     where: str
@@ -31,6 +34,8 @@ class ToldConversation(NamedTuple):
     images: tuple[str, ...]
     turns: tuple[Turn, ...]
     problem: str = ""
+    videos: tuple[str, ...] = ()
+    record: Mapping[str, Any] = MappingProxyType({})
 
 
 class First(NamedTuple):
@@ -125,6 +130,6 @@ def id_of(record: Mapping[str, Any]) -> str:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
-def video_in(record: Mapping[str, Any]) -> str:
-    """Say that a record is about a video; '' where it is not."""
-    return "it is about a video" if names_of(record.get("video")) or names_of(record.get("videos")) else ""
+def videos_in(record: Mapping[str, Any], column: str = "videos") -> tuple[str, ...]:
+    """Read the paths of videos that a record is about."""
+    return names_of(record.get("video")) or names_of(record.get(column))

@@ -20,7 +20,7 @@ from vidrisk.data.instruction_formats.reader import (
     id_of,
     names_of,
     turns_from_messages,
-    video_in,
+    videos_in,
     with_system,
 )
 
@@ -51,7 +51,8 @@ def read_sharegpt(path: Path) -> Iterator[ToldConversation]:
         turns, inside, problem = turns_from_messages(messages, role_key, text_key, where)
         turns = with_system(turns, record.get(columns.get("system", "system")))
         images = names_of(record.get(columns.get("images", "images"))) or names_of(record.get("image"))
-        yield ToldConversation(where, id_of(record), (*images, *inside), turns, problem or video_in(record))
+        videos = videos_in(record, columns.get("videos", "videos"))
+        yield ToldConversation(where, id_of(record), (*images, *inside), turns, problem, videos, record)
 
 
 def _texts(value: Any) -> dict[str, str]:

@@ -16,6 +16,7 @@ from vidrisk.data.formats import FORMATS, Format, format_of
 from vidrisk.data.formats.fit import fit_table
 from vidrisk.data.formats.format import PARTS, Reading, Writing
 from vidrisk.data.table import Table
+from vidrisk.runtimes.contract.errors import DataError
 
 WRITTEN = [known for known in FORMATS.values() if known.write]
 
@@ -32,7 +33,11 @@ def test_what_is_written_is_read_back_as_it_was(known: Format, data: st.DataObje
             return
         destination = root / f"set{known.suffix}" if not known.copies else Path(folder, f"set{known.suffix}")
         assert known.write is not None
-        known.write(fitted, destination, Writing())
+        try:
+            known.write(fitted, destination, Writing())
+        except DataError as error:  # what a column has one unit for
+            assert "intervals in seconds and in frames" in str(error)
+            return
         assert format_of(destination) in (known, None)
         assert content_of(read(known, destination, fitted), named=not known.copies) == content_of(fitted, named=not known.copies)
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,157 @@
+"""Files for tuning vision-language models, read as labels: a question about a clip or a photo, and the label as its answer.
+
+The syntaxes are those of ``instruction_formats``, whose records are conversations about photos. As labels they are read only where
+that is asked for: short answers are labels, all others are counted. ``conversations_writer`` says which files there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vidrisk.data.formats.attributes import TARGETS_OF, fields_from_attributes, name_of_target, with_splits
+from vidrisk.data.formats.class_names import ClassNames, orders_that_say_something, read_class_names
+from vidrisk.data.formats.conversations_writer import ATTRIBUTES, LABELS, NUMBERS
+from vidrisk.data.formats.format import Listed, Reading
+from vidrisk.data.formats.questions import asked_for, labels_from_answer
+from vidrisk.data.formats.rows import MediaFiles, Row, find_written, samples_from_rows
+from vidrisk.data.instruction_formats.dataset_info import INFO
+from vidrisk.data.instruction_formats.reader import ToldConversation
+from vidrisk.data.label_ids import labels_from_ids
+from vidrisk.data.table import Label, split_from_name
+from vidrisk.runtimes.contract.errors import DataError
+
+LOOKED_FOR = 100  # records by which the folder of the files is found
+MAX_FILES = 1000
+Read = Callable[[Path], Iterator[ToldConversation]]
+
+
+def is_never_recognised(source: Path) -> bool:
+    """Claim nothing: the same files are data for models that write."""
+    return False
+
+
+def read_conversations(source: Path, reading: Reading, read: Read, suffixes: Sequence[str]) -> Listed:
+    """Read a file, or the files of a folder. Clips and photos lie in ``reading.media``, beside the files, or a folder above."""
+    paths = [source] if source.is_file() else _files_in(source, suffixes)
+    if not paths:
+        raise DataError(f"{source.name} has no file of conversations", allowed=", ".join(f"*{suffix}" for suffix in suffixes))
+    folder = source.parent if source.is_file() else source
+    files = MediaFiles(reading.media or _root_of(folder, paths, read))
+    rows = _Rows(files, reading, {target: read_class_names(path) for target, path in _name_files(folder, reading).items()})
+    for path in paths:
+        for told in read(path):
+            rows.add(told, path)
+    taken, counted = with_splits(rows.rows)
+    found = samples_from_rows(taken, files, kinds=("video", "image"), multi_label=reading.multi_label)
+    orders = {target: names.order for target, names in rows.names.items()}
+    orders.setdefault(reading.target, tuple(labels_from_ids(rows.pairs).values()))
+    rows.left_out.update(counted)
+    rows.left_out["repeated records left out"] += found.repeated
+    said = [f"{what}: {count}" for what, count in rows.left_out.items() if count]
+    return Listed(files.root, found.samples, found.absent, ("",),
+                  orders_that_say_something({target: order for target, order in orders.items() if order}, found.samples),
+                  (*found.notes, *said))
+
+
+class _Rows:
+    """Turns conversations into rows.
+
+    Attributes:
+        names: of numbered classes, by target.
+        rows: that have been made.
+        pairs: labels and their numbers, where both stand in a record.
+        left_out: what could not be used, counted.
+    """
+
+    def __init__(self, files: MediaFiles, reading: Reading, names: Mapping[str, ClassNames]) -> None:
+        self._files, self._reading, self.names = files, reading, names
+        self.rows: list[Row] = []
+        self.pairs: list[tuple[str, str]] = []
+        self.left_out: Counter[str] = Counter()
+
+    def add(self, told: ToldConversation, path: Path) -> None:
+        shown = (*told.images, *told.videos)
+        if told.problem or len(shown) != 1:
+            self.left_out[f"records {'that cannot be used' if told.problem else 'without one clip or photo'} left out"] += 1
+            return
+        name = find_written(self._files, shown[0])
+        if name is None:
+            raise DataError(f"{told.where} has the path {shown[0][:80]!r}", allowed="the path of a clip or photo")
+        labels = self._labels_from_turns(told)
+        number = told.record.get("label")
+        if labels is None or (number is not None and not self._add_numbers(labels, number, told.where)):
+            self.left_out["records whose answers are no labels left out"] += 1
+        elif not labels:
+            self.left_out["records without an answer or a label left out"] += 1
+        else:
+            attributes = told.record.get(ATTRIBUTES)
+            fields = fields_from_attributes(attributes if isinstance(attributes, dict) else {})
+            fields.setdefault("split", split_from_name(path.stem))
+            self.rows.append(Row(told.where, name, labels, **fields))
+
+    def _labels_from_turns(self, told: ToldConversation) -> dict[str, Label] | None:
+        """Labels by target; None where an answer is none, or there are several and it is not known what was asked."""
+        asked, labels = "", {}
+        answers = [turn for turn in told.turns if turn.role == "assistant"]
+        for turn in told.turns:
+            if turn.role == "user":
+                asked = turn.text
+            if turn.role != "assistant":
+                continue
+            target, several = asked_for(asked) or (self._reading.target, self._reading.multi_label is not False)
+            found = labels_from_answer(turn.text)
+            is_guessed = asked_for(asked) is None
+            if found is None or (len(found) != 1 and not several) or (is_guessed and len(answers) > 1):
+                return None
+            if target in TARGETS_OF[self._reading.task]:
+                labels[target] = found
+        return dict(labels)
+
+    def _add_numbers(self, labels: dict[str, Label], number: Any, where: str) -> bool:
+        """Take the numbers of classes of a record; tell whether they are any: a truth value or a fraction is for other training."""
+        listed = number if isinstance(number, list) else [number]
+        if not all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 10**9 for one in listed):
+            return False
+        names = self.names.get(self._reading.target)
+        found = tuple(names.name_of(one, where) if names else str(one) for one in listed)
+        said = labels.get(self._reading.target)
+        if said is None:
+            labels[self._reading.target] = found
+        elif names and set(said) != set(found):
+            raise DataError(f"{where}: the label {number} is {' + '.join(found) or 'none'}, and the answer says {' + '.join(said)}",
+                            fix="take the names and the data from one source")
+        elif len(said) == len(found) == 1:
+            self.pairs.append((said[0], found[0]))
+        return True
+
+
+def _name_files(folder: Path, reading: Reading) -> dict[str, Path]:
+    """Files with names of numbered classes: the one that is given, or those beside the conversations."""
+    paths = {target: folder / (LABELS if target == reading.target else f"{name_of_target(target)}_{LABELS}")
+             for target in TARGETS_OF[reading.task] if target != "level"}
+    given = {reading.target: reading.labels} if reading.labels else {}
+    return {target: path for target, path in paths.items() if path.is_file()} | given
+
+
+def _root_of(folder: Path, paths: Sequence[Path], read: Read) -> Path:
+    """The folder that paths are relative to: that of the files, or the one above, where only there any of the first is found."""
+    shown = [name for told in islice(read(paths[0]), LOOKED_FOR) for name in (*told.images, *told.videos)]
+    for root in (folder, folder.parent):
+        files = MediaFiles(root)
+        if any((name := find_written(files, written)) and files.find(name) for written in shown):
+            return root
+    return folder
+
+
+def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+    names = {path.name for path in paths}
+    return [path for path in paths if path.name != INFO and not path.name.endswith(LABELS) and not path.name.startswith(".")
+            and not (path.stem.endswith(NUMBERS) and path.name.replace(NUMBERS, "") in names)][:MAX_FILES]
