@@ -22,7 +22,7 @@ SplitOption = Annotated[Literal["train", "val", "test"] | None, typer.Option(
 
 REPORTS = ("risk-parquet", "risk-jsonl")
 _OF_REPORTS = ("scheme", "photos", "image_quality", "max_image_size", "answers", "ratios", "seed", "group_by", "force")
-_OF_LABELS = ("task", "multi_label")
+_OF_LABELS = ("task", "multi_label", "media")
 
 
 def convert(
@@ -37,6 +37,10 @@ def convert(
                                        "`vidrisk data formats` lists.")] = "risk-parquet",
     task: Annotated[LabelTask, typer.Option("--task", help="Labels: action, risk, or action+risk.")] = "action",
     multi_label: MultiLabel = False,
+    media: Annotated[Path | None, typer.Option(
+        "--media", metavar="FOLDER", show_default="above all inputs",
+        help="Predictions: folder that names of files are relative to.",
+    )] = None,
     scheme: SchemeOption = None,
     photos: PhotosOption = None,
     image_quality: Annotated[int, typer.Option(help="Reports: of JPEG, 1 to 100.")] = 85,
@@ -69,7 +73,7 @@ def convert(
         _convert_reports(data, output, to, scheme, photos, (*max_image_size, image_quality), answers, ratios, seed, group_by, force,
                          strict, encoding, sheet, json_output)
     else:
-        _convert_labels(data, output, to, task, multi_label, strict, encoding, sheet, json_output)
+        _convert_labels(data, output, to, task, multi_label, media, strict, encoding, sheet, json_output)
 
 
 def _convert_reports(data: Path, output: Path, to: str, scheme: str | None, photos: Path | None, sizes: tuple[int, int, int],
@@ -90,18 +94,26 @@ def _convert_reports(data: Path, output: Path, to: str, scheme: str | None, phot
     _print_statistics(stats, output, as_json)
 
 
-def _convert_labels(data: Path, output: Path, to: str, task: LabelTask, multi_label: bool, strict: bool, encoding: str | None,
-                    sheet: str | None, as_json: bool) -> None:
+def _convert_labels(data: Path, output: Path, to: str, task: LabelTask, multi_label: bool, media: Path | None, strict: bool,
+                    encoding: str | None, sheet: str | None, as_json: bool) -> None:
     from vidrisk.cli.console import say, say_json
+    from vidrisk.cli.refused import refuse_options
     from vidrisk.data import load_table
     from vidrisk.data.data_sets import write_data_set
+    from vidrisk.jobs.predicted_table import is_run_output, table_from_predictions
 
-    table = load_table(data, task, min_labels=1, multi_label=multi_label, encoding=encoding, sheet=sheet, strict=strict)
-    written = write_data_set(table, output, name=to)
+    model = None
+    if is_run_output(data):
+        refuse_options({"--multi-label": multi_label, "--encoding": bool(encoding), "--sheet": bool(sheet)}, "of predictions")
+        table, model = table_from_predictions(data, media)
+    else:
+        refuse_options({"--media": bool(media)}, "without predictions")
+        table = load_table(data, task, min_labels=1, multi_label=multi_label, encoding=encoding, sheet=sheet, strict=strict)
+    written = write_data_set(table, output, name=to, model=model)
     if as_json:
         import json
 
-        told = {"output": str(output), "format": to, "samples": written.samples, "lost": dict(written.lost)}
+        told = {"output": str(output), "format": to, "model": model, "samples": written.samples, "lost": dict(written.lost)}
         say_json(json.dumps(told, ensure_ascii=False))
         return
     say(f"{written.samples} of {len(table)} samples → {output}")

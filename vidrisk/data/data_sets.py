@@ -150,7 +150,7 @@ def write_data_set(table: Table, destination: str | Path, *, name: str, model: s
         raise SettingsError(f"the name {destination.name} for {chosen.title}", allowed=f"a name that ends in {chosen.suffix}")
     if destination.exists():
         raise DataError(f"{destination} exists already", fix="choose another name, or delete it first")
-    fitted, lost = fit_table(table, chosen)
+    fitted, lost = fit_table(table, chosen, model=model)
     for what, count in lost.items():
         log.warning("%s cannot carry %s: %d of %d samples", chosen.title, what, count, len(table))
     if not fitted.samples:

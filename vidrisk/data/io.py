@@ -210,7 +210,7 @@ def write_rows(rows: Sequence[Mapping[str, str]], path: Path) -> None:
         DataError: as ``write_new_file``; a name that is not Unicode.
     """
     try:
-        data = _csv_bytes(rows, list(dict.fromkeys(column for row in rows for column in row)), ",")
+        data = _csv_bytes(rows, list(dict.fromkeys(column for row in rows for column in row)), ",", "path")
     except UnicodeEncodeError as error:
         raise DataError(f"a name in the table is not Unicode: {error.object[:80]!r}", fix="rename the file") from error
     write_new_file(path, data)

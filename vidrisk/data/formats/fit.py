@@ -6,21 +6,25 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vidrisk.data.formats.format import Format
+from vidrisk.data.formats.format import SCORE, Format
 from vidrisk.data.table import Sample, Table
 from vidrisk.frames import kind_of
 
 
-def fit_table(table: Table, format: Format) -> tuple[Table, dict[str, int]]:
+def fit_table(table: Table, format: Format, *, model: str | None = None) -> tuple[Table, dict[str, int]]:
     """Take out of a table what a format cannot carry.
 
     Samples whose files, parts or number of labels it has no place for are left out whole; what else has no place is taken off them.
+
+    Args:
+        model: see ``Writing``; scores of its predictions are left to the format.
 
     Returns:
         The rest, and how many samples each kind of loss concerns, by what was lost.
     """
     lost: Counter[str] = Counter()
-    kept = [fitted for sample in table.samples if (fitted := _fit(sample, table, format, lost)) is not None]
+    fitted = [_fit(sample, table, format, lost, is_predicted=model is not None) for sample in table.samples]
+    kept = [sample for sample in fitted if sample is not None]
     used = {target: {label for sample in kept for label in sample.labels_of(target)}
             for target in dict.fromkeys(target for sample in kept for target in sample.labels)}
     order = {target: labels for target, labels in table.label_order.items() if target in used}
@@ -31,10 +35,11 @@ def fit_table(table: Table, format: Format) -> tuple[Table, dict[str, int]]:
             lost["the order of labels"] = len(table)
         elif order != whole:
             lost["labels that no sample has"] = sum(map(len, whole.values())) - sum(map(len, order.values()))
-    return replace(table, samples=tuple(kept), label_order=order, notes=()), dict(lost)
+    counted = {what: count for what, count in lost.items() if count}
+    return replace(table, samples=tuple(kept), label_order=order, notes=()), counted
 
 
-def _fit(sample: Sample, table: Table, format: Format, lost: Counter[str]) -> Sample | None:
+def _fit(sample: Sample, table: Table, format: Format, lost: Counter[str], *, is_predicted: bool) -> Sample | None:
     carries = format.carries
     is_clip = kind_of(sample.path) == "video"
     if ("clips" if is_clip else "photos") not in carries:
@@ -63,8 +68,9 @@ def _fit(sample: Sample, table: Table, format: Format, lost: Counter[str]) -> Sa
     changed: dict[str, object] = {"labels": labels}
     for part, values in _FIELDS.items():
         if part not in carries and any(getattr(sample, name) != empty for name, empty in values.items()):
-            lost[_LOST[part]] += 1
-            changed |= values
+            score = {SCORE: sample.extra[SCORE]} if part == "extra" and is_predicted and SCORE in sample.extra else {}
+            lost[_LOST[part]] += part != "extra" or sample.extra != score
+            changed |= {"extra": score} if score else values
     return replace(sample, **changed)  # type: ignore[arg-type]
 
 
