@@ -19,7 +19,7 @@ from vidrisk.runtimes.contract.contract import Sealed
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
 
 Metric = Literal["top1", "macro_f1"]
-Augmentation = Literal["flip", "updown", "dihedral", "zoom", "light"]
+Augmentation = Literal["flip", "updown", "dihedral", "zoom", "crop", "light", "colour", "still", "erase", "rand", "speed"]
 
 
 class LoraSettings(Sealed, allow_inf_nan=False):

@@ -42,7 +42,7 @@ def augment_clips(frames: Tensor, kinds: Sequence[str], generator: torch.Generat
             ``still`` (up to half of another moment's or another clip's frame laid over all moments: Wang et al. 2021, Removing the
             Background by Adding the Background);
             ``erase`` (a rectangle of noise at one place), ``rand`` (two of eight mild changes, RandAugment: Cubuk et al. 2020);
-            ``speed`` (a part of the clip at up to 1.5 times the speed, or slower where its moments repeat).
+            ``speed`` (a part of the clip, two thirds of it at least, for as long as all of it).
         generator: source of randomness, on the CPU.
 
     Returns:
@@ -145,10 +145,9 @@ def _erase(clip: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _speed(clip: Tensor, generator: torch.Generator) -> Tensor:
-    """Show a part of the clip, at a higher or lower speed: the moments nearest to those that it would show."""
+    """Show a part of the clip for as long as all of it: the moments nearest to those that it would show."""
     moments = len(clip)
-    speed = math.exp(_uniform(generator, -math.log(SPEED), math.log(SPEED)))
-    shown = min(1.0, 1 / speed) * moments  # a part of the clip at that speed fills its length
+    shown = moments / math.exp(_uniform(generator, 0, math.log(SPEED)))
     start = _uniform(generator, 0, moments - shown)
     places = (start + (torch.arange(moments) + 0.5) * shown / moments).long().clamp(0, moments - 1)
     return clip[places]

@@ -15,8 +15,9 @@ from vidrisk.models.config import Metric, TrainConfig
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.progress import OnProgress
-from vidrisk.train.augment import augmented
+from vidrisk.train.augment import augment_clips
 from vidrisk.train.dataset import ClipDataset, moments_of
+from vidrisk.train.mirrors import Mirrors
 from vidrisk.train.objective import Objective
 from vidrisk.train.passes import evaluate, metric_of, standardise
 from vidrisk.train.shares import Share
@@ -39,6 +40,7 @@ class Classification(Work):
         self.model, self.contract, self.config, self.share = model, contract, config, share
         self.names = [sample.title for sample in train.samples]
         self.metric: Metric = config.optim.metric
+        self._mirrors = Mirrors(contract.targets)
         self._objective = Objective.of(train.truth, contract.targets, config.optim, share)
         self._fitted: ViewDataset | ClipDataset = train
         self._judged: ViewDataset | ClipDataset | None = val
@@ -55,10 +57,10 @@ class Classification(Work):
         kinds = self.config.augment or ()
         if not kinds and data.jitter == 1:
             views = min(views, 1)  # others would be equal to it
-        made = views_from_clips(self.model, data, views=views, kinds=kinds, jitter=data.jitter, seed=self.config.seed,
-                                room_mb=self.config.cache_mb, disk_mb=self.config.disk_cache_mb, scratch=self.scratch,
-                                share=self.share,
-                                on_progress=lambda done, total: on_progress("running the frozen layers", done, total))
+        made = views_from_clips(
+            self.model, data, views=views, kinds=kinds, jitter=data.jitter, seed=self.config.seed, mirrors=self._mirrors,
+            room_mb=self.config.cache_mb, disk_mb=self.config.disk_cache_mb, scratch=self.scratch, share=self.share,
+            on_progress=lambda done, total: on_progress("running the frozen layers", done, total))
         if made is None:
             return data
         data.forget()
@@ -78,7 +80,8 @@ class Classification(Work):
         for inputs, truth in loader:
             inputs, truth = inputs.to(share.device), truth.to(share.device)
             if inputs.dtype == torch.uint8:
-                inputs = augmented(moments_of(inputs, config.jitter, draws.own), config.augment or (), draws.own)
+                inputs, mirrored = augment_clips(moments_of(inputs, config.jitter, draws.own), config.augment or (), draws.own)
+                truth = self._mirrors.turn(truth.cpu(), mirrored).to(share.device)
             yield inputs, truth
 
     def loss(self, model: Any, inputs: tuple[Tensor, Tensor], batch: Sequence[int]) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -21,6 +21,7 @@ from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.class_work import Classification
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.failures import name_memory_knobs
+from vidrisk.train.mirrors import settle_mirroring
 from vidrisk.train.passes import evaluate
 from vidrisk.train.run_plots import plot_run
 from vidrisk.train.runs import check_out, fingerprint, fit_run, metrics_of_run, with_start
@@ -58,7 +59,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     table = split_table(table, seed=config.seed, group_by=config.group_by)
     check_leaks(table, strict=strict)
     labels = labels_from_table(table, config)
-    config = resolve_config(config, clips=labels.clips)
+    config = settle_mirroring(resolve_config(config, clips=labels.clips), config.augment, labels.targets)
     contract = contract_from_config(config, labels)
     config, bases = with_start(config, start, out)
     checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table), share)

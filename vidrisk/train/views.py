@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vidrisk.models.trainable import TrainableModel
-from vidrisk.train.augment import augmented
+from vidrisk.train.augment import augment_clips
 from vidrisk.train.dataset import ClipDataset, chunks_of, moments_of
 from vidrisk.train.kept_rows import KeptRows
+from vidrisk.train.mirrors import Mirrors
 from vidrisk.train.shares import ALONE, Share
 
 log = logging.getLogger(__name__)
@@ -26,20 +27,27 @@ log = logging.getLogger(__name__)
 class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
     """Item i: one view ``float16 (T, …)`` of sample i, chosen by ``draw``, and the truth.
 
-    View 0 is the sample itself, the others are augmented.
+    View 0 is the sample itself, the others are augmented. Where a view is mirrored, so is the truth.
     """
 
-    def __init__(self, views: Tensor | KeptRows, truth: Tensor, count: int) -> None:
+    def __init__(self, views: Tensor | KeptRows, truth: Tensor, count: int, mirrored: Tensor | None = None,
+                 mirrors: Mirrors | None = None) -> None:
         self.views = views
         self.truth = truth
         self.count = count
+        self._mirrored = torch.zeros((len(truth), count), dtype=torch.bool) if mirrored is None else mirrored
+        self._mirrors = mirrors
         self._chosen = torch.zeros(len(truth), dtype=torch.long)
 
     def __len__(self) -> int:
         return len(self.truth)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.view_of(index, int(self._chosen[index])), self.truth[index]
+        view = int(self._chosen[index])
+        truth = self.truth[index]
+        if self._mirrors is not None:
+            truth = self._mirrors.turn(truth[None], self._mirrored[index, view][None])[0]
+        return self.view_of(index, view), truth
 
     def view_of(self, index: int, view: int) -> Tensor:
         """Return one view of a sample, ``float32 (T, …)``."""
@@ -58,11 +66,12 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
 @torch.inference_mode()
 def views_from_clips(model: TrainableModel, data: ClipDataset, *, views: int, kinds: tuple[str, ...], jitter: int, seed: int,
                      room_mb: float, on_progress: Callable[[int, int], None], share: Share = ALONE, disk_mb: float = 0,
-                     scratch: Path | None = None) -> ViewDataset | None:
+                     scratch: Path | None = None, mirrors: Mirrors | None = None) -> ViewDataset | None:
     """Carry ``views`` views of every sample through the frozen part of a model.
 
     Args:
         room_mb: memory that they may take.
+        mirrors: turns the truth of mirrored views.
         disk_mb: that they may take in a file of ``scratch``, where memory does not suffice and one process trains.
         share: of several processes: each computes the views of its samples, and gets all of them.
 
@@ -84,15 +93,19 @@ def views_from_clips(model: TrainableModel, data: ClipDataset, *, views: int, ki
     shape = (len(data), views, *one.shape[1:])
     rows = KeptRows(0, int(disk_mb * 2**20), scratch) if is_on_disk else None
     kept = (torch.empty if share.world == 1 else torch.zeros)(shape if rows is None else (0, views), dtype=torch.float16)
+    mirrored = torch.zeros((len(data), views))
     chunks = share.of(chunks_of(len(data), data.moments))
     for chunk, (frames, _) in zip(chunks, DataLoader(data, batch_sampler=chunks), strict=True):
         on_progress(chunk[0], len(data))
         for view in range(views):
             plain = view == 0
             chosen = moments_of(frames, jitter, None if plain else generator).to(device)
-            computed = model.lower(chosen if plain else augmented(chosen, kinds, generator)).half().cpu()
+            if not plain:
+                chosen, is_mirrored = augment_clips(chosen, kinds, generator)
+                mirrored[chunk, view] = is_mirrored.float()
+            computed = model.lower(chosen).half().cpu()
             if rows is None:
                 kept[chunk, view] = computed
             elif not all(rows.put(number * views + view, one) for number, one in zip(chunk, computed, strict=True)):
                 return None  # the disk is full, and it has said so
-    return ViewDataset(share.join(kept) if rows is None else rows, data.truth, views)
+    return ViewDataset(share.join(kept) if rows is None else rows, data.truth, views, share.join(mirrored) > 0, mirrors)

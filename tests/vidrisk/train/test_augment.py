@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vidrisk.models.config import Augmentation
-from vidrisk.train.augment import augmented
+from vidrisk.train.augment import augment_clips, augmented
 
 KINDS: tuple[str, ...] = get_args(Augmentation)
 
@@ -24,7 +24,7 @@ def drawn(frames: Tensor, *kinds: str, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kind_keeps_shape_and_dtype_and_changes_pixels(kind: str) -> None:
-    frames = random_clips(8)
+    frames = random_clips(8, moments=8)
     result = drawn(frames, kind)
     assert (result.shape, result.dtype) == (frames.shape, torch.uint8)
     assert not torch.equal(result, frames)
@@ -39,7 +39,7 @@ def test_all_moments_of_a_clip_get_the_same_draw(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_clips_of_a_batch_get_different_draws(kind: str) -> None:
-    same = random_clips(1).expand(12, -1, -1, -1, -1)
+    same = random_clips(1, moments=8).expand(12, -1, -1, -1, -1)
     assert len({clip.numpy().tobytes() for clip in drawn(same, kind)}) > 1
 
 
@@ -77,3 +77,31 @@ def test_zoom_and_light_stay_moderate() -> None:
     assert torch.equal(drawn(grey, "zoom"), grey)  # nothing but moved pixels, no dark rim
     levels = drawn(grey, "light").float().mean(dim=(1, 2, 3, 4))
     assert levels.min() >= 128 - 26 and levels.max() <= 128 + 26 and levels.std() > 3
+
+
+def test_mirrored_clips_are_told() -> None:
+    frames = random_clips(20)
+    result, mirrored = augment_clips(frames, ["flip"], torch.Generator().manual_seed(0))
+    assert 0 < mirrored.sum() < 20
+    for clip, other, is_mirrored in zip(frames, result, mirrored, strict=True):
+        assert torch.equal(other, clip.flip(2) if is_mirrored else clip)
+    twice, mirrored = augment_clips(frames, ["flip", "flip"], torch.Generator().manual_seed(0))
+    assert all(torch.equal(other, clip.flip(2) if is_mirrored else clip)
+               for clip, other, is_mirrored in zip(frames, twice, mirrored, strict=True))
+    assert not augment_clips(frames, ["updown", "zoom", "light", "still"], torch.Generator().manual_seed(0))[1].any()
+
+
+def test_a_still_frame_leaves_what_changes_proportional_to_what_it_was() -> None:
+    frames = random_clips(6, moments=5).float().mul(0.5).to(torch.uint8)
+    result = drawn(frames, "still").float()
+    for clip, other in zip(frames.float(), result, strict=True):
+        before, after = clip.diff(dim=0).flatten(), other.diff(dim=0).flatten()
+        share = float((before @ after) / (before @ before))
+        assert 0.45 < share <= 1.01 and (after - share * before).abs().max() <= 1.5  # rounding
+
+
+def test_speed_shows_moments_of_the_clip_in_their_order() -> None:
+    clip = torch.arange(16, dtype=torch.uint8)[:, None, None, None].expand(1, 16, 2, 2, 3)
+    shown = {tuple(drawn(clip, "speed", seed=seed)[0, :, 0, 0, 0].tolist()) for seed in range(20)}
+    assert len(shown) > 5
+    assert all(list(moments) == sorted(moments) and 8 <= len(set(moments)) <= 16 for moments in shown)

@@ -1,0 +1,49 @@
+"""Left and right: labels that have a counterpart change with the picture, and others keep it from being mirrored."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vidrisk.data.directions import mirrored_label, mirrored_labels
+from vidrisk.models.config import TrainConfig
+from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.train.mirrors import Mirrors, settle_mirroring
+
+LABELS = ("jump", "turn left", "turn right")
+
+
+@pytest.mark.parametrize(("label", "labels", "mirrored"), [
+    ("turn left", LABELS, "turn right"), ("jump", LABELS, "jump"), ("Turn Left", ("Turn Left", "Turn Right"), "Turn Right"),
+    ("pull from left to right", ("pull from left to right", "pull from right to left"), "pull from right to left"),
+    ("左转", ("左转", "右转"), "右转"), ("顺时针", ("顺时针", "逆时针"), "逆时针"),
+    ("clockwise", ("clockwise", "anticlockwise"), "anticlockwise"), ("anticlockwise", ("clockwise", "anticlockwise"), "clockwise"),
+    ("clockwise", ("clockwise", "counter-clockwise"), "counter-clockwise"), ("left", ("left", "up"), None),
+    ("leftover", ("leftover", "copyright"), "leftover"), ("copyright", ("leftover", "copyright"), "copyright"),
+    ("lift-left", ("lift-left",), "lift-left"),
+])
+def test_what_a_label_is_called_in_a_mirrored_picture(label: str, labels: tuple[str, ...], mirrored: str | None) -> None:
+    assert mirrored_label(label, labels) == mirrored
+
+
+def test_all_labels_or_none_are_mirrored() -> None:
+    assert mirrored_labels(LABELS) == [0, 2, 1] and mirrored_labels(("left", "up")) is None
+
+
+def test_truth_turns_where_the_picture_does() -> None:
+    one, many = Target(name="action", labels=LABELS), Target(name="defect", labels=LABELS, multi_label=True)
+    truth = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 1], [-1, -1, -1, -1]])
+    turned = Mirrors((one, many)).turn(truth, torch.tensor([False, True, True, True]))
+    assert turned.tolist() == [[1, 1, 1, 0], [2, 1, 0, 1], [0, 0, 1, 0], [-1, -1, -1, -1]]
+    plain = Mirrors((Target(name="action", labels=("a", "b")),))
+    assert plain.are_plain and plain.turn(truth, torch.ones(4, dtype=torch.bool)) is truth
+
+
+def test_mirroring_is_left_out_or_refused_where_a_label_has_no_counterpart(caplog: pytest.LogCaptureFixture) -> None:
+    lonely, paired = (Target(name="action", labels=labels) for labels in (("left", "up"), LABELS))
+    config = TrainConfig(augment=("flip", "light"))
+    assert settle_mirroring(config, None, (paired,)) is config
+    assert settle_mirroring(config, None, (lonely,)).augment == ("light",) and "a mirrored 'left' is none" in caplog.text
+    with pytest.raises(SettingsError, match=r"augment flip: a mirrored 'left' is none of the labels; allowed: labels in pairs"):
+        settle_mirroring(config, ("flip", "light"), (lonely,))
