@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,12 @@ class ClipClassifier(TrainableModel):
 
     def standardise(self, batches: Callable[[], Iterable[Tensor]]) -> None:
         self.head.standardise_by(torch.cat([self.features(inputs).float().flatten(0, -2) for inputs in batches()]))
+
+    def summaries(self, inputs: Tensor) -> Tensor | None:
+        return self.head.summary(self.features(inputs)) if self.head.is_linear else None
+
+    def start_classifiers(self, weights: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self.head.start_classifiers(weights)
 
     def adapt(self, config: TrainConfig) -> None:
         if not self.encoder.is_frozen:

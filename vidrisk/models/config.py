@@ -51,6 +51,8 @@ class HeadSettings(Sealed):
     kind: Literal["auto", "linear", "mlp", "segments", "motion", "attention", "transformer", "transformer_no_vision"] = "auto"
     hidden: int = Field(256, ge=8, le=4096)
     dropout: float = Field(0.3, ge=0, lt=1)
+    start: Literal["probe", "zero"] = Field(
+        "probe", description="what linear classifiers begin with: a logistic regression on features as they come, or nothing")
     layers: int = Field(2, ge=1, le=24, description="blocks of a transformer head")
     heads: int = Field(8, ge=1, le=64, description="attention heads of a transformer head")
 

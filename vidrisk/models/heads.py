@@ -74,8 +74,26 @@ class Head(nn.Module):
         """Take mean and deviation from training features ``(N, D)``."""
         copy_statistics(features, self.mean, self.deviation)
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the classifiers are all that is trained."""
+        return not any(True for _ in self.trunk.parameters())
+
+    def summary(self, features: Tensor) -> Tensor:
+        """Return what the classifiers see ``(B, S)``."""
+        summary: Tensor = self.trunk((features - self.mean) / self.deviation)
+        return summary
+
+    def start_classifiers(self, weights: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Let the classifiers begin with weights ``(C, S)`` and biases ``(C,)``, per target."""
+        with torch.no_grad():
+            for classifier, (weight, bias) in zip(self.classifiers, weights, strict=True):
+                assert isinstance(classifier, nn.Linear)
+                classifier.weight.copy_(weight)
+                classifier.bias.copy_(bias)
+
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        summary = self.dropout(self.trunk((features - self.mean) / self.deviation))
+        summary = self.dropout(self.summary(features))
         return tuple(classifier(summary) for classifier in self.classifiers)
 
 

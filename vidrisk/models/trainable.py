@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -113,6 +113,14 @@ class TrainableModel(Trainable):
         Args:
             batches: begins a pass over inputs, frames or what ``lower`` gives of them; may be called several times.
         """
+
+    def summaries(self, inputs: Tensor) -> Tensor | None:
+        """Return what linear classifiers see of inputs ``(B, S)``; None where something else is trained in front of them."""
+        return None
+
+    def start_classifiers(self, weights: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Let the classifiers behind ``summaries`` begin with weights ``(C, S)`` and biases ``(C,)``, per target."""
+        raise NotImplementedError
 
     @abstractmethod
     def stages(self, contract: Contract) -> tuple[ModelStage, ...]:

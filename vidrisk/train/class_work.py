@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vidrisk.data import Table
 from vidrisk.models.config import Metric, TrainConfig
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.contract import Contract
@@ -20,6 +21,7 @@ from vidrisk.train.dataset import ClipDataset, moments_of
 from vidrisk.train.mirrors import Mirrors
 from vidrisk.train.objective import Objective
 from vidrisk.train.passes import evaluate, metric_of, standardise
+from vidrisk.train.probe_start import start_at_probe
 from vidrisk.train.shares import Share
 from vidrisk.train.views import ViewDataset, views_from_clips
 from vidrisk.train.work import Draws, Judgement, Work
@@ -39,6 +41,7 @@ class Classification(Work):
         self.scratch = scratch
         self.model, self.contract, self.config, self.share = model, contract, config, share
         self.names = [sample.title for sample in train.samples]
+        self._table = Table(Path(), "action", tuple(train.samples))
         self.metric: Metric = config.optim.metric
         self._mirrors = Mirrors(contract.targets)
         self._objective = Objective.of(train.truth, contract.targets, config.optim, share)
@@ -67,8 +70,10 @@ class Classification(Work):
         return made
 
     def standardise(self, on_progress: OnProgress) -> None:
-        """Let head and projector begin with features of mean 0 and deviation 1."""
+        """Let head and projector begin with features of mean 0 and deviation 1, and linear classifiers at the best probe."""
         standardise(self.model, self._fitted, self.config, self.share, on_progress)
+        if self.config.head.start == "probe":
+            start_at_probe(self.model, self._fitted, self._table, self.contract, self.config, self.share, on_progress)
 
     def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[tuple[Tensor, Tensor]]:
         """Frames, augmented, or views, and the label indices."""

@@ -44,10 +44,12 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         view = int(self._chosen[index])
-        truth = self.truth[index]
-        if self._mirrors is not None:
-            truth = self._mirrors.turn(truth[None], self._mirrored[index, view][None])[0]
-        return self.view_of(index, view), truth
+        return self.view_of(index, view), self.truth_of(index, view)
+
+    def truth_of(self, index: int, view: int) -> Tensor:
+        """Return the truth of one view of a sample ``int64 (columns,)``."""
+        truth: Tensor = self.truth[index]
+        return truth if self._mirrors is None else self._mirrors.turn(truth[None], self._mirrored[index, view][None])[0]
 
     def view_of(self, index: int, view: int) -> Tensor:
         """Return one view of a sample, ``float32 (T, …)``."""

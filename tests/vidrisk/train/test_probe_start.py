@@ -1,0 +1,78 @@
+"""Training begins at the best probe: what the epochs change comes on top of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+
+from vidrisk.data import load_table
+from vidrisk.models.config import config_from_options
+from vidrisk.models.run import Run
+from vidrisk.train.dataset import ClipDataset
+from vidrisk.train.train import train_run
+
+SMALL = ["pixel.height=64", "pixel.width=64", "frames=4", "optim.epochs=1"]
+
+
+def trained(folder: Path, out: Path, *settings: str) -> Run:
+    return train_run(load_table(folder, "action"), config_from_options(None, [*SMALL, *settings]), out)
+
+
+def test_without_a_step_the_head_is_the_probe(clip_folder: Path, tmp_path: Path) -> None:
+    run = trained(clip_folder, tmp_path / "run", "lora.last_blocks=0", "optim.head_lr=0")
+    metrics = json.loads((run.root / "metrics.json").read_text())
+    assert metrics["test"]["action"]["top1"] == 1.0  # three colours
+    model = run.load_classifier()
+    weights = model.state_dict()["head.classifiers.0.weight"]
+    assert weights.abs().sum() > 0
+    table = run.read_split().of_split("train")
+
+
+    data = ClipDataset(table, run.contract)
+    with torch.inference_mode():
+        summaries = torch.cat([model.summaries(data[i][0][None]) for i in range(len(data))]).numpy()  # type: ignore[misc]
+        ours = torch.cat([model(data[i][0][None])[0][0].softmax(1) for i in range(len(data))]).numpy()
+    truth = data.truth[:, 0].numpy()
+    deviation = summaries.std(axis=0) + 0.1 * summaries.std(axis=0).mean()
+    standardised = (summaries - summaries.mean(axis=0)) / deviation
+    gaps = [np.abs(LogisticRegression(C=1 / (decay * len(truth)), max_iter=2000).fit(standardised, truth).predict_proba(
+        standardised) - ours).max() for decay in (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)]
+    assert min(gaps) < 2e-2  # it is the regression with one of the decays
+
+
+def test_a_head_that_begins_at_zero_knows_nothing_without_a_step(clip_folder: Path, tmp_path: Path) -> None:
+    run = trained(clip_folder, tmp_path / "run", "lora.last_blocks=0", "optim.head_lr=0", "head.start=zero")
+    assert not run.load_classifier().state_dict()["head.classifiers.0.weight"].any()
+
+
+@pytest.mark.parametrize("kind", ["mlp", "attention", "transformer"])
+def test_heads_that_train_more_than_classifiers_begin_as_they_are(clip_folder: Path, tmp_path: Path, kind: str) -> None:
+    run = trained(clip_folder, tmp_path / "run", "lora.last_blocks=0", "optim.head_lr=0", f"head.kind={kind}")
+    assert not run.load_classifier().state_dict()["head.classifiers.0.weight"].any()
+
+
+def test_labels_turn_with_mirrored_views(tmp_path: Path) -> None:
+    """An arrow that points left, and nothing but mirrored copies to tell that from right: the probe learns both."""
+
+
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(40):
+        pixels = rng.integers(100, 140, (64, 64, 3)).astype(np.uint8)
+        side = "left" if number % 2 else "right"
+        if side == "left":
+            pixels[:, :20] = (220, 30, 30)
+        else:
+            pixels[:, -20:] = (220, 30, 30)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{side},{('train', 'train', 'val', 'test')[number // 10]}")
+    (tmp_path / "m.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    config = config_from_options(None, [*SMALL, "lora.last_blocks=0", "optim.head_lr=0", "augment=[flip]", "views=6"])
+    run = train_run(load_table(tmp_path / "m.csv", "action"), config, tmp_path / "run")
+    assert json.loads((run.root / "metrics.json").read_text())["test"]["action"]["top1"] == 1.0
