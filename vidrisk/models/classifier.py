@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vidrisk.export.convert.merge import merge_adapters
 from vidrisk.models.activations import checkpoint_activations
-from vidrisk.models.config import OptimSettings, TrainConfig
+from vidrisk.models.config import DEFAULT_HEAD_LR, OptimSettings, TrainConfig
 from vidrisk.models.encoders import Encoder
 from vidrisk.models.heads import Head
 from vidrisk.models.lora import add_lora, load_adapter, save_adapter
@@ -77,8 +77,9 @@ class ClipClassifier(TrainableModel):
     def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
         """LoRA with its own rate and no decay (it decays towards the pretrained weights by itself), then the head."""
         lora = [p for p in self.encoder.parameters() if p.requires_grad]
+        head_lr = DEFAULT_HEAD_LR if optim.head_lr is None else optim.head_lr
         return [{"name": "lora", "params": lora, "lr": optim.lora_lr, "weight_decay": 0.0},
-                {"name": "head", "params": list(self.head.parameters()), "lr": optim.head_lr, "weight_decay": optim.weight_decay}]
+                {"name": "head", "params": list(self.head.parameters()), "lr": head_lr, "weight_decay": optim.weight_decay}]
 
     def checkpoint_gradients(self) -> None:
         checkpoint_activations(self.encoder.backbone)

@@ -44,8 +44,9 @@ class HeadSettings(Sealed):
     """``linear`` and ``mlp`` average the features over time; ``segments`` and ``attention`` see their order and motion; ``motion``
     and ``transformer`` see these alone, and nothing that stays all through a clip.
 
-    ``auto`` is ``segments`` for clips and ``linear`` for photos. Behind a vision-language model, ``linear``, ``mlp`` and
-    ``transformer_no_vision`` see the state at its token, ``transformer`` the visual tokens, too; ``auto`` is ``linear``.
+    ``auto`` is ``linear`` for photos, and for clips ``motion``, or ``segments`` where that is better beyond chance. Behind a
+    vision-language model, ``linear``, ``mlp`` and ``transformer_no_vision`` see the state at its token, ``transformer`` the visual
+    tokens, too; ``auto`` is ``linear``.
     """
 
     kind: Literal["auto", "linear", "mlp", "segments", "motion", "attention", "transformer", "transformer_no_vision"] = "auto"
@@ -131,18 +132,22 @@ class ReportSettings(Sealed):
         return min(int(self.longest_answer * ANSWER_MARGIN) + 8, MAX_ANSWER_TOKENS)
 
 
+DEFAULT_HEAD_LR = 1e-3  # of a head that begins at zero
+
+
 class OptimSettings(Sealed, allow_inf_nan=False):
     """AdamW with its own learning rates, linear warm-up, cosine decay to zero.
 
     A vision-language model's projector keeps its weights where ``projector_lr`` is 0; null is the family's own choice: 0.001 for
-    a composed model, whose projector is new, and 0 for others.
+    a composed model, whose projector is new, and 0 for others. A null ``head_lr`` is 0.0001 where the head begins at a probe, and
+    0.001 where it begins at zero.
     """
 
     epochs: int = Field(10, ge=1, le=10_000)
     batch_size: int = Field(16, ge=1)
     accumulate: int = Field(1, ge=1)
     lora_lr: float = Field(2e-4, ge=0)
-    head_lr: float = Field(1e-3, ge=0)
+    head_lr: float | None = Field(None, ge=0)
     token_lr: float = Field(1e-3, ge=0)
     projector_lr: float | None = Field(None, ge=0)
     weight_decay: float = Field(0.01, ge=0)

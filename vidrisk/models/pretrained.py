@@ -6,9 +6,10 @@ import dataclasses
 from typing import get_args
 
 from vidrisk.models.classifier import ClipClassifier
-from vidrisk.models.config import HeadSettings, ReportSettings, TrainConfig
+from vidrisk.models.config import DEFAULT_HEAD_LR, Augmentation, HeadSettings, ReportSettings, TrainConfig
 from vidrisk.models.encoders import build_encoder, default_pixel, pixel_spec
 from vidrisk.models.families import Source, family_of
+from vidrisk.models.families.family import Family
 from vidrisk.models.heads import Head, HeadKind
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.models.vlm.prompts import prompts_from_settings
@@ -55,13 +56,36 @@ def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
     elif config.report != ReportSettings():
         raise SettingsError(f"settings of reports for task {config.task!r}", allowed="for task report", fix="leave report out")
     pixel = pixel_spec(default_pixel(config.backbone), {"resize": "crop" if clips else "squash", **config.pixel})
-    # A mirrored swipe to the left is a swipe to the right, and "on the left" is written otherwise: only when asked for.
-    augment = config.augment if config.augment is not None else ("flip",) if config.task == "risk" else ()
+    augment = config.augment if config.augment is not None else default_augment(config, family, clips=clips)
     if "dihedral" in augment and pixel.height != pixel.width:
         raise SettingsError(f"augment dihedral of {pixel.height}x{pixel.width} frames",
                             allowed="square frames", fix="set pixel.height and pixel.width alike, or augment=[flip]")
     backbone = Source(config.backbone).resolved
-    return config.model_copy(update={"backbone": backbone, "pixel": dataclasses.asdict(pixel), "augment": augment})
+    optim = config.optim.model_copy(update={"head_lr": rate_of_head(config, family)})
+    return config.model_copy(update={"backbone": backbone, "pixel": dataclasses.asdict(pixel), "augment": augment, "optim": optim})
+
+
+def default_augment(config: TrainConfig, family: Family, *, clips: bool) -> tuple[Augmentation, ...]:
+    """Return what is done to training samples where nobody has said it.
+
+    Clips that an encoder of frames sees are mirrored, zoomed, lit otherwise and laid over with a still frame; photos of defects are
+    mirrored. Whoever trains takes mirroring out again where labels say left or right and have no counterpart. For a vision-language
+    model, which reads words about what it sees, nothing is changed.
+    """
+    if family.build is not None or config.task == "report":
+        return ()
+    if clips:
+        return ("flip", "zoom", "light", "still")
+    return ("flip",) if config.task == "risk" else ()
+
+
+def rate_of_head(config: TrainConfig, family: Family) -> float | None:
+    """Return the head's learning rate: a probe that a head begins at is nearly right, and zero is not. Reports have no head."""
+    if config.optim.head_lr is not None or config.task == "report":
+        return config.optim.head_lr
+    is_linear = config.head.kind in ("auto", "linear", "segments", "motion")
+    is_probe = config.head.start == "probe" and is_linear and family.build is None
+    return 0.1 * DEFAULT_HEAD_LR if is_probe else DEFAULT_HEAD_LR
 
 
 def _check_report_settings(config: TrainConfig) -> None:
@@ -74,6 +98,8 @@ def _check_report_settings(config: TrainConfig) -> None:
     for name in OF_CLASSIFIERS:
         section, _, field = name.rpartition(".")
         values = [each[section][field] if section else each[field] for each in (given, default)]
+        if name == "optim.head_lr" and values[0] == DEFAULT_HEAD_LR:  # as configurations of before hold it
+            continue
         if values[0] != values[1]:
             raise SettingsError(f"{name} {values[0]!r:.60} of a model that writes reports, to which it means nothing",
                                 allowed="its default", fix=f"leave {name} out, or train a classifier")

@@ -152,8 +152,8 @@ def _warm_cosine(step: int, steps: int, warmup: float) -> float:
 
 
 def best_epoch(history: list[Epoch]) -> int:
-    """Number of the epoch with the best metric, the latest of equals; without a metric the last epoch."""
-    return max(history, key=lambda e: (e.metric if e.metric is not None else 0.0, e.epoch)).epoch
+    """Return the number of the epoch with the best metric, of equals that with the least loss; without a metric the last epoch."""
+    return max(history, key=lambda e: (e.metric if e.metric is not None else 0.0, -(e.val_loss or 0.0), e.epoch)).epoch
 
 
 def _is_stale(history: list[Epoch], patience: int | None) -> bool:

@@ -23,7 +23,7 @@ from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.dataset import ClipDataset, chunks_of, moments_of
 from vidrisk.train.objective import columns_of_targets
-from vidrisk.train.probe import DECAYS, Floats, Ints, fit_probe, log_loss
+from vidrisk.train.probe import DECAYS, Floats, Ints, fit_probe, log_loss, reduce_features
 from vidrisk.train.shares import Share
 from vidrisk.train.strategies import is_sharded
 from vidrisk.train.views import ViewDataset
@@ -108,7 +108,8 @@ def _fitted(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: Int
     except DataError:
         folds = np.zeros(0, int)
     if len(folds):
-        losses = {each: _loss_out_of_fold(features, truth, turned, sample, view, target, folds, each) for each in DECAYS}
+        reduced = reduce_features(features)
+        losses = {each: _loss_out_of_fold(reduced, truth, turned, sample, view, target, folds, each) for each in DECAYS}
         decay = min(losses, key=losses.__getitem__)
     probe = fit_probe(features, turned, target, decay)
     log.info("%s begins at a probe with decay %g", target.name, decay)
@@ -124,7 +125,8 @@ def _loss_out_of_fold(features: Floats, truth: Ints, turned: Ints, sample: Ints,
         learnt, asked = folds[sample] != fold, (folds[sample] == fold) & (view == 0)
         if not labelled_rows(turned[learnt]).any():
             return float("inf")
-        found[folds == fold] = fit_probe(features[learnt], turned[learnt], target, decay).probabilities(features[asked])
+        probe = fit_probe(features[learnt], turned[learnt], target, decay, is_reduced=True)
+        found[folds == fold] = probe.probabilities(features[asked])
     return log_loss(found, truth, target)
 
 

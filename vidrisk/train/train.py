@@ -21,6 +21,7 @@ from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.class_work import Classification
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.failures import name_memory_knobs
+from vidrisk.train.head_choice import choose_head
 from vidrisk.train.mirrors import settle_mirroring
 from vidrisk.train.passes import evaluate
 from vidrisk.train.run_plots import plot_run
@@ -69,6 +70,8 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     parts, unreadable = _readable_parts(table, contract, config, share, scratch, on_progress)
     if "val" not in parts:
         log.warning("no sample is in the val split: training to the last epoch, without early stop")
+    if share.world == 1:
+        config = choose_head(config, contract, parts["train"], bases, on_progress)
     run = Run(out, config, labels)
     with name_memory_knobs():
         require("accelerate", "train").utils.set_seed(config.seed)

@@ -62,9 +62,9 @@ def test_the_contract_is_resolved(tiny_run: Path) -> None:
         resolve_config(config_from_options(None, ["pixel.hight=64"]), clips=False)
 
 
-def test_clips_are_mirrored_only_when_asked_for() -> None:
-    """A mirrored swipe to the left is a swipe to the right."""
-    assert resolve_config(TrainConfig(task="action"), clips=True).augment == ()
+def test_augmentations_are_those_that_were_asked_for_or_those_of_the_kind_of_data() -> None:
+    assert resolve_config(TrainConfig(task="action"), clips=True).augment == ("flip", "zoom", "light", "still")
+    assert resolve_config(TrainConfig(task="action"), clips=False).augment == ()
     assert resolve_config(TrainConfig(task="risk"), clips=False).augment == ("flip",)
     assert resolve_config(TrainConfig(task="action", augment=("flip",)), clips=True).augment == ("flip",)
     assert resolve_config(TrainConfig(task="risk", augment=()), clips=False).augment == ()

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from vidrisk.export.convert.merge import merge_adapters
 from vidrisk.export.trained import DynamicGraph
 from vidrisk.models.classifier import ADAPTER, HEAD
-from vidrisk.models.config import OptimSettings, TrainConfig
+from vidrisk.models.config import DEFAULT_HEAD_LR, OptimSettings, TrainConfig
 from vidrisk.models.lora import attach_lora, choose_paths, load_adapter, peft_config_from_lora, save_adapter
 from vidrisk.models.trainable import ModelStage, TrainableModel
 from vidrisk.models.vlm.act_heads import ActHead
@@ -201,7 +201,7 @@ class VlmClassifier(TrainableModel):
         decay = optim.weight_decay
         groups = [("lora", lora, optim.lora_lr, 0.0), ("token", rows, optim.token_lr, 0.0),
                   ("projector", projector, self.backbone.projector_lr(optim), decay),
-                  ("head", list(self.head.parameters()), optim.head_lr, decay)]
+                  ("head", list(self.head.parameters()), DEFAULT_HEAD_LR if optim.head_lr is None else optim.head_lr, decay)]
         return [{"name": name, "params": params, "lr": rate, "weight_decay": decay}
                 for name, params, rate, decay in groups if params]
 
