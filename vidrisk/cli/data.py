@@ -60,6 +60,8 @@ def preview(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="PNG to write; a data set of reports needs none.")] = None,
     task: TaskOption = "action",
     per_class: Annotated[int, typer.Option(min=1, max=100, help="Thumbnails per class, or per level.")] = 8,
+    augment: Annotated[str | None, typer.Option(
+        "--augment", metavar="KINDS", help="Show what augmentation makes of some samples instead: flip,zoom,light,still …")] = None,
     rows: Annotated[int, typer.Option(min=1, max=1000, help="Rows of a data set of reports to print.")] = 10,
     scheme: SchemeOption = None,
     strict: Strict = False,
@@ -81,7 +83,12 @@ def preview(
         raise SettingsError("a preview without a name for the sheet", fix="name a PNG with -o")
     table = load_table(data, task, encoding=encoding, sheet=sheet, strict=strict)
     check_leaks(table, strict=strict)
-    contact_sheet(table, output, per_class=per_class)
+    if augment is not None:
+        from vidrisk.train.augment_sheet import augmentation_sheet, kinds_from_text
+
+        augmentation_sheet(table, output, kinds_from_text(augment))
+    else:
+        contact_sheet(table, output, per_class=per_class)
     _print_counts(table, output, json_output)
 
 

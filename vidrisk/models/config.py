@@ -153,6 +153,8 @@ class OptimSettings(Sealed, allow_inf_nan=False):
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.1, ge=0, le=1, description="fraction of all steps")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    mixup: float = Field(0.0, ge=0, le=10, description="alpha of mixup; 0: samples are not mixed")
+    cutmix: float = Field(0.0, ge=0, le=10, description="alpha of CutMix")
     class_weights: Literal["none", "sqrt", "balanced"] = "none"
     clip_norm: float = Field(1.0, gt=0)
     patience: int | None = Field(None, ge=1, description="epochs without a better validation metric before stopping")

@@ -22,7 +22,8 @@ from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 # Settings that only a classifier knows.
 OF_CLASSIFIERS = ("pool", "frames", "jitter", "decoder", "level_order",
                   *(f"head.{name}" for name in HeadSettings.model_fields),
-                  *(f"optim.{name}" for name in ("head_lr", "token_lr", "label_smoothing", "class_weights", "metric")),
+                  *(f"optim.{name}" for name in ("head_lr", "token_lr", "label_smoothing", "mixup", "cutmix", "class_weights",
+                                                 "metric")),
                   *(f"vlm.{name}" for name in ("token", "prompts", "fixed_prompt", "question_first", "language_loss")))
 
 

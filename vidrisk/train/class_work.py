@@ -15,10 +15,12 @@ from vidrisk.data import Table
 from vidrisk.models.config import Metric, TrainConfig
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.augment import augment_clips
 from vidrisk.train.dataset import ClipDataset, moments_of
 from vidrisk.train.mirrors import Mirrors
+from vidrisk.train.mixing import Mixed, mix_batch
 from vidrisk.train.objective import Objective
 from vidrisk.train.passes import evaluate, metric_of, standardise
 from vidrisk.train.probe_start import start_at_probe
@@ -45,6 +47,9 @@ class Classification(Work):
         self.metric: Metric = config.optim.metric
         self._mirrors = Mirrors(contract.targets)
         self._objective = Objective.of(train.truth, contract.targets, config.optim, share)
+        if share.world > 1 and (config.optim.mixup or config.optim.cutmix):
+            raise SettingsError("mixup or CutMix in several processes", allowed="one process",
+                                fix="leave optim.mixup and cutmix out")
         self._fitted: ViewDataset | ClipDataset = train
         self._judged: ViewDataset | ClipDataset | None = val
 
@@ -75,8 +80,8 @@ class Classification(Work):
         if self.config.head.start == "probe":
             start_at_probe(self.model, self._fitted, self._table, self.contract, self.config, self.share, on_progress)
 
-    def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[tuple[Tensor, Tensor]]:
-        """Frames, augmented, or views, and the label indices."""
+    def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[Mixed]:
+        """Frames, augmented, or views, and the truth; mixed in pairs where that is asked for."""
         data, share, config = self._fitted, self.share, self.config
         if isinstance(data, ViewDataset):
             data.draw(draws.shared)
@@ -87,12 +92,16 @@ class Classification(Work):
             if inputs.dtype == torch.uint8:
                 inputs, mirrored = augment_clips(moments_of(inputs, config.jitter, draws.own), config.augment or (), draws.own)
                 truth = self._mirrors.turn(truth.cpu(), mirrored).to(share.device)
-            yield inputs, truth
+            yield mix_batch(inputs, truth, config.optim, draws.own)
 
-    def loss(self, model: Any, inputs: tuple[Tensor, Tensor], batch: Sequence[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def loss(self, model: Any, inputs: Mixed, batch: Sequence[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the loss of the share, and its logits."""
-        logits, further = model(inputs[0])
-        return self._objective.loss(logits, further, inputs[1], batch), logits
+        logits, further = model(inputs.inputs)
+        loss = self._objective.loss(logits, further, inputs.truth, batch)
+        if inputs.share < 1:
+            other = self._objective.loss(logits, further, inputs.other, batch)
+            loss = inputs.share * loss + (1 - inputs.share) * other
+        return loss, logits
 
     def judge(self, on_progress: OnProgress) -> Judgement | None:
         """Return validation loss and the metric that was chosen, the mean over targets."""

@@ -1,0 +1,32 @@
+"""``data preview --augment``: samples as they are, and as training may see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+Cli = Callable[..., Any]
+
+
+def test_a_sheet_shows_samples_and_what_becomes_of_them(cli: Cli, clip_folder: Path, tmp_path: Path) -> None:
+    for name, kinds in (("none", ""), ("light", "light"), ("all", "flip,crop,colour,still,erase,rand,speed")):
+        end = cli("data", "preview", clip_folder, "-o", tmp_path / f"{name}.png", "--augment", kinds)
+        assert end.code == 0, end
+    none, light = (np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in ("none", "light"))
+    row = 100  # pixels
+    assert none.shape == light.shape and none.shape[0] == 6 * 5 * row
+    for sample in range(6):
+        first = none[5 * sample * row:(5 * sample + 1) * row, 200:]
+        for draw in range(1, 5):
+            begin = (5 * sample + draw) * row
+            assert np.array_equal(first, none[begin:begin + row, 200:])
+            assert np.abs(first - light[begin:begin + row, 200:]).mean() > 1
+
+
+def test_an_unknown_kind_is_one_line(cli: Cli, clip_folder: Path, tmp_path: Path) -> None:
+    end = cli("data", "preview", clip_folder, "-o", tmp_path / "x.png", "--augment", "flip,swirl")
+    assert end.code == 2 and "augmentation 'swirl'; allowed: flip, updown" in end.stderr

@@ -1,0 +1,88 @@
+"""A picture of what augmentation makes of some samples: each as it is, and below it as training may see it."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vidrisk.data import Table
+from vidrisk.data.choice import balanced_order
+from vidrisk.data.io import write_new_file
+from vidrisk.data.sheet import THUMBNAIL_PX, captioned_row, check_sheet, font_for, stacked
+from vidrisk.frames import kind_of, read_clips
+from vidrisk.models.config import Augmentation
+from vidrisk.runtimes.contract.errors import DataError, SettingsError, UnreadableError
+from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
+from vidrisk.train.augment import augment_clips
+
+log = logging.getLogger(__name__)
+
+MOMENTS, SHOWN = 16, 4  # that are read of a clip, and that are drawn
+DRAWS = 4
+
+
+def kinds_from_text(text: str) -> tuple[str, ...]:
+    """``"flip,light"`` → ``("flip", "light")``.
+
+    Raises:
+        SettingsError: an unknown kind.
+    """
+    kinds = tuple(kind.strip() for kind in text.split(",") if kind.strip())
+    for kind in kinds:
+        if kind not in get_args(Augmentation):
+            raise SettingsError(f"augmentation {kind!r}", allowed=", ".join(get_args(Augmentation)))
+    return kinds
+
+
+def augmentation_sheet(table: Table, path_png: Path, kinds: Sequence[str], *, samples: int = 6, seed: int = 0) -> None:
+    """Draw a PNG: for each sample a row as it is, and ``DRAWS`` rows as augmentation makes it; of a clip four moments.
+
+    Samples are of all classes in turns. What cannot be read is left out.
+
+    Raises:
+        DataError, SettingsError: as ``check_sheet``; no sample that can be read.
+    """
+    check_sheet(path_png, samples)
+    generator = torch.Generator().manual_seed(seed)
+    pixel = PixelSpec(height=2 * THUMBNAIL_PX, width=2 * THUMBNAIL_PX)
+    clips: list[tuple[str, str, torch.Tensor]] = []
+    for sample in balanced_order(table, seed):
+        if len(clips) == samples:
+            break
+        time = TimeSpec(frames=MOMENTS) if kind_of(sample.path) == "video" else None
+        try:
+            frames = next(read_clips(sample.path, pixel, time, sample.interval)).frames
+        except UnreadableError as error:
+            log.warning("%s cannot be read: %s", sample.name, error)
+            continue
+        caption = ", ".join(map(sample.label_text, sample.labels))
+        clips.append((caption, sample.title, torch.from_numpy(np.ascontiguousarray(frames))))
+    if not clips:
+        raise DataError(f"{table.root.name} has no sample that can be shown", fix="name data that has some")
+    font = font_for("".join(f"{caption}{title}" for caption, title, _ in clips))
+    rows = []
+    for number, (caption, title, clip) in enumerate(clips):
+        rows.append(captioned_row((caption, title), [_strip(clip)], font))
+        for _ in range(DRAWS):
+            # Beside others of its shape: some augmentations mix clips.
+            batch = torch.stack([clip, *(other for place, (_, _, other) in enumerate(clips)
+                                         if place != number and other.shape == clip.shape)])
+            made, mirrored = augment_clips(batch, kinds, generator)
+            rows.append(captioned_row(("mirrored" if mirrored[0] else "", ""), [_strip(made[0])], font))
+    buffer = io.BytesIO()
+    stacked(rows).save(buffer, "PNG")
+    write_new_file(path_png, buffer.getvalue())
+
+
+def _strip(clip: torch.Tensor) -> Image.Image:
+    """Draw some moments of a clip side by side."""
+    shown = clip[np.linspace(0, len(clip) - 1, min(len(clip), SHOWN)).round().astype(int)].numpy()
+    cells = [np.asarray(Image.fromarray(frame).resize((THUMBNAIL_PX, THUMBNAIL_PX))) for frame in shown]
+    return Image.fromarray(np.concatenate(cells, axis=1))
