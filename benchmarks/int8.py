@@ -38,7 +38,6 @@ import peers
 from datasets import DATASETS, Dataset
 from machine import described
 
-from vidrisk.calibration.paired import drop_interval_points
 from vidrisk.data import Table
 from vidrisk.data.choice import drawn
 from vidrisk.data.table import SPLITS
@@ -51,6 +50,7 @@ from vidrisk.models.run import Run
 from vidrisk.runtimes import Bundle
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import VidriskError, is_installed
+from vidrisk.runtimes.paired import drop_interval_points
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, file_runtimes
 from vidrisk.runtimes.runner import Runner
 from vidrisk.runtimes.timing import seconds_in_turns

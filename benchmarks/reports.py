@@ -28,7 +28,6 @@ import torch
 from datasets import PHOTO_SETTINGS
 from machine import described
 
-from vidrisk.calibration.paired import mcnemar_p
 from vidrisk.data import Sample, Table, load_table, split_table
 from vidrisk.data.cases import Cases
 from vidrisk.data.load_cases import load_cases
@@ -48,6 +47,7 @@ from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.models.config import config_from_options
 from vidrisk.models.run import METRICS
 from vidrisk.runtimes.contract.bundle import Bundle
+from vidrisk.runtimes.paired import mcnemar_p
 from vidrisk.train.train import train_run
 from vidrisk.train.train_data import train_data
 

@@ -30,7 +30,6 @@ import torch
 from datasets import DATASETS
 from machine import described
 
-from vidrisk.calibration.paired import mcnemar_p
 from vidrisk.data import Table
 from vidrisk.data.targets import truth_from_table
 from vidrisk.export.trained import ExportOptions
@@ -44,6 +43,7 @@ from vidrisk.models.run import METRICS, Run
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.models.weights import save_tensors
 from vidrisk.runtimes.contract.bundle import Bundle
+from vidrisk.runtimes.paired import mcnemar_p
 from vidrisk.runtimes.registry import file_runtimes
 from vidrisk.train import train as training
 

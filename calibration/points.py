@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vidrisk.calibration.paired import SIGNIFICANT, drop_interval_points, is_below, ratio_interval
+from vidrisk.runtimes.paired import SIGNIFICANT, drop_interval_points, is_below, ratio_interval
 from vidrisk.runtimes.shares import binomial_tail, share_interval
 
 Interval = tuple[float, float, float]  # low, middle, high

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.calibration.paired import mcnemar_p
 from vidrisk.calibration.temperature import fitted_temperature
 from vidrisk.export.foreign.classifier import Asked, logits_of
 from vidrisk.export.foreign.pixels import GEOMETRIES, ForeignPixels, candidate_pixels
 from vidrisk.export.foreign.session import Computes
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
+from vidrisk.runtimes.paired import mcnemar_p
 from vidrisk.runtimes.shares import binomial_tail
 
 Frames = npt.NDArray[np.uint8]

@@ -16,9 +16,7 @@ from typing import Literal
 import numpy as np
 
 from vidrisk.calibration.half_check import worst_cosine
-from vidrisk.calibration.paired import drop_interval_points, least_provable_points, mcnemar_p
 from vidrisk.calibration.points import Outcome
-from vidrisk.calibration.precision import mean_precision, precision_drop, precision_interval
 from vidrisk.export.gate.confidence import calibration_error, confidence_refusal, confidence_shift, match_temperatures
 from vidrisk.export.gate.outputs import Outputs, Validation
 from vidrisk.export.gate.report import Change, Cut, Flip, Hop
@@ -27,6 +25,8 @@ from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.printable import printable
 from vidrisk.runtimes.contract.stages import Stage
+from vidrisk.runtimes.paired import drop_interval_points, least_provable_points, mcnemar_p
+from vidrisk.runtimes.precision import mean_precision, precision_drop, precision_interval
 from vidrisk.runtimes.runner import Array
 from vidrisk.runtimes.shares import binomial_tail, share_interval
 

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vidrisk.calibration.paired import SIGNIFICANT, least_provable_points
 from vidrisk.export.gate.confidence import CLASS_SAMPLES, ECE_SHARE
 from vidrisk.export.gate.report import Flip, GateReport, Hop, Lap
 from vidrisk.export.gate.selection import SEPARATE_FROM, agreement_aim
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.manifest import WEIGHT_ONLY
 from vidrisk.runtimes.html import page_environment
+from vidrisk.runtimes.paired import SIGNIFICANT, least_provable_points
 
 TEMPLATE = "gate.html.j2"
 MAX_THUMBNAILS = 60

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from vidrisk.calibration.files import graph_files
-from vidrisk.calibration.paired import ratio_interval
 from vidrisk.export.gate.judge import Files, StageJudge
 from vidrisk.export.gate.outputs import Outputs
 from vidrisk.export.gate.report import GateReport, Lap, Speed
 from vidrisk.runtimes.contract.bundle import VariantName
 from vidrisk.runtimes.contract.manifest import WEIGHT_ONLY, Engines
+from vidrisk.runtimes.paired import ratio_interval
 from vidrisk.runtimes.registry import GPU_RUNTIMES, fits
 
 ROUNDS, MOST_ROUNDS = 11, 44  # more follow as long as chance may have decided

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.calibration.paired import drop_interval_points, mcnemar_p
 from vidrisk.export.gate.text_report import ChangedAnswer, FieldFigures
 from vidrisk.export.text.samples import GateSample, ReportForm
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
+from vidrisk.runtimes.paired import drop_interval_points, mcnemar_p
 from vidrisk.runtimes.text.engine import TextEngine
 from vidrisk.runtimes.text.requests import Prompt, Request
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.calibration.precision import average_precision
 from vidrisk.runtimes.contract.errors import SpecError
 from vidrisk.runtimes.contract.probabilities import expected_calibration_error
+from vidrisk.runtimes.precision import average_precision
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]

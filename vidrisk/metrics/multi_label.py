@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from vidrisk.calibration.precision import average_precision
 from vidrisk.metrics.classification import ClassMetrics, Floats, Ints, ratio
 from vidrisk.runtimes.contract.errors import SpecError
 from vidrisk.runtimes.contract.probabilities import expected_calibration_error
+from vidrisk.runtimes.precision import average_precision
 
 
 @dataclass(frozen=True, repr=False)

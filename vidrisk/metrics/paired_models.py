@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.calibration.paired import SIGNIFICANT, drop_interval_points, mcnemar_p
-from vidrisk.calibration.precision import average_precision
 from vidrisk.metrics.classification import Floats, Ints, ratio
+from vidrisk.runtimes.paired import SIGNIFICANT, drop_interval_points, mcnemar_p
+from vidrisk.runtimes.precision import average_precision
 
 Verdict = Literal["better", "worse", "undecided"]
 Measure = Literal["top1", "macro_f1", "mean_average_precision"]

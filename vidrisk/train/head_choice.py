@@ -56,7 +56,7 @@ def choose_head(config: TrainConfig, contract: Contract, train: ClipDataset, bas
     try:
         folds = deal_folds(table, FOLDS, seed=config.seed)
     except DataError:
-        return _with_head(config, KINDS[0], "the samples are too few to compare heads")
+        return _with_head(config, KINDS[1], "the samples are too few to compare heads")
     features = _features(model, train, rows, on_progress)
     return _with_head(config, *head_from_features(features, train.truth[rows], contract.targets, folds))
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidrisk.calibration.paired import drop_interval_points, mcnemar_p
 from vidrisk.export.gate import keeper
 from vidrisk.export.gate.hops import (
     LOGIT_TOLERANCE,
@@ -27,6 +26,7 @@ from vidrisk.export.gate.report import GateReport, Hop, Lap, Verdict
 from vidrisk.runtimes import Contract, FakeRunner, PixelSpec, Target, TimeSpec
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.stages import frame_encoder_stages
+from vidrisk.runtimes.paired import drop_interval_points, mcnemar_p
 
 SAMPLES, CLASSES = 20, 4
 LABELS = ("run", "sit", "跌倒", "wave")

@@ -109,7 +109,7 @@ def test_a_sound_export_passes_with_figures_per_hop(world: World) -> None:
     assert set(report.temperature) == set(report.coverage) == {"fp32", "int8", "mixed"}
     assert report.coverage["int8"]["level"].samples == len(world.samples) and "judging merged" in told
     stored = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert stored["version"] == "1.4" and stored["text_hops"][-1]["fields"]["examples"][0]["sample"].startswith("photo")
+    assert stored["version"] == "1.5" and stored["text_hops"][-1]["fields"]["examples"][0]["sample"].startswith("photo")
     page = text_gate_page(report, "reports.bundle")
     assert "Shipped:" in page and page.count('class="badge good"') == 8 and f"{fields.examples[0].sample}, mixed" in page
 

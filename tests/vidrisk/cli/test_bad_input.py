@@ -111,7 +111,7 @@ def test_nan_in_a_manifest(cli: Cli, tmp_path: Path, out: Path) -> None:
     (tmp_path / "m.jsonl").write_text(
         '{"path": "a.png", "label": NaN}\n{"path": "b.png", "label": "x"}\n', encoding="utf-8"
     )
-    assert_one_line(cli("train", tmp_path / "m.jsonl", "-o", out), EXIT_ERROR, "empty action label", "line 1")
+    assert_one_line(cli("train", tmp_path / "m.jsonl", "-o", out), EXIT_ERROR, "one action label only (x)")
 
 
 def test_an_unknown_backbone(cli: Cli, clip_folder: Path, out: Path) -> None:

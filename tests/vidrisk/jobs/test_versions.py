@@ -113,7 +113,7 @@ def test_what_is_no_version_is_said(version: object, out: Path) -> None:
     if version is None:
         assert list(read_predictions(out))
         return
-    with pytest.raises(DataError, match=r"predictions\.jsonl has version .*; allowed: such as 1\.3"):
+    with pytest.raises(DataError, match=r"predictions\.jsonl has version .*; allowed: such as 1\.4"):
         list(read_predictions(out))
 
 

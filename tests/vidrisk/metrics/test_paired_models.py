@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidrisk.calibration.paired import mcnemar_p
 from vidrisk.metrics.paired_models import compare_answers, compare_scores
+from vidrisk.runtimes.paired import mcnemar_p
 
 bools = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80)
 

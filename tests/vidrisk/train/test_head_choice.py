@@ -66,7 +66,7 @@ def test_a_head_that_somebody_chose_stays(tmp_path: Path, write_clip: Callable[.
     assert train_run(table_of(tmp_path, write_clip), config, tmp_path / "run").config.head.kind == "segments"
 
 
-def test_too_few_samples_get_the_head_of_motion(tmp_path: Path, write_clip: Callable[..., Path]) -> None:
+def test_too_few_samples_get_the_head_that_sees_all(tmp_path: Path, write_clip: Callable[..., Path]) -> None:
     table = table_of(tmp_path, write_clip)
     few = table.with_samples([*table.samples[:4], *table.samples[20:]])
-    assert train_run(few, config_from_options(None, SMALL), tmp_path / "run").config.head.kind == "motion"
+    assert train_run(few, config_from_options(None, SMALL), tmp_path / "run").config.head.kind == "segments"

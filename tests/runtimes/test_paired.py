@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from vidrisk.calibration.paired import (
+from vidrisk.runtimes.paired import (
     drop_interval_points,
     is_below,
     least_provable_points,
