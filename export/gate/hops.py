@@ -63,8 +63,8 @@ def recorded_hop(outputs: Outputs, validation: Validation, contract: Contract, r
     for target in contract.targets:
         rate = recorded.get(target.name, math.nan)
         if target.multi_label and target.name in recorded and math.isnan(rate):
-            raise DataError(f"training could not tell the mAP of {target.name!r}: each of its labels holds for all validation samples, "
-                            "or for none", fix="give other labelled data as val")
+            raise DataError(f"training could not tell the mAP of {target.name!r}: each label holds for all validation samples, or "
+                            "for none", fix="give other labelled data as val")
         if not 0 <= rate <= 1:
             raise DataError(f"training recorded a top-1 of {rate} for {target.name!r}", allowed="0 to 1",
                             fix="copy the run whole, or train it again")

@@ -119,8 +119,9 @@ def test_where_no_label_tells_samples_apart_whole_answers_are_judged() -> None:
 def test_a_target_without_a_precision_hides_no_loss_of_another() -> None:
     validation, contract = judged(np.ones((SAMPLES, 3), np.int64), level=LEVELS)
     good = np.full((SAMPLES, 3), 3, np.float32)
-    hop = lossy_hop("", "int8", "openvino", outputs(good, LEVEL_LOGITS), outputs(good, LEVEL_LOGITS[::-1].copy()), validation, contract,
-                    max_drop=5, max_confidence_drop=100)
+    after = outputs(good, LEVEL_LOGITS[::-1].copy())
+    hop = lossy_hop("", "int8", "openvino", outputs(good, LEVEL_LOGITS), after, validation, contract, max_drop=5,
+                    max_confidence_drop=100)
     assert not hop.passed and hop.drop_points > 20 and "top-1 falls by" in hop.reason
 
 
@@ -154,12 +155,13 @@ def test_the_precision_that_training_recorded_is_found_again() -> None:
     assert change.map_before == found and change.map_after == pytest.approx(found, abs=1e-6) and abs(change.drop_points) < 1e-3
     swapped = recorded(found, LOGITS[:, ::-1])
     assert not swapped.passed
-    assert swapped.reason == (f"mAP of defect is {100 * swapped.changes[0].map_after:.1f} %, training recorded {100 * found:.1f} %: "
+    left = swapped.changes[0].map_after
+    assert swapped.reason == (f"mAP of defect is {100 * left:.1f} %, training recorded {100 * found:.1f} %: "
                               "label order, normalisation or channel order differ")
 
 
 def test_a_record_without_a_precision_says_what_is_missing() -> None:
-    with pytest.raises(DataError, match="training could not tell the mAP of 'defect'.*fix: give other labelled data as val"):
+    with pytest.raises(DataError, match=r"training could not tell the mAP of 'defect'.*fix: give other labelled data as val"):
         recorded(math.nan)
     with pytest.raises(DataError, match="training recorded a top-1 of 88"):
         recorded(88.0)
