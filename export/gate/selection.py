@@ -47,7 +47,7 @@ def separate_samples(validation: Validation) -> Parts:
     keys = [column for truth in validation.truth.values() for column in truth[shuffled].reshape(samples, -1).T]
     by_class = shuffled[np.lexsort(keys)]
     parts = Parts(np.sort(by_class[::CHOOSING]), np.sort(np.delete(by_class, np.s_[::CHOOSING])))
-    labelled = [(truth >= 0).reshape(samples, -1).all(axis=1) for truth in validation.truth.values()]
+    labelled = [np.asarray((truth.reshape(samples, -1) >= 0).all(axis=1)) for truth in validation.truth.values()]
     are_labelled = all(of_target[rows].any() for of_target in labelled for rows in (parts.choosing, parts.judging))
     return parts if are_labelled else Parts(every, every)
 

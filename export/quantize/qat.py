@@ -205,9 +205,9 @@ def _loss(outputs: tuple[Tensor, tuple[Tensor, ...]], wanted: tuple[Tensor, tupl
     would only sharpen its answers, and that costs agreement on all others.
     """
     (features, logits), (features_wanted, logits_wanted) = outputs, wanted
-    divergences = [F.kl_div(*(_log_probabilities(each, multi_label=place in multi_label) for each in (one, other)),
-                            reduction="none", log_target=True).sum() / len(one)
-                   for place, (one, other) in enumerate(zip(logits, logits_wanted, strict=True))]
+    both = [[_log_probabilities(each, multi_label=place in multi_label) for each in pair]
+            for place, pair in enumerate(zip(logits, logits_wanted, strict=True))]
+    divergences = [F.kl_div(one, other, reduction="batchmean", log_target=True) for one, other in both]
     return torch.stack(divergences).mean() + FEATURE_WEIGHT * F.mse_loss(features, features_wanted) / features_wanted.var()
 
 

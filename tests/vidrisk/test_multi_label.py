@@ -136,7 +136,8 @@ def mixed(cli: Cli, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     (folder / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path_factory.mktemp("runs") / "mixed"
     settings = ("pixel.height=64", "pixel.width=64", "lora.last_blocks=0", "augment=[]", "optim.epochs=2", "optim.head_lr=0.01")
-    end = cli("train", folder / "mixed.jsonl", "-o", out, "--task", "action+risk", *(w for each in settings for w in ("--set", each)))
+    quick = (word for each in settings for word in ("--set", each))
+    end = cli("train", folder / "mixed.jsonl", "-o", out, "--task", "action+risk", *quick)
     assert end.code == 0, end
     return out
 

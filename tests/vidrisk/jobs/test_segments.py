@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -280,7 +281,7 @@ def test_segments_of_each_label_are_disjoint_and_hold_every_window_that_has_it(p
     assert [s.end_s for s in segments] == sorted(s.end_s for s in segments)
     for label in LABELS:
         own = [s for s in segments if s.label == label]
-        assert all(one.end_s <= other.start_s for one, other in zip(own, own[1:], strict=False))
+        assert all(one.end_s <= other.start_s for one, other in pairwise(own))
         holding = [w for w in windows if label in w.labels["action"]] if len(windows) > 1 else []
         assert bool(own) == bool(holding)
         for w in holding:

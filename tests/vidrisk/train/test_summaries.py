@@ -66,7 +66,7 @@ def test_samples_that_cannot_be_read_are_left_out_and_said(photos: Table, config
     assert found.features == pytest.approx(np.delete(whole.features, 4, axis=0), abs=1e-4) and len(found.truth["action"]) == 23
     assert "1 of 24 samples cannot be read and are left out; the first:" in caplog.text
     alone = photos.with_samples([samples[4], replace(samples[4], name="too.png", labels={"action": "red"})])
-    with pytest.raises(DataError, match="no sample of .* can be read; the first:"):
+    with pytest.raises(DataError, match=r"no sample of .* can be read; the first:"):
         summarise_table(alone, config_of(), ignore_progress)
 
 
