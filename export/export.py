@@ -201,8 +201,9 @@ class _Export:
         feeds = self._feeds(fp32, (encoder.stage.name,))[encoder.stage.name]
         model = load_graph(fp32[encoder.stage.name], self.work / SHARED)
         ranges = layer_ranges(model, feeds, profile, self._cache, self.on_progress)
+        several = tuple(place for place, target in enumerate(self.contract.targets) if target.multi_label)
         finished = finished_by_qat(encoder.source, head.source, ranges, profile, (), self.trained.clips,  # type: ignore[arg-type]
-                                   QatOptions(self.options.qat_steps), self.on_progress)
+                                   QatOptions(self.options.qat_steps, multi_label=several), self.on_progress)
         stages = [replace(each, source=source) for each, source in zip(merged, finished, strict=True)]
         files = self._onnx(stages, "finished")
         exact = self.judge.sources({each.stage.name: each.source for each in stages})

@@ -105,13 +105,14 @@ class Golden:
         return {target: np.asarray(rows, np.float32) for target, rows in self.told.variants[variant].probabilities.items()}
 
 
-def logit_errors(logits: FloatArray, expected: FloatArray) -> npt.NDArray[np.float64]:
+def logit_errors(logits: FloatArray, expected: FloatArray, *, multi_label: bool = False) -> npt.NDArray[np.float64]:
     """Distance of each row from the expected one, as a share of the length that the expected ones have (root mean square).
 
-    What all logits of a row share says nothing, and is taken off first. A row that is not finite is 1 off: all of it.
+    What all logits of a row share says nothing, and is taken off first, unless any number of labels may hold. A row that is not
+    finite is 1 off: all of it.
     """
     is_finite = np.isfinite(logits).all(axis=1, keepdims=True)
-    found, wanted = (each - each.mean(axis=1, keepdims=True)
+    found, wanted = (each - (0 if multi_label else each.mean(axis=1, keepdims=True))
                      for each in (np.where(is_finite, logits, 0).astype(np.float64), expected.astype(np.float64)))
     length = np.sqrt(np.square(wanted).sum(axis=1).mean())
     errors = np.linalg.norm(found - wanted, axis=1) / max(length, np.finfo(np.float32).tiny)

@@ -53,9 +53,14 @@ def mean_precision(scores: Floats, truth: Ints) -> float:
 
 
 def precision_interval(scores: Floats, truth: Ints) -> tuple[float, float]:
-    """Return the 95 % interval of the mean average precision, by a bootstrap. Arguments as of ``mean_precision``."""
+    """Return the 95 % interval of the mean average precision, by a bootstrap; NaN twice where there is none.
+
+    Arguments as of ``mean_precision``.
+    """
     rows = (truth >= 0).all(axis=1)
-    low, high = np.nanquantile(_resampled(scores[rows], truth[rows], _weights(int(rows.sum()))), ((1 - SHARE) / 2, (1 + SHARE) / 2))
+    found = _resampled(scores[rows], truth[rows], _weights(int(rows.sum())))
+    found = found[np.isfinite(found)]
+    low, high = np.quantile(found, ((1 - SHARE) / 2, (1 + SHARE) / 2)) if len(found) else (np.nan, np.nan)
     return float(low), float(high)
 
 

@@ -127,7 +127,7 @@ def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *
     source = foreign or Run.open(path).config
     for_vendors, tower = (None if folder is None else Path(folder) for folder in (vendor, dynamic_vision))
     check_folders(source, Path(out), options, vendor=for_vendors, dynamic_vision=tower)
-    multi_label = getattr(source, "multi_label", False)
+    multi_label = frozenset() if foreign else Run.open(path).contract.multi_targets
     calibration, validation = (None if data is None else load_table(Path(data), source.task, multi_label=multi_label)
                                for data in (calib, val))
     return export_model(path, Path(out), options, foreign=foreign, calib=calibration, val=validation, vendor=for_vendors,
@@ -211,7 +211,7 @@ def evaluate(model: AnyPath | Model, data: AnyPath, settings: InferSettings | No
 
     with _open(model, *_settings(settings, options)) as (opened, chosen, pool):
         contract = opened.contract
-        table = load_table(Path(data), contract.task, min_labels=1, multi_label=contract.is_multi_label, strict=strict)
+        table = load_table(Path(data), contract.task, min_labels=1, multi_label=contract.multi_targets, strict=strict)
         return evaluate_table(opened.classifier, table.of_split(split) if split else table, chosen, pool=pool)
 
 

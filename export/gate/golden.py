@@ -118,7 +118,8 @@ def _expected(targets: Sequence[Target], files: Files, outputs: Mapping[str, Out
     for runtime, of_runtime in probabilities.items():
         if runtime != reference:
             apart = [np.abs(scores - probabilities[reference][target]) for target, scores in of_runtime.items()]
-            errors = [logit_errors(logits, outputs[reference].logits[target]) for target, logits in outputs[runtime].logits.items()]
+            errors = [logit_errors(outputs[runtime].logits[target.name], outputs[reference].logits[target.name],
+                                   multi_label=target.multi_label) for target in targets]
             spread[runtime] = Spread(largest=float(max(each.max() for each in apart)), logits=float(np.max(errors)),
                                      mean=float(np.mean([each.mean() for each in apart])))
     return Expected(

@@ -52,15 +52,19 @@ def recorded_hop(outputs: Outputs, validation: Validation, contract: Contract, r
     that of a one-sided exact binomial test, the interval is of what these samples measure, and nothing is known per sample.
 
     Args:
-        recorded: top-1 per target, 0–1, that training measured on its validation split.
+        recorded: top-1 per target, 0–1, that training measured on its validation split; mAP of a multi-label target, NaN where no
+            label tells one of its samples from another.
         same_samples: training measured on these very samples, so that chance explains nothing.
 
     Raises:
-        DataError: a target without a recorded top-1 from 0 to 1.
+        DataError: a target without a recorded figure from 0 to 1.
     """
     changes, reason = [], ""
     for target in contract.targets:
         rate = recorded.get(target.name, math.nan)
+        if target.multi_label and target.name in recorded and math.isnan(rate):
+            raise DataError(f"training could not tell the mAP of {target.name!r}: each label holds for all validation samples, or "
+                            "for none", fix="give other labelled data as val")
         if not 0 <= rate <= 1:
             raise DataError(f"training recorded a top-1 of {rate} for {target.name!r}", allowed="0 to 1",
                             fix="copy the run whole, or train it again")
@@ -227,6 +231,8 @@ def _change(sides: Sides) -> Change:
         per_class = {label: 100 * float(before[holds, i].mean() - after[holds, i].mean())
                      for i, label in enumerate(target.labels) if (holds := truth[:, i] == 1).any()}
         drop = precision_drop(sides.sure_before[rows], sides.sure_after[rows], truth)
+        if not math.isfinite(drop.before - drop.after):  # every label holds for all samples, or for none: whole answers are judged
+            return replace(known, per_class=per_class)
         return replace(known, per_class=per_class, drop_points=100 * (drop.before - drop.after),
                        interval_points=drop.interval_points, p_value=drop.p_value, map_before=drop.before, map_after=drop.after)
     per_class = {label: 100 * float(was_right[truth == i].mean() - is_right[truth == i].mean())

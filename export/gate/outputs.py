@@ -27,8 +27,12 @@ class Validation:
 
     Attributes:
         frames: ``uint8 (N, T, H, W, 3)``.
-        truth: label indices ``int64 (N,)`` per target name.
+        truth: label indices ``int64 (N,)`` per target name, or ``(N, C)`` of a multi-label target; under 0 where nobody has
+            labelled it.
         names: N names, to say which samples flipped.
+
+    Raises:
+        DataError: no sample, other lengths, or a target that no sample is labelled for.
     """
 
     frames: Frames
@@ -39,6 +43,10 @@ class Validation:
         lengths = {len(self.frames), len(self.names), *(len(t) for t in self.truth.values())}
         if len(lengths) != 1 or not len(self.frames):
             raise DataError(f"validation samples of lengths {sorted(lengths)}", allowed="equal lengths, at least one sample")
+        unlabelled = [name for name, truth in self.truth.items() if (truth < 0).reshape(len(truth), -1).any(axis=1).all()]
+        if unlabelled:
+            raise DataError(f"no validation sample is labelled for {unlabelled[0]}", allowed="at least one for each target",
+                            fix="give other labelled data as val, or label some of these")
 
     def at(self, rows: Ints) -> Validation:
         """Return some of the samples."""

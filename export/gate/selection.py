@@ -35,7 +35,10 @@ def agreement_aim(max_drop: float) -> float:
 
 
 def separate_samples(validation: Validation) -> Parts:
-    """Let one sample in three choose and the others judge, of every class alike; below 200 samples, all of them do both."""
+    """Let one sample in three choose and the others judge, of every class alike.
+
+    Below 200 samples all of them do both, and so where one part would have no label of some target.
+    """
     samples = len(validation.names)
     every = np.arange(samples)
     if samples < SEPARATE_FROM:
@@ -43,7 +46,10 @@ def separate_samples(validation: Validation) -> Parts:
     shuffled = np.random.default_rng(0).permutation(samples)
     keys = [column for truth in validation.truth.values() for column in truth[shuffled].reshape(samples, -1).T]
     by_class = shuffled[np.lexsort(keys)]
-    return Parts(np.sort(by_class[::CHOOSING]), np.sort(np.delete(by_class, np.s_[::CHOOSING])))
+    parts = Parts(np.sort(by_class[::CHOOSING]), np.sort(np.delete(by_class, np.s_[::CHOOSING])))
+    labelled = [np.asarray((truth.reshape(samples, -1) >= 0).all(axis=1)) for truth in validation.truth.values()]
+    are_labelled = all(of_target[rows].any() for of_target in labelled for rows in (parts.choosing, parts.judging))
+    return parts if are_labelled else Parts(every, every)
 
 
 def estimate_optimism(points: Sequence[Point], budget: Budget) -> float | None:

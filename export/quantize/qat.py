@@ -40,13 +40,17 @@ CLIP_NORM = 1.0
 
 @dataclass(frozen=True)
 class QatOptions:
-    """``lr`` is relative to the size of each output channel's weights; ``batch_size`` counts frames, of one clip at least."""
+    """``lr`` is relative to the size of each output channel's weights; ``batch_size`` counts frames, of one clip at least.
+
+    ``multi_label`` names the places of targets of which any number of labels may hold.
+    """
 
     steps: int
     lr: float = 1e-4
     batch_size: int = 16
     rank: int = 16
     seed: int = 0
+    multi_label: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch_size < 1 or self.rank < 1 or not 0 < self.lr < math.inf:
@@ -165,7 +169,7 @@ def _fit(teacher: nn.ModuleList, student: nn.ModuleList, clips: Clips, options: 
         on_progress("quantisation-aware finish", step, options.steps)
         with torch.no_grad():
             wanted = _outputs(teacher, batch)
-        loss = _loss(_outputs(student, batch), wanted)
+        loss = _loss(_outputs(student, batch), wanted, options.multi_label)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_([*low_rank, *head.parameters()], CLIP_NORM)
@@ -193,13 +197,20 @@ def _outputs(model: nn.ModuleList, batch: Tensor) -> tuple[Tensor, tuple[Tensor,
     return features, head(features)
 
 
-def _loss(outputs: tuple[Tensor, tuple[Tensor, ...]], wanted: tuple[Tensor, tuple[Tensor, ...]]) -> Tensor:
+def _loss(outputs: tuple[Tensor, tuple[Tensor, ...]], wanted: tuple[Tensor, tuple[Tensor, ...]],
+          multi_label: Collection[int]) -> Tensor:
     """Divergence from the teacher's answers, mean over the targets, plus the error of the features, relative to their variance.
 
     Features say more per clip than a handful of logits. Labels have no part in it: on samples that the model has learnt they
     would only sharpen its answers, and that costs agreement on all others.
     """
     (features, logits), (features_wanted, logits_wanted) = outputs, wanted
-    divergences = [F.kl_div(one.log_softmax(1), other.log_softmax(1), reduction="batchmean", log_target=True)
-                   for one, other in zip(logits, logits_wanted, strict=True)]
+    both = [[_log_probabilities(each, multi_label=place in multi_label) for each in pair]
+            for place, pair in enumerate(zip(logits, logits_wanted, strict=True))]
+    divergences = [F.kl_div(one, other, reduction="batchmean", log_target=True) for one, other in both]
     return torch.stack(divergences).mean() + FEATURE_WEIGHT * F.mse_loss(features, features_wanted) / features_wanted.var()
+
+
+def _log_probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
+    """Return those of the labels, or those of yes and no to each label."""
+    return torch.cat([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=1) if multi_label else logits.log_softmax(1)

@@ -105,7 +105,7 @@ class Contract(Sealed):
 
     def is_digest(self, digest: str) -> bool:
         """Whether a digest that was written down is of this contract."""
-        return digest in (self.digest, self.digest_of_schema_1)
+        return digest == self.digest or (not self.multi_targets and digest == self.digest_of_schema_1)
 
     @model_validator(mode="before")
     @classmethod
@@ -125,9 +125,9 @@ class Contract(Sealed):
         return self
 
     @property
-    def is_multi_label(self) -> bool:
-        """Whether any number of labels may hold for a target."""
-        return any(target.multi_label for target in self.targets)
+    def multi_targets(self) -> frozenset[str]:
+        """Targets of which any number of labels may hold."""
+        return frozenset(target.name for target in self.targets if target.multi_label)
 
     def target(self, name: str) -> Target | None:
         return next((t for t in self.targets if t.name == name), None)

@@ -93,3 +93,47 @@ def test_rows_that_say_nothing_are_left_out_of_a_match() -> None:
     wanted = probabilities_from_logits(np.array([[1, 0], [9, 0], [0, 1.5]], np.float32))
     assert matched_temperature(logits, wanted) == pytest.approx(2, rel=1e-3)
     assert matched_temperature(logits[1:2], wanted[1:2]) == 1 == matched_temperature(np.ones((3, 2), np.float32), wanted)
+
+
+def several(samples: int, labels: int, sharpness: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of labels that hold by themselves, and a truth drawn from their own probabilities."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(samples, labels)) * 2
+    truth = rng.random((samples, labels)) < 1 / (1 + np.exp(-logits))
+    return (logits * sharpness).astype(np.float32), truth.astype(np.int64)
+
+
+def binary_loss(log_temperature: float, logits: np.ndarray, truth: np.ndarray) -> float:
+    scaled = logits.astype(np.float64) / np.exp(log_temperature)
+    return float((np.logaddexp(0, scaled) - truth * scaled).mean())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(10, 60), st.integers(1, 5), st.floats(0.2, 6), st.integers(0, 2**32 - 1))
+def test_several_labels_equal_to_scipy(samples: int, labels: int, sharpness: float, seed: int) -> None:
+    logits, truth = several(samples, labels, sharpness, seed)
+    if len(np.unique(truth)) < 2 or ((logits > 0) == truth).all():
+        assert fitted_temperature(logits, truth) == 1
+        return
+    ends = np.log([MIN_TEMPERATURE, MAX_TEMPERATURE])
+    theirs = minimize_scalar(binary_loss, bounds=ends, args=(logits, truth), method="bounded", options={"xatol": 1e-7})
+    assert binary_loss(np.log(fitted_temperature(logits, truth)), logits, truth) <= theirs.fun + 1e-6
+
+
+@pytest.mark.parametrize("sharpness", [0.4, 1.0, 3.0])
+def test_several_labels_are_made_as_sure_as_they_are_right(sharpness: float) -> None:
+    logits, truth = several(2000, 4, sharpness, 3)
+    assert fitted_temperature(logits, truth) == pytest.approx(sharpness, rel=0.06)
+    unlabelled = np.concatenate([truth, np.full((500, 4), -1)])
+    more = np.concatenate([logits, np.random.default_rng(4).normal(size=(500, 4)).astype(np.float32) * 9])
+    assert fitted_temperature(more, unlabelled) == fitted_temperature(logits, truth)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5), st.floats(0.3, 4), st.floats(0.3, 4), st.integers(0, 2**32 - 1))
+def test_a_common_scale_of_several_labels_is_undone(samples: int, labels: int, scale: float, temperature: float, seed: int) -> None:
+    logits = np.random.default_rng(seed).normal(size=(samples, labels)).astype(np.float32) * 3
+    wanted = probabilities_from_logits(logits, temperature, multi_label=True)
+    scaled = (logits * np.float32(scale)).astype(np.float32)
+    found = matched_temperature(scaled, wanted, multi_label=True)
+    assert np.abs(probabilities_from_logits(scaled, found, multi_label=True) - wanted).max() < 1e-3

@@ -122,3 +122,42 @@ def test_data_with_one_label_is_told_from_several(cli: Cli, bundle: Path, folder
 
 def test_the_bundle_answers_here_as_it_did_at_export(cli: Cli, bundle: Path) -> None:
     assert cli("verify", bundle).code == 0
+
+
+@pytest.fixture(scope="module")
+def mixed(cli: Cli, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with one action and any number of defects: data of its own, whose names have commas, and ``mixed.csv``."""
+    rows = [json.loads(line) for line in (folder / "m.jsonl").read_text().splitlines()]
+    lines = [f'{row["path"]},"{"many, or all" if len(row["defect_class"]) > 1 else "few"}",'
+             f'{";".join(row["defect_class"]) or "[]"},{row["split"]},{row.get("risk_level", "")}' for row in rows]
+    (folder / "mixed.csv").write_text("path,action,defect_class,split,risk_level\n" + "\n".join(lines) + "\n")
+    for row in rows:
+        row["action"] = "many, or all" if len(row["defect_class"]) > 1 else "few"
+    (folder / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path_factory.mktemp("runs") / "mixed"
+    settings = ("pixel.height=64", "pixel.width=64", "lora.last_blocks=0", "augment=[]", "optim.epochs=2", "optim.head_lr=0.01")
+    quick = (word for each in settings for word in ("--set", each))
+    end = cli("train", folder / "mixed.jsonl", "-o", out, "--task", "action+risk", *quick)
+    assert end.code == 0, end
+    return out
+
+
+def test_one_action_and_any_number_of_defects_are_one_model(cli: Cli, mixed: Path, folder: Path, tmp_path: Path) -> None:
+    targets = {target.name: target for target in Run.open(mixed).contract.targets}
+    assert targets["action"].labels == ("few", "many, or all") and not targets["action"].multi_label
+    assert targets["defect"].multi_label and set(targets) == {"action", "defect", "level"}
+    end = cli("eval", mixed, folder / "mixed.csv", "--split", "test", "-o", tmp_path / "e.json")
+    assert end.code == 0, end
+    metrics = json.loads((tmp_path / "e.json").read_text())["metrics"]
+    assert metrics["action"]["n"] == metrics["defect"]["n"] == PHOTOS // 4 > metrics["level"]["n"]
+    assert "top1" in metrics["action"] and "mean_average_precision" in metrics["defect"]
+    end = cli("compare", mixed, mixed, folder / "mixed.csv", "--split", "test", "--json")
+    assert end.code == 0, end
+    assert {name: each[0]["samples"] for name, each in json.loads(end.stdout)["figures"].items()} == {
+        name: each["n"] for name, each in metrics.items()}
+
+
+def test_data_of_a_mixed_model_are_read_target_by_target(folder: Path, mixed: Path) -> None:
+    table = load_table(folder / "mixed.csv", "action+risk", multi_label=Run.open(mixed).contract.multi_targets)
+    assert table.multi_targets == {"defect"} and table.labels_of("action") == ("few", "many, or all")
+    assert load_table(folder / "mixed.csv", "action+risk", multi_label=True).labels_of("action") == ("few", "many", "or all")

@@ -110,7 +110,7 @@ def data_from_path(path: Path, contract: Contract, limit: int, *, encoding: str 
     try:
         if path.is_dir() and not format_of(path) and not list_folder(path).folders:
             raise DataError(f"{path.name} has no sub-folder per class")
-        table = load_table(path, contract.task, min_labels=1, multi_label=contract.is_multi_label, encoding=encoding, sheet=sheet)
+        table = load_table(path, contract.task, min_labels=1, multi_label=contract.multi_targets, encoding=encoding, sheet=sheet)
     except DataError as error:
         if format_of(path) or (path.is_file() and path.suffix.lower() in SUFFIXES):  # a data set or a manifest, and a bad one
             raise

@@ -66,7 +66,7 @@ def _compare_models(first: Path, second: Path, data: Path, split: str | None, ou
     if output is not None:
         check_new_file(output, (".json",))
     with progress_bar() as advance, open_classifier(first) as one, open_classifier(second) as other:
-        table = load_table(data, one.contract.task, min_labels=1, multi_label=one.contract.is_multi_label, encoding=encoding,
+        table = load_table(data, one.contract.task, min_labels=1, multi_label=one.contract.multi_targets, encoding=encoding,
                            sheet=sheet)
         table = group_table(table.of_split(split) if split else table, group_by)
         found = compare_models(one, other, table, on_progress=advance)

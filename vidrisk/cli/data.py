@@ -9,7 +9,7 @@ import typer
 
 from vidrisk.cli.convert import PhotosOption, SchemeOption, SplitOption, convert
 from vidrisk.cli.labels import curve, suspects
-from vidrisk.cli.tables import Encoding, Sheet, Strict
+from vidrisk.cli.tables import Encoding, MultiLabel, Sheet, Strict
 from vidrisk.runtimes.contract.choices import LabelTask
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def split(
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", help="Manifest to write: .csv, .jsonl or .parquet.")],
     task: TaskOption = "action",
+    multi_label: MultiLabel = False,
     ratios: Annotated[str, typer.Option(help="Parts for train:val:test.")] = "8:1:1",
     seed: Annotated[int, typer.Option(help="Another seed gives another split.")] = 0,
     group_by: Annotated[str | None, typer.Option(
@@ -47,7 +48,7 @@ def split(
     from vidrisk.data import check_leaks, load_table, ratios_from_text, split_table, write_table
 
     parts = ratios_from_text(ratios)
-    table = load_table(data, task, encoding=encoding, sheet=sheet, strict=strict)
+    table = load_table(data, task, multi_label=multi_label, encoding=encoding, sheet=sheet, strict=strict)
     table = split_table(table, ratios=parts, seed=seed, group_by=group_by, force=force)
     check_leaks(table, strict=strict)
     write_table(table, output)
@@ -59,6 +60,7 @@ def preview(
     data: Data,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="PNG to write; a data set of reports needs none.")] = None,
     task: TaskOption = "action",
+    multi_label: MultiLabel = False,
     per_class: Annotated[int, typer.Option(min=1, max=100, help="Thumbnails per class, or per level.")] = 8,
     augment: Annotated[str | None, typer.Option(
         "--augment", metavar="KINDS", help="Show what augmentation makes of some samples instead: flip,zoom,light,still …")] = None,
@@ -81,7 +83,7 @@ def preview(
 
     if output is None:
         raise SettingsError("a preview without a name for the sheet", fix="name a PNG with -o")
-    table = load_table(data, task, encoding=encoding, sheet=sheet, strict=strict)
+    table = load_table(data, task, multi_label=multi_label, encoding=encoding, sheet=sheet, strict=strict)
     check_leaks(table, strict=strict)
     if augment is not None:
         from vidrisk.train.augment_sheet import augmentation_sheet, kinds_from_text

@@ -48,7 +48,7 @@ def evaluate(
 
     with progress_bar() as advance, open_classifier(model, runtime=runtime, variant=variant,
                                                     on_progress=advance) as classifier:
-        table = load_table(data, classifier.contract.task, min_labels=1, multi_label=classifier.contract.is_multi_label,
+        table = load_table(data, classifier.contract.task, min_labels=1, multi_label=classifier.contract.multi_targets,
                            encoding=encoding, sheet=sheet, strict=strict)
         check_leaks(table, strict=strict)
         result = evaluate(classifier, table.of_split(split) if split else table,

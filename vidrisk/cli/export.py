@@ -137,7 +137,7 @@ def export(
         raise SettingsError("--vendor or --dynamic-vision of a model that writes reports", allowed="for classifiers",
                             fix="leave it out")
 
-    multi_label = bool(getattr(source, "multi_label", False))  # a foreign model has none
+    multi_label = frozenset() if foreign else Run.open(model).contract.multi_targets
 
     def table_of(path: Path | None) -> Table | None:
         if path is None:

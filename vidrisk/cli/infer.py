@@ -57,7 +57,8 @@ def infer(
     feature_cache: Annotated[bool, typer.Option(
         "--feature-cache/--no-feature-cache", help="Keep features of files that were read, and use those that are kept.")] = False,
     enter: Annotated[float, typer.Option(
-        metavar="P", help="A segment begins where a label is the most probable one and has at least P.")] = 0.5,
+        metavar="P", help="A segment begins where a label is the most probable one and has at least P; where any number may hold, "
+                         "where it holds.")] = 0.5,
     leave: Annotated[float, typer.Option(metavar="P", help="It goes on while the label has at least P.")] = 0.35,
     question: Annotated[str | None, typer.Option(
         metavar="TEXT", show_default=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import get_args
 
@@ -16,8 +17,8 @@ from vidrisk.runtimes.contract.choices import LabelTask, Task
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 
-def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_label: bool = False, encoding: str | None = None,
-               sheet: str | None = None, strict: bool = False) -> Table:
+def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_label: bool | Collection[str] = False,
+               encoding: str | None = None, sheet: str | None = None, strict: bool = False) -> Table:
     """Read labelled clips or photos.
 
     Args:
@@ -30,7 +31,7 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_lab
         min_labels: fewer different labels of a target are refused: nothing is learnt from one, but a model may be scored on it.
         multi_label: any number of classes may hold for a sample: cells of a manifest hold a list, or labels between line breaks,
             semicolons, bars or commas. A column whose cells are all JSON lists is read so without being asked. Levels have one, and
-            in a folder each sample has one.
+            in a folder each sample has one. Names of targets, such as those of a model, say that it is these.
         encoding: of a CSV or JSONL manifest; None recognises UTF-8, what has a mark, and Chinese text in GB 18030.
         sheet: of an Excel manifest; None takes the one with a table in it.
         strict: refuse a data set that lists files which are not there, and rows without any label; else they are left out, and
@@ -51,14 +52,12 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_lab
             if given is not None:
                 raise SettingsError(f"{what} for the folder {source}", allowed="only for a manifest")
     if format_of(source):
-        table = import_data(source, task=task, multi_label=multi_label or None, strict=strict).table
+        table = import_data(source, task=task, multi_label=True if multi_label is True else None, strict=strict).table
     elif source.is_dir():
         if task == "action+risk":
             raise DataError(f"{source} is a folder, whose classes are of one target", allowed="a manifest with columns of both",
                             fix="use the task action or risk")
         table = table_from_folder(source.resolve(), task)
-        if multi_label:
-            table = as_multi_label(table)
     elif source.is_file():
         table = table_from_manifest(source.resolve(), task, encoding=encoding, sheet=sheet, multi_label=multi_label,
                                     strict=strict)
@@ -66,6 +65,8 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_lab
         raise DataError(f"{source} does not exist",
                         allowed=f"a folder with one sub-folder per class, a data set ({', '.join(FORMATS)}), "
                                 f"or a manifest ({', '.join(SUFFIXES)})")
+    if multi_label:
+        table = as_multi_label(table, table.target_names if multi_label is True else multi_label)
     for target in table.target_names:
         counts = table.label_counts(target)
         if not is_unicode(counts):

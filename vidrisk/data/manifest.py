@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from vidrisk.data.columns import Columns, columns_from_header
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def table_from_manifest(path: Path, task: LabelTask, *, encoding: str | None = None, sheet: str | None = None,
-                        multi_label: bool = False, strict: bool = False) -> Table:
+                        multi_label: bool | Collection[str] = False, strict: bool = False) -> Table:
     """Read a manifest; see ``load_table`` for arguments and errors.
 
     Args:
@@ -36,7 +36,8 @@ def table_from_manifest(path: Path, task: LabelTask, *, encoding: str | None = N
     labels: list[dict[str, Label]] = [{} for _ in rows]
     for target, column in columns.labels.items():
         cells = [(row.where, row.cells[column]) for row in rows]
-        found = labels_from_cells(cells, f"{target} label", column, path.name, multi=multi_label and target != "level")
+        several = multi_label if isinstance(multi_label, bool) else target in multi_label
+        found = labels_from_cells(cells, f"{target} label", column, path.name, multi=several and target != "level")
         for of_row, label in zip(labels, found, strict=True):
             of_row.update({} if label is None else {target: label})
     unlabelled = [row.where for row, of_row in zip(rows, labels, strict=True) if not of_row]

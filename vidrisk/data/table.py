@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -204,10 +204,10 @@ class Table:
         return self.label_order.get(target, tuple(counts))
 
 
-def as_multi_label(table: Table) -> Table:
-    """Return a table of which any number of labels may hold: those of its samples, one each. Levels stay as they are."""
+def as_multi_label(table: Table, targets: Collection[str]) -> Table:
+    """Return a table in which any number of labels may hold for some targets: one each, where there was one. Levels stay."""
     def several(label: Label, target: str) -> Label:
-        return (label,) if isinstance(label, str) and target != "level" else label
+        return (label,) if isinstance(label, str) and target in targets and target != "level" else label
 
     return table.with_samples(replace(sample, labels={target: several(label, target) for target, label in sample.labels.items()})
                               for sample in table.samples)

@@ -93,7 +93,8 @@ def prediction_from_probabilities(contract: Contract, path: str, interval_s: tup
     best = {name: next(iter(holding[name]), NONE_HOLDS) if name in holding else max(scores, key=scores.__getitem__)
             for name, scores in targets.items()}
     first = contract.targets[0].name
-    score = targets[first].get(best[first], 1 - max(targets[first].values()))
+    none_holds = first in holding and not holding[first]
+    score = 1 - max(targets[first].values()) if none_holds else targets[first][best[first]]
     candidates = uncertainty.candidates(contract.targets, probabilities) if uncertainty else {}
     guidance = guidance_for(contract.guidance, defect=best.get("defect"), level=best.get("level"))
     return Prediction(

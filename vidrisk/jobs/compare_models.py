@@ -81,9 +81,9 @@ def compare_models(first: Classifier, second: Classifier, table: Table, settings
                  for each, model in zip(scores, (first, second), strict=True)]
         groups = [table.samples[row].group for row in labelled]
         decided = [_decided(target, each, model) for each, model in zip(scores, (first, second), strict=True)]
-        figures[target.name] = (compare_answers(right[0], right[1], groups),
-                                compare_scores("macro_f1", known, decided[0], decided[1], groups),
-                                compare_scores("mean_average_precision", known, scores[0], scores[1], groups))
+        further = (compare_scores("macro_f1", known, decided[0], decided[1], groups),
+                   compare_scores("mean_average_precision", known, scores[0], scores[1], groups))
+        figures[target.name] = (compare_answers(right[0], right[1], groups), *(figure for figure in further if figure))
         per_class[target.name] = _per_class(target, known, right)
         changed[target.name] = [{**table.samples[labelled[place]].identity, "right": names} for place, names in (
             (int(place), "second" if right[1][place] else "first") for place in np.flatnonzero(right[0] != right[1])[:MAX_CHANGED])]

@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -268,9 +269,15 @@ def _recorded(run: Run) -> tuple[dict[str, float], int, set[str]]:
     try:
         metrics = json.loads((run.root / METRICS).read_text(encoding="utf-8"))
         versions.METRICS.is_newer(metrics.get(versions.VERSION))
-        found = {target: float(scores["top1"] if "top1" in scores else scores["mean_average_precision"])
-                 for target, scores in metrics.get("val", {}).items()}
+        found = {target: _recorded_figure(scores) for target, scores in metrics.get("val", {}).items()}
         return found, int(metrics["samples"].get("val", 0)), {
             " ".join(filter(None, (sample["path"], sample.get("interval")))) for sample in metrics["unreadable"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{run.root / METRICS} cannot be read: {error}", fix=COPY_WHOLE) from error
+
+
+def _recorded_figure(scores: Mapping[str, Any]) -> float:
+    if "top1" in scores:
+        return float(scores["top1"])
+    precision = scores["mean_average_precision"]
+    return math.nan if precision is None else float(precision)

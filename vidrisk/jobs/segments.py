@@ -37,9 +37,10 @@ class Hysteresis:
     into many.
 
     Attributes:
-        enter: a label begins in a window where it is the most probable one and has at least this probability.
+        enter: a label begins in a window where it is the most probable one and has at least this probability. Where any number
+            may hold, a label begins in a window where it holds, whatever this is: the model has a threshold for each.
         leave: it goes on while its own probability is at least this, even where it is no longer the most probable one,
-            until another label enters.
+            until another label enters; where any number may hold, while it holds or has this probability.
 
     Raises:
         SettingsError: unless numbers with 0 < leave <= enter < 1.
@@ -149,7 +150,7 @@ def segments_from_predictions(predictions: Iterable[Prediction], hysteresis: Hys
     growing: _Growing | None = None
     several: dict[str, _Growing] = {}
     for window in _owned(predictions):
-        if window.prediction.labels:
+        if next(iter(window.prediction.targets)) in window.prediction.labels:
             yield from _grow_several(several, window, hysteresis)
             continue
         seen = growing is not None and window.start_s == growing.end_s
@@ -168,8 +169,7 @@ def segments_from_predictions(predictions: Iterable[Prediction], hysteresis: Hys
 def _grow_several(growing: dict[str, _Growing], window: _Owned, hysteresis: Hysteresis) -> Iterator[Segment]:
     """Let every label that holds in a window begin or go on; yield the segments that end before it."""
     prediction = window.prediction
-    target = next(iter(prediction.targets))
-    holding = prediction.labels.get(target, ())
+    holding = prediction.labels[next(iter(prediction.targets))]
     for label in list(growing):
         goes_on = label in holding or _score(prediction, label) >= hysteresis.leave
         if not (goes_on and growing[label].end_s == window.start_s):

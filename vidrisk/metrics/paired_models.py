@@ -76,18 +76,23 @@ def compare_answers(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_],
 
 
 def compare_scores(measure: Measure, truth: Ints, first: Floats, second: Floats,
-                   groups: Sequence[str | None] | None = None) -> Compared:
+                   groups: Sequence[str | None] | None = None) -> Compared | None:
     """Compare macro-F1 or mean average precision by a paired bootstrap.
 
     Args:
         truth: ``(N,)``, or ``(N, C)`` of a multi-label target.
         first, second: probabilities ``(N, C)``; for macro-F1 of a multi-label target, what was decided, 1 or 0.
         groups: as in ``compare_answers``.
+
+    Returns:
+        None where the samples do not give such a figure: no label tells one of them from another.
     """
     samples = len(truth)
     of_groups = _group_numbers(groups, samples)
     score = _macro_f1 if measure == "macro_f1" else _mean_precision
     whole = score(truth, first), score(truth, second)
+    if not all(map(math.isfinite, whole)):
+        return None
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(RESAMPLES // 4):

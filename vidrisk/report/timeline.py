@@ -123,8 +123,17 @@ def timeline_from_segments(segments: Iterable[Segment], duration_s: float, kinds
     ranked = heapq.nsmallest(limits.listed, _ranked(painted))
     return Timeline(
         duration_s, len(painted), None if is_exact else duration_s / steps, _bars(painted, duration_s, steps),
-        _legend(painted), max(0.0, duration_s - sum(segment.length_s for segment, _ in painted)),
+        _legend(painted), max(0.0, duration_s - _covered_s(painted)),
         _in_order(ranked), _in_order(ranked[:MAX_PEAKS]))
+
+
+def _covered_s(painted: Iterable[Painted]) -> float:
+    """Measure the time in any segment; those of several labels may overlap."""
+    total_s = until_s = 0.0
+    for segment in sorted((segment for segment, _ in painted), key=lambda segment: segment.start_s):
+        total_s += max(0.0, segment.end_s - max(segment.start_s, until_s))
+        until_s = max(until_s, segment.end_s)
+    return total_s
 
 
 def _kind(segment: Segment, kinds: Mapping[str, str]) -> str:
@@ -139,15 +148,16 @@ def _legend(painted: Iterable[Painted]) -> tuple[LegendEntry, ...]:
     return tuple(LegendEntry(*key, total_s) for key, total_s in sorted(totals_s.items(), key=lambda item: -item[1]))
 
 
-def _ranked(painted: Iterable[Painted]) -> Iterator[tuple[float, float, float, Painted]]:
+def _ranked(painted: Iterable[Painted]) -> Iterator[tuple[float, float, float, str, Painted]]:
     """Lowest: the most severe, of equals the longest. Without severities the longest of each label, then the second, …"""
     place_of: dict[str, int] = {}
     for segment, kind in sorted(painted, key=lambda pair: -pair[0].length_s):
         place = place_of[segment.label] = place_of.get(segment.label, -1) + 1
-        yield place if segment.severity is None else -segment.severity, -segment.length_s, segment.start_s, (segment, kind)
+        yield place if segment.severity is None else -segment.severity, -segment.length_s, segment.start_s, segment.label, (
+            segment, kind)
 
 
-def _in_order(ranked: Iterable[tuple[float, float, float, Painted]]) -> tuple[Painted, ...]:
+def _in_order(ranked: Iterable[tuple[float, float, float, str, Painted]]) -> tuple[Painted, ...]:
     return tuple(sorted((painted for *_, painted in ranked), key=lambda pair: pair[0].start_s))
 
 

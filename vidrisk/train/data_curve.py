@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from vidrisk.data.split import deal_folds
-from vidrisk.metrics.learning_curve import LearningCurve, fit_learning_curve
+from vidrisk.metrics.learning_curve import LEAST_SIZES, LearningCurve, fit_learning_curve
 from vidrisk.metrics.target_report import labelled_rows, report_on_target
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import DataError
@@ -26,17 +26,20 @@ def measure_curve(summaries: Summaries, target: Target, on_progress: OnProgress,
     The score is top-1, or mean average precision of a multi-label target; a repeat is one dealing of folds.
 
     Raises:
-        DataError: fewer than 40 labelled samples: from so few nothing can be told.
+        DataError: labelled samples, or groups of them, so few that nothing can be told.
     """
     rows = np.flatnonzero(labelled_rows(summaries.truth[target.name]))
-    if len(rows) < 2 * LEAST:
-        raise DataError(f"{len(rows)} samples are labelled for {target.name}", allowed=f"{2 * LEAST} or more for a learning curve")
     table = summaries.table.with_samples(summaries.table.samples[row] for row in rows)
     features, truth = summaries.features[rows], summaries.truth[target.name][rows]
+    folds = [np.asarray(deal_folds(table, FOLDS, seed=seed + repeat)) for repeat in range(REPEATS)]
+    most = min(len(rows) - int(np.bincount(numbers).max()) for numbers in folds)  # that any fold leaves to learn from
+    if sum(round(share * most) >= LEAST for share in SHARES) < LEAST_SIZES:
+        raise DataError(f"{len(rows)} samples are labelled for {target.name}, of which a fold leaves {most} to learn from",
+                        allowed=f"{LEAST_SIZES} sizes of {LEAST} or more, as of 50 samples that stand alone",
+                        fix="label more, or group by something finer")
     scores: dict[int, list[float]] = defaultdict(list)
     decays: dict[float, float] = {}
-    for repeat in range(REPEATS):
-        numbers = np.asarray(deal_folds(table, FOLDS, seed=seed + repeat))
+    for repeat, numbers in enumerate(folds):
         order = np.random.default_rng(seed + repeat).permutation(len(rows))
         for step, share in enumerate(SHARES):
             on_progress("learning curve", repeat * len(SHARES) + step, REPEATS * len(SHARES))

@@ -5,6 +5,7 @@ Every sample is decoded and encoded once; nothing is trained.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,8 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError, Unreadabl
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.dataset import ClipDataset, chunks_of
 from vidrisk.train.train import labels_from_table
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,6 +81,9 @@ def summarise_table(table: Table, config: TrainConfig, on_progress: OnProgress) 
             kept += rows
     if not kept:
         raise DataError(f"no sample of {table.root.name} can be read; the first: {unreadable[0]['reason']}")
+    if unreadable:
+        log.warning("%d of %d samples cannot be read and are left out; the first: %s", len(unreadable), len(table),
+                    unreadable[0]["reason"])
     left = table.with_samples(table.samples[row] for row in kept)
     return Summaries(left, contract, torch.cat(features).numpy(), truth_from_table(left, contract.targets), tuple(unreadable))
 

@@ -113,7 +113,8 @@ def compare_answers(answers: Answers, golden: Golden, name: VariantName, variant
     tolerance, wanted, wanted_logits = tolerance_of(variant.lowest_precision, told), golden.probabilities(name), golden.logits(name)
     served, own = (_apart(_probabilities(targets, found, by), wanted) for by in (variant.temperature, told.temperature))
     unanswered = ~np.all([np.isfinite(logits).all(axis=1) for logits in found.values()], axis=0)
-    errors = np.max([logit_errors(logits, wanted_logits[target]) for target, logits in found.items()], axis=0)
+    errors = np.max([logit_errors(found[target.name], wanted_logits[target.name], multi_label=target.multi_label)
+                     for target in targets], axis=0)
     decided = [_decided(target, found[target.name], wanted_logits[target.name], wanted[target.name]) for target in targets]
     is_other = np.array([other for other, _ in decided])
     is_ahead = np.array([lead > tolerance.largest for _, lead in decided])

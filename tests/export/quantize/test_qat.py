@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 from vidrisk.calibration import PROFILES, Profile, observed_statistics, quantised_from_float, ranges_from_statistics
 from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.convert.merge import merged_from_trained
-from vidrisk.export.quantize.qat import QatOptions, batches_of, finished_by_qat, quantised_layers
+from vidrisk.export.quantize.qat import QatOptions, _loss, batches_of, finished_by_qat, quantised_layers
 from vidrisk.export.trained import Trained
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
@@ -239,3 +239,16 @@ def test_progress_is_told(small: Case) -> None:
     finished_by_qat(small.merged, small.head, small.ranges, PROFILES["cpu"], (), small.clips, SHORT,
                     lambda *progress: told.append(progress))
     assert told == [("quantisation-aware finish", step, 3) for step in range(3)]
+
+
+def test_labels_that_hold_in_any_number_are_matched_one_by_one() -> None:
+    """What all labels share says nothing of labels of which one holds, and much of others."""
+    teacher = torch.tensor([[2.0, -1.0, 0.5]]), torch.zeros(1, 1, 2).normal_(generator=torch.Generator().manual_seed(0))
+    moved = (teacher[0] + 1).requires_grad_()
+    losses = {places: _loss((teacher[1], (moved,)), (teacher[1], (teacher[0],)), places) for places in ((), (0,))}
+    assert float(losses[()].detach()) == pytest.approx(0, abs=1e-6)
+    probabilities, wanted = moved.detach().sigmoid(), teacher[0].sigmoid()
+    expected = sum(float((q * (q / p).log()).sum()) for q, p in ((wanted, probabilities), (1 - wanted, 1 - probabilities)))
+    assert float(losses[(0,)].detach()) == pytest.approx(expected, rel=1e-4)
+    torch.autograd.backward(losses[(0,)])
+    assert moved.grad is not None and (moved.grad > 0).all()

@@ -154,3 +154,30 @@ def test_contract_refuses_two_targets_of_one_name() -> None:
     twice = (Target(name="action", labels=("a", "b")), Target(name="action", labels=("c", "d")))
     with pytest.raises(SpecError, match="action"):
         Contract(**(BASE | {"targets": twice}))
+
+
+def test_digests_of_contracts_that_were_written_before_multi_label_stay() -> None:
+    """Golden samples, ledgers and ids of predictions hold them."""
+    contract = Contract(**BASE)
+    assert contract.digest == "03ae7f3430db5d6d8b3cdb7e95a7a5f3fc3c6bf2fa92ea42a95cf7ee6d09f661"
+    assert contract.digest_of_schema_1 == "f6cf5830a61582183bf9d8d9631bdbd165dfb521210703a2fadddbeb7cde7231"
+    old = contract.model_dump()
+    del old["targets"][0]["multi_label"]
+    assert Contract.model_validate(old) == contract and contract.is_digest(contract.digest_of_schema_1)
+
+
+def test_whether_several_labels_may_hold_changes_the_digest() -> None:
+    one = Contract(**BASE)
+    several = Contract(**(BASE | {"targets": (Target(name="action", labels=("a", "b"), multi_label=True),)}))
+    assert several.digest != one.digest and several.is_digest(several.digest)
+    assert not several.is_digest(one.digest) and not several.is_digest(one.digest_of_schema_1)
+    assert not several.is_digest(several.digest_of_schema_1)  # there was no such target then
+    assert (one.multi_targets, several.multi_targets) == (frozenset(), {"action"})
+
+
+def test_a_multi_label_target_may_have_one_label_and_never_levels() -> None:
+    assert Target(name="defect", labels=("crack",), multi_label=True).labels == ("crack",)
+    for options in ({"labels": ()}, {"labels": ("a", "a")}, {"labels": ("a", "b"), "ordered": True},
+                    {"labels": ("a", "b"), "severity": (0.0, 100.0)}):
+        with pytest.raises(SpecError, match="allowed: "):
+            Target(name="level", multi_label=True, **options)  # type: ignore[arg-type]

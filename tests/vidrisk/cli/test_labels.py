@@ -69,7 +69,8 @@ def test_curve_tells_what_twice_as_much_would_bring(cli: Cli, photos: Path, tmp_
 def test_curve_refuses_what_is_too_little(cli: Cli, photos: Path, tmp_path: Path) -> None:
     (photos / "few.csv").write_text("path,label\n" + "".join(f"{n}.png,{list(COLOURS)[n % 3]}\n" for n in range(12)))
     end = cli("data", "curve", photos / "few.csv", *SMALL)
-    assert end.code == 1 and "12 samples are labelled for action; allowed: 40 or more" in end.stderr
+    assert end.code == 1 and "12 samples are labelled for action, of which a fold leaves 9 to learn from" in end.stderr
+    assert "allowed: 3 sizes of 20 or more" in end.stderr and len(end.stderr.strip().splitlines()) == 1
 
 
 @pytest.fixture(scope="module")

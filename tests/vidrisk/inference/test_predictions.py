@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidrisk.inference.predictions import Prediction, prediction_from_json, prediction_from_probabilities
+from vidrisk.runtimes import Contract, PixelSpec, Target
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.uncertainty import Uncertainty
 
@@ -86,3 +87,40 @@ def test_a_line_of_before_has_no_candidates_and_does_not_claim_to_be_certain() -
 def test_other_lines_are_refused(line: str) -> None:
     with pytest.raises(DataError, match=r"predictions\.jsonl"):
         prediction_from_json(line)
+
+
+SEVERAL = Contract(task="action+risk", pixel=PixelSpec(2, 2), targets=(
+    Target(name="defect", labels=("none", "crack", "rust"), multi_label=True), Target(name="level", labels=("low", "high"))))
+LEAST = {"defect": {"none": 0.9, "crack": 0.5, "rust": 0.2}}
+
+
+def several(*scores: float, decision: dict[str, dict[str, float]] | None = LEAST) -> Prediction:
+    return prediction_from_probabilities(SEVERAL, "/x.png", (None, None), {
+        "defect": np.array(scores, np.float32), "level": np.array([0.2, 0.8], np.float32)}, decision=decision)
+
+
+def test_every_label_that_reaches_its_threshold_is_named_the_surest_first() -> None:
+    prediction = several(0.4, 0.6, 0.7)
+    assert prediction.labels == {"defect": ["rust", "crack"]}
+    assert (prediction.label, prediction.defect, prediction.level) == ("rust", "rust", "high")
+    assert prediction.score == pytest.approx(0.7) and several(0.4, 0.4, 0.2).labels == {"defect": ["rust"]}
+    assert prediction_from_json(prediction.to_json()).labels == {"defect": ["rust", "crack"]}
+
+
+def test_where_no_label_holds_the_score_is_how_surely_none_does() -> None:
+    """A label that is called none is another thing."""
+    nothing = several(0.1, 0.45, 0.1)
+    assert (nothing.label, nothing.labels) == ("none", {"defect": []}) and nothing.score == pytest.approx(0.55)
+    named = several(0.95, 0.1, 0.1)
+    assert (named.label, named.labels) == ("none", {"defect": ["none"]}) and named.score == pytest.approx(0.95)
+
+
+def test_without_thresholds_the_most_probable_label_is_the_answer() -> None:
+    prediction = several(0.1, 0.45, 0.1, decision=None)
+    assert (prediction.label, prediction.labels) == ("crack", {})
+
+
+def test_lines_of_before_have_no_labels() -> None:
+    line = json.loads(several(0.1, 0.9, 0.1).to_json())
+    del line["labels"]
+    assert prediction_from_json(json.dumps(line)).labels == {}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,66 @@ def test_a_folder_without_predictions(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"holds no predictions\.jsonl of a run; fix: vidrisk infer"):
         write_segments(tmp_path / name, DEFAULT)
     assert not list(tmp_path.iterdir())
+
+
+def several(*scores: tuple[float, ...], least: float = 0.5, length_s: float = 1.0) -> list[Prediction]:
+    """Windows that start every second, of a model whose every label holds from ``least`` on."""
+    return [replace(w, labels={"action": [label for label, score in w.targets["action"].items() if score >= least]})
+            for w in seconds(*scores, length_s=length_s)]
+
+
+def test_labels_that_hold_together_have_segments_of_their_own() -> None:
+    windows = several((0.9, 0.1), (0.8, 0.7), (0.1, 0.9), (0.1, 0.1))
+    assert told(windows) == [("a", 0, 2), ("b", 1, 3)]
+    first, second = merged(windows)
+    assert (first.windows, first.score, first.peak_start_s, first.peak_score) == (2, pytest.approx(0.85), 0, 0.9)
+    assert (second.score, second.peak_start_s) == (pytest.approx(0.8), 2)
+
+
+def test_overlapping_windows_share_their_time_among_several_labels_too() -> None:
+    assert told(several((0.9, 0.1), (0.9, 0.9), (0.1, 0.9), length_s=2.0)) == [("a", 0, 2.5), ("b", 1.5, 4)]
+
+
+def test_a_label_begins_where_it_holds_and_goes_on_while_it_has_enough() -> None:
+    """Where any number may hold, the model has a threshold for each; ``enter`` is for those of which one holds."""
+    scores = [(0.3, 0.0), (0.6, 0.0), (0.4, 0.0), (0.36, 0.0), (0.34, 0.0), (0.4, 0.0)]
+    assert told(several(*scores), Hysteresis(0.95, 0.35)) == [("a", 1, 4)]
+    assert told(several(*scores, least=0.2), Hysteresis(0.95, 0.35)) == [("a", 0, 6)]  # it holds under what it would leave at
+
+
+def test_no_label_at_all_has_no_segment_and_a_gap_ends_all() -> None:
+    assert told(several((0.1, 0.2), (0.3, 0.2))) == []
+    early, late = several((0.9, 0.9), (0.9, 0.9)), [
+        replace(w, start_s=(w.start_s or 0) + 5, end_s=(w.end_s or 0) + 5) for w in several((0.9, 0.1), (0.9, 0.1))]
+    assert told([*early, *late]) == [("a", 0, 2), ("b", 0, 2), ("a", 5, 7)]
+
+
+def test_the_first_target_has_the_segments_whatever_kind_the_others_are() -> None:
+    """One action, and any number of defects: a window without a defect has an action all the same."""
+    windows = [replace(w, targets={**w.targets, "defect": {"x": 0.1}}, labels={"defect": []})
+               for w in seconds((0.9, 0.1), (0.9, 0.1))]
+    assert told(windows) == [("a", 0, 2)]
+
+
+@given(videos(), st.floats(0.1, 0.9), thresholds())
+def test_segments_of_each_label_are_disjoint_and_hold_every_window_that_has_it(predictions: list[Prediction], least: float,
+                                                                               hysteresis: Hysteresis) -> None:
+    windows = [replace(p, labels={"action": [label for label, score in p.targets["action"].items() if score >= least]})
+               for p in predictions]
+    segments = merged(windows, hysteresis)
+    assert [s.end_s for s in segments] == sorted(s.end_s for s in segments)
+    for label in LABELS:
+        own = [s for s in segments if s.label == label]
+        assert all(one.end_s <= other.start_s for one, other in pairwise(own))
+        holding = [w for w in windows if label in w.labels["action"]] if len(windows) > 1 else []
+        assert bool(own) == bool(holding)
+        for w in holding:
+            middle_s = ((w.start_s or 0) + (w.end_s or 0)) / 2
+            assert any(s.start_s <= middle_s <= s.end_s for s in own)
+        assert all(s.peak_score >= min(least, hysteresis.leave) and s.windows <= len(windows) for s in own)
+
+
+def test_segments_of_several_labels_come_back_from_a_folder(tmp_path: Path) -> None:
+    write_predictions(tmp_path, *several((0.9, 0.9), (0.9, 0.1)))
+    assert write_segments(tmp_path, DEFAULT) == 2
+    assert [(s.label, s.start_s, s.end_s) for s in read_segments(tmp_path)] == [("b", 0, 1), ("a", 0, 2)]

@@ -67,15 +67,30 @@ def test_scores_are_compared_by_a_paired_bootstrap(measure: str) -> None:
     good = np.eye(3)[truth] * 1.5 + rng.random((200, 3))
     bad = np.eye(3)[truth] * 0.2 + rng.random((200, 3))
     found = compare_scores(measure, truth, bad, good)  # type: ignore[arg-type]
-    assert found.verdict == "better" and found.second > found.first and found.samples_to_decide is not None
+    assert found is not None and found.samples_to_decide is not None
+    assert found.verdict == "better" and found.second > found.first
     assert found.samples_to_decide < 200
     same = compare_scores(measure, truth, good, good)  # type: ignore[arg-type]
-    assert same.verdict == "undecided" and same.samples_to_decide is None
+    assert same is not None and same.verdict == "undecided" and same.samples_to_decide is None
 
 
 def test_of_several_labels_what_is_decided_and_how_it_is_ranked() -> None:
     rng = np.random.default_rng(2)
     truth = (rng.random((150, 4)) < 0.3).astype(int)
     good, bad = truth + 0.3 * rng.normal(size=truth.shape), truth + 2 * rng.normal(size=truth.shape)
-    assert compare_scores("mean_average_precision", truth, bad, good).verdict == "better"
-    assert compare_scores("macro_f1", truth, (good > 0.5).astype(float), (bad > 0.5).astype(float)).verdict == "worse"
+    ranked = compare_scores("mean_average_precision", truth, bad, good)
+    decided = compare_scores("macro_f1", truth, (good > 0.5).astype(float), (bad > 0.5).astype(float))
+    assert ranked is not None and decided is not None and (ranked.verdict, decided.verdict) == ("better", "worse")
+
+
+@pytest.mark.parametrize("truth", [np.zeros(30, int), np.ones((30, 3), int), np.zeros((30, 3), int)])
+def test_samples_that_are_all_alike_give_no_precision(truth: np.ndarray) -> None:
+    rng = np.random.default_rng(3)
+    assert compare_scores("mean_average_precision", truth, rng.random((30, 3)), rng.random((30, 3))) is None
+
+
+def test_where_nothing_holds_and_nothing_is_decided_there_is_no_f1() -> None:
+    nothing = np.zeros((30, 3))
+    assert compare_scores("macro_f1", nothing.astype(int), nothing, nothing) is None
+    found = compare_scores("macro_f1", nothing.astype(int), nothing, np.ones((30, 3)))
+    assert found is None  # the first has none to compare with

@@ -150,3 +150,12 @@ def test_any_reader_can_tell_the_colours_apart(scheme: int) -> None:
     for name in colours:
         lighter, darker = sorted((luminance[name], luminance["empty"]), reverse=True)
         assert (lighter + 0.05) / (darker + 0.05) >= MIN_CONTRAST, name
+
+
+def test_labels_that_hold_at_the_same_time() -> None:
+    """Segments of several labels overlap, and may have one start and one length."""
+    both = [segment(0, 6, "b"), segment(0, 6, "a"), segment(4, 8, "c")]
+    timeline = timeline_from_segments(both, 10.0, KINDS, MANY)
+    assert timeline.empty_s == 2 and [part.label for part, _ in timeline.listed] == ["a", "b", "c"]
+    assert {entry.name: entry.total_s for entry in timeline.legend} == {"a": 6, "b": 6, "c": 4}
+    assert [part.label for part, _ in timeline_from_segments(both, 10.0, KINDS, Limits(1, 1000)).listed] == ["a"]

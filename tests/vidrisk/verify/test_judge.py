@@ -17,22 +17,23 @@ from vidrisk.verify.judge import ASKED, MOST, TOLERANCES, Answers, Compared, com
 VARIANTS = ("fp32", "fp16", "int8", "mixed")
 
 
-def expected_from(logits: np.ndarray, temperature: float = 1.0, **spread: Spread) -> Expected:
+def expected_from(logits: np.ndarray, temperature: float = 1.0, *, multi_label: bool = False, **spread: Spread) -> Expected:
     def rows(array: np.ndarray) -> tuple[tuple[float, ...], ...]:
         return tuple(tuple(map(float, row)) for row in array)
 
     return Expected(files={}, temperature={"a": temperature}, logits={"a": rows(logits)}, spread=spread,
-                    probabilities={"a": rows(probabilities_from_logits(logits, temperature))})
+                    probabilities={"a": rows(probabilities_from_logits(logits, temperature, multi_label=multi_label))})
 
 
-def judge(wanted: np.ndarray, found: np.ndarray, variant: str = "fp32", temperature: float = 1.0, stale: float = 1.0) -> Compared:
+def judge(wanted: np.ndarray, found: np.ndarray, variant: str = "fp32", temperature: float = 1.0, stale: float = 1.0, *,
+          multi_label: bool = False) -> Compared:
     told = Description(contract="0" * 64, runtime="x", engine="1", samples=len(wanted),
-                       variants={variant: expected_from(wanted, temperature)})
+                       variants={variant: expected_from(wanted, temperature, multi_label=multi_label)})
     golden = Golden(np.zeros((len(wanted), 1, 1, 1, 3), np.uint8), told)
     return compare_answers(Answers({"a": found.astype(np.float32)}, Layers()), golden, variant,  # type: ignore[arg-type]
                     Variant(files={}, precision={"head": variant.partition("-")[0]}, passed=True,  # type: ignore[dict-item]
                             temperature={"a": temperature * stale}),
-                    [Target(name="a", labels=tuple(map(str, range(wanted.shape[1]))))])
+                    [Target(name="a", labels=tuple(map(str, range(wanted.shape[1]))), multi_label=multi_label)])
 
 
 def logits(low: float = -20, high: float = 20) -> st.SearchStrategy[np.ndarray]:
@@ -108,3 +109,51 @@ def test_logit_errors_do_not_depend_on_the_scale(wanted: np.ndarray, scale: floa
     found = wanted[::-1].copy()
     np.testing.assert_allclose(logit_errors(found * np.float32(scale), wanted * np.float32(scale)), logit_errors(found, wanted),
                                rtol=1e-3, atol=1e-4)
+
+
+SEVERAL = np.array([[3, -3, 4], [-3, -3, -4], [3, 3, 4], [-4, 3, -3]], np.float32)
+
+
+def test_the_same_answers_of_several_labels_are_right() -> None:
+    judged = judge(SEVERAL, SEVERAL, temperature=0.7, multi_label=True)
+    assert not judged.wrong.any() and judged.agreement == 1 and judged.shift.max() < 1e-6 and judged.logit_errors.max() == 0
+
+
+def test_what_all_labels_share_is_a_fault_where_each_is_decided_alone() -> None:
+    """Of labels of which one holds it says nothing; a sigmoid of each is another number, also where that is too near 1 to show."""
+    sure = np.array([[40, 38, 39], [39, 40, 38]], np.float32)
+    moved = judge(sure, sure - 30, multi_label=True)
+    assert moved.wrong.all() and moved.shift.max() < 0.005 and (moved.logit_errors > 0.5).all()
+    assert not judge(sure, sure - 30).wrong.any()
+    assert judge(SEVERAL, SEVERAL + 2, multi_label=True).shift.min() > 0.03
+
+
+def test_a_target_of_one_label_is_judged() -> None:
+    one = SEVERAL[:, :1]
+    assert not judge(one, one, multi_label=True).wrong.any()
+    judged = judge(one, -one, multi_label=True)
+    assert judged.wrong.all() and judged.agreement == 0 and judged.logit_errors == pytest.approx(2, rel=0.3)
+
+
+@pytest.mark.parametrize("sample", range(4))
+def test_one_label_that_turns_is_another_answer(sample: int) -> None:
+    found = SEVERAL.copy()
+    found[sample, 1] *= -1
+    judged = judge(SEVERAL, found, "int8", multi_label=True)
+    assert np.flatnonzero(judged.wrong).tolist() == [sample] and judged.agreement == pytest.approx(0.75)
+
+
+def test_a_label_that_was_undecided_may_turn() -> None:
+    near = SEVERAL.copy()
+    near[1, 0] = 0.005
+    found = near.copy()
+    found[1, 0] = -0.005
+    judged = judge(near, found, multi_label=True)
+    assert not judged.wrong.any() and judged.agreement == pytest.approx(0.75)
+
+
+def test_an_answer_of_several_labels_that_is_not_finite_is_wrong() -> None:
+    found = SEVERAL.copy()
+    found[2, 0] = np.nan
+    judged = judge(SEVERAL, found, multi_label=True)
+    assert np.flatnonzero(judged.wrong).tolist() == np.flatnonzero(judged.unanswered).tolist() == [2] and judged.shift[2] == 1
