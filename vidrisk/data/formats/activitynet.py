@@ -21,21 +21,13 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from vidrisk.data.formats.clips import (
-    Homes,
-    check_splits,
-    head_has,
-    home_of,
-    lists_in,
-    notes_of,
-    split_from_name,
-    split_from_word,
-)
-from vidrisk.data.formats.format import SCORE, Format, Listed, Reading, Writing
-from vidrisk.data.formats.lists import members_of
-from vidrisk.data.formats.rows import MediaFiles, Row, safe_name, samples_from_rows
+from vidrisk.data.formats.clips import check_splits, head_has, home_of, lists_in, split_from_word
+from vidrisk.data.formats.format import SCORE, Format, Listed, Reading, Writing, counted
+from vidrisk.data.formats.json_lists import members_of
+from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
+from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.io import write_new_file
-from vidrisk.data.table import SplitName, Table, first_three
+from vidrisk.data.table import SplitName, Table, first_three, split_from_name
 from vidrisk.data.text import label_from_text
 from vidrisk.frames import Interval
 from vidrisk.frames.media import name_of
@@ -73,7 +65,7 @@ def read_activitynet(source: Path, reading: Reading) -> Listed:
     rows = chain.from_iterable(rows_from_file(path, files, reading.target, counts) for path in paths)
     found = samples_from_rows(rows, MediaFiles(homes.root), multi_label=reading.multi_label)
     check_splits(found.samples, source)
-    notes = notes_of(counts)
+    notes = counted(counts)
     if len(paths) < len(named):
         notes.append(f"files without segments are not read: {first_three([path.name for path in named if path not in paths])}")
     return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS[:2]), {}, (*notes, *found.notes))
@@ -85,7 +77,7 @@ def rows_from_file(path: Path, files: MediaFiles, target: str, counts: Counter[s
     Raises:
         DataError: a file without videos, a video without a list of annotations, a segment or label that is none, another subset.
     """
-    of_name = split_from_name(path.name)
+    of_name = split_from_name(path.stem)
     where = ""
     for where, video, record in members_of(path, "database" if _is_whole(path) else None):
         annotations = record.get("annotations", []) if isinstance(record, dict) else None

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.lists import first_character_of, lines_of, object_of
+from vidrisk.data.formats.json_lists import first_character_of, object_of
+from vidrisk.data.formats.lists import lines_of
 from vidrisk.data.table import Sample
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError

@@ -11,7 +11,6 @@ target, all others are of the one that is asked for.
 
 from __future__ import annotations
 
-import math
 import posixpath
 import re
 from collections import Counter
@@ -20,13 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.attributes import TARGETS_OF, fields_from_attributes, target_named, with_splits
 from vidrisk.data.formats.class_names import orders_that_say_something
 from vidrisk.data.formats.coco_writer import CARRIES, NONE_OF, write_coco
-from vidrisk.data.formats.format import Format, Listed, Reading
-from vidrisk.data.formats.lists import listed_in
-from vidrisk.data.formats.rows import Found, MediaFiles, Row, safe_name, samples_from_rows
-from vidrisk.data.table import SPLIT_WORDS, Label, SplitName, split_from_name
+from vidrisk.data.formats.fields import fields_from_values, target_named, with_splits
+from vidrisk.data.formats.format import Format, Listed, Reading, counted
+from vidrisk.data.formats.json_lists import is_number, listed_in
+from vidrisk.data.formats.lists import head_of
+from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
+from vidrisk.data.formats.rows import Found, Row, samples_from_rows
+from vidrisk.data.table import SPLIT_WORDS, TARGETS_OF, Label, SplitName, split_from_name
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -68,8 +69,8 @@ def read_coco(source: Path, reading: Reading) -> Listed:
         raise DataError(f"{source.name} has no list of COCO", allowed='a .json with "images", "annotations" and "categories", '
                         f"in {', '.join(folder or 'the folder itself' for folder in LIST_FOLDERS)}")
     top = lists[0].parent if source.is_file() else source
-    root = reading.media or (top.parent if source.is_file() and top.name == "annotations" else top)
-    files = MediaFiles(root)
+    top = top.parent if source.is_file() and top.name == "annotations" else top
+    homes = Homes.of(top, reading.media)
     notes: Counter[str] = Counter()
     categories: dict[int, tuple[str, str]] = {}
     rows: list[tuple[Row, Box | None]] = []
@@ -78,22 +79,19 @@ def read_coco(source: Path, reading: Reading) -> Listed:
         content = _content_of(path)
         notes.update(content.left_out)
         _add_categories(categories, content, path)
-        folders = _folders_of(path, root)
-        places |= dict.fromkeys(folders)
-        rows += _rows_from(content, MediaFiles(root, folders), _split_of(path), reading, notes)
+        folders = _folders_of(path, top)
+        places |= dict.fromkeys(homes.places(folders))
+        rows += _rows_from(content, homes.files(folders), _split_of(path), reading, notes)
     kept, taken = with_splits([row for row, _ in rows])
     notes.update(taken)
-    found = _samples(list(zip(kept, (box for _, box in rows), strict=True)), files, reading)
+    found = _samples(list(zip(kept, (box for _, box in rows), strict=True)), MediaFiles(homes.root), reading)
     orders: dict[str, tuple[str, ...]] = {}
     for number in sorted(categories):
         name, group = categories[number]
         target = target_named(group) or reading.target
         orders[target] = tuple(dict.fromkeys((*orders.get(target, ()), name)))
-    said = [f"{what}: {count}" for what, count in notes.items()]
-    if found.repeated:
-        said.append(f"images that are listed again: {found.repeated}")
-    return Listed(reading.made if reading.crops and reading.made else root, found.samples, found.absent, tuple(places),
-                  orders_that_say_something(orders, found.samples), (*found.notes, *said))
+    return Listed(reading.made if reading.crops and reading.made else homes.root, found.samples, found.absent, tuple(places),
+                  orders_that_say_something(orders, found.samples), (*found.notes, *counted(notes)))
 
 
 def _samples(rows: list[tuple[Row, Box | None]], files: MediaFiles, reading: Reading) -> Found:
@@ -149,7 +147,7 @@ def _rows_from(content: _Content, files: MediaFiles, split: SplitName | None, re
     target_of = {number: target_named(group) or reading.target for number, group in content.groups.items()}
     for image in content.images.values():
         name = files.find(image.name) or image.name
-        fields = fields_from_attributes(image.attributes)
+        fields = fields_from_values(image.attributes)
         fields.setdefault("split", split)
         kept = [(number, box) for number, box in image.boxes if target_of[number] in targets]
         notes["boxes of another task left out"] += len(image.boxes) - len(kept)
@@ -166,8 +164,6 @@ def _rows_from(content: _Content, files: MediaFiles, split: SplitName | None, re
             continue
         of_image: dict[str, Label] = {target: tuple(dict.fromkeys(names)) for target, names in labels.items()}
         yield Row(image.where, name, of_image or {reading.target: ()}, **fields), None
-    for what in [what for what, count in notes.items() if not count]:
-        del notes[what]
 
 
 def _add_categories(categories: dict[int, tuple[str, str]], content: _Content, path: Path) -> None:
@@ -180,18 +176,16 @@ def _add_categories(categories: dict[int, tuple[str, str]], content: _Content, p
 
 def _box(value: Any) -> Box | None:
     """Left, top, width and height; None where there is no area."""
-    if not isinstance(value, list) or len(value) != 4:
-        return None
-    if not all(isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e9 for number in value):
+    if not isinstance(value, list) or len(value) != 4 or not all(is_number(number) and abs(number) < 1e9 for number in value):
         return None
     left, top, width, height = map(float, value)
-    return (left, top, width, height) if all(map(math.isfinite, value)) and width > 0 and height > 0 else None
+    return (left, top, width, height) if width > 0 and height > 0 else None
 
 
-def _folders_of(path: Path, root: Path) -> list[str]:
-    """Where the photos of a list may lie, relative to the root: beside it, or in a folder that is named as it is."""
+def _folders_of(path: Path, top: Path) -> list[str]:
+    """Where the photos of a list may lie below the data set: beside it, or in a folder that is named as it is."""
     stem = re.sub(r"^(instances|annotations|person_keypoints)_?|\.coco$|^_annotations", "", path.stem)
-    beside = path.parent.relative_to(root).as_posix() if path.parent.is_relative_to(root) else ""
+    beside = path.parent.relative_to(top).as_posix()
     beside = "" if beside in (".", "annotations") else beside
     tops = dict.fromkeys((beside, "", "images"))
     folders = [posixpath.join(top, inner) for top in tops for inner in dict.fromkeys((stem, "", "images"))]
@@ -211,15 +205,9 @@ def _lists_in(folder: Path) -> list[Path]:
 
 
 def _is_list(path: Path) -> bool:
-    try:
-        if path.suffix.lower() != ".json":
-            return False
-        with path.open("rb") as file:
-            head = file.read(SNIFFED_BYTES)
-            file.seek(max(0, file.seek(0, 2) - SNIFFED_BYTES))
-            tail = file.read(SNIFFED_BYTES)
-    except OSError:
+    if path.suffix.lower() != ".json":
         return False
+    head, tail = head_of(path, SNIFFED_BYTES), head_of(path, SNIFFED_BYTES, from_end=True)
     begins = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
     members = {match[1] for part in (head, tail) for match in _MEMBER.finditer(part)}
     return begins and b"caption" not in members and {b"images", b"categories"} <= members | (

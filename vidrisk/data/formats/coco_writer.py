@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.attributes import attributes_of, name_of_target
+from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import SCORE, Part, Writing
-from vidrisk.data.io import write_new_file
-from vidrisk.data.table import Table
+from vidrisk.data.io import LABEL_COLUMNS, write_new_file
+from vidrisk.data.table import Table, main_target
 from vidrisk.frames.photos import photo_size
 from vidrisk.runtimes.contract.errors import DataError, UnreadableError
 
@@ -26,12 +26,12 @@ def write_coco(table: Table, destination: Path, writing: Writing) -> None:
     Raises:
         DataError: a photo that cannot be read, whose size the format wants.
     """
-    primary = "action" if table.task != "risk" else "defect"
+    primary = main_target(table.task)
     categories: dict[tuple[str, str], dict[str, Any]] = {}
     for target in table.target_names:
         counted = {label for sample in table.samples for label in sample.labels_of(target)}
         for label in table.label_order.get(target, tuple(sorted(counted))):
-            group = {"supercategory": name_of_target(target)} if target != primary else {}
+            group = {"supercategory": LABEL_COLUMNS[target]} if target != primary else {}
             categories[target, label] = {"id": len(categories) + 1, "name": label} | group
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
@@ -40,10 +40,8 @@ def write_coco(table: Table, destination: Path, writing: Writing) -> None:
             width, height = photo_size(sample.path)
         except UnreadableError as error:
             raise DataError(f"{error.what}, and {destination.name} has to name its size", fix="remove it from the table") from error
-        attributes = attributes_of(sample)
-        if writing.model is not None:
-            attributes.pop(SCORE, None)
-        none_of = [name_of_target(target) for target, labels in sample.labels.items() if labels == ()]
+        attributes = fields_of_sample(sample, without=(SCORE,) if writing.model is not None else ())
+        none_of = [LABEL_COLUMNS[target] for target, labels in sample.labels.items() if labels == ()]
         images.append({"id": number, "file_name": sample.name, "width": width, "height": height}
                       | ({"attributes": attributes} if attributes else {}) | ({NONE_OF: none_of} if none_of else {}))
         for target in sample.labels:

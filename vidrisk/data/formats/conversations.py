@@ -12,16 +12,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.attributes import TARGETS_OF, fields_from_attributes, name_of_target, with_splits
+from vidrisk.data.formats.addressed_files import AddressedFiles, files_near
 from vidrisk.data.formats.class_names import ClassNames, orders_that_say_something, read_class_names
 from vidrisk.data.formats.conversations_writer import ATTRIBUTES, LABELS, NUMBERS
-from vidrisk.data.formats.format import Listed, Reading
+from vidrisk.data.formats.fields import fields_from_values, with_splits
+from vidrisk.data.formats.format import Listed, Reading, counted
 from vidrisk.data.formats.questions import asked_for, labels_from_answer
-from vidrisk.data.formats.rows import MediaFiles, Row, find_written, samples_from_rows
+from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.instruction_formats.dataset_info import INFO
 from vidrisk.data.instruction_formats.reader import ToldConversation
+from vidrisk.data.io import LABEL_COLUMNS
 from vidrisk.data.label_ids import labels_from_ids
-from vidrisk.data.table import Label, split_from_name
+from vidrisk.data.table import TARGETS_OF, Label, split_from_name
 from vidrisk.runtimes.contract.errors import DataError
 
 LOOKED_FOR = 100  # records by which the folder of the files is found
@@ -40,21 +42,19 @@ def read_conversations(source: Path, reading: Reading, read: Read, suffixes: Seq
     if not paths:
         raise DataError(f"{source.name} has no file of conversations", allowed=", ".join(f"*{suffix}" for suffix in suffixes))
     folder = source.parent if source.is_file() else source
-    files = MediaFiles(reading.media or _root_of(folder, paths, read))
-    rows = _Rows(files, reading, {target: read_class_names(path) for target, path in _name_files(folder, reading).items()})
+    shown = [name for told in islice(read(paths[0]), LOOKED_FOR) for name in (*told.images, *told.videos)]
+    media = files_near(shown, folder, reading.media)
+    rows = _Rows(media, reading, {target: read_class_names(path) for target, path in _name_files(folder, reading).items()})
     for path in paths:
         for told in read(path):
             rows.add(told, path)
-    taken, counted = with_splits(rows.rows)
-    found = samples_from_rows(taken, files, kinds=("video", "image"), multi_label=reading.multi_label)
+    taken, without = with_splits(rows.rows)
+    found = samples_from_rows(taken, media.files, kinds=("video", "image"), multi_label=reading.multi_label)
     orders = {target: names.order for target, names in rows.names.items()}
     orders.setdefault(reading.target, tuple(labels_from_ids(rows.pairs).values()))
-    rows.left_out.update(counted)
-    rows.left_out["repeated records left out"] += found.repeated
-    said = [f"{what}: {count}" for what, count in rows.left_out.items() if count]
-    return Listed(files.root, found.samples, found.absent, ("",),
+    return Listed(media.root, found.samples, found.absent, media.looked_in,
                   orders_that_say_something({target: order for target, order in orders.items() if order}, found.samples),
-                  (*found.notes, *said))
+                  (*found.notes, *counted(rows.left_out | without)))
 
 
 class _Rows:
@@ -67,8 +67,8 @@ class _Rows:
         left_out: what could not be used, counted.
     """
 
-    def __init__(self, files: MediaFiles, reading: Reading, names: Mapping[str, ClassNames]) -> None:
-        self._files, self._reading, self.names = files, reading, names
+    def __init__(self, media: AddressedFiles, reading: Reading, names: Mapping[str, ClassNames]) -> None:
+        self._media, self._reading, self.names = media, reading, names
         self.rows: list[Row] = []
         self.pairs: list[tuple[str, str]] = []
         self.left_out: Counter[str] = Counter()
@@ -78,8 +78,8 @@ class _Rows:
         if told.problem or len(shown) != 1:
             self.left_out[f"records {'that cannot be used' if told.problem else 'without one clip or photo'} left out"] += 1
             return
-        name = find_written(self._files, shown[0])
-        if name is None:
+        name = self._media.find(shown[0]) or self._media.absent_name(shown[0])
+        if not name:
             raise DataError(f"{told.where} has the path {shown[0][:80]!r}", allowed="the path of a clip or photo")
         labels = self._labels_from_turns(told)
         number = told.record.get("label")
@@ -89,7 +89,7 @@ class _Rows:
             self.left_out["records without an answer or a label left out"] += 1
         else:
             attributes = told.record.get(ATTRIBUTES)
-            fields = fields_from_attributes(attributes if isinstance(attributes, dict) else {})
+            fields = fields_from_values(attributes if isinstance(attributes, dict) else {})
             fields.setdefault("split", split_from_name(path.stem))
             self.rows.append(Row(told.where, name, labels, **fields))
 
@@ -131,20 +131,10 @@ class _Rows:
 
 def _name_files(folder: Path, reading: Reading) -> dict[str, Path]:
     """Files with names of numbered classes: the one that is given, or those beside the conversations."""
-    paths = {target: folder / (LABELS if target == reading.target else f"{name_of_target(target)}_{LABELS}")
+    paths = {target: folder / (LABELS if target == reading.target else f"{LABEL_COLUMNS[target]}_{LABELS}")
              for target in TARGETS_OF[reading.task] if target != "level"}
     given = {reading.target: reading.labels} if reading.labels else {}
     return {target: path for target, path in paths.items() if path.is_file()} | given
-
-
-def _root_of(folder: Path, paths: Sequence[Path], read: Read) -> Path:
-    """The folder that paths are relative to: that of the files, or the one above, where only there any of the first is found."""
-    shown = [name for told in islice(read(paths[0]), LOOKED_FOR) for name in (*told.images, *told.videos)]
-    for root in (folder, folder.parent):
-        files = MediaFiles(root)
-        if any((name := find_written(files, written)) and files.find(name) for written in shown):
-            return root
-    return folder
 
 
 def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vidrisk.data.formats.attributes import attributes_of, name_of_target
 from vidrisk.data.formats.copies import new_folder
-from vidrisk.data.formats.format import Part, Reading
+from vidrisk.data.formats.fields import fields_of_sample
+from vidrisk.data.formats.format import Part
 from vidrisk.data.formats.questions import language_of, turns_of
 from vidrisk.data.instruction_formats.dataset_info import INFO
-from vidrisk.data.table import SPLITS, Sample, Table
+from vidrisk.data.io import LABEL_COLUMNS
+from vidrisk.data.table import SPLITS, Sample, Table, main_target
 from vidrisk.frames import kind_of
 
 LABELS = "labels.json"
@@ -61,15 +62,15 @@ def write_conversations(table: Table, destination: Path, record_of: Callable[[As
             is written even where classes are in the order of their names.
         index: makes the content of ``dataset_info.json`` of the names of the files.
     """
-    primary = Reading(table.task).target
+    primary = main_target(table.task)
     language = language_of(label for sample in table.samples for target in sample.labels for label in sample.labels_of(target))
-    asked = [Asked(sample, turns_of(sample, language), _without_split(attributes_of(sample))) for sample in table.samples]
+    asked = [Asked(sample, turns_of(sample, language), fields_of_sample(sample, without=("split",))) for sample in table.samples]
     written: list[str] = []
     with new_folder(destination) as folder:
         for target in table.target_names:
             labels = table.labels_of(target)
             if labels and target != "level" and (target in table.label_order or (numbers_of and target == primary)):
-                name = LABELS if target == primary else f"{name_of_target(target)}_{LABELS}"
+                name = LABELS if target == primary else f"{LABEL_COLUMNS[target]}_{LABELS}"
                 (folder / name).write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
         for split in (*SPLITS, None):
             part = [one for one in asked if one.sample.split == split]
@@ -81,10 +82,6 @@ def write_conversations(table: Table, destination: Path, record_of: Callable[[As
             written += [f"{split or 'data'}{suffix}"] if part else []
         if index is not None:
             (folder / INFO).write_text(json.dumps(index(written), ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def _without_split(attributes: dict[str, str]) -> dict[str, str]:
-    return {name: text for name, text in attributes.items() if name != "split"}  # the name of the file says it
 
 
 def _text(records: Sequence[Mapping[str, Any]], suffix: str) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 
-from vidrisk.data.formats.rows import Found, MediaFiles, Row, safe_name, samples_from_rows
+from vidrisk.data.formats.media_files import MediaFiles, safe_name
+from vidrisk.data.formats.rows import Found, Row, samples_from_rows
 from vidrisk.decode.cuts import MAX_BOXES, Box, Cut
 from vidrisk.decode.messages import READ_STATES, Again, CutInput, CutSettings, InputEnd
 from vidrisk.decode.pool import DecodePool, default_workers

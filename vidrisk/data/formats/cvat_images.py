@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from vidrisk.data.formats.addressed_files import AddressedFiles
 from vidrisk.data.formats.crops import samples_from_boxes
 from vidrisk.data.formats.cvat_document import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
 from vidrisk.data.formats.cvat_xml import (
@@ -28,12 +29,12 @@ from vidrisk.data.formats.cvat_xml import (
     layout_of,
     number_of,
 )
-from vidrisk.data.formats.format import Format, Listed, Reading, Writing
+from vidrisk.data.formats.fields import fields_of_sample
+from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
 from vidrisk.data.formats.rows import samples_from_rows
-from vidrisk.data.formats.tool_fields import NAMED, Said, counted, fields_of_sample, rows_from_said
-from vidrisk.data.formats.tool_media import ToolMedia
+from vidrisk.data.formats.tool_rows import TARGETS_BY_NAME, Said, rows_from_said
 from vidrisk.data.io import LABEL_COLUMNS, write_new_file
-from vidrisk.data.table import Table
+from vidrisk.data.table import Table, main_target
 from vidrisk.decode.cuts import Box
 from vidrisk.frames.media import kind_from_suffix
 
@@ -50,15 +51,15 @@ def is_cvat_images(source: Path) -> bool:
 def read_cvat_images(source: Path, reading: Reading) -> Listed:
     """Read every image with its tags, or with ``reading.crops`` every box."""
     path = annotations_of(source)
-    images = _Images(path, reading, ToolMedia(path.parent, reading.media, PLACES))
+    images = _Images(path, reading, AddressedFiles(path.parent, reading.media, PLACES))
     if reading.crops:
         cut = list(images.boxes())
-        rows, notes = rows_from_said([said for said, _ in cut], reading, NAMED, is_merged=False)
+        rows, notes = rows_from_said([said for said, _ in cut], TARGETS_BY_NAME, is_merged=False)
         found = samples_from_boxes(zip(rows, [box for _, box in cut], strict=True), images.media.files, reading.made,
                                    multi_label=reading.multi_label)
         root = reading.made or images.media.root
     else:
-        rows, notes = rows_from_said(images.tagged(), reading, NAMED)
+        rows, notes = rows_from_said(images.tagged(), TARGETS_BY_NAME)
         found = samples_from_rows(rows, images.media.files, kinds=("image",), multi_label=reading.multi_label)
         root = images.media.root
     return Listed(root, found.samples, found.absent, images.media.looked_in,
@@ -71,7 +72,7 @@ class _Images:
 
     path: Path
     reading: Reading
-    media: ToolMedia
+    media: AddressedFiles
     counts: Counter[str] = field(default_factory=Counter)
 
     def elements(self) -> Iterator[tuple[str, Element, str, str]]:
@@ -151,13 +152,12 @@ def edges_of_box(box: Element, where: str) -> Box:
 
 def write_cvat_images(table: Table, destination: Path, writing: Writing) -> None:
     """Write tags of a target, and everything else as attributes of the first one."""
-    reading = Reading(table.task)
-    main = reading.target
+    main = main_target(table.task)
     source = "auto" if writing.model else "manual"
     images, used = [], LabelsUsed()
     for number, sample in enumerate(table.samples):
         attributes = {LABEL_COLUMNS[target]: value_from_labels(label) for target, label in sample.labels.items() if target != main}
-        attributes |= fields_of_sample(sample) | ({"model": writing.model} if writing.model else {})
+        attributes |= fields_of_sample(sample, without=("split",)) | ({"model": writing.model} if writing.model else {})
         labels = sample.labels_of(main) or (LABEL_OF_ATTRIBUTES,)
         if not sample.labels_of(main):
             attributes = {LABEL_COLUMNS[main]: value_from_labels(sample.labels.get(main)), **attributes}

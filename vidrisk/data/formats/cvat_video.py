@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
+from vidrisk.data.formats.addressed_files import files_near
 from vidrisk.data.formats.cvat_video_files import WHOLE, write_cvat_video
 from vidrisk.data.formats.cvat_xml import (
     ANNOTATIONS,
@@ -32,10 +33,9 @@ from vidrisk.data.formats.cvat_xml import (
     layout_of,
     whole_number_of,
 )
-from vidrisk.data.formats.format import Format, Listed, Reading
+from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.rows import samples_from_rows
-from vidrisk.data.formats.tool_fields import NAMED, Said, counted, rows_from_said
-from vidrisk.data.formats.tool_media import ToolMedia
+from vidrisk.data.formats.tool_rows import TARGETS_BY_NAME, Said, rows_from_said
 from vidrisk.files.walk import list_folder
 from vidrisk.frames import Interval
 from vidrisk.frames.media import kind_from_suffix, name_of
@@ -56,9 +56,10 @@ def read_cvat_video(source: Path, reading: Reading) -> Listed:
         raise DataError(f"{name_of(source.name)} has no file of CVAT for video 1.1", allowed=f"{ANNOTATIONS}, or one for each task")
     counts: Counter[str] = Counter()
     said = [one for path in files for one in _Tracks(path, reading, counts).said()]
-    media = _media_for({one.name for one in said}, source, reading)
+    names = dict.fromkeys(one.name for one in said)
+    media = files_near(list(names), source if source.is_dir() else source.parent, reading.media)
     said = [replace(one, name=media.find(one.name) or media.absent_name(one.name)) for one in said]
-    rows, notes = rows_from_said(said, reading, NAMED)
+    rows, notes = rows_from_said(said, TARGETS_BY_NAME)
     found = samples_from_rows(rows, media.files, multi_label=reading.multi_label)
     return Listed(media.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *notes, *counted(counts)))
 
@@ -70,15 +71,6 @@ def _files_of(source: Path) -> list[Path]:
     if whole.is_file():
         return [whole]
     return [Path(entry.path) for entry in list_folder(source).files if entry.name.lower().endswith(".xml")]
-
-
-def _media_for(names: set[str], source: Path, reading: Reading) -> ToolMedia:
-    """Look for videos beside the files, or beside their folder where they are not all there."""
-    inside = ToolMedia(source if source.is_dir() else source.parent, reading.media)
-    if reading.media is not None or not source.is_dir() or all(map(inside.find, names)):
-        return inside
-    beside = ToolMedia(source.parent, None, (source.name, ""))
-    return beside if any(beside.find(name) and not inside.find(name) for name in names) else inside
 
 
 class _Task(NamedTuple):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from vidrisk.data.formats.copies import new_folder
 from vidrisk.data.formats.cvat_document import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
-from vidrisk.data.formats.format import Reading, Writing
-from vidrisk.data.formats.tool_fields import fields_of_sample
+from vidrisk.data.formats.fields import fields_of_sample
+from vidrisk.data.formats.format import Writing
 from vidrisk.data.io import LABEL_COLUMNS
-from vidrisk.data.table import Sample, Table
+from vidrisk.data.table import Sample, Table, main_target
 from vidrisk.runtimes.contract.choices import LabelTask
-from vidrisk.runtimes.contract.errors import DataError
 
 WHOLE = "whole_video"
 LABEL_OF_ATTRIBUTES = "video"  # of a track that only carries attributes
@@ -29,20 +27,9 @@ def write_cvat_video(table: Table, destination: Path, writing: Writing) -> None:
     videos: dict[str, list[Sample]] = {}
     for sample in table.samples:
         videos.setdefault(sample.name, []).append(sample)
-    staging: Path | None = None
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{destination.name[:40]}.", dir=destination.parent))
+    with new_folder(destination) as folder:
         for name, file in zip(videos, _file_names(videos), strict=True):
-            (staging / file).write_bytes(_task(name, videos[name], table.task, writing))
-        staging.chmod(0o755)
-        staging.rename(destination)
-        staging = None
-    except OSError as error:
-        raise DataError(f"{destination} cannot be written: {error.strerror}", fix="check free space and permissions") from error
-    finally:
-        if staging:
-            shutil.rmtree(staging, ignore_errors=True)
+            (folder / file).write_bytes(_task(name, videos[name], table.task, writing))
 
 
 def _file_names(videos: Iterable[str]) -> list[str]:
@@ -62,7 +49,7 @@ def _task(video: str, samples: Sequence[Sample], task: LabelTask, writing: Writi
     tracks: list[str] = []
     for sample in samples:
         attributes = _attributes(sample, task, writing, has_split=len(splits) > 1)
-        for label in sample.labels_of(Reading(task).target) or (LABEL_OF_ATTRIBUTES,):
+        for label in sample.labels_of(main_target(task)) or (LABEL_OF_ATTRIBUTES,):
             used.add(label, attributes)
             tracks.append(_track(len(tracks), label, sample, attributes, "auto" if writing.model else "manual"))
     (split, *others) = splits
@@ -73,13 +60,11 @@ def _task(video: str, samples: Sequence[Sample], task: LabelTask, writing: Writi
 
 
 def _attributes(sample: Sample, task: LabelTask, writing: Writing, *, has_split: bool) -> dict[str, str]:
-    main = Reading(task).target
+    main = main_target(task)
     attributes = {LABEL_COLUMNS[target]: value_from_labels(label) for target, label in sample.labels.items() if target != main}
     if not sample.labels_of(main):
         attributes[LABEL_COLUMNS[main]] = value_from_labels(sample.labels.get(main))
-    attributes |= fields_of_sample(sample, {WHOLE})
-    if has_split and sample.split:
-        attributes["split"] = sample.split
+    attributes |= fields_of_sample(sample, without=(WHOLE,) if has_split else (WHOLE, "split"))
     if sample.interval is None:
         attributes[WHOLE] = "true"
     return attributes | ({"model": writing.model} if writing.model else {})

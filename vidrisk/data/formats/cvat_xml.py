@@ -16,11 +16,13 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
+from vidrisk.data.formats.fields import target_named
 from vidrisk.data.formats.format import Reading
-from vidrisk.data.formats.tool_fields import UNDEFINED, target_of
+from vidrisk.data.formats.lists import head_of
 from vidrisk.runtimes.contract.errors import DataError
 
 ANNOTATIONS = "annotations.xml"
+UNDEFINED = "__undefined__"  # what CVAT's manual recommends as a value for "nobody has chosen one"
 SNIFFED_BYTES, HEAD_BYTES = 2**20, 2**12
 MAX_ITEM_BYTES = 32 * 2**20  # of an image or a track with all its boxes
 MAX_DEPTH = 32
@@ -38,17 +40,10 @@ def annotations_of(source: Path) -> Path:
 
 def layout_of(source: Path) -> Literal["images", "video"] | None:
     """Tell which of CVAT's layouts a folder or file has, by a look at its first megabyte; never raises."""
-    try:
-        path = annotations_of(source)
-        if path.suffix.lower() != ".xml" or not path.is_file():
-            return None
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-            if not _ROOT.search(head):
-                return None
-            head += file.read(SNIFFED_BYTES - HEAD_BYTES)
-    except (OSError, ValueError):
+    path = annotations_of(source)
+    if path.suffix.lower() != ".xml" or not _ROOT.search(head_of(path, HEAD_BYTES)):
         return None
+    head = head_of(path, SNIFFED_BYTES)
     item = _ITEM.search(head)
     if not _META.search(head[:item.start()] if item else head):
         return None
@@ -161,7 +156,7 @@ def labels_and_fields(label: str, attributes: Mapping[str, str],
 
     Where an attribute is the target of the task, the label of the annotation is none.
     """
-    targets = {name: target for name in attributes if (target := target_of(name, reading.task))}
+    targets = {name: target for name in attributes if (target := target_named(name, reading.task))}
     labels: dict[str, tuple[str, ...]] = {} if reading.target in targets.values() else {reading.target: (label,)}
     for name, target in targets.items():
         values = labels_from_value(attributes[name])

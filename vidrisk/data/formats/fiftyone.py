@@ -16,15 +16,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.attributes import TARGETS_OF, Fields, fields_from_attributes, target_named, with_splits
+from vidrisk.data.formats.addressed_files import AddressedFiles
 from vidrisk.data.formats.class_names import orders_that_say_something
+from vidrisk.data.formats.fields import Fields, fields_from_values, split_of, target_named, with_splits
 from vidrisk.data.formats.fiftyone_labels import LABELS, interval_of, rows_from_labels
 from vidrisk.data.formats.fiftyone_writer import CARRIES, COLUMNS, DATA, EVENTS, KINDS, METADATA, SAMPLES, write_fiftyone
-from vidrisk.data.formats.format import Format, Listed, Reading
-from vidrisk.data.formats.lists import listed_in, object_of
-from vidrisk.data.formats.rows import MediaFiles, Row, find_written, samples_from_rows
+from vidrisk.data.formats.format import Format, Listed, Reading, counted
+from vidrisk.data.formats.json_lists import listed_in, object_of
+from vidrisk.data.formats.lists import head_of
+from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.intervals import END_S, START_S
-from vidrisk.data.table import SPLIT_WORDS, first_three
+from vidrisk.data.table import TARGETS_OF, first_three
 from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.errors import DataError, SpecError
 
@@ -37,14 +39,14 @@ _LABELS = re.compile(rb'"labels"\s*:\s*\{')
 
 def is_fiftyone(source: Path) -> bool:
     """Tell whether a folder has samples with file paths, or labels by the names of files in ``data``."""
-    if any(b'"filepath"' in _head(source / inner / SAMPLES) for inner in ("", *KINDS.values())):
+    if any(b'"filepath"' in head_of(source / inner / SAMPLES, SNIFFED_BYTES) for inner in ("", *KINDS.values())):
         return True
-    return (source / DATA).is_dir() and _LABELS.search(_head(source / LABELS)) is not None
+    return (source / DATA).is_dir() and _LABELS.search(head_of(source / LABELS, SNIFFED_BYTES)) is not None
 
 
 def read_fiftyone(source: Path, reading: Reading) -> Listed:
     """Read the samples, or else the labels."""
-    root = reading.media or source
+    media = AddressedFiles(source, reading.media)
     absent: list[str] = []
     notes: Counter[str] = Counter()
     orders: dict[str, tuple[str, ...]] = {}
@@ -52,25 +54,23 @@ def read_fiftyone(source: Path, reading: Reading) -> Listed:
     bases = [inner for inner in ("", *KINDS.values()) if (source / inner / SAMPLES).is_file()]
     if bases:
         for inner in bases:
-            rows += _rows_from_samples(source / inner, root, inner if reading.media is None else "", reading, notes, orders)
+            rows += _rows_from_samples(source / inner, media, inner, reading, notes, orders)
     elif (source / LABELS).is_file():
-        media = root if reading.media else source / DATA
-        rows, classes = rows_from_labels(source / LABELS, media, root, reading, absent, notes)
+        rows, classes = rows_from_labels(source / LABELS, reading.media or source / DATA, media.root, reading, absent, notes)
         orders = {reading.target: classes} if classes else {}
     else:
         raise DataError(f"{source.name} has no {SAMPLES} and no {LABELS}", allowed="the folder of an export of FiftyOne")
     rows, more = with_splits(rows)
     notes.update(more)
-    found = samples_from_rows(rows, MediaFiles(root), kinds=("video", "image"), multi_label=reading.multi_label)
+    found = samples_from_rows(rows, media.files, kinds=("video", "image"), multi_label=reading.multi_label)
     orders = orders_that_say_something(orders, found.samples)
     used = {target: {label for sample in found.samples for label in sample.labels_of(target)} for target in orders}
     for target in [target for target, order in orders.items() if not used[target] <= set(order)]:
         notes[f"classes of {target} passed over, which lack labels of samples"] = len(orders.pop(target))
-    said = [f"{what}: {count}" for what, count in notes.items() if count]
-    return Listed(root, found.samples, (*found.absent, *absent), (DATA,), orders, (*found.notes, *said))
+    return Listed(media.root, found.samples, (*found.absent, *absent), media.looked_in, orders, (*found.notes, *counted(notes)))
 
 
-def _rows_from_samples(folder: Path, root: Path, inner: str, reading: Reading, notes: Counter[str],
+def _rows_from_samples(folder: Path, media: AddressedFiles, inner: str, reading: Reading, notes: Counter[str],
                        orders: dict[str, tuple[str, ...]]) -> list[Row]:
     path = folder / SAMPLES
     fields: Counter[str] = Counter()
@@ -85,9 +85,8 @@ def _rows_from_samples(folder: Path, root: Path, inner: str, reading: Reading, n
             orders.setdefault(target, tuple(order))
     if (folder / "frames.json").is_file():
         notes["files with labels of single frames, which are not read (frames.json)"] += 1
-    files = MediaFiles(root)
     return [row for _, where, record in listed_in(path, ("samples",))
-            for row in _rows_of_sample(where, record, _name(record, where, files, inner), targets, reading, notes)]
+            for row in _rows_of_sample(where, record, _name(record, where, media, inner), targets, reading, notes)]
 
 
 def _targets(fields: Mapping[str, int], reading: Reading, source: str, notes: Counter[str]) -> dict[str, str]:
@@ -142,13 +141,11 @@ def _fields(holder: Mapping[str, Any], record: Mapping[str, Any]) -> Fields:
     if holder is record:
         known = {name: value for name, value in record.items() if isinstance(value, str | int | float) and not name.startswith("_")
                  and name not in ("filepath", "frames", "id", "created_at", "last_modified_at")} | known
-    fields = fields_from_attributes(known)
+    fields = fields_from_values(known)
     listed = [level["tags"] for level in (holder, record) if isinstance(level.get("tags"), list)]
     tags = [tag for of_level in listed for tag in of_level if isinstance(tag, str)]
-    splits = [SPLIT_WORDS[tag.casefold()] for tag in tags if tag.casefold() in SPLIT_WORDS]
-    if splits and "split" not in fields:
-        fields["split"] = splits[0]
-    others = dict.fromkeys(tag for tag in tags if tag.casefold() not in SPLIT_WORDS)
+    fields.setdefault("split", next(filter(None, map(split_of, tags)), None))
+    others = dict.fromkeys(tag for tag in tags if not split_of(tag))
     if others and "tags" not in fields.get("extra", {}):
         fields["extra"] = {**fields.get("extra", {}), "tags": ", ".join(others)}
     return fields
@@ -165,25 +162,17 @@ def _interval(label: dict[str, Any], where: str) -> Interval | None:
     return interval_of(label, where)
 
 
-def _name(record: Mapping[str, Any], where: str, files: MediaFiles, inner: str) -> str:
-    """Where the file of a sample is, relative to the root; of a path that leads elsewhere its last parts are tried."""
+def _name(record: Mapping[str, Any], where: str, media: AddressedFiles, inner: str) -> str:
+    """Find the file of a sample, relative to the root; of one that is not there, say how it may be listed."""
     written = record.get("filepath")
-    name = find_written(files, written, inner) if isinstance(written, str) else None
-    if name is None:
+    name = (media.find(written, places=(inner, "")) or media.absent_name(written)) if isinstance(written, str) else ""
+    if not name:
         raise DataError(f"{where} has the filepath {str(written)[:80]!r}", allowed="the path of a clip or photo")
     return name
 
 
 def _is_label(value: Any) -> bool:
     return isinstance(value, dict) and value.get("_cls") in (*_LISTS, *_ONES)
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(SNIFFED_BYTES)
-    except OSError:
-        return b""
 
 
 FORMAT = Format("fiftyone", "FiftyOne", ("action", "risk", "action+risk"), "samples.json, labels.json with data/", is_fiftyone,

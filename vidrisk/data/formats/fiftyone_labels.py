@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vidrisk.data.formats.attributes import Fields, fields_from_attributes
 from vidrisk.data.formats.class_names import read_class_names
+from vidrisk.data.formats.fields import Fields, fields_from_values
 from vidrisk.data.formats.format import Reading
-from vidrisk.data.formats.lists import members_of
+from vidrisk.data.formats.json_lists import is_number, members_of
 from vidrisk.data.formats.rows import Row
 from vidrisk.data.text import nfc
 from vidrisk.files.walk import Omitted, walk
@@ -84,7 +84,7 @@ def _rows_of_file(where: str, name: str, value: Any, classes: tuple[str, ...], r
             notes["labels without a name left out"] += 1
             continue
         attributes = told.get("attributes")
-        of_part, _ = parts.setdefault(interval, ([], fields_from_attributes(attributes if isinstance(attributes, dict) else {})))
+        of_part, _ = parts.setdefault(interval, ([], fields_from_values(attributes if isinstance(attributes, dict) else {})))
         of_part.append(_name(told["label"], classes, where))
     for interval, (labels, fields) in parts.items():
         yield Row(where, name, {reading.target: tuple(labels)}, interval=interval, **fields)
@@ -111,7 +111,7 @@ def interval_of(label: dict[str, Any], where: str) -> Interval | None:
         if pair is None:
             continue
         numbers = pair if isinstance(pair, list) else []
-        if len(numbers) != 2 or not all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers):
+        if len(numbers) != 2 or not all(map(is_number, numbers)):
             raise DataError(f"{where} has the {name} {str(pair)[:80]!r}", allowed="two numbers: first and last")
         try:
             return Interval(*numbers) if name == "timestamps" else Interval(numbers[0] - 1, numbers[1], "frame")

@@ -13,10 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.attributes import attributes_of, name_of_target
 from vidrisk.data.formats.copies import copy_into, new_folder
+from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import SCORE, Part, Writing
 from vidrisk.data.intervals import interval_cells
+from vidrisk.data.io import LABEL_COLUMNS
 from vidrisk.data.table import Sample, Table
 from vidrisk.frames import Interval, kind_of, probe
 from vidrisk.runtimes.contract.errors import DataError, UnreadableError
@@ -51,7 +52,7 @@ def _write_kind(folder: Path, kind: str, samples: Iterable[Sample], table: Table
     for parts in by_file.values():
         document = {"filepath": f"{DATA}/{copy_into(folder / DATA, parts[0])}", **_document(parts, table, writing)}
         documents.append(document | ({"frames": _NO_FRAMES} if kind == "video" else {}))
-    names = [name_of_target(target) + suffix for target in table.label_order for suffix in ("", EVENTS)]
+    names = [LABEL_COLUMNS[target] + suffix for target in table.label_order for suffix in ("", EVENTS)]
     orders = [order for order in table.label_order.values() for _ in range(2)]
     about = {"media_type": kind, "classes": dict(zip(names, map(list, orders), strict=True)),
              "info": {"predictions of": writing.model} if writing.model is not None else {}}
@@ -67,17 +68,14 @@ def _document(parts: Sequence[Sample], table: Table, writing: Writing) -> dict[s
     tags = [split for split in splits if split] if len(splits) == 1 else []
     document: dict[str, Any] = {"tags": tags}
     for sample in parts:
-        known = attributes_of(sample)
-        known.pop("split", None)
-        if writing.model is not None:
-            known.pop(SCORE, None)
+        known = fields_of_sample(sample, without=("split", SCORE) if writing.model is not None else ("split",))
         more = {} if sample.interval is None else {
             "tags": [sample.split] if sample.split else [], "support": _support(sample.interval, sample.path)}
         if sample.interval is not None and sample.interval.unit == "s":
             known |= interval_cells(sample.interval, "s")
         for target, label in sample.labels.items():
             of_label = [_label(one, sample, writing) for one in sample.labels_of(target)]
-            field = name_of_target(target)
+            field = LABEL_COLUMNS[target]
             if sample.interval is not None:
                 events = document.setdefault(field + EVENTS, {"_cls": "TemporalDetections", "detections": []})
                 events["detections"] += [{"_cls": "TemporalDetection", **one, **more} | ({COLUMNS: known} if known else {})

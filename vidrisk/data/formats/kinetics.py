@@ -22,24 +22,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.clips import (
-    Homes,
-    check_splits,
-    first_lines,
-    head_has,
-    home_of,
-    is_manifest,
-    lists_in,
-    notes_of,
-    split_from_name,
-    split_from_word,
-)
-from vidrisk.data.formats.format import Format, Listed, Reading, Writing
+from vidrisk.data.formats.clips import check_splits, first_lines, head_has, home_of, is_manifest, lists_in, split_from_word
+from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
+from vidrisk.data.formats.json_lists import members_of
 from vidrisk.data.formats.kinetics_files import BASES, KineticsFiles, clip_name, video_and_part
-from vidrisk.data.formats.lists import cells_of, members_of
-from vidrisk.data.formats.rows import MediaFiles, Row, safe_name, samples_from_rows
+from vidrisk.data.formats.lists import cells_of
+from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
+from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.io import write_new_file
-from vidrisk.data.table import Sample, Table
+from vidrisk.data.table import Sample, Table, split_from_name
 from vidrisk.data.text import label_from_text, trimmed
 from vidrisk.frames import Interval
 from vidrisk.frames.media import kind_from_suffix, name_of
@@ -69,10 +60,8 @@ def read_kinetics(source: Path, reading: Reading) -> Listed:
     rows = chain.from_iterable(rows_from_list(path, files, reading.target, counts) for _, path in sorted(paths.items()))
     found = samples_from_rows(rows, MediaFiles(files.homes.root), multi_label=bool(reading.multi_label))
     check_splits(found.samples, source)
-    notes = notes_of(counts)
-    if found.repeated:
-        notes.append(f"repeated rows left out: {found.repeated}")
-    return Listed(files.homes.root, found.samples, found.absent, files.homes.places(BASES[:3]), {}, (*notes, *found.notes))
+    return Listed(files.homes.root, found.samples, found.absent, files.homes.places(BASES[:3]), {},
+                  (*counted(counts), *found.notes))
 
 
 def rows_from_list(path: Path, files: KineticsFiles, target: str, counts: Counter[str]) -> Iterator[Row]:
@@ -81,7 +70,7 @@ def rows_from_list(path: Path, files: KineticsFiles, target: str, counts: Counte
     Raises:
         DataError: an empty list, a column that is missing, an id that is no name of a file, times that are none, another split.
     """
-    of_name = split_from_name(path.name)
+    of_name = split_from_name(path.stem)
     where = ""
     for where, cells in _records_of_json(path) if path.suffix.lower() == ".json" else _records_of_csv(path):
         video, label = str(cells.pop(VIDEO, "")).strip(), label_from_text(str(cells.pop(LABEL, None) or ""))

@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from vidrisk.data.formats.clips import Homes, folded, folders_by_label
-from vidrisk.data.formats.rows import MediaFiles
+from vidrisk.data.formats.clips import folded, folders_by_label
+from vidrisk.data.formats.media_files import Homes, MediaFiles
 from vidrisk.data.table import SplitName
 from vidrisk.frames import Interval
 from vidrisk.frames.media import kind_from_suffix

@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk.data.columns import PATH
-from vidrisk.data.formats.format import Format, Listed, Reading
+from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of
+from vidrisk.data.formats.format import Format, Listed, Reading, counted
+from vidrisk.data.formats.json_lists import is_number
 from vidrisk.data.formats.label_studio_results import Result, Task, names_in, tasks_of
 from vidrisk.data.formats.label_studio_tasks import write_label_studio
 from vidrisk.data.formats.label_studio_times import MAX_SECONDS, RATE_NAMES, Clock, clock_of, frames_of_ranges, lifespans
+from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.rows import samples_from_rows
-from vidrisk.data.formats.tool_fields import Said, counted, is_number, rows_from_said, targets_of_controls
-from vidrisk.data.formats.tool_media import ToolMedia, file_name_of
+from vidrisk.data.formats.tool_rows import Said, rows_from_said, targets_of_controls
 from vidrisk.frames import Interval
 from vidrisk.frames.media import kind_from_suffix
 
@@ -37,11 +39,7 @@ def is_label_studio(source: Path) -> bool:
     """Tell whether a file is an export, by its first record."""
     if source.suffix.lower() != ".json":
         return False
-    try:
-        with source.open("rb") as file:
-            head = file.read(SNIFFED_BYTES).decode("utf-8-sig", "ignore")
-    except (OSError, ValueError):
-        return False
+    head = head_of(source, SNIFFED_BYTES).decode("utf-8-sig", "ignore")
     full = '"annotations"' in head and '"result"' in head and ('"from_name"' in head or '"data"' in head)
     flat = '"annotation_id"' in head and '"annotator"' in head
     return head.lstrip().startswith("[") and (full or flat)
@@ -49,10 +47,10 @@ def is_label_studio(source: Path) -> bool:
 
 def read_label_studio(path: Path, reading: Reading) -> Listed:
     """Read every task that somebody has labelled."""
-    labelled = _Labelled(reading, ToolMedia(path.parent, reading.media))
+    labelled = _Labelled(reading, AddressedFiles(path.parent, reading.media))
     said = [one for task in tasks_of(path, labelled.counts) for one in labelled.said(task)]
     targets, taken = targets_of_controls(labelled.controls, reading, "the controls")
-    rows, notes = rows_from_said(said, reading, targets)
+    rows, notes = rows_from_said(said, targets)
     media = labelled.media
     found = samples_from_rows(rows, media.files, kinds=("video", "image"), multi_label=reading.multi_label)
     return Listed(media.root, found.samples, found.absent, media.looked_in,
@@ -76,7 +74,7 @@ class _Labelled:
     """Tasks as they are read, the controls that label them, and what there is to note of them."""
 
     reading: Reading
-    media: ToolMedia
+    media: AddressedFiles
     counts: Counter[str] = field(default_factory=Counter)
     controls: dict[str, int] = field(default_factory=dict)
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vidrisk.data.formats.lists import records_of
-from vidrisk.data.formats.tool_fields import field_of
+from vidrisk.data.formats.fields import field_named
+from vidrisk.data.formats.json_lists import records_of
 from vidrisk.runtimes.contract.errors import DataError
 
 MAX_TASK_CHARS = 2**24  # of a video with a box in every frame
@@ -120,7 +120,7 @@ def _results_from_flat(control: str, value: Any, where: str) -> Iterator[Result]
     """Yield the results of a control: a name, a list of names, or a list of regions."""
     for number, one in enumerate(value if isinstance(value, list) else [value]):
         if isinstance(one, str):
-            kind = "textarea" if field_of(control) else "choices"
+            kind = "textarea" if field_named(control) else "choices"
             yield Result(control, kind, "", {"text" if kind == "textarea" else "choices": [one]}, suits=2)
         elif isinstance(one, dict):
             kind = next((key for key in one if key == "choices" or key.endswith("labels")), "textarea" if "text" in one else "none")

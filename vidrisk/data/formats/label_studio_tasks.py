@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import SCORE, Writing
-from vidrisk.data.formats.tool_fields import fields_of_sample
 from vidrisk.data.io import LABEL_COLUMNS, write_new_file
 from vidrisk.data.table import Sample, Table
 from vidrisk.frames import Interval
@@ -65,11 +65,11 @@ def _task(number: int, name: str, samples: Sequence[Sample], writing: Writing) -
 
 
 def _fields(sample: Sample, writing: Writing) -> dict[str, str]:
-    left_out = () if writing.model is None or _score(sample) is None else (SCORE,)
+    without = () if writing.model is None or _score(sample) is None else (SCORE,)
     for name in sample.extra:
         if name.casefold() in ("video", "image", RATE_NAME, "framerate", "frame_rate"):
             raise DataError(f"the extra column {name!r} of {sample.name} has a reserved name", fix="rename it")
-    return fields_of_sample(sample, left_out) | ({"split": sample.split} if sample.split else {})
+    return fields_of_sample(sample, without=without)
 
 
 def _score(sample: Sample) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vidrisk.data.formats.attributes import task_of_columns
+from vidrisk.data.formats.fields import task_of_columns
 from vidrisk.data.formats.format import Format, Listed, Part, Reading, Writing
 from vidrisk.data.io import rows_from_manifest, write_table
 from vidrisk.data.manifest import table_from_manifest

@@ -18,7 +18,7 @@ from vidrisk.data.formats.conversations import is_never_recognised, read_convers
 from vidrisk.data.formats.conversations_writer import CARRIES, Asked, write_conversations
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing
 from vidrisk.data.instruction_formats.ms_swift import read_ms_swift
-from vidrisk.data.table import Table
+from vidrisk.data.table import Table, main_target
 
 
 def read_ms_swift_labels(source: Path, reading: Reading) -> Listed:
@@ -28,7 +28,7 @@ def read_ms_swift_labels(source: Path, reading: Reading) -> Listed:
 
 def write_ms_swift_labels(table: Table, destination: Path, writing: Writing) -> None:
     """Write lines for each split: with answers, and with numbers of the main target's classes."""
-    primary = Reading(table.task).target
+    primary = main_target(table.task)
     order = table.labels_of(primary) if primary in table.target_names else ()
 
     def numbers_of(asked: Asked) -> dict[str, Any] | None:

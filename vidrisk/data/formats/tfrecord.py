@@ -19,16 +19,18 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from vidrisk.data.formats.attributes import TARGETS_OF, name_of_target, with_splits
 from vidrisk.data.formats.class_names import orders_that_say_something, read_class_names
 from vidrisk.data.formats.copies import empty_folder
-from vidrisk.data.formats.format import Format, Listed, Reading
-from vidrisk.data.formats.rows import MediaFiles, samples_from_rows
+from vidrisk.data.formats.fields import with_splits
+from vidrisk.data.formats.format import Format, Listed, Reading, counted
+from vidrisk.data.formats.media_files import MediaFiles
+from vidrisk.data.formats.rows import samples_from_rows
 from vidrisk.data.formats.tf_examples import HEADER, is_framed
 from vidrisk.data.formats.tfrecord_rows import RecordRows
 from vidrisk.data.formats.tfrecord_writer import CARRIES, LABEL_MAP, write_tfrecord
+from vidrisk.data.io import LABEL_COLUMNS
 from vidrisk.data.label_ids import labels_from_ids
-from vidrisk.data.table import first_three, split_from_name
+from vidrisk.data.table import TARGETS_OF, first_three, split_from_name
 from vidrisk.frames.media import kind_from_suffix
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -69,15 +71,14 @@ def read_tfrecord(source: Path, reading: Reading) -> Listed:
     orders = {target: names.order for target, names in maps.items()}
     if reading.target not in orders:
         orders[reading.target] = tuple(labels_from_ids(records.pairs).values())
-    said = [f"{what}: {count}" for what, count in records.left_out.items()]
     return Listed(reading.made, found.samples, (*found.absent, *_missing_shards(files)), ("",),
                   orders_that_say_something({target: order for target, order in orders.items() if order}, found.samples),
-                  (*found.notes, *said))
+                  (*found.notes, *counted(records.left_out)))
 
 
 def _label_maps(folder: Path, reading: Reading) -> dict[str, Path]:
     """The label maps beside the records: ``label_map.pbtxt``, or the only .pbtxt, and those of other targets."""
-    others = {target: folder / f"{name_of_target(target)}_{LABEL_MAP}" for target in TARGETS_OF[reading.task] if target != "level"}
+    others = {target: folder / f"{LABEL_COLUMNS[target]}_{LABEL_MAP}" for target in TARGETS_OF[reading.task] if target != "level"}
     found = {target: path for target, path in others.items() if path.is_file()}
     maps = [path for path in sorted(folder.glob("*.pbtxt")) if path not in found.values()]
     named = [path for path in maps if path.name == LABEL_MAP] or maps

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vidrisk.data.formats.attributes import NAMES_OF_TARGETS, TARGETS_OF, fields_from_attributes, target_named
 from vidrisk.data.formats.class_names import ClassNames
+from vidrisk.data.formats.fields import fields_from_values, target_named
 from vidrisk.data.formats.format import Reading
-from vidrisk.data.formats.rows import Row, safe_name
+from vidrisk.data.formats.media_files import safe_name
+from vidrisk.data.formats.rows import Row
 from vidrisk.data.formats.tf_examples import Features, Value, examples_of, values_of
 from vidrisk.data.formats.tfrecord_writer import ENCODED
 from vidrisk.data.table import Label, SplitName
@@ -49,7 +50,7 @@ class RecordRows:
             if not isinstance(encoded, bytes) or kind_from_content(encoded, len(encoded)) != "image":
                 self.left_out["records without a photo left out"] += 1
                 continue
-            labels = self._labels(features, where)
+            labels, used = self._labels(features, where)
             if not labels:
                 self.left_out["records without a label left out"] += 1
                 continue
@@ -57,25 +58,29 @@ class RecordRows:
             if self._reading.crops and not self._add_boxes(features, name, where):
                 self.left_out["records without a box left out"] += 1
                 continue
-            texts = {name: found for name in features if "/" not in name and name not in (*_IMAGES, "label", *_FILES)
+            texts = {name: found for name in features if "/" not in name and name not in (*_IMAGES, *_FILES, *used)
                      and (found := self._text(features[name], where))}
-            fields = fields_from_attributes(texts)
+            fields = fields_from_values(texts)
             fields.setdefault("split", split)
             yield Row(where, name, labels, **fields)
 
-    def _labels(self, features: Features, where: str) -> dict[str, Label]:
+    def _labels(self, features: Features, where: str) -> tuple[dict[str, Label], set[str]]:
+        """Read the labels of a record, and name the features that they stand in."""
         target = self._reading.target
         labels: dict[str, Label] = {}
+        used: set[str] = set()
         for text, number in (("image/class/text", "image/class/label"), ("image/object/class/text", "image/object/class/label"),
                              ("label_text", "label")):
             if text in features or number in features:
                 labels[target] = self._names(features, text, number, where)
+                used |= {text, number}
                 break
         for name in features:
-            named = target_named(name)
-            if named in TARGETS_OF[self._reading.task] and named not in labels and name in NAMES_OF_TARGETS[named]:
+            named = target_named(name, self._reading.task)
+            if named and named not in labels:
                 labels[named] = tuple(self._texts(features, (name,), where))
-        return labels
+                used.add(name)
+        return labels, used
 
     def _names(self, features: Features, text: str, number: str, where: str) -> tuple[str, ...]:
         """Classes by their texts, or else by their numbers, with repeats: one for each object."""

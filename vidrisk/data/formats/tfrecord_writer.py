@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from vidrisk.data.formats.attributes import attributes_of, name_of_target
 from vidrisk.data.formats.class_names import label_map_text
 from vidrisk.data.formats.copies import new_folder
+from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import Part, Writing
 from vidrisk.data.formats.tf_examples import Value, record_from_features
-from vidrisk.data.table import SPLITS, Sample, Table
+from vidrisk.data.io import LABEL_COLUMNS
+from vidrisk.data.table import SPLITS, Sample, Table, main_target
 from vidrisk.frames.media import MAX_PHOTO_BYTES
 
 ENCODED = "image/encoded"
@@ -27,13 +28,13 @@ def write_tfrecord(table: Table, destination: Path, writing: Writing) -> None:
     Classes of the main target are ``image/class/text`` and ``image/class/label``, numbered from 1; those of others are features
     with the names of a manifest's columns.
     """
-    primary = "defect" if table.task == "risk" else "action"
+    primary = main_target(table.task)
     orders = {target: table.labels_of(target) for target in table.target_names}
     splits = [(name or "data", [sample for sample in table.samples if sample.split == name]) for name in (*SPLITS, None)]
     with new_folder(destination) as folder:
         for target, order in orders.items():
             if order and (target == primary or (target in table.label_order and target != "level")):
-                name = LABEL_MAP if target == primary else f"{name_of_target(target)}_{LABEL_MAP}"
+                name = LABEL_MAP if target == primary else f"{LABEL_COLUMNS[target]}_{LABEL_MAP}"
                 (folder / name).write_text(label_map_text(order), encoding="utf-8")
         for name, samples in splits:
             shards = list(_shards(samples))
@@ -63,9 +64,9 @@ def _features(sample: Sample, primary: str, order: Sequence[str]) -> dict[str, S
         "image/filename": [sample.name.encode()]}
     for target in sample.labels:
         labels = sample.labels_of(target)
-        name = "image/class/text" if target == primary else name_of_target(target)
+        name = "image/class/text" if target == primary else LABEL_COLUMNS[target]
         features[name] = [label.encode() for label in labels]
         if target == primary:
             features["image/class/label"] = [order.index(label) + 1 for label in labels]
-    attributes = attributes_of(sample, reserved=("image", "label", "label_text", "file_name"))
-    return features | {name: [text.encode()] for name, text in attributes.items()}
+    fields = fields_of_sample(sample, reserved=("image", "label", "label_text", "file_name"))
+    return features | {name: [text.encode()] for name, text in fields.items()}

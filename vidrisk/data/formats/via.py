@@ -14,10 +14,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vidrisk.data.formats.format import Format, Listed, Reading
+from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of
+from vidrisk.data.formats.fields import field_named, target_named
+from vidrisk.data.formats.format import Format, Listed, Reading, counted
+from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.rows import samples_from_rows
-from vidrisk.data.formats.tool_fields import Said, counted, field_of, rows_from_said, target_of, targets_of_controls
-from vidrisk.data.formats.tool_media import ToolMedia, file_name_of
+from vidrisk.data.formats.tool_rows import Said, rows_from_said, targets_of_controls
 from vidrisk.data.formats.via_csv import HEADER_MARK, attributes_in_csv, entries_in_csv, write_via
 from vidrisk.data.formats.via_entries import Attribute, Entry
 from vidrisk.data.formats.via_projects import read_via_json
@@ -31,11 +33,7 @@ def is_via(source: Path) -> bool:
     suffix = source.suffix.lower()
     if suffix not in (".csv", ".json"):
         return False
-    try:
-        with source.open("rb") as file:
-            head = file.read(SNIFFED_BYTES).decode("utf-8-sig", "ignore").lstrip()
-    except (OSError, ValueError):
-        return False
+    head = head_of(source, SNIFFED_BYTES).decode("utf-8-sig", "ignore").lstrip()
     if suffix == ".csv":
         is_marked = "VGG Image Annotator" in head and ("metadata_id" in head or "# ATTRIBUTE" in head)
         return is_marked or HEADER_MARK in head or head.replace('"', "").startswith("metadata_id,file_list")
@@ -52,8 +50,8 @@ def read_via(path: Path, reading: Reading) -> Listed:
         entries: Iterable[Entry] = entries_in_csv(path, counts)
     else:
         attributes, entries = read_via_json(path, counts)
-    media = ToolMedia(path.parent, reading.media)
-    controls = {attribute.name: attribute.suits for attribute in attributes.values() if target_of(attribute.name, reading.task)}
+    media = AddressedFiles(path.parent, reading.media)
+    controls = {attribute.name: attribute.suits for attribute in attributes.values() if target_named(attribute.name, reading.task)}
     said = list(_said(entries, attributes, controls, media, counts))
     targets, taken = targets_of_controls(controls, reading, "the attributes")
     whole = {one.name for one, is_region in said if not is_region and not one.labels.keys().isdisjoint(targets)}
@@ -61,12 +59,12 @@ def read_via(path: Path, reading: Reading) -> Listed:
     counts["photos without values of their own, whose labels are those of their regions"] += len(of_regions)
     counts["regions of photos that have values of their own left out"] += sum(
         is_region and one.name in whole for one, is_region in said)
-    rows, notes = rows_from_said((one for one, is_region in said if not is_region or one.name in of_regions), reading, targets)
+    rows, notes = rows_from_said((one for one, is_region in said if not is_region or one.name in of_regions), targets)
     found = samples_from_rows(rows, media.files, kinds=("video", "image"), multi_label=reading.multi_label)
     return Listed(media.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *taken, *notes, *counted(counts)))
 
 
-def _said(entries: Iterable[Entry], attributes: dict[str, Attribute], controls: dict[str, int], media: ToolMedia,
+def _said(entries: Iterable[Entry], attributes: dict[str, Attribute], controls: dict[str, int], media: AddressedFiles,
           counts: Counter[str]) -> Iterator[tuple[Said, bool]]:
     """Yield what entries say, and whether it is of a region in a photo; add the attributes that have values to the controls."""
     for entry in entries:
@@ -80,7 +78,7 @@ def _said(entries: Iterable[Entry], attributes: dict[str, Attribute], controls: 
         for key, value in entry.values.items():
             attribute = attributes.get(key) or Attribute(key, {})
             names = attribute.names(value)
-            if field_of(attribute.name) or (names is None and attribute.is_text):
+            if field_named(attribute.name) or (names is None and attribute.is_text):
                 fields[attribute.name] = attribute.text(value)
             elif names is not None:
                 labels[attribute.name] = names

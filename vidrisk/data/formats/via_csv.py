@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import Writing
 from vidrisk.data.formats.lists import long_lines_of
-from vidrisk.data.formats.tool_fields import TARGETS_OF, fields_of_sample
 from vidrisk.data.formats.via_entries import Attribute, Entry, interval_of
 from vidrisk.data.formats.via_projects import attributes_of_project
 from vidrisk.data.io import LABEL_COLUMNS, write_new_file
-from vidrisk.data.table import Sample, Table
+from vidrisk.data.table import TARGETS_OF, Sample, Table
 from vidrisk.runtimes.contract.errors import DataError
 
 HEADER_MARK = "# CSV_HEADER"
@@ -155,8 +155,7 @@ def write_via(table: Table, destination: Path, writing: Writing) -> None:
 
 def _values(sample: Sample, writing: Writing) -> dict[str, str]:
     """What is typed: texts, group, split and further columns."""
-    return (fields_of_sample(sample) | ({"split": sample.split} if sample.split else {})
-            | ({"model": writing.model} if writing.model else {}))
+    return fields_of_sample(sample) | ({"model": writing.model} if writing.model else {})
 
 
 def _times(sample: Sample) -> Sequence[float]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vidrisk.data.formats.tool_fields import is_number
+from vidrisk.data.formats.json_lists import is_number
 from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.errors import DataError
 

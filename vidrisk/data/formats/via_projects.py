@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.lists import object_of
+from vidrisk.data.formats.json_lists import object_of
 from vidrisk.data.formats.via_entries import Attribute, Entry, interval_of
 from vidrisk.runtimes.contract.errors import DataError
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from vidrisk.data.formats.crops import Crop, cut_crops, samples_from_boxes
-from vidrisk.data.formats.rows import MediaFiles, Row
+from vidrisk.data.formats.media_files import MediaFiles
+from vidrisk.data.formats.rows import Row
 from vidrisk.decode.cuts import MAX_BOXES
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 

@@ -105,7 +105,7 @@ def test_the_subset_of_a_task_holds_for_its_images_and_one_of_another_name_is_a_
               image("c.jpg", tag("crack"), more=' subset="default"')]
     listed = read(export(tmp_path, *images, meta=TASK.format("<subset>val</subset>")))
     assert [(sample.split, sample.extra) for sample in listed.samples] == [
-        ("val", {}), ("train", {"subset": "batch 7"}), ("train", {})]
+        ("val", {}), ("train", {"subset (extra)": "batch 7"}), ("train", {})]
     assert "files of no split, taken as train: 2" in listed.notes
 
 

@@ -1,46 +1,45 @@
-"""The clips and photos behind the addresses that labelling tools give them, found again below the folders that a user names."""
+"""Files behind the addresses that tools give them: paths of another machine, web addresses, names of uploads.
+
+Nothing is fetched: of an address on another machine its path counts, and of a path that leads elsewhere its last parts.
+"""
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from vidrisk.data.formats.rows import MediaFiles, safe_name
+from vidrisk.data.formats.media_files import DRIVE, Homes, MediaFiles, safe_name
 from vidrisk.data.text import nfc
 
 MAX_TAILS = 8  # of a path, of which the first and the last ones are tried
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_DRIVE = re.compile(r"[A-Za-z]:")
 _LOCAL_FILES = re.compile(r"/data/local-files/?\?(?:[^#]*&)?d=([^&#]*)")
 _UPLOADED = re.compile(r"[0-9a-f]{6,10}-(?=.)")  # what Label Studio puts before the names of uploads
 _NOT_KEPT = re.compile(r"[^-\w.]")
 
 
-class ToolMedia:
+class AddressedFiles:
     """Finds the files of a data set beside it, or in the folder that a user names.
 
-    Nothing is fetched: of an address on another machine its path counts, and of a path that leads elsewhere its last parts.
-
-    Args:
-        folder: in which the data set lies.
-        media: see ``Reading``.
-        places: below ``folder``, where its tool keeps files.
-
     Attributes:
-        root: what names are relative to: the innermost folder with all of these in it.
+        root: what names are relative to, see ``Homes``.
+        looked_in: folders, relative to the root.
+        files: finds names below the root.
     """
 
     def __init__(self, folder: Path, media: Path | None, places: Sequence[str] = ("",)) -> None:
-        root = folder if media is None else Path(os.path.commonpath([folder, media]))
-        inner = folder.relative_to(root).as_posix().removeprefix(".")
-        self.root = root
-        self.looked_in = tuple(dict.fromkeys([*([] if media is None else [media.relative_to(root).as_posix().removeprefix(".")]),
-                                              *(posixpath.join(inner, place).rstrip("/") for place in places)]))
-        self.files = MediaFiles(root)
+        """
+        Args:
+            folder: in which the data set lies.
+            media: see ``Reading``.
+            places: folders in both, in which its tool keeps files.
+        """
+        homes = Homes.of(folder, media)
+        self.root, self.looked_in = homes.root, homes.places(places)
+        self.files = MediaFiles(homes.root)
         self._sanitized: dict[str, dict[str, str]] = {}
 
     def find(self, written: str, *, places: Sequence[str] = ("",), is_renamed: bool = False) -> str | None:
@@ -77,6 +76,19 @@ class ToolMedia:
         return None
 
 
+def files_near(written: Collection[str], folder: Path, media: Path | None) -> AddressedFiles:
+    """Look for files beside a data set, and in the folder above it where some of them are there alone.
+
+    Args:
+        written: addresses of the files, or of some.
+        folder, media: see ``AddressedFiles``; with ``media`` the folder above is not looked in.
+    """
+    beside = AddressedFiles(folder, media)
+    lacking = [] if media else [one for one in written if beside.find(one) is None]
+    above = AddressedFiles(folder.parent, None, (folder.name, "")) if lacking else beside
+    return above if any(map(above.find, lacking)) else beside
+
+
 def sanitized(name: str) -> str:
     """Return a name as upload forms change it: spaces become underscores, most signs are left out."""
     return _NOT_KEPT.sub("", nfc(name).strip().replace(" ", "_"))
@@ -107,7 +119,7 @@ def _paths(written: str) -> Iterator[tuple[str, bool]]:
         path = re.split(r"[?#]", written[scheme.end():], maxsplit=1)[0]
         yield unquote(path.partition("/")[2]), False
         return
-    is_relative = not written.startswith(("/", "\\")) and not _DRIVE.match(written)
+    is_relative = not written.startswith(("/", "\\")) and not DRIVE.match(written)
     yield written, is_relative
     if "%" in written:
         yield unquote(written), is_relative

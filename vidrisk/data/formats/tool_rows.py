@@ -1,0 +1,111 @@
+"""What a labelling tool says of files becomes rows: which of its controls are targets, and what else it says of one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from vidrisk.data.columns import TEXTS
+from vidrisk.data.formats.fields import (
+    column_named,
+    field_named,
+    fields_from_values,
+    is_class_name,
+    split_of,
+    target_named,
+    with_splits,
+)
+from vidrisk.data.formats.format import Reading, counted
+from vidrisk.data.formats.rows import Row
+from vidrisk.data.io import LABEL_COLUMNS
+from vidrisk.data.table import TARGETS, Label, first_three
+from vidrisk.frames import Interval
+from vidrisk.runtimes.contract.errors import DataError
+
+TARGETS_BY_NAME = {target: target for target in TARGETS}  # of controls that are named as targets are
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a tool says of a file, or of a part of it.
+
+    Attributes:
+        where, name, interval: see ``Row``.
+        labels: by control; of each all that hold.
+        fields: other values by name.
+        split: as the tool names it; '' where it names none.
+    """
+
+    where: str
+    name: str
+    labels: Mapping[str, tuple[str, ...]]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    interval: Interval | None = None
+    split: str = ""
+
+
+def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str) -> tuple[dict[str, str], list[str]]:
+    """Find the target of each control: by its name, or because it alone is left to be the target of the task; and note the latter.
+
+    Args:
+        controls: names, each with how well it suits: of those without a name that says it, one of the lowest number is taken.
+        what: they are called.
+
+    Raises:
+        DataError: several could be the target of the task.
+    """
+    targets = {name: target for name in controls if (target := target_named(name, reading.task))}
+    if reading.target in targets.values():
+        return targets, []
+    others = {name: (not is_class_name(name), rank) for name, rank in controls.items()
+              if not target_named(name) and not field_named(name)}
+    lowest = min(others.values(), default=None)
+    best = [name for name, rank in others.items() if rank == lowest]
+    if len(best) > 1:
+        raise DataError(f"{what} {first_three(best)}: which of them is the {reading.target} cannot be told",
+                        allowed=f"one of them with the name {LABEL_COLUMNS[reading.target]}", fix="rename it where it is labelled")
+    return targets | dict.fromkeys(best, reading.target), [f"{name[:80]!r} is taken as the {reading.target}" for name in best]
+
+
+def rows_from_said(said: Iterable[Said], targets: Mapping[str, str], *, is_merged: bool = True) -> tuple[list[Row], list[str]]:
+    """Turn what a tool says into rows, and what there is to note of them.
+
+    Args:
+        targets: by control; labels of other controls become columns.
+        is_merged: whether what is said of one part of a file in one split becomes one row.
+    """
+    rows: dict[object, Row] = {}
+    for number, one in enumerate(said):
+        row = _row(one, targets)
+        key = (row.name, row.interval, row.split) if is_merged else number
+        rows[key] = _merge(rows[key], row) if key in rows else row
+    found, taken = with_splits([row for row in rows.values() if row.labels])
+    unlabelled = {"files, or parts of them, of which nobody has chosen a label, left out": len(rows) - len(found)}
+    return found, counted(unlabelled | taken)
+
+
+def _row(said: Said, targets: Mapping[str, str]) -> Row:
+    labels: dict[str, Label] = {}
+    others: dict[str, str] = {}
+    for control, values in said.labels.items():
+        if control in targets:
+            labels[targets[control]] = (*labels.get(targets[control], ()), *values)
+        else:
+            others[column_named(control)] = values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False)
+    split = split_of(said.split)
+    if said.split and not split and said.split.strip().casefold() != "default":
+        others[column_named("subset")] = said.split
+    fields = fields_from_values(said.fields)
+    fields.setdefault("split", split)
+    fields["extra"] = {**others, **fields.get("extra", {})}
+    return Row(said.where, said.name, labels, interval=said.interval, **fields)
+
+
+def _merge(first: Row, second: Row) -> Row:
+    """Put the labels of two rows together; of texts and columns that both have, those of the first count."""
+    labels: dict[str, Label] = dict(first.labels)
+    for target, values in second.labels.items():
+        labels[target] = tuple(dict.fromkeys([*labels.get(target, ()), *values]))
+    texts = {name: getattr(first, name) or getattr(second, name) for name in (*TEXTS, "group")}
+    return replace(first, labels=labels, extra={**second.extra, **first.extra}, **texts)
