@@ -12,7 +12,7 @@ from trees import photo, touch
 from vidrisk.data import Sample, Table
 from vidrisk.data.data_sets import import_data, write_data_set
 from vidrisk.data.formats import FORMATS, format_of
-from vidrisk.data.formats.cvat_xml import MAX_ITEM_BYTES
+from vidrisk.data.formats.cvat.elements import MAX_ITEM_BYTES
 from vidrisk.data.formats.format import Listed, Reading
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
@@ -204,7 +204,7 @@ def test_a_box_without_edges_is_one_line(tmp_path: Path, edges: tuple[float, flo
 
 
 def test_an_image_without_end_does_not_fill_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidrisk.data.formats.cvat_xml.MAX_ITEM_BYTES", 2**18)
+    monkeypatch.setattr("vidrisk.data.formats.cvat.elements.MAX_ITEM_BYTES", 2**18)
     assert MAX_ITEM_BYTES > 2**18
     many = export(tmp_path / "many", *(image(f"{number}.jpg", tag("crack")) for number in range(10_000)))
     assert many.stat().st_size > 2 * 2**18 and len(read(many).absent) == 10_000

@@ -14,8 +14,8 @@ from PIL import Image
 from vidrisk.data import Sample, Table
 from vidrisk.data.data_sets import import_data, write_data_set
 from vidrisk.data.formats import format_of
-from vidrisk.data.formats.crc32c import masked_crc32c
-from vidrisk.data.formats.tf_examples import Value, examples_of, record_from_features, values_of
+from vidrisk.data.formats.tfrecord.crc32c import masked_crc32c
+from vidrisk.data.formats.tfrecord.examples import Value, examples_of, record_from_features, values_of
 from vidrisk.data.load import load_table
 from vidrisk.runtimes.contract.errors import DataError
 

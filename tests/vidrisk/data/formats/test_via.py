@@ -188,7 +188,7 @@ def test_a_file_without_a_header_and_one_that_is_too_large_are_refused(folder: P
     with pytest.raises(DataError, match="has no header before its first line; allowed: the CSV of VIA 3"):
         read(csv_file(folder, row("t.mp4", [], {}), header="#"))
     write_json(folder / "v.json", project())
-    monkeypatch.setattr("vidrisk.data.formats.via_projects.MAX_BYTES", 100)
+    monkeypatch.setattr("vidrisk.data.formats.via.projects.MAX_BYTES", 100)
     with pytest.raises(DataError, match="is larger than 0 MB; allowed: a project of VIA, or its CSV"):
         read(folder / "v.json")
 

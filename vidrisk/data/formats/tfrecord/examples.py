@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from vidrisk.data.formats.crc32c import masked_crc32c
+from vidrisk.data.formats.tfrecord.crc32c import masked_crc32c
 from vidrisk.runtimes.contract.errors import DataError
 
 MAX_RECORD_BYTES = 256 * 2**20

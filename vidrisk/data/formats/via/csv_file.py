@@ -13,8 +13,8 @@ from typing import Any
 from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import Writing
 from vidrisk.data.formats.lists import long_lines_of
-from vidrisk.data.formats.via_entries import Attribute, Entry, interval_of
-from vidrisk.data.formats.via_projects import attributes_of_project
+from vidrisk.data.formats.via.entries import Attribute, Entry, interval_of
+from vidrisk.data.formats.via.projects import attributes_of_project
 from vidrisk.data.io import LABEL_COLUMNS, write_new_file
 from vidrisk.data.table import TARGETS_OF, Sample, Table
 from vidrisk.runtimes.contract.errors import DataError

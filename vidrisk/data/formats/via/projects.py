@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk.data.formats.json_lists import object_of
-from vidrisk.data.formats.via_entries import Attribute, Entry, interval_of
+from vidrisk.data.formats.via.entries import Attribute, Entry, interval_of
 from vidrisk.runtimes.contract.errors import DataError
 
 MAX_BYTES = 2**25

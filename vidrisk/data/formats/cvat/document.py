@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from xml.sax.saxutils import escape, quoteattr
 
-from vidrisk.data.formats.cvat_xml import UNDEFINED, labels_from_value
+from vidrisk.data.formats.cvat.elements import UNDEFINED, labels_from_value
 from vidrisk.data.io import LABEL_COLUMNS
 from vidrisk.data.table import Label
 from vidrisk.runtimes.contract.errors import DataError

@@ -20,9 +20,9 @@ from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.rows import samples_from_rows
 from vidrisk.data.formats.tool_rows import Said, rows_from_said, targets_of_controls
-from vidrisk.data.formats.via_csv import HEADER_MARK, attributes_in_csv, entries_in_csv, write_via
-from vidrisk.data.formats.via_entries import Attribute, Entry
-from vidrisk.data.formats.via_projects import read_via_json
+from vidrisk.data.formats.via.csv_file import HEADER_MARK, attributes_in_csv, entries_in_csv, write_via
+from vidrisk.data.formats.via.entries import Attribute, Entry
+from vidrisk.data.formats.via.projects import read_via_json
 from vidrisk.frames.media import kind_from_suffix
 
 SNIFFED_BYTES = 2**15

@@ -18,8 +18,8 @@ from xml.etree.ElementTree import Element
 
 from vidrisk.data.formats.addressed_files import AddressedFiles
 from vidrisk.data.formats.crops import samples_from_boxes
-from vidrisk.data.formats.cvat_document import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
-from vidrisk.data.formats.cvat_xml import (
+from vidrisk.data.formats.cvat.document import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
+from vidrisk.data.formats.cvat.elements import (
     SHAPES,
     annotations_of,
     attribute_of,

@@ -9,7 +9,7 @@ from vidrisk.data.formats.class_names import label_map_text
 from vidrisk.data.formats.copies import new_folder
 from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import Part, Writing
-from vidrisk.data.formats.tf_examples import Value, record_from_features
+from vidrisk.data.formats.tfrecord.examples import Value, record_from_features
 from vidrisk.data.io import LABEL_COLUMNS
 from vidrisk.data.table import SPLITS, Sample, Table, main_target
 from vidrisk.frames.media import MAX_PHOTO_BYTES

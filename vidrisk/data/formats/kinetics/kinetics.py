@@ -25,7 +25,7 @@ from typing import Any
 from vidrisk.data.formats.clips import check_splits, first_lines, head_has, home_of, is_manifest, lists_in, split_from_word
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
 from vidrisk.data.formats.json_lists import members_of
-from vidrisk.data.formats.kinetics_files import BASES, KineticsFiles, clip_name, video_and_part
+from vidrisk.data.formats.kinetics.clip_files import BASES, KineticsFiles, clip_name, video_and_part
 from vidrisk.data.formats.lists import cells_of
 from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
 from vidrisk.data.formats.rows import Row, samples_from_rows

@@ -12,8 +12,8 @@ from vidrisk.data.formats.fields import fields_from_values, target_named
 from vidrisk.data.formats.format import Reading
 from vidrisk.data.formats.media_files import safe_name
 from vidrisk.data.formats.rows import Row
-from vidrisk.data.formats.tf_examples import Features, Value, examples_of, values_of
-from vidrisk.data.formats.tfrecord_writer import ENCODED
+from vidrisk.data.formats.tfrecord.examples import Features, Value, examples_of, values_of
+from vidrisk.data.formats.tfrecord.tfrecord_writer import ENCODED
 from vidrisk.data.table import Label, SplitName
 from vidrisk.frames.content import kind_from_content
 from vidrisk.frames.media import IMAGE_SUFFIXES

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vidrisk.data.formats.copies import new_folder
-from vidrisk.data.formats.cvat_document import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
+from vidrisk.data.formats.cvat.document import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
 from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import Writing
 from vidrisk.data.io import LABEL_COLUMNS

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vidrisk.data.formats.conversations.questions import language_of, turns_of
 from vidrisk.data.formats.copies import new_folder
 from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import Part
-from vidrisk.data.formats.questions import language_of, turns_of
 from vidrisk.data.instruction_formats.dataset_info import INFO
 from vidrisk.data.io import LABEL_COLUMNS
 from vidrisk.data.table import SPLITS, Sample, Table, main_target

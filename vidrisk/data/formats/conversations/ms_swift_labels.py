@@ -14,8 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.conversations import is_never_recognised, read_conversations
-from vidrisk.data.formats.conversations_writer import CARRIES, Asked, write_conversations
+from vidrisk.data.formats.conversations.conversations import is_never_recognised, read_conversations
+from vidrisk.data.formats.conversations.conversations_writer import CARRIES, Asked, write_conversations
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing
 from vidrisk.data.instruction_formats.ms_swift import read_ms_swift
 from vidrisk.data.table import Table, main_target

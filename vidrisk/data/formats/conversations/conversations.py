@@ -14,10 +14,10 @@ from typing import Any
 
 from vidrisk.data.formats.addressed_files import AddressedFiles, files_near
 from vidrisk.data.formats.class_names import ClassNames, orders_that_say_something, read_class_names
-from vidrisk.data.formats.conversations_writer import ATTRIBUTES, LABELS, NUMBERS
+from vidrisk.data.formats.conversations.conversations_writer import ATTRIBUTES, LABELS, NUMBERS
+from vidrisk.data.formats.conversations.questions import asked_for, labels_from_answer
 from vidrisk.data.formats.fields import fields_from_values, with_splits
 from vidrisk.data.formats.format import Listed, Reading, counted
-from vidrisk.data.formats.questions import asked_for, labels_from_answer
 from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.instruction_formats.dataset_info import INFO
 from vidrisk.data.instruction_formats.reader import ToldConversation

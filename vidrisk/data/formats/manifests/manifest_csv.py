@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from vidrisk.data.formats.manifests import manifest_format
+from vidrisk.data.formats.manifests.manifest_format import manifest_format
 
 FORMAT = manifest_format("csv", "CSV")

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.conversations import is_never_recognised, read_conversations
-from vidrisk.data.formats.conversations_writer import CARRIES, Asked, write_conversations
+from vidrisk.data.formats.conversations.conversations import is_never_recognised, read_conversations
+from vidrisk.data.formats.conversations.conversations_writer import CARRIES, Asked, write_conversations
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing
 from vidrisk.data.instruction_formats.sharegpt import read_sharegpt
 from vidrisk.data.table import Table

@@ -22,8 +22,7 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from vidrisk.data.formats.addressed_files import files_near
-from vidrisk.data.formats.cvat_video_files import WHOLE, write_cvat_video
-from vidrisk.data.formats.cvat_xml import (
+from vidrisk.data.formats.cvat.elements import (
     ANNOTATIONS,
     SHAPES,
     attribute_of,
@@ -33,6 +32,7 @@ from vidrisk.data.formats.cvat_xml import (
     layout_of,
     whole_number_of,
 )
+from vidrisk.data.formats.cvat.video_writer import WHOLE, write_cvat_video
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.rows import samples_from_rows
 from vidrisk.data.formats.tool_rows import TARGETS_BY_NAME, Said, rows_from_said

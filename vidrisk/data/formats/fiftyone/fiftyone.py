@@ -19,8 +19,8 @@ from typing import Any
 from vidrisk.data.formats.addressed_files import AddressedFiles
 from vidrisk.data.formats.class_names import orders_that_say_something
 from vidrisk.data.formats.fields import Fields, fields_from_values, split_of, target_named, with_splits
-from vidrisk.data.formats.fiftyone_labels import LABELS, interval_of, rows_from_labels
-from vidrisk.data.formats.fiftyone_writer import CARRIES, COLUMNS, DATA, EVENTS, KINDS, METADATA, SAMPLES, write_fiftyone
+from vidrisk.data.formats.fiftyone.fiftyone_writer import CARRIES, COLUMNS, DATA, EVENTS, KINDS, METADATA, SAMPLES, write_fiftyone
+from vidrisk.data.formats.fiftyone.stem_labels import LABELS, interval_of, rows_from_labels
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.json_lists import listed_in, object_of
 from vidrisk.data.formats.lists import head_of

@@ -21,9 +21,9 @@ from vidrisk.data.columns import PATH
 from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.json_lists import is_number
-from vidrisk.data.formats.label_studio_results import Result, Task, names_in, tasks_of
-from vidrisk.data.formats.label_studio_tasks import write_label_studio
-from vidrisk.data.formats.label_studio_times import MAX_SECONDS, RATE_NAMES, Clock, clock_of, frames_of_ranges, lifespans
+from vidrisk.data.formats.label_studio.results import Result, Task, names_in, tasks_of
+from vidrisk.data.formats.label_studio.tasks import write_label_studio
+from vidrisk.data.formats.label_studio.times import MAX_SECONDS, RATE_NAMES, Clock, clock_of, frames_of_ranges, lifespans
 from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.rows import samples_from_rows
 from vidrisk.data.formats.tool_rows import Said, rows_from_said, targets_of_controls

@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.conversations import is_never_recognised, read_conversations
-from vidrisk.data.formats.conversations_writer import CARRIES, Asked, write_conversations
+from vidrisk.data.formats.conversations.conversations import is_never_recognised, read_conversations
+from vidrisk.data.formats.conversations.conversations_writer import CARRIES, Asked, write_conversations
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing
 from vidrisk.data.instruction_formats.llava import read_llava
 from vidrisk.data.table import Table

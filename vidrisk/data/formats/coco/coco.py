@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk.data.formats.class_names import orders_that_say_something
-from vidrisk.data.formats.coco_writer import CARRIES, NONE_OF, write_coco
+from vidrisk.data.formats.coco.coco_writer import CARRIES, NONE_OF, write_coco
 from vidrisk.data.formats.fields import fields_from_values, target_named, with_splits
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.json_lists import is_number, listed_in

@@ -25,9 +25,9 @@ from vidrisk.data.formats.fields import with_splits
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.media_files import MediaFiles
 from vidrisk.data.formats.rows import samples_from_rows
-from vidrisk.data.formats.tf_examples import HEADER, is_framed
-from vidrisk.data.formats.tfrecord_rows import RecordRows
-from vidrisk.data.formats.tfrecord_writer import CARRIES, LABEL_MAP, write_tfrecord
+from vidrisk.data.formats.tfrecord.examples import HEADER, is_framed
+from vidrisk.data.formats.tfrecord.record_rows import RecordRows
+from vidrisk.data.formats.tfrecord.tfrecord_writer import CARRIES, LABEL_MAP, write_tfrecord
 from vidrisk.data.io import LABEL_COLUMNS
 from vidrisk.data.label_ids import labels_from_ids
 from vidrisk.data.table import TARGETS_OF, first_three, split_from_name
