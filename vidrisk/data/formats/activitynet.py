@@ -16,7 +16,7 @@ import math
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -38,7 +38,7 @@ VIDEO_FOLDERS = ("", "videos", "v1-3/train_val", "v1-3/test", "v1-2/train", "v1-
 SUBSETS: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "testing"}
 CUT, BEHIND, EMPTY = ("segments cut to the duration of their video", "segments behind the end of their video left out",
                       "segments without a length left out")
-OVERLAPPING, UNLABELLED = "segments that overlap another one of their video", "videos without annotations left out"
+UNLABELLED = "videos without annotations left out"
 _LIST = re.compile(r"(activity_?net|anet|thumos)[\w.-]*\.json", re.IGNORECASE)
 MAX_S = 10**9
 _SCORE = re.compile(r"[01](?:\.\d+)?(?:e-\d{1,3})?", re.IGNORECASE)
@@ -90,16 +90,13 @@ def rows_from_file(path: Path, files: MediaFiles, target: str, counts: Counter[s
         duration_s = _duration_s(where, record.get("duration", record.get("duration_second")))
         file = str(name) if "path" in record else _find(str(name), files)
         counts.update([] if annotations else [UNLABELLED])
-        parts: set[Interval] = set()
         for annotation in annotations:
             label, part = _label(where, annotation), None
             if "segment" in annotation:
                 part = _part(where, annotation["segment"], duration_s, counts)
                 if part is None:
                     continue
-                parts.add(part)
             yield Row(where, file, {target: label}, split, interval=part)
-        counts[OVERLAPPING] += _count_overlapping(parts)
     if not where:
         raise DataError(f"{path.name} has no videos", allowed='{"database": {…}}', fix="get the file again")
 
@@ -167,17 +164,6 @@ def _duration_s(where: str, value: object) -> float:
 
 def _is_time(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_S
-
-
-def _count_overlapping(parts: Iterable[Interval]) -> int:
-    """Count the parts that overlap another one."""
-    overlapping: set[Interval] = set()
-    last: Interval | None = None  # of those before, the one that ends last
-    for part in sorted(parts, key=lambda part: (part.start, part.end)):
-        if last and part.start < last.end:
-            overlapping |= {part, last}
-        last = part if last is None or part.end > last.end else last
-    return len(overlapping)
 
 
 def _is_list(path: Path) -> bool:

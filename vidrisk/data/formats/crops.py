@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -101,6 +102,18 @@ def samples_from_boxes(boxes: Iterable[tuple[Row, Box]], files: MediaFiles, made
     lost = len(rows) - len(whole)
     notes = (f"boxes left out, which have no area or whose photo cannot be read: {lost}",) if lost else ()
     return found._replace(absent=tuple(absent), notes=(*found.notes, *notes))
+
+
+def upright_box(box: Box, degrees: float, pivot: tuple[float, float]) -> Box:
+    """Return the upright box around one that is turned clockwise around a point."""
+    left, top, width, height = box
+    if not degrees:
+        return box
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    corners = [(x - pivot[0], y - pivot[1]) for x in (left, left + width) for y in (top, top + height)]
+    horizontal = [pivot[0] + x * cosine - y * sine for x, y in corners]
+    vertical = [pivot[1] + x * sine + y * cosine for x, y in corners]
+    return min(horizontal), min(vertical), max(horizontal) - min(horizontal), max(vertical) - min(vertical)
 
 
 @dataclass(eq=False)

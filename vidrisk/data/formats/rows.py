@@ -85,7 +85,22 @@ def samples_from_rows(rows: Iterable[Row], files: MediaFiles, *, kinds: Sequence
         texts = row.risk, row.advice, row.description
         samples.append(Sample(files.root / name, name, final, *texts, row.split, row.group, row.extra, interval))
     absent = dict.fromkeys(name for found, name, _ in kept if found is None)
-    return Found(tuple(samples), tuple(absent), (*notes, *counted({"repeated rows left out": repeated})))
+    overlapping = count_overlapping(of_files)
+    counts = {"parts of videos that overlap another one": overlapping, "repeated rows left out": repeated}
+    return Found(tuple(samples), tuple(absent), (*notes, *counted(counts)))
+
+
+def count_overlapping(parts: Iterable[tuple[str, Interval | None]]) -> int:
+    """Count the parts of files that overlap another one of their file, in the same unit."""
+    overlapping = set()
+    last: tuple[str, Interval] | None = None  # of those before, the one that ends last
+    timed = [(name, part) for name, part in parts if part]
+    for name, part in sorted(timed, key=lambda timed: (timed[0], timed[1].unit, timed[1].start, timed[1].end)):
+        is_beside = last is not None and last[0] == name and last[1].unit == part.unit
+        if last and is_beside and part.start < last[1].end:
+            overlapping |= {last, (name, part)}
+        last = (name, part) if not last or not is_beside or part.end > last[1].end else last
+    return len(overlapping)
 
 
 def _check_row(row: Row, kinds: Sequence[Kind]) -> None:

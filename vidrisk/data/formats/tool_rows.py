@@ -1,12 +1,13 @@
-"""What a labelling tool says of files becomes rows: which of its controls are targets, and what else it says of one file."""
+"""What a labelling tool says of files becomes samples: which of its controls are targets, and what is said of one file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vidrisk.data.columns import TEXTS
+from vidrisk.data.formats.crops import samples_from_boxes
 from vidrisk.data.formats.fields import (
     column_named,
     field_named,
@@ -17,10 +18,13 @@ from vidrisk.data.formats.fields import (
     with_splits,
 )
 from vidrisk.data.formats.format import Reading, counted
-from vidrisk.data.formats.rows import Row
+from vidrisk.data.formats.media_files import MediaFiles
+from vidrisk.data.formats.rows import Found, Row, samples_from_rows
 from vidrisk.data.io import LABEL_COLUMNS
 from vidrisk.data.table import TARGETS, Label, first_three
+from vidrisk.decode.cuts import Box
 from vidrisk.frames import Interval
+from vidrisk.frames.content import Kind
 from vidrisk.runtimes.contract.errors import DataError
 
 TARGETS_BY_NAME = {target: target for target in TARGETS}  # of controls that are named as targets are
@@ -68,21 +72,45 @@ def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str
     return targets | dict.fromkeys(best, reading.target), [f"{name[:80]!r} is taken as the {reading.target}" for name in best]
 
 
-def rows_from_said(said: Iterable[Said], targets: Mapping[str, str], *, is_merged: bool = True) -> tuple[list[Row], list[str]]:
-    """Turn what a tool says into rows, and what there is to note of them.
+def samples_from_said(said: Iterable[Said], targets: Mapping[str, str], files: MediaFiles, reading: Reading,
+                      kinds: Sequence[Kind]) -> Found:
+    """Turn what a tool says into samples; what it says of one part of a file in one split becomes one of them.
 
     Args:
         targets: by control; labels of other controls become columns.
-        is_merged: whether what is said of one part of a file in one split becomes one row.
+        kinds: see ``samples_from_rows``.
+
+    Raises:
+        DataError: as ``samples_from_rows``.
     """
     rows: dict[object, Row] = {}
-    for number, one in enumerate(said):
+    for one in said:
         row = _row(one, targets)
-        key = (row.name, row.interval, row.split) if is_merged else number
+        key = row.name, row.interval, row.split
         rows[key] = _merge(rows[key], row) if key in rows else row
-    found, taken = with_splits([row for row in rows.values() if row.labels])
-    unlabelled = {"files, or parts of them, of which nobody has chosen a label, left out": len(rows) - len(found)}
-    return found, counted(unlabelled | taken)
+    kept, taken = with_splits([row for row in rows.values() if row.labels])
+    unlabelled = {"files, or parts of them, of which nobody has chosen a label, left out": len(rows) - len(kept)}
+    found = samples_from_rows(kept, files, kinds=kinds, multi_label=reading.multi_label)
+    return found._replace(notes=(*found.notes, *counted(unlabelled | taken)))
+
+
+def samples_from_said_boxes(boxes: Iterable[tuple[Said, Box]], targets: Mapping[str, str], files: MediaFiles,
+                            reading: Reading) -> Found:
+    """Turn what a tool says of boxes on photos into samples that are cut out of these.
+
+    Args:
+        targets: see ``samples_from_said``.
+
+    Raises:
+        DataError, SettingsError: as ``samples_from_boxes``.
+    """
+    pairs = [(_row(said, targets), box) for said, box in boxes]
+    labelled = [(row, box) for row, box in pairs if row.labels]
+    kept, taken = with_splits([row for row, _ in labelled])
+    found = samples_from_boxes(zip(kept, (box for _, box in labelled), strict=True), files, reading.made,
+                               multi_label=reading.multi_label)
+    unlabelled = {"boxes of which nobody has chosen a label left out": len(pairs) - len(kept)}
+    return found._replace(notes=(*found.notes, *counted(unlabelled | taken)))
 
 
 def _row(said: Said, targets: Mapping[str, str]) -> Row:

@@ -90,7 +90,7 @@ def test_overlapping_labels_stay_and_are_counted(read: Callable[..., Listed]) ->
     listed = read(task(timeline("run", (1, 24)), timeline("shout", (13, 36), region="r2"), timeline("sit", (37, 48), region="r3"),
                        timeline("wave", (37, 48), region="r4")), rate=24.0)
     assert parts_of(listed) == [(("run",), (0.0, 1.0)), (("shout",), (0.5, 1.5)), (("sit", "wave"), (1.5, 2.0))]
-    assert "timeline labels that overlap others of their video: 1" in listed.notes
+    assert "parts of videos that overlap another one: 2" in listed.notes
 
 
 def test_what_lies_beyond_the_end_is_cut_or_left_out_and_counted(read: Callable[..., Listed]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from vidrisk.data.formats.class_names import orders_that_say_something
 from vidrisk.data.formats.coco.coco_writer import CARRIES, NONE_OF, write_coco
+from vidrisk.data.formats.crops import samples_from_boxes
 from vidrisk.data.formats.fields import fields_from_values, target_named, with_splits
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.json_lists import is_number, listed_in
@@ -29,13 +30,13 @@ from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
 from vidrisk.data.formats.rows import Found, Row, samples_from_rows
 from vidrisk.data.table import SPLIT_WORDS, TARGETS_OF, Label, SplitName, split_from_name
 from vidrisk.data.text import label_from_text
+from vidrisk.decode.cuts import Box
 from vidrisk.runtimes.contract.errors import DataError
 
 SNIFFED_BYTES = 2**16
 MAX_LISTS = 100
 LIST_FOLDERS = ("annotations", "", "train", "valid", "val", "validation", "test")
 _MEMBER = re.compile(rb'"(images|annotations|categories|caption)"\s*:')
-Box = tuple[float, float, float, float]
 
 
 @dataclass
@@ -97,8 +98,6 @@ def read_coco(source: Path, reading: Reading) -> Listed:
 def _samples(rows: list[tuple[Row, Box | None]], files: MediaFiles, reading: Reading) -> Found:
     if not reading.crops:
         return samples_from_rows((row for row, _ in rows), files, kinds=("image",), multi_label=reading.multi_label)
-    from vidrisk.data.formats.crops import samples_from_boxes
-
     return samples_from_boxes([(row, box) for row, box in rows if box is not None], files, reading.made,
                               multi_label=reading.multi_label)
 

@@ -9,7 +9,6 @@ label of its tag is none. Of an image without tags the labels of its boxes, poly
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from vidrisk.data.formats.addressed_files import AddressedFiles
-from vidrisk.data.formats.crops import samples_from_boxes
+from vidrisk.data.formats.crops import upright_box
 from vidrisk.data.formats.cvat.document import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
 from vidrisk.data.formats.cvat.elements import (
     SHAPES,
@@ -31,8 +30,7 @@ from vidrisk.data.formats.cvat.elements import (
 )
 from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
-from vidrisk.data.formats.rows import samples_from_rows
-from vidrisk.data.formats.tool_rows import TARGETS_BY_NAME, Said, rows_from_said
+from vidrisk.data.formats.tool_rows import TARGETS_BY_NAME, Said, samples_from_said, samples_from_said_boxes
 from vidrisk.data.io import LABEL_COLUMNS, write_new_file
 from vidrisk.data.table import Table, main_target
 from vidrisk.decode.cuts import Box
@@ -52,18 +50,13 @@ def read_cvat_images(source: Path, reading: Reading) -> Listed:
     """Read every image with its tags, or with ``reading.crops`` every box."""
     path = annotations_of(source)
     images = _Images(path, reading, AddressedFiles(path.parent, reading.media, PLACES))
+    media = images.media
     if reading.crops:
-        cut = list(images.boxes())
-        rows, notes = rows_from_said([said for said, _ in cut], TARGETS_BY_NAME, is_merged=False)
-        found = samples_from_boxes(zip(rows, [box for _, box in cut], strict=True), images.media.files, reading.made,
-                                   multi_label=reading.multi_label)
-        root = reading.made or images.media.root
+        found = samples_from_said_boxes(images.boxes(), TARGETS_BY_NAME, media.files, reading)
     else:
-        rows, notes = rows_from_said(images.tagged(), TARGETS_BY_NAME)
-        found = samples_from_rows(rows, images.media.files, kinds=("image",), multi_label=reading.multi_label)
-        root = images.media.root
-    return Listed(root, found.samples, found.absent, images.media.looked_in,
-                  notes=(*found.notes, *notes, *counted(images.counts)))
+        found = samples_from_said(images.tagged(), TARGETS_BY_NAME, media.files, reading, ("image",))
+    return Listed(reading.made if reading.crops and reading.made else media.root, found.samples, found.absent, media.looked_in,
+                  notes=(*found.notes, *counted(images.counts)))
 
 
 @dataclass(eq=False)
@@ -107,9 +100,6 @@ class _Images:
             for number, box in enumerate(boxes, 1):
                 place = f"{where}, box {number}"
                 labels, fields = self._labels([box], place, is_shape=False)
-                if not labels:
-                    self.counts["boxes of which nobody has chosen a label left out"] += 1
-                    continue
                 yield Said(place, name, labels, fields, split=subset), edges_of_box(box, place)
 
     def _name(self, written: str, subset: str) -> str:
@@ -139,15 +129,10 @@ class _Images:
 
 
 def edges_of_box(box: Element, where: str) -> Box:
-    """Return left, top, width and height of a box; of one that is turned, those of the upright box around it."""
+    """Return left, top, width and height of a box; of one that is turned around its middle, those of the box around it."""
     left, top, right, bottom = (number_of(box, name, where) for name in ("xtl", "ytl", "xbr", "ybr"))
-    width, height = right - left, bottom - top
-    if "rotation" in box.attrib and (turn := math.radians(number_of(box, "rotation", where))):
-        sine, cosine = abs(math.sin(turn)), abs(math.cos(turn))
-        middle_x, middle_y = left + width / 2, top + height / 2
-        width, height = width * cosine + height * sine, width * sine + height * cosine
-        left, top = middle_x - width / 2, middle_y - height / 2
-    return left, top, width, height
+    degrees = number_of(box, "rotation", where) if "rotation" in box.attrib else 0.0
+    return upright_box((left, top, right - left, bottom - top), degrees, ((left + right) / 2, (top + bottom) / 2))
 
 
 def write_cvat_images(table: Table, destination: Path, writing: Writing) -> None:

@@ -34,8 +34,7 @@ from vidrisk.data.formats.cvat.elements import (
 )
 from vidrisk.data.formats.cvat.video_writer import WHOLE, write_cvat_video
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
-from vidrisk.data.formats.rows import samples_from_rows
-from vidrisk.data.formats.tool_rows import TARGETS_BY_NAME, Said, rows_from_said
+from vidrisk.data.formats.tool_rows import TARGETS_BY_NAME, Said, samples_from_said
 from vidrisk.files.walk import list_folder
 from vidrisk.frames import Interval
 from vidrisk.frames.media import kind_from_suffix, name_of
@@ -59,9 +58,8 @@ def read_cvat_video(source: Path, reading: Reading) -> Listed:
     names = dict.fromkeys(one.name for one in said)
     media = files_near(list(names), source if source.is_dir() else source.parent, reading.media)
     said = [replace(one, name=media.find(one.name) or media.absent_name(one.name)) for one in said]
-    rows, notes = rows_from_said(said, TARGETS_BY_NAME)
-    found = samples_from_rows(rows, media.files, multi_label=reading.multi_label)
-    return Listed(media.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *notes, *counted(counts)))
+    found = samples_from_said(said, TARGETS_BY_NAME, media.files, reading, ("video",))
+    return Listed(media.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *counted(counts)))
 
 
 def _files_of(source: Path) -> list[Path]:

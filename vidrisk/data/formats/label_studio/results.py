@@ -12,12 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vidrisk.data.formats.crops import upright_box
 from vidrisk.data.formats.fields import field_named
-from vidrisk.data.formats.json_lists import records_of
+from vidrisk.data.formats.json_lists import is_number, records_of
+from vidrisk.decode.cuts import Box
 from vidrisk.runtimes.contract.errors import DataError
 
 MAX_TASK_CHARS = 2**24  # of a video with a box in every frame
 TASK = '{"data": {"video": …}, "annotations": [{"result": […]}]}'
+SEVERAL = "annotations of tasks that have a later one, which counts"
 AFTER_CONTROLS = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement")  # of JSON-MIN
 
 
@@ -68,9 +71,6 @@ def tasks_of(path: Path, counts: Counter[str]) -> Iterator[Task]:
             raise DataError(f"{where} has neither data nor an annotation", allowed=f"{TASK}, or JSON-MIN",
                             fix="export the project as JSON")
     yield from flat.values()
-
-
-SEVERAL = "annotations of tasks that have a later one, which counts"
 
 
 def _task_from_record(where: str, record: Mapping[str, Any], counts: Counter[str]) -> Task | None:
@@ -142,3 +142,20 @@ def names_in(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         raise DataError(f"{where} is {json.dumps(value)[:60]}", allowed="a list of names")
     return tuple(names)
+
+
+def box_of_value(value: Mapping[str, Any], size: tuple[int, int]) -> Box | None:
+    """Return the upright box around a rectangle, which is in percent of its photo and turned around its upper left corner.
+
+    Args:
+        size: width and height of the photo in pixels.
+
+    Returns:
+        Left, top, width and height in pixels; None of what is no rectangle.
+    """
+    percents = [percent for name in ("x", "y", "width", "height") if is_number(percent := value.get(name))]
+    degrees = value.get("rotation") or 0
+    if len(percents) != 4 or not is_number(degrees):
+        return None
+    left, top, width, height = (percent / 100 * side for percent, side in zip(percents, (*size, *size), strict=True))
+    return upright_box((left, top, width, height), degrees, (left, top))

@@ -15,6 +15,7 @@ from vidrisk.data.formats.rows import Row
 from vidrisk.data.formats.tfrecord.examples import Features, Value, examples_of, values_of
 from vidrisk.data.formats.tfrecord.tfrecord_writer import ENCODED
 from vidrisk.data.table import Label, SplitName
+from vidrisk.decode.cuts import Box
 from vidrisk.frames.content import kind_from_content
 from vidrisk.frames.media import IMAGE_SUFFIXES
 from vidrisk.frames.photos import photo_size
@@ -41,7 +42,7 @@ class RecordRows:
         self._taken: set[str] = set()
         self.left_out: Counter[str] = Counter()
         self.pairs: list[tuple[str, str]] = []
-        self.boxes: dict[str, list[tuple[str, tuple[float, float, float, float]]]] = {}
+        self.boxes: dict[str, list[tuple[str, Box]]] = {}
 
     def rows_of(self, path: Path, split: SplitName | None) -> Iterator[Row]:
         """Yield a row for every record of a file that has a photo and a label."""
@@ -139,8 +140,9 @@ class RecordRows:
                 if isinstance(value, bytes)]
 
     def _text(self, feature: memoryview, where: str) -> str:
-        """A feature of one value as text; '' for what is long or several."""
+        """Read a feature of one value as text; count what is long or several."""
         values = values_of(feature, where) if len(feature) <= MAX_TEXT_BYTES else []
         if len(values) != 1:
+            self.left_out["features that are long or have several values left out"] += len(feature) > 0 and values != []
             return ""
         return values[0].decode("utf-8", "replace") if isinstance(values[0], bytes) else str(values[0])

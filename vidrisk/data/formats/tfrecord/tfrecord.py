@@ -21,6 +21,7 @@ from pathlib import Path
 
 from vidrisk.data.formats.class_names import orders_that_say_something, read_class_names
 from vidrisk.data.formats.copies import empty_folder
+from vidrisk.data.formats.crops import samples_from_boxes
 from vidrisk.data.formats.fields import with_splits
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.media_files import MediaFiles
@@ -62,8 +63,6 @@ def read_tfrecord(source: Path, reading: Reading) -> Listed:
         rows, taken = with_splits([row for path in files for row in records.rows_of(path, split_from_name(path.name))])
         records.left_out.update(taken)
         if reading.crops:
-            from vidrisk.data.formats.crops import samples_from_boxes
-
             boxes = [(replace(row, labels={reading.target: name}), box) for row in rows for name, box in records.boxes[row.name]]
             found = samples_from_boxes(boxes, MediaFiles(photos), made, multi_label=reading.multi_label)
         else:

@@ -13,7 +13,7 @@ from typing import Any
 from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import Writing
 from vidrisk.data.formats.lists import long_lines_of
-from vidrisk.data.formats.via.entries import Attribute, Entry, interval_of
+from vidrisk.data.formats.via.entries import Attribute, Entry, box_of_place, interval_of
 from vidrisk.data.formats.via.projects import attributes_of_project
 from vidrisk.data.io import LABEL_COLUMNS, write_new_file
 from vidrisk.data.table import TARGETS_OF, Sample, Table
@@ -87,7 +87,7 @@ def _entry(row: Mapping[str, str], where: str, counts: Counter[str]) -> Entry | 
     if times and not interval and not places:
         counts["single frames of videos left out"] += 1
         return None
-    return Entry(where, (files[0],), values, interval, bool(places))
+    return Entry(where, (files[0],), values, interval, bool(places), box_of_place(places))
 
 
 def _comment(line: str) -> str:

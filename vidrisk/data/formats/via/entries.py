@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidrisk.data.formats.json_lists import is_number
+from vidrisk.decode.cuts import Box
 from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.errors import DataError
 
 CHOSEN_NOTHING = ("", "_DEFAULT")
+RECTANGLE = 2  # as VIA 3 numbers shapes
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Entry:
     Attributes:
         addresses: of the file, the likeliest first.
         values: by the key of their attribute.
+        box: of a region that is a rectangle.
     """
 
     where: str
@@ -63,6 +66,25 @@ class Entry:
     values: Mapping[str, Any]
     interval: Interval | None = None
     is_region: bool = False
+    box: Box | None = None
+
+
+def box_of_shape(shape: Any) -> Box | None:
+    """Return the box of a region of VIA 2; None of one that is no rectangle."""
+    return _box([shape.get(name) for name in ("x", "y", "width", "height")]) if (
+        isinstance(shape, dict) and shape.get("name") == "rect") else None
+
+
+def box_of_place(place: Any) -> Box | None:
+    """Return the box of spatial coordinates of VIA 3; None of any that are no rectangle."""
+    return _box(place[1:]) if isinstance(place, list) and place[:1] == [RECTANGLE] else None
+
+
+def _box(numbers: list[Any]) -> Box | None:
+    if len(numbers) != 4 or not all(map(is_number, numbers)):
+        return None
+    left, top, width, height = map(float, numbers)
+    return left, top, width, height
 
 
 def interval_of(times: Any, where: str) -> Interval | None:

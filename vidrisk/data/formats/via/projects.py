@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk.data.formats.json_lists import object_of
-from vidrisk.data.formats.via.entries import Attribute, Entry, interval_of
+from vidrisk.data.formats.via.entries import Attribute, Entry, box_of_place, box_of_shape, interval_of
 from vidrisk.runtimes.contract.errors import DataError
 
 MAX_BYTES = 2**25
@@ -73,7 +73,7 @@ def _entries_of_third(content: Mapping[str, Any], where: str, counts: Counter[st
             counts["single frames of videos left out"] += 1
             continue
         yield Entry(place, addresses[::-1] if addresses[0].startswith(("blob:", "data:")) else addresses, values, interval,
-                    bool(places))
+                    bool(places), box_of_place(places))
 
 
 def _attributes_of_second(value: Any, where: str) -> dict[str, Attribute]:
@@ -99,7 +99,7 @@ def _entries_of_second(images: Any, where: str) -> Iterator[Entry]:
             inner = region.get("region_attributes", {}) if isinstance(region, dict) else None
             if not isinstance(inner, dict):
                 raise DataError(f"{place} has a region that is none", allowed='{"shape_attributes": {…}, "region_attributes": {…}}')
-            yield Entry(place, (name,), inner, is_region=True)
+            yield Entry(place, (name,), inner, is_region=True, box=box_of_shape(region.get("shape_attributes")))
 
 
 def _options(attribute: Mapping[str, Any]) -> dict[str, str]:

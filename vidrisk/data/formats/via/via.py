@@ -5,24 +5,26 @@
     VIA 2 JSON    {"a.jpg123": {"filename": "a.jpg", "file_attributes": {"class": "crack"}, "regions": […]}}
 
 Values that are numbers of options are read as the options' names. An attribute with the name of a target (``columns``) is that
-target; temporal coordinates are parts of a video in seconds. Of a photo without values of its own those of its regions count.
+target; temporal coordinates are parts of a video in seconds. Of a photo without values of its own those of its regions count; with
+crops every rectangle is a photo of its own.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of
 from vidrisk.data.formats.fields import field_named, target_named
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.lists import head_of
-from vidrisk.data.formats.rows import samples_from_rows
-from vidrisk.data.formats.tool_rows import Said, rows_from_said, targets_of_controls
+from vidrisk.data.formats.tool_rows import Said, samples_from_said, samples_from_said_boxes, targets_of_controls
 from vidrisk.data.formats.via.csv_file import HEADER_MARK, attributes_in_csv, entries_in_csv, write_via
 from vidrisk.data.formats.via.entries import Attribute, Entry
 from vidrisk.data.formats.via.projects import read_via_json
+from vidrisk.decode.cuts import Box
 from vidrisk.frames.media import kind_from_suffix
 
 SNIFFED_BYTES = 2**15
@@ -54,19 +56,35 @@ def read_via(path: Path, reading: Reading) -> Listed:
     controls = {attribute.name: attribute.suits for attribute in attributes.values() if target_named(attribute.name, reading.task)}
     said = list(_said(entries, attributes, controls, media, counts))
     targets, taken = targets_of_controls(controls, reading, "the attributes")
-    whole = {one.name for one, is_region in said if not is_region and not one.labels.keys().isdisjoint(targets)}
-    of_regions = {one.name for one, is_region in said if is_region} - whole
+    if reading.crops:
+        found = samples_from_said_boxes(_of_boxes(said, counts), targets, media.files, reading)
+    else:
+        found = samples_from_said(_of_files(said, targets, counts), targets, media.files, reading, ("video", "image"))
+    return Listed(reading.made if reading.crops and reading.made else media.root, found.samples, found.absent, media.looked_in,
+                  notes=(*found.notes, *taken, *counted(counts)))
+
+
+def _of_boxes(said: Sequence[tuple[Said, Entry]], counts: Counter[str]) -> list[tuple[Said, Box]]:
+    """Return what is said of rectangles, each with its box; texts and columns of their photos are theirs, too."""
+    counts["regions that are no rectangles left out"] += sum(entry.is_region and entry.box is None for _, entry in said)
+    counts["labels of whole files left out"] += sum(bool(one.labels) for one, entry in said if not entry.is_region)
+    of_photos = {one.name: one.fields for one, entry in said if not entry.is_region}
+    return [(replace(one, fields={**of_photos.get(one.name, {}), **one.fields}), entry.box) for one, entry in said if entry.box]
+
+
+def _of_files(said: Sequence[tuple[Said, Entry]], targets: Mapping[str, str], counts: Counter[str]) -> list[Said]:
+    """Return what is said of whole files; of photos of which nothing is said, what is said of their regions."""
+    whole = {one.name for one, entry in said if not entry.is_region and not one.labels.keys().isdisjoint(targets)}
+    of_regions = {one.name for one, entry in said if entry.is_region} - whole
     counts["photos without values of their own, whose labels are those of their regions"] += len(of_regions)
     counts["regions of photos that have values of their own left out"] += sum(
-        is_region and one.name in whole for one, is_region in said)
-    rows, notes = rows_from_said((one for one, is_region in said if not is_region or one.name in of_regions), targets)
-    found = samples_from_rows(rows, media.files, kinds=("video", "image"), multi_label=reading.multi_label)
-    return Listed(media.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *taken, *notes, *counted(counts)))
+        entry.is_region and one.name in whole for one, entry in said)
+    return [one for one, entry in said if not entry.is_region or one.name in of_regions]
 
 
 def _said(entries: Iterable[Entry], attributes: dict[str, Attribute], controls: dict[str, int], media: AddressedFiles,
-          counts: Counter[str]) -> Iterator[tuple[Said, bool]]:
-    """Yield what entries say, and whether it is of a region in a photo; add the attributes that have values to the controls."""
+          counts: Counter[str]) -> Iterator[tuple[Said, Entry]]:
+    """Yield what entries say, each with its entry; add the attributes that have values to the controls."""
     for entry in entries:
         if entry.is_region and kind_from_suffix(file_name_of(entry.addresses[0])) == "video":
             counts["regions in frames of videos left out"] += 1
@@ -83,11 +101,11 @@ def _said(entries: Iterable[Entry], attributes: dict[str, Attribute], controls: 
             elif names is not None:
                 labels[attribute.name] = names
                 controls.setdefault(attribute.name, attribute.suits)
-        yield Said(entry.where, name, labels, fields, entry.interval), entry.is_region
+        yield Said(entry.where, name, labels, fields, entry.interval), entry
 
 
 FORMAT = Format(
     "via", "VGG Image Annotator (VIA)", ("action", "risk", "action+risk"), "JSON of VIA 2, CSV or a project of VIA 3", is_via,
-    read_via, write=write_via, suffix=".csv",
+    read_via, options=frozenset({"crops"}), write=write_via, suffix=".csv",
     carries=frozenset({"clips", "photos", "intervals", "multi-label", "no label", "several targets", "splits", "groups", "texts",
                        "extra"}))
