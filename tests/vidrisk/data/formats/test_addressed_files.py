@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import touch
 
-from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of, names_from_address, sanitized
+from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of, files_near, names_from_address, sanitized
 from vidrisk.data.formats.media_files import safe_name
 
 FILES = ("a.mp4", "in/b c.mp4", "in/100%.mp4", "in/我的 (1).mp4", "cam7.mkv")
@@ -55,6 +55,16 @@ def test_a_folder_that_is_named_goes_first(tmp_path: Path) -> None:
     assert media.root == tmp_path and media.looked_in == ("clips/x", "labels")
     assert media.find("a.mp4") == "clips/x/a.mp4"
     assert AddressedFiles(tmp_path / "labels", tmp_path).find("labels/a.mp4") == "labels/a.mp4"
+
+
+def test_the_folder_above_is_looked_in_where_some_files_are_only_there(tmp_path: Path) -> None:
+    for name in ("set/a.mp4", "set/b.mp4", "c.mp4"):
+        touch(tmp_path / name)
+    beside = files_near(["a.mp4", "gone.mp4"], tmp_path / "set", None)
+    assert (beside.root, beside.find("c.mp4")) == (tmp_path / "set", None)
+    above = files_near(["a.mp4", "c.mp4"], tmp_path / "set", None)
+    assert (above.root, above.find("a.mp4"), above.find("c.mp4")) == (tmp_path, "set/a.mp4", "c.mp4")
+    assert files_near(["c.mp4"], tmp_path / "set", tmp_path / "set").find("c.mp4") is None
 
 
 @given(st.text(alphabet="ab./\\:%?#=&0Ad-", max_size=40) | st.text(max_size=20))

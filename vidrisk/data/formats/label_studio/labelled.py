@@ -173,7 +173,7 @@ class LabelledTasks:
             for part in parts:
                 part.fields[result.control] = _text(value.get(VALUES[result.kind]))
         elif result.kind.endswith("labels") and shapes is not None:
-            shapes.add(result.control, self._names(result, where))
+            shapes.add(result.control, self._names(result, where) or None)  # a shape that has no label yet
         elif result.kind == "labels" and result.region:
             for part in parts:
                 part.add(result.control, self._names(result, where))
