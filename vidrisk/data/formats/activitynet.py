@@ -126,7 +126,7 @@ def write_activitynet(table: Table, destination: Path, writing: Writing) -> None
 
 
 def _find(video: str, files: MediaFiles) -> str:
-    """The file of a video, relative to the root; the name that it would have where it is not there."""
+    """Find the file of a video, relative to the root; name it as it would be where it is not there."""
     folder, name = posixpath.split(video)
     return files.find(f"{video}.mp4") or files.find(posixpath.join(folder, f"v_{name}.mp4")) or f"v_{name}.mp4"
 
@@ -139,7 +139,7 @@ def _label(where: str, annotation: object) -> str:
 
 
 def _part(where: str, segment: object, duration_s: float, counts: Counter[str]) -> Interval | None:
-    """The part of a video that a segment is about; None where it has no length or begins behind the end."""
+    """Read the part of a video that a segment is about; None where it has no length or begins behind the end."""
     start, end = segment if isinstance(segment, list) and len(segment) == 2 else ("", "")
     if not (_is_time(start) and _is_time(end)):
         raise DataError(f"{where} has the segment {str(segment)[:80]}", allowed=_ALLOWED)
@@ -154,7 +154,7 @@ def _part(where: str, segment: object, duration_s: float, counts: Counter[str]) 
 
 
 def _duration_s(where: str, value: object) -> float:
-    """The length of a video; endless where it is not said."""
+    """Read the length of a video; endless where it is not said."""
     if value is None:
         return math.inf
     if not _is_time(value) or value <= 0:

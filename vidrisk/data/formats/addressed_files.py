@@ -60,7 +60,7 @@ class AddressedFiles:
         return None
 
     def absent_name(self, written: str) -> str:
-        """Return how a file that is not there may be listed: as a name that stays below the root, whatever its address is."""
+        """Name a file that is not there, so that it stays below the root, whatever its address is; '' of what is no address."""
         return next(iter(names_from_address(written, self.root)), "")
 
     def _find_renamed(self, name: str) -> str | None:
@@ -109,7 +109,7 @@ def file_name_of(written: str) -> str:
 
 
 def _paths(written: str) -> Iterator[tuple[str, bool]]:
-    """The paths that an address may mean, and whether each is relative to the data set."""
+    """Yield the paths that an address may mean, and whether each is relative to the data set."""
     local = _LOCAL_FILES.search(written)
     if local:
         yield unquote(local[1]), False

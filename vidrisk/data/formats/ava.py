@@ -130,7 +130,7 @@ def _timestamps(path: Path) -> Iterator[tuple[str, float]]:
 
 
 def _actions(folder: Path, named: Path | None) -> tuple[dict[str, str], list[str]]:
-    """Names of actions by number, in the order of numbers; none, and a note, where there is no list of them."""
+    """Read the names of actions by number, in the order of numbers; none, and a note, where there is no list of them."""
     lists = [named] if named else lists_in(folder, _ACTIONS, [""])
     if len(lists) > 1:
         raise DataError(f"{name_of(folder.name)} has {len(lists)} action lists", allowed="one",

@@ -37,7 +37,8 @@ class ClassNames:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def name_of(self, number: int, where: str) -> str:
-        """
+        """Return the name of a class.
+
         Raises:
             DataError: there is no class of this number.
         """
@@ -75,9 +76,9 @@ def read_class_names(path: Path) -> ClassNames:
 
 
 def orders_that_say_something(orders: Mapping[str, Sequence[str]], samples: Iterable[Sample]) -> dict[str, tuple[str, ...]]:
-    """Return orders of labels by target, without those that every table has: by the names of the labels which are there.
+    """Return orders of labels by target, without those that say nothing.
 
-    Levels have an order of their own.
+    By name is the order that every table has of the labels which are there; levels have an order of their own.
     """
     used: dict[str, set[str]] = {}
     for sample in samples:
@@ -148,7 +149,7 @@ def _unquoted(string: str, source: str) -> str:
 
 
 def _character(match: re.Match[bytes]) -> bytes:
-    """What an escape stands for; octal and hexadecimal ones are bytes of UTF-8."""
+    """Return what an escape stands for; octal and hexadecimal ones are bytes of UTF-8."""
     hexadecimal, octal, unicode, plain = match.groups()
     if hexadecimal or octal:
         return bytes([int(hexadecimal, 16) if hexadecimal else int(octal, 8) & 255])

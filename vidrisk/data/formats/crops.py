@@ -192,6 +192,6 @@ class _Cutting:
 
 
 def _below(name: str) -> str:
-    """A name as one below a folder: files that lie elsewhere are named by what is behind the way there."""
+    """Return a name as one below a folder: of a file that lies elsewhere its last part."""
     safe = safe_name(name)
     return str(safe) if safe else str(Path(name).name)

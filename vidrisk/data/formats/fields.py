@@ -76,7 +76,9 @@ def task_of_columns(header: Iterable[str], task: LabelTask) -> LabelTask:
 
 
 def fields_of_sample(sample: Sample, *, without: Collection[str] = (), reserved: Collection[str] = ()) -> dict[str, str]:
-    """Name what is known of a sample beside its labels, as ``fields_from_values`` reads it back; empty texts are left out.
+    """Name what is known of a sample beside its labels, so that ``fields_from_values`` reads it back.
+
+    Empty texts are left out.
 
     Args:
         without: names that are left out.
@@ -96,7 +98,10 @@ def fields_of_sample(sample: Sample, *, without: Collection[str] = (), reserved:
 
 
 def fields_from_values(values: Mapping[str, Any]) -> Fields:
-    """Read values by their names. Of two for one field the first counts; the other, and what is no split, are further columns."""
+    """Read values by their names.
+
+    Of two for one field the first counts; the other, and what is no split, are further columns.
+    """
     fields: Fields = {}
     extra: dict[str, str] = {}
     for name, value in values.items():

@@ -121,7 +121,7 @@ def _row(line: Line, labels: Mapping[str, Label], columns: Columns, inner: str, 
 
 
 def _with_path(line: Line) -> Line:
-    """A row whose column of files is ``path``, as manifests have it; another column of that name is a further one."""
+    """Name the column of files ``path``, as manifests have it; another column of that name is a further one."""
     names = [FILE_NAME] if FILE_NAME in line.cells else [name for name in line.cells if name.endswith(f"_{FILE_NAME}")]
     if not names:
         raise DataError(f"{line.where} has no {FILE_NAME}", allowed=f"a column {FILE_NAME} with paths below the folder")
@@ -130,7 +130,7 @@ def _with_path(line: Line) -> Line:
 
 
 def _metadata_in(root: Path) -> dict[str, Path]:
-    """Metadata by its folder, relative to the root."""
+    """Find the files of metadata by their folders, relative to the root."""
     folders = ["", *(posixpath.join(top, split) for top in ("", "data") for split in SPLIT_FOLDERS)]
     found = {folder: next((path for name in METADATA if (path := root / folder / name).is_file()), None) for folder in folders}
     return {folder: path for folder, path in found.items() if path}

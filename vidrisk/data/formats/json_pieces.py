@@ -23,7 +23,7 @@ class JsonPieces:
         self._held, self._at = "", 0
 
     def next_character(self) -> str:
-        """The next character that is not blank, which stays; '' at the end."""
+        """Look at the next character that is not blank, which stays; '' at the end."""
         while True:
             while self._at < len(self._held):
                 if self._held[self._at] not in _BLANK:
@@ -73,7 +73,9 @@ class JsonPieces:
 
 
 def names_in(pieces: JsonPieces, source: str, allowed: str) -> Iterator[tuple[str, str]]:
-    """Yield the names in the object that begins here, and where each is. Whoever takes a name takes the value behind it, too.
+    """Yield the names in the object that begins here, and where each is.
+
+    Whoever takes a name takes the value behind it, too.
 
     Raises:
         DataError: there is no object, or it is damaged.

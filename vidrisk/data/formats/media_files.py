@@ -61,7 +61,7 @@ class MediaFiles:
         return list(self._listing(folder)[0].values())
 
     def _listing(self, inner: str) -> tuple[dict[str, str], dict[str, str]]:
-        """Files of a folder by name, and the videos among them by stem; none where there is no such folder."""
+        """List the files of a folder by name, and the videos among them by stem; none where there is no such folder."""
         if inner not in self._listings:
             folder = str(self.root / inner)
             listing = list_folder(folder)
@@ -109,7 +109,7 @@ class Homes:
 
 
 def path_below(written: str, folders: Iterable[Path]) -> PurePosixPath | None:
-    """Read a path of a list as one below the folder of its clips; an absolute one counts where it lies in one of these folders."""
+    """Read a path of a list as one below the folder of its clips; an absolute one has to lie in one of these folders."""
     name = PurePosixPath(written.replace("\\", "/"))
     for folder in folders:
         if name.is_absolute() and name.is_relative_to(folder.as_posix()):

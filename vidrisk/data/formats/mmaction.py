@@ -25,7 +25,6 @@ from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counte
 from vidrisk.data.formats.lists import lines_of
 from vidrisk.data.formats.media_files import Homes, MediaFiles, path_below
 from vidrisk.data.formats.rows import Row, samples_from_rows
-from vidrisk.data.io import write_new_file
 from vidrisk.data.table import SplitName, Table, first_three, split_from_name
 from vidrisk.data.text import trimmed
 from vidrisk.frames.media import kind_from_suffix, name_of
@@ -140,7 +139,7 @@ def write_mmaction(table: Table, destination: Path, writing: Writing) -> None:
     lists[NAMES] = [f"{number} {name}" for name, number in numbers.items()] if all(map(_NUMBERED.fullmatch, order)) else list(order)
     with new_folder(destination) as folder:
         for name, lines in lists.items():
-            write_new_file(folder / name, "".join(f"{line}\n" for line in lines).encode())
+            (folder / name).write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 
 def _lists_of(source: Path) -> list[Path]:
@@ -161,7 +160,7 @@ def _class_names(folder: Path, reading: Reading) -> ClassNames | None:
 
 
 def _homes_of(source: Path, reading: Reading, lines: list[Line]) -> Homes:
-    """Where the videos are: in the folder of the lists, or in the one above it."""
+    """Find where the videos are: in the folder of the lists, or in the one above it."""
     home = home_of(source)
     choices = [Homes.of(home, reading.media), *([] if reading.media else [Homes.of(home.parent, None)])]
     for homes in choices:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from vidrisk.data.formats.format import counted
@@ -44,8 +45,12 @@ class Row:
 
 
 class Found(NamedTuple):
-    """Samples whose file is there, names of those whose is not, and what there is to note of them."""
+    """Samples whose file is there, names of those whose is not, and what there is to note of them.
 
+    ``root`` is what names of samples are relative to.
+    """
+
+    root: Path
     samples: tuple[Sample, ...]
     absent: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -53,7 +58,9 @@ class Found(NamedTuple):
 
 def samples_from_rows(rows: Iterable[Row], files: MediaFiles, *, kinds: Sequence[Kind] = ("video",),
                       multi_label: bool | None = False) -> Found:
-    """Turn rows into samples. Rows repeat where they are of one file, by name or as it is found, and of one part of it.
+    """Turn rows into samples.
+
+    Rows repeat where they are of one file, by name or as it is found, and of one part of it.
 
     Args:
         kinds: of files that rows may name.
@@ -87,7 +94,7 @@ def samples_from_rows(rows: Iterable[Row], files: MediaFiles, *, kinds: Sequence
     absent = dict.fromkeys(name for found, name, _ in kept if found is None)
     overlapping = count_overlapping(of_files)
     counts = {"parts of videos that overlap another one": overlapping, "repeated rows left out": repeated}
-    return Found(tuple(samples), tuple(absent), (*notes, *counted(counts)))
+    return Found(files.root, tuple(samples), tuple(absent), (*notes, *counted(counts)))
 
 
 def count_overlapping(parts: Iterable[tuple[str, Interval | None]]) -> int:

@@ -106,7 +106,7 @@ def rows_from_list(path: Path, ids: Mapping[str, int], split: SplitName) -> Iter
 
 
 def label_from_template(template: str) -> str:
-    """``Holding [something] next to [something]`` → ``Holding something next to something``."""
+    """Strip the brackets: ``Holding [something] next to [something]`` → ``Holding something next to something``."""
     return label_from_text(template.replace("[", "").replace("]", ""))
 
 

@@ -91,7 +91,7 @@ def read_coco(source: Path, reading: Reading) -> Listed:
         name, group = categories[number]
         target = target_named(group) or reading.target
         orders[target] = tuple(dict.fromkeys((*orders.get(target, ()), name)))
-    return Listed(reading.made if reading.crops and reading.made else homes.root, found.samples, found.absent, tuple(places),
+    return Listed(found.root, found.samples, found.absent, tuple(places),
                   orders_that_say_something(orders, found.samples), (*found.notes, *counted(notes)))
 
 
@@ -141,7 +141,7 @@ def _content_of(path: Path) -> _Content:
 
 def _rows_from(content: _Content, files: MediaFiles, split: SplitName | None, reading: Reading,
                notes: Counter[str]) -> Iterator[tuple[Row, Box | None]]:
-    """Rows with names relative to the root; with crops one for every box."""
+    """Yield a row for every image, or with crops for every box, with names relative to the root."""
     targets = TARGETS_OF[reading.task]
     target_of = {number: target_named(group) or reading.target for number, group in content.groups.items()}
     for image in content.images.values():
@@ -182,7 +182,7 @@ def _box(value: Any) -> Box | None:
 
 
 def _folders_of(path: Path, top: Path) -> list[str]:
-    """Where the photos of a list may lie below the data set: beside it, or in a folder that is named as it is."""
+    """Name the folders where the photos of a list may lie: beside it, or in one that is named as it is."""
     stem = re.sub(r"^(instances|annotations|person_keypoints)_?|\.coco$|^_annotations", "", path.stem)
     beside = path.parent.relative_to(top).as_posix()
     beside = "" if beside in (".", "annotations") else beside

@@ -37,7 +37,7 @@ def is_never_recognised(source: Path) -> bool:
 
 
 def read_conversations(source: Path, reading: Reading, read: Read, suffixes: Sequence[str]) -> Listed:
-    """Read a file, or the files of a folder. Clips and photos lie in ``reading.media``, beside the files, or a folder above."""
+    """Read a file, or the files of a folder; clips and photos may lie in the folder above them."""
     paths = [source] if source.is_file() else _files_in(source, suffixes)
     if not paths:
         raise DataError(f"{source.name} has no file of conversations", allowed=", ".join(f"*{suffix}" for suffix in suffixes))
@@ -94,7 +94,7 @@ class _Rows:
             self.rows.append(Row(told.where, name, labels, **fields))
 
     def _labels_from_turns(self, told: ToldConversation) -> dict[str, Label] | None:
-        """Labels by target; None where an answer is none, or there are several and it is not known what was asked."""
+        """Read labels by target; None where an answer is none, or there are several and it is not known what was asked."""
         asked, labels = "", {}
         answers = [turn for turn in told.turns if turn.role == "assistant"]
         for turn in told.turns:
@@ -130,7 +130,7 @@ class _Rows:
 
 
 def _name_files(folder: Path, reading: Reading) -> dict[str, Path]:
-    """Files with names of numbered classes: the one that is given, or those beside the conversations."""
+    """Find files with names of numbered classes: the one that is given, or those beside the conversations."""
     paths = {target: folder / (LABELS if target == reading.target else f"{LABEL_COLUMNS[target]}_{LABELS}")
              for target in TARGETS_OF[reading.task] if target != "level"}
     given = {reading.target: reading.labels} if reading.labels else {}

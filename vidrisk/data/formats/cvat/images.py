@@ -30,7 +30,7 @@ from vidrisk.data.formats.cvat.elements import (
 )
 from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
-from vidrisk.data.formats.tool_rows import TARGETS_BY_NAME, Said, samples_from_said, samples_from_said_boxes
+from vidrisk.data.formats.statements import TARGETS_BY_NAME, Statement, crops_from_statements, samples_from_statements
 from vidrisk.data.io import LABEL_COLUMNS, write_new_file
 from vidrisk.data.table import Table, main_target
 from vidrisk.decode.cuts import Box
@@ -52,10 +52,10 @@ def read_cvat_images(source: Path, reading: Reading) -> Listed:
     images = _Images(path, reading, AddressedFiles(path.parent, reading.media, PLACES))
     media = images.media
     if reading.crops:
-        found = samples_from_said_boxes(images.boxes(), TARGETS_BY_NAME, media.files, reading)
+        found = crops_from_statements(images.boxes(), TARGETS_BY_NAME, media.files, reading)
     else:
-        found = samples_from_said(images.tagged(), TARGETS_BY_NAME, media.files, reading, ("image",))
-    return Listed(reading.made if reading.crops and reading.made else media.root, found.samples, found.absent, media.looked_in,
+        found = samples_from_statements(images.tagged(), TARGETS_BY_NAME, media.files, reading, ("image",))
+    return Listed(found.root, found.samples, found.absent, media.looked_in,
                   notes=(*found.notes, *counted(images.counts)))
 
 
@@ -79,7 +79,7 @@ class _Images:
             subset = element.get("subset") or of_task
             yield where, element, self._name(attribute_of(element, "name", where), subset), subset
 
-    def tagged(self) -> Iterator[Said]:
+    def tagged(self) -> Iterator[Statement]:
         for where, element, name, subset in self.elements():
             tags = element.findall("tag")
             shapes = [] if tags else [shape for shape in element if shape.tag in SHAPES]
@@ -89,9 +89,9 @@ class _Images:
             if shapes:
                 self.counts["images without a tag, whose labels are those of their boxes and other shapes"] += 1
             labels, fields = self._labels(tags or shapes, where, is_shape=bool(shapes))
-            yield Said(where, name, labels, fields, split=subset)
+            yield Statement(where, name, labels, fields, split=subset)
 
-    def boxes(self) -> Iterator[tuple[Said, Box]]:
+    def boxes(self) -> Iterator[tuple[Statement, Box]]:
         for where, element, name, subset in self.elements():
             boxes = element.findall("box")
             self.counts["images without a box left out"] += not boxes
@@ -100,10 +100,10 @@ class _Images:
             for number, box in enumerate(boxes, 1):
                 place = f"{where}, box {number}"
                 labels, fields = self._labels([box], place, is_shape=False)
-                yield Said(place, name, labels, fields, split=subset), edges_of_box(box, place)
+                yield Statement(place, name, labels, fields, split=subset), edges_of_box(box, place)
 
     def _name(self, written: str, subset: str) -> str:
-        """Where an image is; its name where it is not there."""
+        """Find an image; return its name where it is not there."""
         places = (subset, "") if subset and "/" not in subset and subset not in (".", "..") else ("",)
         if kind_from_suffix(written) is not None:
             return self.media.find(written, places=places) or self.media.absent_name(written)
@@ -116,8 +116,9 @@ class _Images:
         labels: dict[str, tuple[str, ...]] = {}
         fields: dict[str, str] = {}
         for element in elements:
-            said, others = labels_and_fields(attribute_of(element, "label", where), attributes_of(element, where), self.reading)
-            for target, values in said.items():
+            label, attributes = attribute_of(element, "label", where), attributes_of(element, where)
+            of_element, others = labels_and_fields(label, attributes, self.reading)
+            for target, values in of_element.items():
                 labels[target] = (*labels.get(target, ()), *values)
             for name, value in others.items():
                 if fields.setdefault(name, value) != value:

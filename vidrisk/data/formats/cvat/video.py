@@ -34,7 +34,7 @@ from vidrisk.data.formats.cvat.elements import (
 )
 from vidrisk.data.formats.cvat.video_writer import WHOLE, write_cvat_video
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
-from vidrisk.data.formats.tool_rows import TARGETS_BY_NAME, Said, samples_from_said
+from vidrisk.data.formats.statements import TARGETS_BY_NAME, Statement, samples_from_statements
 from vidrisk.files.walk import list_folder
 from vidrisk.frames import Interval
 from vidrisk.frames.media import kind_from_suffix, name_of
@@ -54,11 +54,11 @@ def read_cvat_video(source: Path, reading: Reading) -> Listed:
     if not files:
         raise DataError(f"{name_of(source.name)} has no file of CVAT for video 1.1", allowed=f"{ANNOTATIONS}, or one for each task")
     counts: Counter[str] = Counter()
-    said = [one for path in files for one in _Tracks(path, reading, counts).said()]
-    names = dict.fromkeys(one.name for one in said)
+    statements = [one for path in files for one in _Tracks(path, reading, counts).statements()]
+    names = dict.fromkeys(one.name for one in statements)
     media = files_near(list(names), source if source.is_dir() else source.parent, reading.media)
-    said = [replace(one, name=media.find(one.name) or media.absent_name(one.name)) for one in said]
-    found = samples_from_said(said, TARGETS_BY_NAME, media.files, reading, ("video",))
+    statements = [replace(one, name=media.find(one.name) or media.absent_name(one.name)) for one in statements]
+    found = samples_from_statements(statements, TARGETS_BY_NAME, media.files, reading, ("video",))
     return Listed(media.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *counted(counts)))
 
 
@@ -95,7 +95,7 @@ class _Tracks:
     counts: Counter[str]
     tasks: dict[str, _Task] = field(default_factory=dict)
 
-    def said(self) -> Iterator[Said]:
+    def statements(self) -> Iterator[Statement]:
         for where, element in elements_of(self.path, ("meta", "track", "tag", "image")):
             if element.tag == "meta":
                 self.tasks = tasks_of_meta(element, where)
@@ -104,7 +104,7 @@ class _Tracks:
             else:
                 self.counts[f"<{element.tag}> left out, which are of single frames"] += 1
 
-    def _intervals(self, track: Element, where: str) -> Iterator[Said]:
+    def _intervals(self, track: Element, where: str) -> Iterator[Statement]:
         label = attribute_of(track, "label", where)
         task = self._task_of(track, where)
         shapes = shapes_of(track, where)
@@ -115,7 +115,7 @@ class _Tracks:
             self.counts["tracks that are never seen left out"] += 1
         for interval, labels, fields in parts:
             is_whole = fields.pop(WHOLE, "").strip().casefold() == "true"
-            yield Said(where, task.video, labels, fields, None if is_whole else interval, track.get("subset") or task.subset)
+            yield Statement(where, task.video, labels, fields, None if is_whole else interval, track.get("subset") or task.subset)
 
     def _parts(self, label: str, shapes: list[_Shape],
                task: _Task) -> Iterator[tuple[Interval, dict[str, tuple[str, ...]], dict[str, str]]]:

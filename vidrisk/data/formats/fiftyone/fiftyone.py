@@ -90,7 +90,7 @@ def _rows_from_samples(folder: Path, media: AddressedFiles, inner: str, reading:
 
 
 def _targets(fields: Mapping[str, int], reading: Reading, source: str, notes: Counter[str]) -> dict[str, str]:
-    """Fields of labels, each with its target."""
+    """Find the target of each field of labels; count labels of other fields."""
     named = {field: target for field in fields if (target := target_named(field.removesuffix(EVENTS)))}
     targets = {field: target for field, target in named.items() if target in TARGETS_OF[reading.task]}
     others = [field for field in fields if field not in named]
@@ -134,7 +134,7 @@ def _rows_of_sample(where: str, record: Mapping[str, Any], name: str, targets: M
 
 
 def _fields(holder: Mapping[str, Any], record: Mapping[str, Any]) -> Fields:
-    """What is known of a sample or of a label: its columns, scalar fields of a sample, and tags."""
+    """Read what is known of a sample or of a label: its columns, scalar fields of a sample, and tags."""
     columns = holder.get(COLUMNS)
     known = dict(columns) if isinstance(columns, dict) else {}
     known = {name: value for name, value in known.items() if name not in (START_S, END_S)}
@@ -152,7 +152,7 @@ def _fields(holder: Mapping[str, Any], record: Mapping[str, Any]) -> Fields:
 
 
 def _interval(label: dict[str, Any], where: str) -> Interval | None:
-    """The part that a label is of: in seconds, where its columns say them."""
+    """Read the part that a label is of: in seconds, where its columns say them."""
     columns = label.get(COLUMNS)
     if isinstance(columns, dict) and START_S in columns and END_S in columns:
         try:

@@ -101,7 +101,7 @@ def _label(label: str, sample: Sample, writing: Writing) -> dict[str, Any]:
 
 
 def _support(interval: Interval, path: Path) -> list[int]:
-    """First and last frame of a part, counted from 1."""
+    """Return first and last frame of a part, counted from 1."""
     if interval.unit == "frame":
         return [int(interval.start) + 1, int(interval.end)]
     rate = _rate_of(path)

@@ -59,7 +59,7 @@ class KineticsFiles:
         return None
 
     def _class_folder(self, base: str, label: str) -> str | None:
-        """The folder of a class in another: of its very name, or of the only one that differs in spaces and marks alone."""
+        """Find the folder of a class: of its very name, or the only one that differs in spaces and marks alone."""
         if base not in self._classes:
             pairs = list(folders_by_label(self.homes.root / base))
             counts = Counter(form for form, _ in pairs)

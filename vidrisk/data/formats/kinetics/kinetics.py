@@ -113,7 +113,7 @@ def write_kinetics(table: Table, destination: Path, writing: Writing) -> None:
 
 
 def _written(sample: Sample, label: str, files: KineticsFiles) -> tuple[str, Interval | None]:
-    """The id and the times by which a sample's file is found again; its path where there are none."""
+    """Return the id and the times by which a sample's file is found again; its path where there are none."""
     video, part = video_and_part(sample.name) if sample.interval is None else (Path(sample.name).stem, sample.interval)
     if part is not None and files.find(video, part, label, sample.split) == (sample.name, sample.interval):
         return video, part

@@ -19,7 +19,7 @@ from vidrisk.data.formats.label_studio.labelled import LabelledTasks
 from vidrisk.data.formats.label_studio.results import tasks_of
 from vidrisk.data.formats.label_studio.tasks import write_label_studio
 from vidrisk.data.formats.lists import head_of
-from vidrisk.data.formats.tool_rows import samples_from_said, samples_from_said_boxes, targets_of_controls
+from vidrisk.data.formats.statements import crops_from_statements, samples_from_statements, targets_of_controls
 
 SNIFFED_BYTES = 2**16
 
@@ -42,12 +42,12 @@ def read_label_studio(path: Path, reading: Reading) -> Listed:
     if reading.crops:
         boxes = [box for task in tasks for box in labelled.boxes(task)]
         targets, taken = targets_of_controls(labelled.controls, reading, "the controls")
-        found = samples_from_said_boxes(boxes, targets, media.files, reading)
+        found = crops_from_statements(boxes, targets, media.files, reading)
     else:
-        said = [one for task in tasks for one in labelled.said(task)]
+        statements = [one for task in tasks for one in labelled.statements(task)]
         targets, taken = targets_of_controls(labelled.controls, reading, "the controls")
-        found = samples_from_said(said, targets, media.files, reading, ("video", "image"))
-    return Listed(reading.made if reading.crops and reading.made else media.root, found.samples, found.absent, media.looked_in,
+        found = samples_from_statements(statements, targets, media.files, reading, ("video", "image"))
+    return Listed(found.root, found.samples, found.absent, media.looked_in,
                   notes=(*found.notes, *taken, *counted(labelled.counts)))
 
 

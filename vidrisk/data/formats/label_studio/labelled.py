@@ -14,7 +14,7 @@ from vidrisk.data.formats.format import Reading
 from vidrisk.data.formats.json_lists import is_number
 from vidrisk.data.formats.label_studio.results import Result, Task, box_of_value, names_in
 from vidrisk.data.formats.label_studio.times import MAX_SECONDS, RATE_NAMES, Clock, clock_of, frames_of_ranges, lifespans
-from vidrisk.data.formats.tool_rows import Said
+from vidrisk.data.formats.statements import Statement
 from vidrisk.decode.cuts import Box
 from vidrisk.frames import Interval
 from vidrisk.frames.media import kind_from_suffix
@@ -46,7 +46,7 @@ class LabelledTasks:
     counts: Counter[str] = field(default_factory=Counter)
     controls: dict[str, int] = field(default_factory=dict)
 
-    def said(self, task: Task) -> Iterator[Said]:
+    def statements(self, task: Task) -> Iterator[Statement]:
         """Yield what a task says of its file and of parts of it."""
         name, data = self._file_of(task)
         if not name:
@@ -55,12 +55,12 @@ class LabelledTasks:
         if not whole.labels and not parts:
             self.counts["tasks without a label left out"] += 1
         if whole.labels:
-            yield Said(task.where, name, whole.labels, {**data, **whole.fields})
+            yield Statement(task.where, name, whole.labels, {**data, **whole.fields})
         of_all = {} if whole.labels else whole.fields
         for interval, part in parts.items():
-            yield Said(task.where, name, part.labels, {**data, **of_all, **part.fields}, interval)
+            yield Statement(task.where, name, part.labels, {**data, **of_all, **part.fields}, interval)
 
-    def boxes(self, task: Task) -> Iterator[tuple[Said, Box]]:
+    def boxes(self, task: Task) -> Iterator[tuple[Statement, Box]]:
         """Yield what a task says of rectangles on its photo, each with its box in pixels."""
         name, data = self._file_of(task)
         size = self._size_of(name) if name else None
@@ -78,7 +78,7 @@ class LabelledTasks:
             for result in results:
                 if result.kind != "rectangle":
                     self._add(result, f"{task.where}, control {result.control[:40]!r}", [part], part)
-            yield Said(task.where, name, part.labels, {**data, **part.fields}), box
+            yield Statement(task.where, name, part.labels, {**data, **part.fields}), box
 
     def _file_of(self, task: Task) -> tuple[str, dict[str, str]]:
         """Find the file that a task shows, or say how it may be listed, '' where it shows none; and its other data."""
@@ -91,7 +91,7 @@ class LabelledTasks:
                                                 if column != key and column.casefold() not in RATE_NAMES}
 
     def _size_of(self, name: str) -> tuple[int, int] | None:
-        """Return the width and the height of a photo, nothing of one that is not there; None of what has no boxes to cut out."""
+        """Return width and height of a photo, 0 of one that is not there; None of what has no boxes to cut out."""
         if kind_from_suffix(name) != "image":
             self.counts["tasks of videos, out of which no boxes are cut, left out"] += 1
             return None
@@ -103,7 +103,7 @@ class LabelledTasks:
             return None
 
     def _media_of(self, task: Task) -> tuple[str, str]:
-        """The column and the address of the file that a task shows."""
+        """Find the column and the address of the file that a task shows."""
         shown = {result.shown for result in task.results}
         names = {name: value for name, value in task.data.items()
                  if isinstance(value, str) and kind_from_suffix(file_name_of(value)) is not None}
@@ -135,7 +135,7 @@ class LabelledTasks:
         return whole, parts
 
     def _intervals(self, result: Result, where: str, clock: Clock) -> list[Interval] | None:
-        """The parts of a video that a result labels; None where it labels none."""
+        """Return the parts of a video that a result labels; None where it labels none."""
         value = result.value
         frames: list[tuple[int, int]]
         if result.kind == "timelinelabels":
@@ -151,7 +151,7 @@ class LabelledTasks:
         return [found for first, last in frames if (found := clock.interval(first, last, self.counts))]
 
     def _names(self, result: Result, where: str) -> tuple[str, ...] | None:
-        """The labels of a result; None where nobody has chosen one."""
+        """Return the labels of a result; None where nobody has chosen one."""
         value = result.value.get(result.kind, result.value.get("labels"))
         if value is None:
             return None

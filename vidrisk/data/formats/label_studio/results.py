@@ -145,7 +145,9 @@ def names_in(value: Any, where: str) -> tuple[str, ...]:
 
 
 def box_of_value(value: Mapping[str, Any], size: tuple[int, int]) -> Box | None:
-    """Return the upright box around a rectangle, which is in percent of its photo and turned around its upper left corner.
+    """Return the upright box around a rectangle.
+
+    Values are percents of the photo; a rectangle is turned around its upper left corner.
 
     Args:
         size: width and height of the photo in pixels.

@@ -37,11 +37,7 @@ def write_label_studio(table: Table, destination: Path, writing: Writing) -> Non
         files.setdefault(sample.name, []).append(sample)
     tasks = [_task(number, name, samples, writing) for number, (name, samples) in enumerate(files.items(), 1)]
     text = ",\n".join(json.dumps(task, ensure_ascii=False) for task in tasks)
-    try:
-        data = f"[{text}]\n".encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"a name in the table is not Unicode: {error.object[:80]!r}", fix="rename the file") from error
-    write_new_file(destination, data)
+    write_new_file(destination, f"[{text}]\n".encode())
 
 
 def _task(number: int, name: str, samples: Sequence[Sample], writing: Writing) -> dict[str, Any]:
@@ -73,7 +69,7 @@ def _fields(sample: Sample, writing: Writing) -> dict[str, str]:
 
 
 def _score(sample: Sample) -> float | None:
-    """How sure a model is; None where that is no number."""
+    """Read how sure a model is; None where that is no number."""
     try:
         score = float(sample.extra.get(SCORE, ""))
     except ValueError:

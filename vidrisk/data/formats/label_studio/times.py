@@ -37,7 +37,7 @@ class Clock:
     duration_s: float | None = None
 
     def interval(self, first: int, last: int, counts: Counter[str]) -> Interval | None:
-        """Return the part of a video from a frame to another one, both from 1 and included; None where it lies beyond the end.
+        """Return the part of a video between two frames, counted from 1 and both included; None beyond the end.
 
         Raises:
             DataError: nobody has said the rate.
@@ -130,12 +130,12 @@ def lifespans(value: Mapping[str, Any], where: str, frames: int | None) -> list[
 
 
 def _frame(value: Any, where: str) -> int:
-    """Frames begin at 1; some exports have a 0 for the first."""
+    """Read a frame: the first is 1, for which some exports have a 0."""
     if not is_number(value) or not 0 <= value <= MAX_FRAME or not float(value).is_integer():
         raise DataError(f"{where}: {str(value)[:40]!r} is no frame", allowed="whole numbers from 1")
     return max(1, int(value))
 
 
 def _number_up_to(most: float, value: Any) -> float:
-    """A number above 0; 0 for everything else."""
+    """Return a number above 0; 0 for everything else."""
     return float(value) if is_number(value) and 0 < value <= most else 0.0

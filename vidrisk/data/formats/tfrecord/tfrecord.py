@@ -70,13 +70,13 @@ def read_tfrecord(source: Path, reading: Reading) -> Listed:
     orders = {target: names.order for target, names in maps.items()}
     if reading.target not in orders:
         orders[reading.target] = tuple(labels_from_ids(records.pairs).values())
-    return Listed(reading.made, found.samples, (*found.absent, *_missing_shards(files)), ("",),
+    return Listed(found.root, found.samples, (*found.absent, *_missing_shards(files)), ("",),
                   orders_that_say_something({target: order for target, order in orders.items() if order}, found.samples),
                   (*found.notes, *counted(records.left_out)))
 
 
 def _label_maps(folder: Path, reading: Reading) -> dict[str, Path]:
-    """The label maps beside the records: ``label_map.pbtxt``, or the only .pbtxt, and those of other targets."""
+    """Find the label maps beside the records: ``label_map.pbtxt``, or the only .pbtxt, and those of other targets."""
     others = {target: folder / f"{LABEL_COLUMNS[target]}_{LABEL_MAP}" for target in TARGETS_OF[reading.task] if target != "level"}
     found = {target: path for target, path in others.items() if path.is_file()}
     maps = [path for path in sorted(folder.glob("*.pbtxt")) if path not in found.values()]
@@ -88,7 +88,7 @@ def _label_maps(folder: Path, reading: Reading) -> dict[str, Path]:
 
 
 def _missing_shards(files: list[Path]) -> tuple[str, ...]:
-    """Names of shards that others of their kind say there are."""
+    """Name the shards that are lacking, as others of their kind count them."""
     shards: dict[tuple[str, str, str], set[int]] = {}
     for path in files:
         if match := _SHARD.fullmatch(path.name):

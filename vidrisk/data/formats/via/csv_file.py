@@ -1,29 +1,23 @@
-"""The CSV of VIA 3: attributes in comments, then a line for each file or part of it. Read, and written."""
+"""The CSV of VIA 3: attributes in comments, then a line for each file or part of it."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.fields import fields_of_sample
-from vidrisk.data.formats.format import Writing
 from vidrisk.data.formats.lists import long_lines_of
 from vidrisk.data.formats.via.entries import Attribute, Entry, box_of_place, interval_of
 from vidrisk.data.formats.via.projects import attributes_of_project
-from vidrisk.data.io import LABEL_COLUMNS, write_new_file
-from vidrisk.data.table import TARGETS_OF, Sample, Table
 from vidrisk.runtimes.contract.errors import DataError
 
 HEADER_MARK = "# CSV_HEADER"
 COLUMNS = ("metadata_id", "file_list", "flags", "temporal_coordinates", "spatial_coordinates", "metadata")
 STARTS, ENDS = "temporal_segment_start", "temporal_segment_end"  # of the first versions of VIA 3
 ALLOWED = f"the CSV of VIA 3, with a line {HEADER_MARK} = {','.join(COLUMNS)}"
-TEXT, CHECKBOX, SELECT = 1, 2, 4  # as VIA numbers the kinds of attributes
 
 
 def attributes_in_csv(path: Path) -> dict[str, Attribute]:
@@ -91,7 +85,7 @@ def _entry(row: Mapping[str, str], where: str, counts: Counter[str]) -> Entry | 
 
 
 def _comment(line: str) -> str:
-    """A comment as VIA writes it; spreadsheets put it between quotes, or add commas."""
+    """Read a comment as VIA writes it; spreadsheets put it between quotes, or add commas."""
     text = line.strip().removeprefix("\ufeff")
     if text.startswith('"#'):
         try:
@@ -114,53 +108,3 @@ def _json(text: str, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: {text.strip()[:60]!r} is no JSON", allowed=ALLOWED) from error
-
-
-def write_via(table: Table, destination: Path, writing: Writing) -> None:
-    """Write a CSV with a line for each sample; names of classes are options.
-
-    Raises:
-        DataError: a column of a reserved name, or a disk that is full.
-    """
-    values = [_values(sample, writing) for sample in table.samples]
-    targets = TARGETS_OF[table.task]
-    anchor = "FILE1_Z2_XY0" if any(sample.interval for sample in table.samples) else "FILE1_Z0_XY0"
-    attributes: dict[str, dict[str, Any]] = {}
-    keys: dict[str, str] = {}
-    typed = dict.fromkeys(name for of_sample in values for name in of_sample)
-    for name in [*(LABEL_COLUMNS[target] for target in targets), *typed]:
-        keys[name] = str(len(keys) + 1)
-        attributes[keys[name]] = {"aname": name, "anchor_id": anchor, "type": TEXT, "desc": "", "options": {},
-                                  "default_option_id": ""}
-    options = {}
-    for target in targets:
-        labels = sorted({label for sample in table.samples for label in sample.labels_of(target)})
-        options[target] = {label: str(number) for number, label in enumerate(labels)}
-        attributes[keys[LABEL_COLUMNS[target]]] |= {"type": CHECKBOX if target in table.multi_targets else SELECT,
-                                                    "options": {key: label for label, key in options[target].items()}}
-    buffer = io.StringIO(newline="")
-    buffer.write("# Exported for VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg/software/via)\n"
-                 f"# ATTRIBUTE = {json.dumps(attributes, ensure_ascii=False)}\n{HEADER_MARK} = {','.join(COLUMNS)}\n")
-    writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    for number, (sample, of_sample) in enumerate(zip(table.samples, values, strict=True)):
-        metadata = {keys[LABEL_COLUMNS[target]]: ",".join(options[target][label] for label in sample.labels_of(target))
-                    for target in sample.labels} | {keys[name]: value for name, value in of_sample.items()}
-        writer.writerow([f"1_{number:08d}", *map(_text, ([sample.name],)), 0, _text(_times(sample)), "[]", _text(metadata)])
-    try:
-        data = buffer.getvalue().encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"a name in the table is not Unicode: {error.object[:80]!r}", fix="rename the file") from error
-    write_new_file(destination, data)
-
-
-def _values(sample: Sample, writing: Writing) -> dict[str, str]:
-    """What is typed: texts, group, split and further columns."""
-    return fields_of_sample(sample) | ({"model": writing.model} if writing.model else {})
-
-
-def _times(sample: Sample) -> Sequence[float]:
-    return [sample.interval.start, sample.interval.end] if sample.interval else []
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

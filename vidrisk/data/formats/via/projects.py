@@ -77,7 +77,7 @@ def _entries_of_third(content: Mapping[str, Any], where: str, counts: Counter[st
 
 
 def _attributes_of_second(value: Any, where: str) -> dict[str, Attribute]:
-    """Attributes of files go before those of regions."""
+    """Read the attributes of VIA 2; those of files go before those of regions."""
     found: dict[str, Attribute] = {}
     for kind, attributes in sorted(_objects(value, f"{where}, {ATTRIBUTES}", "attributes of VIA 2")):
         for name, one in _objects(attributes, f"{where}, attributes of {kind[:40]}", "attributes of VIA 2"):

@@ -20,10 +20,11 @@ from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of
 from vidrisk.data.formats.fields import field_named, target_named
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.lists import head_of
-from vidrisk.data.formats.tool_rows import Said, samples_from_said, samples_from_said_boxes, targets_of_controls
-from vidrisk.data.formats.via.csv_file import HEADER_MARK, attributes_in_csv, entries_in_csv, write_via
+from vidrisk.data.formats.statements import Statement, crops_from_statements, samples_from_statements, targets_of_controls
+from vidrisk.data.formats.via.csv_file import HEADER_MARK, attributes_in_csv, entries_in_csv
 from vidrisk.data.formats.via.entries import Attribute, Entry
 from vidrisk.data.formats.via.projects import read_via_json
+from vidrisk.data.formats.via.via_writer import write_via
 from vidrisk.decode.cuts import Box
 from vidrisk.frames.media import kind_from_suffix
 
@@ -54,36 +55,37 @@ def read_via(path: Path, reading: Reading) -> Listed:
         attributes, entries = read_via_json(path, counts)
     media = AddressedFiles(path.parent, reading.media)
     controls = {attribute.name: attribute.suits for attribute in attributes.values() if target_named(attribute.name, reading.task)}
-    said = list(_said(entries, attributes, controls, media, counts))
+    statements = list(_statements(entries, attributes, controls, media, counts))
     targets, taken = targets_of_controls(controls, reading, "the attributes")
     if reading.crops:
-        found = samples_from_said_boxes(_of_boxes(said, counts), targets, media.files, reading)
+        found = crops_from_statements(_of_boxes(statements, counts), targets, media.files, reading)
     else:
-        found = samples_from_said(_of_files(said, targets, counts), targets, media.files, reading, ("video", "image"))
-    return Listed(reading.made if reading.crops and reading.made else media.root, found.samples, found.absent, media.looked_in,
+        found = samples_from_statements(_of_files(statements, targets, counts), targets, media.files, reading, ("video", "image"))
+    return Listed(found.root, found.samples, found.absent, media.looked_in,
                   notes=(*found.notes, *taken, *counted(counts)))
 
 
-def _of_boxes(said: Sequence[tuple[Said, Entry]], counts: Counter[str]) -> list[tuple[Said, Box]]:
+def _of_boxes(statements: Sequence[tuple[Statement, Entry]], counts: Counter[str]) -> list[tuple[Statement, Box]]:
     """Return what is said of rectangles, each with its box; texts and columns of their photos are theirs, too."""
-    counts["regions that are no rectangles left out"] += sum(entry.is_region and entry.box is None for _, entry in said)
-    counts["labels of whole files left out"] += sum(bool(one.labels) for one, entry in said if not entry.is_region)
-    of_photos = {one.name: one.fields for one, entry in said if not entry.is_region}
-    return [(replace(one, fields={**of_photos.get(one.name, {}), **one.fields}), entry.box) for one, entry in said if entry.box]
+    counts["regions that are no rectangles left out"] += sum(entry.is_region and entry.box is None for _, entry in statements)
+    counts["labels of whole files left out"] += sum(bool(one.labels) for one, entry in statements if not entry.is_region)
+    of_photos = {one.name: one.fields for one, entry in statements if not entry.is_region}
+    return [(replace(one, fields={**of_photos.get(one.name, {}), **one.fields}), entry.box)
+            for one, entry in statements if entry.box]
 
 
-def _of_files(said: Sequence[tuple[Said, Entry]], targets: Mapping[str, str], counts: Counter[str]) -> list[Said]:
+def _of_files(statements: Sequence[tuple[Statement, Entry]], targets: Mapping[str, str], counts: Counter[str]) -> list[Statement]:
     """Return what is said of whole files; of photos of which nothing is said, what is said of their regions."""
-    whole = {one.name for one, entry in said if not entry.is_region and not one.labels.keys().isdisjoint(targets)}
-    of_regions = {one.name for one, entry in said if entry.is_region} - whole
+    whole = {one.name for one, entry in statements if not entry.is_region and not one.labels.keys().isdisjoint(targets)}
+    of_regions = {one.name for one, entry in statements if entry.is_region} - whole
     counts["photos without values of their own, whose labels are those of their regions"] += len(of_regions)
     counts["regions of photos that have values of their own left out"] += sum(
-        entry.is_region and one.name in whole for one, entry in said)
-    return [one for one, entry in said if not entry.is_region or one.name in of_regions]
+        entry.is_region and one.name in whole for one, entry in statements)
+    return [one for one, entry in statements if not entry.is_region or one.name in of_regions]
 
 
-def _said(entries: Iterable[Entry], attributes: dict[str, Attribute], controls: dict[str, int], media: AddressedFiles,
-          counts: Counter[str]) -> Iterator[tuple[Said, Entry]]:
+def _statements(entries: Iterable[Entry], attributes: dict[str, Attribute], controls: dict[str, int], media: AddressedFiles,
+                counts: Counter[str]) -> Iterator[tuple[Statement, Entry]]:
     """Yield what entries say, each with its entry; add the attributes that have values to the controls."""
     for entry in entries:
         if entry.is_region and kind_from_suffix(file_name_of(entry.addresses[0])) == "video":
@@ -101,7 +103,7 @@ def _said(entries: Iterable[Entry], attributes: dict[str, Attribute], controls: 
             elif names is not None:
                 labels[attribute.name] = names
                 controls.setdefault(attribute.name, attribute.suits)
-        yield Said(entry.where, name, labels, fields, entry.interval), entry
+        yield Statement(entry.where, name, labels, fields, entry.interval), entry
 
 
 FORMAT = Format(

@@ -31,7 +31,7 @@ TARGETS_BY_NAME = {target: target for target in TARGETS}  # of controls that are
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Statement:
     """What a tool says of a file, or of a part of it.
 
     Attributes:
@@ -50,7 +50,9 @@ class Said:
 
 
 def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str) -> tuple[dict[str, str], list[str]]:
-    """Find the target of each control: by its name, or because it alone is left to be the target of the task; and note the latter.
+    """Find the target of each control, and note which was taken without a name that says it.
+
+    A control is the target of its name; one that alone is left is the target of the task.
 
     Args:
         controls: names, each with how well it suits: of those without a name that says it, one of the lowest number is taken.
@@ -72,7 +74,7 @@ def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str
     return targets | dict.fromkeys(best, reading.target), [f"{name[:80]!r} is taken as the {reading.target}" for name in best]
 
 
-def samples_from_said(said: Iterable[Said], targets: Mapping[str, str], files: MediaFiles, reading: Reading,
+def samples_from_statements(statements: Iterable[Statement], targets: Mapping[str, str], files: MediaFiles, reading: Reading,
                       kinds: Sequence[Kind]) -> Found:
     """Turn what a tool says into samples; what it says of one part of a file in one split becomes one of them.
 
@@ -84,8 +86,8 @@ def samples_from_said(said: Iterable[Said], targets: Mapping[str, str], files: M
         DataError: as ``samples_from_rows``.
     """
     rows: dict[object, Row] = {}
-    for one in said:
-        row = _row(one, targets)
+    for statement in statements:
+        row = _row(statement, targets)
         key = row.name, row.interval, row.split
         rows[key] = _merge(rows[key], row) if key in rows else row
     kept, taken = with_splits([row for row in rows.values() if row.labels])
@@ -94,17 +96,17 @@ def samples_from_said(said: Iterable[Said], targets: Mapping[str, str], files: M
     return found._replace(notes=(*found.notes, *counted(unlabelled | taken)))
 
 
-def samples_from_said_boxes(boxes: Iterable[tuple[Said, Box]], targets: Mapping[str, str], files: MediaFiles,
+def crops_from_statements(boxes: Iterable[tuple[Statement, Box]], targets: Mapping[str, str], files: MediaFiles,
                             reading: Reading) -> Found:
     """Turn what a tool says of boxes on photos into samples that are cut out of these.
 
     Args:
-        targets: see ``samples_from_said``.
+        targets: see ``samples_from_statements``.
 
     Raises:
         DataError, SettingsError: as ``samples_from_boxes``.
     """
-    pairs = [(_row(said, targets), box) for said, box in boxes]
+    pairs = [(_row(statement, targets), box) for statement, box in boxes]
     labelled = [(row, box) for row, box in pairs if row.labels]
     kept, taken = with_splits([row for row, _ in labelled])
     found = samples_from_boxes(zip(kept, (box for _, box in labelled), strict=True), files, reading.made,
@@ -113,21 +115,21 @@ def samples_from_said_boxes(boxes: Iterable[tuple[Said, Box]], targets: Mapping[
     return found._replace(notes=(*found.notes, *counted(unlabelled | taken)))
 
 
-def _row(said: Said, targets: Mapping[str, str]) -> Row:
+def _row(statement: Statement, targets: Mapping[str, str]) -> Row:
     labels: dict[str, Label] = {}
     others: dict[str, str] = {}
-    for control, values in said.labels.items():
+    for control, values in statement.labels.items():
         if control in targets:
             labels[targets[control]] = (*labels.get(targets[control], ()), *values)
         else:
             others[column_named(control)] = values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False)
-    split = split_of(said.split)
-    if said.split and not split and said.split.strip().casefold() != "default":
-        others[column_named("subset")] = said.split
-    fields = fields_from_values(said.fields)
+    split = split_of(statement.split)
+    if statement.split and not split and statement.split.strip().casefold() != "default":
+        others[column_named("subset")] = statement.split
+    fields = fields_from_values(statement.fields)
     fields.setdefault("split", split)
     fields["extra"] = {**others, **fields.get("extra", {})}
-    return Row(said.where, said.name, labels, interval=said.interval, **fields)
+    return Row(statement.where, statement.name, labels, interval=statement.interval, **fields)
 
 
 def _merge(first: Row, second: Row) -> Row:
