@@ -94,7 +94,8 @@ class RecordRows:
         return tuple(known.name_of(value, where) if known else str(value) for value in numbers)
 
     def _add_boxes(self, features: Features, name: str, where: str) -> bool:
-        sides = [self._values(features, f"image/object/bbox/{side}", where) for side in BOX]
+        sides = [[float(value) for value in self._values(features, f"image/object/bbox/{side}", where)
+                  if not isinstance(value, bytes)] for side in BOX]
         classes = self._names(features, "image/object/class/text", "image/object/class/label", where)
         if len({len(classes), *map(len, sides)}) != 1:
             raise DataError(f"{where} has {len(classes)} classes and {', '.join(str(len(side)) for side in sides)} sides of boxes",
@@ -104,8 +105,7 @@ class RecordRows:
         except UnreadableError:
             return False
         for label, left, top, right, bottom in zip(classes, *sides, strict=True):
-            x, y, x_end, y_end = (float(side) for side in (left, top, right, bottom) if not isinstance(side, bytes))
-            box = x * width, y * height, (x_end - x) * width, (y_end - y) * height
+            box = left * width, top * height, (right - left) * width, (bottom - top) * height
             self.boxes.setdefault(name, []).append((label, box))
         return bool(classes)
 
@@ -141,8 +141,10 @@ class RecordRows:
 
     def _text(self, feature: memoryview, where: str) -> str:
         """Read a feature of one value as text; count what is long or several."""
-        values = values_of(feature, where) if len(feature) <= MAX_TEXT_BYTES else []
+        is_long = len(feature) > MAX_TEXT_BYTES
+        values = [] if is_long else values_of(feature, where)
+        if is_long or len(values) > 1:
+            self.left_out["features that are long or have several values left out"] += 1
         if len(values) != 1:
-            self.left_out["features that are long or have several values left out"] += len(feature) > 0 and values != []
             return ""
         return values[0].decode("utf-8", "replace") if isinstance(values[0], bytes) else str(values[0])
