@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk.data.formats.json_lists import first_character_of, object_of
-from vidrisk.data.formats.lists import lines_of
+from vidrisk.data.formats.lists import lines_of, text_of
 from vidrisk.data.table import Sample
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError
@@ -62,7 +62,7 @@ def read_class_names(path: Path) -> ClassNames:
     suffix = path.suffix.lower()
     aliases: dict[str, str] = {}
     if suffix in (".pbtxt", ".pbmap"):
-        found, aliases = _from_label_map(_text_of(path), path.name)
+        found, aliases = _from_label_map(text_of(path, MAX_BYTES, "a short list of labels"), path.name)
     elif suffix == ".json":
         found = _from_json(path)
     else:
@@ -92,17 +92,6 @@ def label_map_text(order: Sequence[str]) -> str:
     """Write a label map; numbers begin at 1, since 0 is the background."""
     return "".join(f"item {{\n  id: {number}\n  name: {json.dumps(name, ensure_ascii=False)}\n}}\n"
                    for number, name in enumerate(order, start=1))
-
-
-def _text_of(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path.name} is larger than {MAX_BYTES // 2**20} MB", allowed="a short list of labels")
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeError as error:
-        raise DataError(f"{path.name} is no UTF-8 text", fix="save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _from_label_map(text: str, source: str) -> tuple[list[tuple[int, str]], dict[str, str]]:
@@ -145,7 +134,7 @@ def _unquoted(string: str, source: str) -> str:
     try:
         return _ESCAPE.sub(_character, string[1:-1].encode()).decode()
     except UnicodeError as error:
-        raise DataError(f"{source}: the text {string[:40]} is no UTF-8") from error
+        raise DataError(f"{source}: the text {string[:40]} is no UTF-8", fix="save the file as UTF-8") from error
 
 
 def _character(match: re.Match[bytes]) -> bytes:
@@ -159,9 +148,9 @@ def _character(match: re.Match[bytes]) -> bytes:
 def _from_json(path: Path) -> list[tuple[int, str]]:
     if first_character_of(path) == "[":
         try:
-            listed = json.loads(_text_of(path))
+            listed = json.loads(text_of(path, MAX_BYTES, "a short list of labels"))
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path.name} is no JSON: {error}") from error
+            raise DataError(f"{path.name} is no JSON: {error}", fix="get the file again: it may be cut off") from error
         if not all(isinstance(name, str) for name in listed):
             raise DataError(f"{path.name} holds something else than names", allowed='["crack", …]')
         return list(enumerate(listed))

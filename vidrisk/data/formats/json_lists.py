@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from vidrisk.data.formats.json_pieces import JsonPieces, items_of, names_in
-from vidrisk.data.formats.lists import MAX_RECORD_CHARS, bounded_lines, opened_text
+from vidrisk.data.formats.lists import MAX_RECORD_CHARS, bounded_lines, opened_text, text_of
 from vidrisk.runtimes.contract.errors import DataError
 
 MAX_OBJECT_BYTES = 16 * 2**20
@@ -83,7 +83,7 @@ def listed_in(path: Path, names: Container[str]) -> Iterator[tuple[str, str, dic
                 if name not in names:
                     continue
                 if not isinstance(value, dict):
-                    raise DataError(f"{where} is no JSON object")
+                    raise DataError(f"{where} is no JSON object", allowed='{"images": [{"id": …}, …]}')
                 yield name, where, value
 
 
@@ -146,15 +146,11 @@ def object_of(path: Path, most_bytes: int | None = None, allowed: str = "a short
             found[key] = value
         return found
 
-    with opened_text(path) as text:
-        if path.stat().st_size > (most := most_bytes or MAX_OBJECT_BYTES):
-            raise DataError(f"{path.name} is larger than {most // 2**20} MB", allowed=allowed)
-        try:
-            value = json.loads(text.read(), object_pairs_hook=without_repeats)
-        except UnicodeError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path.name} is no JSON: {error}") from error
+    text = text_of(path, most_bytes or MAX_OBJECT_BYTES, allowed)
+    try:
+        value = json.loads(text, object_pairs_hook=without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path.name} is no JSON: {error}", fix="get the file again: it may be cut off") from error
     if not isinstance(value, dict):
         raise DataError(f"{path.name} is no JSON object", allowed='{"label": "id", …}')
     return value

@@ -55,11 +55,12 @@ class JsonPieces:
                 value, end = _DECODER.raw_decode(self._held, self._at)
             except json.JSONDecodeError as error:
                 if len(self._held) - self._at > self._most_chars:
-                    raise DataError(f"{where} is no JSON, or longer than {self._most_chars} characters: {error.msg}") from error
+                    raise DataError(f"{where} is no JSON, or longer than {self._most_chars} characters: {error.msg}",
+                                    fix="get the file again: it may be cut off") from error
                 if not self._read_on():
                     raise DataError(f"{where} is no JSON: {error.msg}", fix="get the file again: it may be cut off") from error
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{where} is no JSON that can be read: {error}") from error
+                raise DataError(f"{where} is no JSON that can be read: {error}", fix="get the file again") from error
             else:
                 behind = len(self._held) - end
                 if behind > 2 or not isinstance(value, (int, float)) or self._held[end:].strip("+-.eE") or not self._read_on():

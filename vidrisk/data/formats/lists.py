@@ -54,6 +54,18 @@ def head_of(path: Path, most_bytes: int, *, from_end: bool = False) -> bytes:
         return b""
 
 
+def text_of(path: Path, most_bytes: int, allowed: str) -> str:
+    """Read a text that is small.
+
+    Raises:
+        DataError: a file that cannot be read, larger than it may be, or no text.
+    """
+    with opened_text(path) as text:
+        if path.stat().st_size > most_bytes:
+            raise DataError(f"{path.name} is larger than {most_bytes // 2**20} MB", allowed=allowed)
+        return text.read()
+
+
 def lines_of(path: Path) -> Iterator[tuple[str, str]]:
     """Yield every line that is not blank: where it is, for errors, and its text without white space around it.
 

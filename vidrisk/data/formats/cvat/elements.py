@@ -83,7 +83,8 @@ def elements_of(path: Path, names: Container[str]) -> Iterator[tuple[str, Elemen
     except ParseError as error:
         raise DataError(f"{path.name} is no XML: {error}", fix="get the file again: it may be cut off") from error
     except (LookupError, ValueError) as error:
-        raise DataError(f"{path.name} is no XML that can be read: {' '.join(str(error).split())[:200]}") from error
+        raise DataError(f"{path.name} is no XML that can be read: {' '.join(str(error).split())[:200]}",
+                        fix="export it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
