@@ -75,7 +75,7 @@ def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str
 
 
 def samples_from_statements(statements: Iterable[Statement], targets: Mapping[str, str], files: MediaFiles, reading: Reading,
-                      kinds: Sequence[Kind]) -> Found:
+                            kinds: Sequence[Kind]) -> Found:
     """Turn what a tool says into samples; what it says of one part of a file in one split becomes one of them.
 
     Args:
@@ -97,7 +97,7 @@ def samples_from_statements(statements: Iterable[Statement], targets: Mapping[st
 
 
 def crops_from_statements(boxes: Iterable[tuple[Statement, Box]], targets: Mapping[str, str], files: MediaFiles,
-                            reading: Reading) -> Found:
+                          reading: Reading) -> Found:
     """Turn what a tool says of boxes on photos into samples that are cut out of these.
 
     Args:
