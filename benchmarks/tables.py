@@ -371,9 +371,9 @@ def reports() -> str:
 
 
 def folders() -> str:
-    """One line per folder of the four rooms."""
+    """One line per folder of the four rooms; those of single data formats are among the files."""
     return grid(["folder", "what it holds"], [[f"`{path.parent.relative_to(ROOT)}/`", _said(path)] for path in _modules()
-                                              if path.name == "__init__.py"])
+                                              if path.name == "__init__.py" and len(path.relative_to(ROOT).parts) <= 4])
 
 
 def files() -> str:

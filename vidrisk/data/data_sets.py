@@ -12,6 +12,7 @@ from vidrisk.data.formats.fit import fit_table
 from vidrisk.data.formats.format import Reading, Writing
 from vidrisk.data.formats.lists import places_text
 from vidrisk.data.formats.rows import name_missing
+from vidrisk.data.io import unicode_checked
 from vidrisk.data.split import hold_out
 from vidrisk.data.table import Table, first_three
 from vidrisk.frames.media import name_of
@@ -139,7 +140,7 @@ def write_data_set(table: Table, destination: str | Path, *, name: str, model: s
         model: see ``Writing``.
 
     Raises:
-        DataError: something is there already, nothing of the table can be carried, or the disk is full.
+        DataError: something is there already, nothing of the table can be carried, a name is not Unicode, or the disk is full.
         SettingsError: an unknown format, one that is only read, or a name with another suffix than the format's.
     """
     destination, chosen = Path(destination).resolve(), format_named(name)
@@ -155,7 +156,8 @@ def write_data_set(table: Table, destination: str | Path, *, name: str, model: s
         log.warning("%s cannot carry %s: %d of %d samples", chosen.title, what, count, len(table))
     if not fitted.samples:
         raise DataError(f"{chosen.title} can carry no sample of {name_of(table.root)}", allowed=", ".join(sorted(chosen.carries)))
-    chosen.write(fitted, destination, Writing(model))
+    with unicode_checked():
+        chosen.write(fitted, destination, Writing(model))
     return Written(len(fitted), lost)
 
 

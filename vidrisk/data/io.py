@@ -8,6 +8,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -171,16 +172,27 @@ def write_table(table: Table, path: str | Path, *, path_column: str = "path") ->
            if target in ID_COLUMNS}
     records = [_record(sample, root, path_column, table.target_names, units, ids) for sample in table.samples]
     columns = list(dict.fromkeys(column for record in records for column in record))
-    try:
+    with unicode_checked():
         if suffix in CSV_SUFFIXES:
             data = _csv_bytes(records, columns, "\t" if suffix == ".tsv" else ",", path_column)
         elif suffix in JSONL_SUFFIXES:
             data = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
         else:
             data = _parquet_bytes(records, columns)
+    write_new_file(path, data)
+
+
+@contextmanager
+def unicode_checked() -> Iterator[None]:
+    """Encode texts of a table inside of this.
+
+    Raises:
+        DataError: one of them is not Unicode, as the name of a file may be.
+    """
+    try:
+        yield
     except UnicodeEncodeError as error:
         raise DataError(f"a name in the table is not Unicode: {error.object[:80]!r}", fix="rename the file") from error
-    write_new_file(path, data)
 
 
 def check_new_manifest(path: Path) -> None:
@@ -209,10 +221,8 @@ def write_rows(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     Raises:
         DataError: as ``write_new_file``; a name that is not Unicode.
     """
-    try:
+    with unicode_checked():
         data = _csv_bytes(rows, list(dict.fromkeys(column for row in rows for column in row)), ",", "path")
-    except UnicodeEncodeError as error:
-        raise DataError(f"a name in the table is not Unicode: {error.object[:80]!r}", fix="rename the file") from error
     write_new_file(path, data)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk.data.connected import smallest_connected
-from vidrisk.data.formats.lists import first_character_of, json_lines_of, listed_in, records_of
+from vidrisk.data.formats.json_lists import first_character_of, json_lines_of, listed_in, records_of
 from vidrisk.data.instruction_formats import FORMATS, First, InstructionFormat, format_from_first
 from vidrisk.data.instruction_formats.dataset_info import format_told
 from vidrisk.data.instruction_formats.reader import ToldConversation

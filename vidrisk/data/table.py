@@ -18,18 +18,25 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 Label = str | tuple[str, ...]  # of a target that is one of several, or of one of which any number may hold
 SplitName = Literal["train", "val", "test"]
 TARGETS = ("action", "defect", "level")
+TARGETS_OF: dict[LabelTask, tuple[str, ...]] = {"action": ("action",), "risk": ("defect", "level"), "action+risk": TARGETS}
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 SPLIT_WORDS: dict[str, SplitName] = {
     "train": "train", "training": "train", "训练": "train", "训练集": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val", "验证": "val", "验证集": "val",
+    "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val", "验证": "val", "验证集": "val",
     "test": "test", "testing": "test", "测试": "test", "测试集": "test",
 }
 
 
 def split_from_name(name: str) -> SplitName | None:
-    """Read the split that the name of a file says, such as ``instances_val2017.json``; None where it says none."""
+    """Read the split that the name of a file says, such as ``instances_val2017.json``; None where it says none, or several."""
     words = re.findall(r"[a-z]+|[\u4e00-\u9fff]+", name.casefold())
-    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
+    found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    return found.pop() if len(found) == 1 else None
+
+
+def main_target(task: LabelTask) -> str:
+    """Return the target that labels without a name of their own belong to."""
+    return "defect" if task == "risk" else "action"
 
 
 class InSplit(Protocol):

@@ -1,4 +1,4 @@
-"""Data sets in layouts of their own, one file each: a module with a ``FORMAT`` is one. Whoever adds a file adds a format."""
+"""Data sets in layouts of their own, a file or a folder each: a module with a ``FORMAT`` is one. Whoever adds it adds a format."""
 
 from __future__ import annotations
 

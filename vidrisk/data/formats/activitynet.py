@@ -16,26 +16,18 @@ import math
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from vidrisk.data.formats.clips import (
-    Homes,
-    check_splits,
-    head_has,
-    home_of,
-    lists_in,
-    notes_of,
-    split_from_name,
-    split_from_word,
-)
-from vidrisk.data.formats.format import SCORE, Format, Listed, Reading, Writing
-from vidrisk.data.formats.lists import members_of
-from vidrisk.data.formats.rows import MediaFiles, Row, safe_name, samples_from_rows
+from vidrisk.data.formats.clips import check_splits, head_has, home_of, lists_in, split_from_word
+from vidrisk.data.formats.format import SCORE, Format, Listed, Reading, Writing, counted
+from vidrisk.data.formats.json_lists import members_of
+from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
+from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.io import write_new_file
-from vidrisk.data.table import SplitName, Table, first_three
+from vidrisk.data.table import SplitName, Table, first_three, split_from_name
 from vidrisk.data.text import label_from_text
 from vidrisk.frames import Interval
 from vidrisk.frames.media import name_of
@@ -46,7 +38,7 @@ VIDEO_FOLDERS = ("", "videos", "v1-3/train_val", "v1-3/test", "v1-2/train", "v1-
 SUBSETS: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "testing"}
 CUT, BEHIND, EMPTY = ("segments cut to the duration of their video", "segments behind the end of their video left out",
                       "segments without a length left out")
-OVERLAPPING, UNLABELLED = "segments that overlap another one of their video", "videos without annotations left out"
+UNLABELLED = "videos without annotations left out"
 _LIST = re.compile(r"(activity_?net|anet|thumos)[\w.-]*\.json", re.IGNORECASE)
 MAX_S = 10**9
 _SCORE = re.compile(r"[01](?:\.\d+)?(?:e-\d{1,3})?", re.IGNORECASE)
@@ -73,7 +65,7 @@ def read_activitynet(source: Path, reading: Reading) -> Listed:
     rows = chain.from_iterable(rows_from_file(path, files, reading.target, counts) for path in paths)
     found = samples_from_rows(rows, MediaFiles(homes.root), multi_label=reading.multi_label)
     check_splits(found.samples, source)
-    notes = notes_of(counts)
+    notes = counted(counts)
     if len(paths) < len(named):
         notes.append(f"files without segments are not read: {first_three([path.name for path in named if path not in paths])}")
     return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS[:2]), {}, (*notes, *found.notes))
@@ -85,7 +77,7 @@ def rows_from_file(path: Path, files: MediaFiles, target: str, counts: Counter[s
     Raises:
         DataError: a file without videos, a video without a list of annotations, a segment or label that is none, another subset.
     """
-    of_name = split_from_name(path.name)
+    of_name = split_from_name(path.stem)
     where = ""
     for where, video, record in members_of(path, "database" if _is_whole(path) else None):
         annotations = record.get("annotations", []) if isinstance(record, dict) else None
@@ -98,16 +90,13 @@ def rows_from_file(path: Path, files: MediaFiles, target: str, counts: Counter[s
         duration_s = _duration_s(where, record.get("duration", record.get("duration_second")))
         file = str(name) if "path" in record else _find(str(name), files)
         counts.update([] if annotations else [UNLABELLED])
-        parts: set[Interval] = set()
         for annotation in annotations:
             label, part = _label(where, annotation), None
             if "segment" in annotation:
                 part = _part(where, annotation["segment"], duration_s, counts)
                 if part is None:
                     continue
-                parts.add(part)
             yield Row(where, file, {target: label}, split, interval=part)
-        counts[OVERLAPPING] += _count_overlapping(parts)
     if not where:
         raise DataError(f"{path.name} has no videos", allowed='{"database": {…}}', fix="get the file again")
 
@@ -137,7 +126,7 @@ def write_activitynet(table: Table, destination: Path, writing: Writing) -> None
 
 
 def _find(video: str, files: MediaFiles) -> str:
-    """The file of a video, relative to the root; the name that it would have where it is not there."""
+    """Find the file of a video, relative to the root; name it as it would be where it is not there."""
     folder, name = posixpath.split(video)
     return files.find(f"{video}.mp4") or files.find(posixpath.join(folder, f"v_{name}.mp4")) or f"v_{name}.mp4"
 
@@ -150,7 +139,7 @@ def _label(where: str, annotation: object) -> str:
 
 
 def _part(where: str, segment: object, duration_s: float, counts: Counter[str]) -> Interval | None:
-    """The part of a video that a segment is about; None where it has no length or begins behind the end."""
+    """Read the part of a video that a segment is about; None where it has no length or begins behind the end."""
     start, end = segment if isinstance(segment, list) and len(segment) == 2 else ("", "")
     if not (_is_time(start) and _is_time(end)):
         raise DataError(f"{where} has the segment {str(segment)[:80]}", allowed=_ALLOWED)
@@ -165,7 +154,7 @@ def _part(where: str, segment: object, duration_s: float, counts: Counter[str]) 
 
 
 def _duration_s(where: str, value: object) -> float:
-    """The length of a video; endless where it is not said."""
+    """Read the length of a video; endless where it is not said."""
     if value is None:
         return math.inf
     if not _is_time(value) or value <= 0:
@@ -175,17 +164,6 @@ def _duration_s(where: str, value: object) -> float:
 
 def _is_time(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_S
-
-
-def _count_overlapping(parts: Iterable[Interval]) -> int:
-    """Count the parts that overlap another one."""
-    overlapping: set[Interval] = set()
-    last: Interval | None = None  # of those before, the one that ends last
-    for part in sorted(parts, key=lambda part: (part.start, part.end)):
-        if last and part.start < last.end:
-            overlapping |= {part, last}
-        last = part if last is None or part.end > last.end else last
-    return len(overlapping)
 
 
 def _is_list(path: Path) -> bool:

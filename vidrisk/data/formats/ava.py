@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidrisk.data.formats.class_names import read_class_names
-from vidrisk.data.formats.clips import Homes, check_splits, first_lines, home_of, lists_in, notes_of, split_from_name
-from vidrisk.data.formats.format import Format, Listed, Reading
+from vidrisk.data.formats.clips import check_splits, first_lines, home_of, lists_in
+from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.lists import cells_of
-from vidrisk.data.formats.rows import MediaFiles, Row, safe_name, samples_from_rows
+from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
+from vidrisk.data.formats.rows import Row, samples_from_rows
+from vidrisk.data.table import split_from_name
 from vidrisk.data.text import trimmed
 from vidrisk.frames import Interval
 from vidrisk.frames.media import name_of
@@ -77,8 +79,8 @@ def read_ava(source: Path, reading: Reading) -> Listed:
     seen = {label for sample in found.samples for label in sample.labels_of("action")}
     order = tuple(actions.values()) if actions else tuple(sorted(seen, key=int))
     notes += ["boxes of persons are not kept: the actions of all of them are the labels of a clip",
-              *notes_of(counts)]
-    return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": order}, tuple(notes))
+              *counted(counts)]
+    return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": order}, (*notes, *found.notes))
 
 
 def rows_from_list(path: Path, files: MediaFiles, actions: Mapping[str, str], excluded: set[tuple[str, float]],
@@ -88,7 +90,7 @@ def rows_from_list(path: Path, files: MediaFiles, actions: Mapping[str, str], ex
     Raises:
         DataError: an empty list, a row of another form, no action that the action list has.
     """
-    split = split_from_name(path.name)
+    split = split_from_name(path.stem)
     boxes, used = 0, False
     for (video, time_s), group in groupby(_boxes_of(path), key=lambda box: (box.video, box.time_s)):
         of_time = list(group)
@@ -128,7 +130,7 @@ def _timestamps(path: Path) -> Iterator[tuple[str, float]]:
 
 
 def _actions(folder: Path, named: Path | None) -> tuple[dict[str, str], list[str]]:
-    """Names of actions by number, in the order of numbers; none, and a note, where there is no list of them."""
+    """Read the names of actions by number, in the order of numbers; none, and a note, where there is no list of them."""
     lists = [named] if named else lists_in(folder, _ACTIONS, [""])
     if len(lists) > 1:
         raise DataError(f"{name_of(folder.name)} has {len(lists)} action lists", allowed="one",

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.lists import first_character_of, lines_of, object_of
+from vidrisk.data.formats.json_lists import first_character_of, object_of
+from vidrisk.data.formats.lists import lines_of, text_of
 from vidrisk.data.table import Sample
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError
@@ -36,7 +37,8 @@ class ClassNames:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def name_of(self, number: int, where: str) -> str:
-        """
+        """Return the name of a class.
+
         Raises:
             DataError: there is no class of this number.
         """
@@ -60,7 +62,7 @@ def read_class_names(path: Path) -> ClassNames:
     suffix = path.suffix.lower()
     aliases: dict[str, str] = {}
     if suffix in (".pbtxt", ".pbmap"):
-        found, aliases = _from_label_map(_text_of(path), path.name)
+        found, aliases = _from_label_map(text_of(path, MAX_BYTES, "a short list of labels"), path.name)
     elif suffix == ".json":
         found = _from_json(path)
     else:
@@ -74,9 +76,9 @@ def read_class_names(path: Path) -> ClassNames:
 
 
 def orders_that_say_something(orders: Mapping[str, Sequence[str]], samples: Iterable[Sample]) -> dict[str, tuple[str, ...]]:
-    """Return orders of labels by target, without those that every table has: by the names of the labels which are there.
+    """Return orders of labels by target, without those that say nothing.
 
-    Levels have an order of their own.
+    By name is the order that every table has of the labels which are there; levels have an order of their own.
     """
     used: dict[str, set[str]] = {}
     for sample in samples:
@@ -90,17 +92,6 @@ def label_map_text(order: Sequence[str]) -> str:
     """Write a label map; numbers begin at 1, since 0 is the background."""
     return "".join(f"item {{\n  id: {number}\n  name: {json.dumps(name, ensure_ascii=False)}\n}}\n"
                    for number, name in enumerate(order, start=1))
-
-
-def _text_of(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path.name} is larger than {MAX_BYTES // 2**20} MB", allowed="a short list of labels")
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeError as error:
-        raise DataError(f"{path.name} is no UTF-8 text", fix="save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _from_label_map(text: str, source: str) -> tuple[list[tuple[int, str]], dict[str, str]]:
@@ -143,11 +134,11 @@ def _unquoted(string: str, source: str) -> str:
     try:
         return _ESCAPE.sub(_character, string[1:-1].encode()).decode()
     except UnicodeError as error:
-        raise DataError(f"{source}: the text {string[:40]} is no UTF-8") from error
+        raise DataError(f"{source}: the text {string[:40]} is no UTF-8", fix="save the file as UTF-8") from error
 
 
 def _character(match: re.Match[bytes]) -> bytes:
-    """What an escape stands for; octal and hexadecimal ones are bytes of UTF-8."""
+    """Return what an escape stands for; octal and hexadecimal ones are bytes of UTF-8."""
     hexadecimal, octal, unicode, plain = match.groups()
     if hexadecimal or octal:
         return bytes([int(hexadecimal, 16) if hexadecimal else int(octal, 8) & 255])
@@ -157,9 +148,9 @@ def _character(match: re.Match[bytes]) -> bytes:
 def _from_json(path: Path) -> list[tuple[int, str]]:
     if first_character_of(path) == "[":
         try:
-            listed = json.loads(_text_of(path))
+            listed = json.loads(text_of(path, MAX_BYTES, "a short list of labels"))
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path.name} is no JSON: {error}") from error
+            raise DataError(f"{path.name} is no JSON: {error}", fix="get the file again: it may be cut off") from error
         if not all(isinstance(name, str) for name in listed):
             raise DataError(f"{path.name} holds something else than names", allowed='["crack", …]')
         return list(enumerate(listed))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vidrisk.data.formats.rows import safe_name
+from vidrisk.data.formats.media_files import safe_name
 from vidrisk.data.table import Sample
 from vidrisk.runtimes.contract.errors import DataError
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 
-from vidrisk.data.formats.rows import Found, MediaFiles, Row, safe_name, samples_from_rows
+from vidrisk.data.formats.media_files import MediaFiles, safe_name
+from vidrisk.data.formats.rows import Found, Row, samples_from_rows
 from vidrisk.decode.cuts import MAX_BOXES, Box, Cut
 from vidrisk.decode.messages import READ_STATES, Again, CutInput, CutSettings, InputEnd
 from vidrisk.decode.pool import DecodePool, default_workers
@@ -102,6 +104,18 @@ def samples_from_boxes(boxes: Iterable[tuple[Row, Box]], files: MediaFiles, made
     return found._replace(absent=tuple(absent), notes=(*found.notes, *notes))
 
 
+def upright_box(box: Box, degrees: float, pivot: tuple[float, float]) -> Box:
+    """Return the upright box around one that is turned clockwise around a point."""
+    left, top, width, height = box
+    if not degrees:
+        return box
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    corners = [(x - pivot[0], y - pivot[1]) for x in (left, left + width) for y in (top, top + height)]
+    horizontal = [pivot[0] + x * cosine - y * sine for x, y in corners]
+    vertical = [pivot[1] + x * sine + y * cosine for x, y in corners]
+    return min(horizontal), min(vertical), max(horizontal) - min(horizontal), max(vertical) - min(vertical)
+
+
 @dataclass(eq=False)
 class _Cutting:
     """Crops that were asked for, and what has become of them."""
@@ -178,6 +192,6 @@ class _Cutting:
 
 
 def _below(name: str) -> str:
-    """A name as one below a folder: files that lie elsewhere are named by what is behind the way there."""
+    """Return a name as one below a folder: of a file that lies elsewhere its last part."""
     safe = safe_name(name)
     return str(safe) if safe else str(Path(name).name)

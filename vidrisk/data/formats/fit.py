@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vidrisk.data.formats.format import SCORE, Format
-from vidrisk.data.table import Sample, Table
+from vidrisk.data.table import Sample, Table, main_target
 from vidrisk.frames import kind_of
 
 
@@ -50,7 +50,7 @@ def _fit(sample: Sample, table: Table, format: Format, lost: Counter[str], *, is
         return None
     labels = dict(sample.labels)
     if "several targets" not in carries:
-        first = "defect" if table.task == "risk" else "action"  # as ``Reading.target`` of this task
+        first = main_target(table.task)
         lost.update(f"labels of {target}" for target in labels if target != first)
         labels = {target: label for target, label in labels.items() if target == first}
         if not labels:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from vidrisk.data.table import Sample, Table
+from vidrisk.data.table import Sample, Table, main_target
 from vidrisk.runtimes.contract.choices import LabelTask
 
 # What a table may hold beside files with one label each. A format says which of it survives writing and reading.
@@ -47,7 +47,7 @@ class Reading:
     @property
     def target(self) -> str:
         """The target that labels without a name of their own belong to."""
-        return "defect" if self.task == "risk" else "action"
+        return main_target(self.task)
 
 
 SCORE = "score"  # the column of a sample that says how sure a model is of its labels
@@ -87,6 +87,11 @@ class Listed:
 
     def __repr__(self) -> str:
         return f"Listed({len(self.samples)} samples, {len(self.absent)} absent)"
+
+
+def counted(notes: Mapping[str, int]) -> list[str]:
+    """Return notes with their counts, without those of nothing."""
+    return [f"{note}: {count}" for note, count in notes.items() if count]
 
 
 @dataclass(frozen=True)

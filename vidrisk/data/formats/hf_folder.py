@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk.data.columns import Columns, columns_from_header
-from vidrisk.data.formats.attributes import task_of_columns, with_splits
 from vidrisk.data.formats.copies import copy_into, new_folder
-from vidrisk.data.formats.format import Format, Listed, Part, Reading, Writing
-from vidrisk.data.formats.rows import MediaFiles, Row, safe_name, samples_from_rows
+from vidrisk.data.formats.fields import column_named, split_of, task_of_columns, with_splits
+from vidrisk.data.formats.format import Format, Listed, Part, Reading, Writing, counted
+from vidrisk.data.formats.lists import head_of
+from vidrisk.data.formats.media_files import Homes, safe_name
+from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.io import Row as Line
 from vidrisk.data.io import rows_from_manifest, write_table
 from vidrisk.data.label_ids import ID_COLUMNS, labels_beside_ids, labels_from_ids
 from vidrisk.data.labels import labels_from_cells
-from vidrisk.data.table import SPLIT_WORDS, SPLITS, Label, Table
+from vidrisk.data.table import SPLITS, Label, Table
 from vidrisk.data.text import trimmed
 from vidrisk.runtimes.contract.errors import DataError, SpecError
 
@@ -57,12 +59,11 @@ def read_hf_folder(root: Path, reading: Reading) -> Listed:
         rows += of_file
         notes += said
     rows, taken = with_splits(rows)
-    notes += [f"{what}: {count}" for what, count in taken.items()]
-    samples = samples_from_rows(rows, MediaFiles(root), kinds=("video", "image"), multi_label=reading.multi_label)
-    notes += [f"repeated rows left out: {samples.repeated}"] if samples.repeated else []
+    homes = Homes.of(root, reading.media)
+    samples = samples_from_rows(rows, homes.files([""]), kinds=("video", "image"), multi_label=reading.multi_label)
     orders = {target: tuple(labels_from_ids(pairs).values()) for target, pairs in numbers.items()}
-    return Listed(root, samples.samples, samples.absent, tuple(found), {target: order for target, order in orders.items() if order},
-                  (*samples.notes, *notes))
+    return Listed(homes.root, samples.samples, samples.absent, homes.places(list(found)),
+                  {target: order for target, order in orders.items() if order}, (*samples.notes, *notes, *counted(taken)))
 
 
 def write_hf_folder(table: Table, destination: Path, writing: Writing) -> None:
@@ -112,8 +113,7 @@ def _row(line: Line, labels: Mapping[str, Label], columns: Columns, inner: str, 
     except (DataError, SpecError) as error:
         raise DataError(f"{where}: {error.what}", allowed=error.allowed, fix=error.fix) from error
     texts: dict[str, Any] = {field: line.cells[column].strip() for field, column in columns.texts.items()}
-    said = trimmed(line.cells[columns.split]).casefold() if columns.split else ""
-    split = SPLIT_WORDS.get(posixpath.basename(inner)) or SPLIT_WORDS.get(said)
+    split = split_of(posixpath.basename(inner)) or split_of(line.cells[columns.split] if columns.split else "")
     extra = {column: text for column in columns.extra if (text := line.cells[column])
              and (column, text) not in _NO_NUMBERS}
     group = line.cells[columns.group].strip() if columns.group else ""
@@ -121,16 +121,16 @@ def _row(line: Line, labels: Mapping[str, Label], columns: Columns, inner: str, 
 
 
 def _with_path(line: Line) -> Line:
-    """A row whose column of files is ``path``, as manifests have it; another column of that name is a further one."""
+    """Name the column of files ``path``, as manifests have it; another column of that name is a further one."""
     names = [FILE_NAME] if FILE_NAME in line.cells else [name for name in line.cells if name.endswith(f"_{FILE_NAME}")]
     if not names:
         raise DataError(f"{line.where} has no {FILE_NAME}", allowed=f"a column {FILE_NAME} with paths below the folder")
-    renamed = {"path of its own" if name == "path" else name: text for name, text in line.cells.items() if name != names[0]}
+    renamed = {column_named(name) if name == "path" else name: text for name, text in line.cells.items() if name != names[0]}
     return Line(line.where, {"path": line.cells[names[0]]} | renamed)
 
 
 def _metadata_in(root: Path) -> dict[str, Path]:
-    """Metadata by its folder, relative to the root."""
+    """Find the files of metadata by their folders, relative to the root."""
     folders = ["", *(posixpath.join(top, split) for top in ("", "data") for split in SPLIT_FOLDERS)]
     found = {folder: next((path for name in METADATA if (path := root / folder / name).is_file()), None) for folder in folders}
     return {folder: path for folder, path in found.items() if path}
@@ -138,13 +138,7 @@ def _metadata_in(root: Path) -> dict[str, Path]:
 
 def _names_files(path: Path) -> bool:
     """Tell whether the beginning of a text, or the end of a Parquet file, names the column."""
-    try:
-        with path.open("rb") as file:
-            if path.suffix == ".parquet":
-                file.seek(max(0, file.seek(0, 2) - SNIFFED_BYTES))
-            return FILE_NAME.encode() in file.read(SNIFFED_BYTES)
-    except OSError:
-        return False
+    return FILE_NAME.encode() in head_of(path, SNIFFED_BYTES, from_end=path.suffix == ".parquet")
 
 
 FORMAT = Format("hf-folder", "Hugging Face imagefolder or videofolder", ("action", "risk", "action+risk"),

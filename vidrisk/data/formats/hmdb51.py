@@ -14,10 +14,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidrisk.data.formats.clips import Homes, lists_in
+from vidrisk.data.formats.clips import lists_in
 from vidrisk.data.formats.format import Format, Listed, Reading
 from vidrisk.data.formats.lists import lines_of, places_text
-from vidrisk.data.formats.rows import Row, safe_name, samples_from_rows
+from vidrisk.data.formats.media_files import Homes, safe_name
+from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.table import SplitName, first_three
 from vidrisk.data.text import label_from_text
 from vidrisk.frames.media import name_of
@@ -47,9 +48,8 @@ def read_hmdb51(root: Path, reading: Reading) -> Listed:
     notes = [f"HMDB51, official split {reading.split}: {len(paths)} classes"]
     if unused:
         notes.append(f"clips that this split does not use: {len(unused)}")
-    if found.repeated:
-        notes.append(f"repeated rows left out: {found.repeated}")
-    return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": tuple(paths)}, tuple(notes))
+    return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": tuple(paths)},
+                  (*notes, *found.notes))
 
 
 def rows_from_list(path: Path, label: str, unused: list[str]) -> Iterator[Row]:

@@ -19,23 +19,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidrisk.data.formats.class_names import ClassNames, orders_that_say_something, read_class_names
-from vidrisk.data.formats.clips import (
-    Homes,
-    check_splits,
-    first_lines,
-    home_of,
-    is_manifest,
-    lists_in,
-    notes_of,
-    path_below,
-    split_from_name,
-)
+from vidrisk.data.formats.clips import check_splits, first_lines, home_of, is_manifest, lists_in
 from vidrisk.data.formats.copies import new_folder
-from vidrisk.data.formats.format import Format, Listed, Reading, Writing
+from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
 from vidrisk.data.formats.lists import lines_of
-from vidrisk.data.formats.rows import MediaFiles, Row, samples_from_rows
-from vidrisk.data.io import write_new_file
-from vidrisk.data.table import SplitName, Table, first_three
+from vidrisk.data.formats.media_files import Homes, MediaFiles, path_below
+from vidrisk.data.formats.rows import Row, samples_from_rows
+from vidrisk.data.table import SplitName, Table, first_three, split_from_name
 from vidrisk.data.text import trimmed
 from vidrisk.frames.media import kind_from_suffix, name_of
 from vidrisk.runtimes.contract.errors import DataError
@@ -79,11 +69,9 @@ def read_mmaction(source: Path, reading: Reading) -> Listed:
     found = samples_from_rows(rows, MediaFiles(homes.root), multi_label=reading.multi_label)
     check_splits(found.samples, source)
     order = names.order if names else tuple(map(str, range(1 + max((n for line in lines for n in line.numbers), default=0))))
-    notes = [*notes_of(counts), *found.notes]
+    notes = [*counted(counts), *found.notes]
     if not names:
         notes.append(f"no {NAMES}: labels are the numbers of the classes")
-    if found.repeated:
-        notes.append(f"repeated rows: {found.repeated}")
     return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS[lines[0].split]),
                   orders_that_say_something({reading.target: order}, found.samples), tuple(notes))
 
@@ -95,7 +83,7 @@ def lines_from_list(path: Path) -> Iterator[Line]:
         DataError: an empty list, or a number that no class has.
     """
     where = ""
-    split = split_from_name(path.name)
+    split = split_from_name(path.stem)
     for where, text in lines_of(path):
         name, numbers = path_and_numbers(text)
         if any(number >= MAX_CLASSES for number in numbers):
@@ -151,12 +139,12 @@ def write_mmaction(table: Table, destination: Path, writing: Writing) -> None:
     lists[NAMES] = [f"{number} {name}" for name, number in numbers.items()] if all(map(_NUMBERED.fullmatch, order)) else list(order)
     with new_folder(destination) as folder:
         for name, lines in lists.items():
-            write_new_file(folder / name, "".join(f"{line}\n" for line in lines).encode())
+            (folder / name).write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 
 def _lists_of(source: Path) -> list[Path]:
     paths = [path for path in lists_in(source, _LIST) if path == source or not is_manifest(path)]
-    splits = Counter(split_from_name(path.name) for path in paths)
+    splits = Counter(split_from_name(path.stem) for path in paths)
     if not paths:
         raise DataError(f"{name_of(source.name)} has no list of MMAction2", allowed=f"train_list_videos.txt, with {_ALLOWED}",
                         fix="name the list")
@@ -172,7 +160,7 @@ def _class_names(folder: Path, reading: Reading) -> ClassNames | None:
 
 
 def _homes_of(source: Path, reading: Reading, lines: list[Line]) -> Homes:
-    """Where the videos are: in the folder of the lists, or in the one above it."""
+    """Find where the videos are: in the folder of the lists, or in the one above it."""
     home = home_of(source)
     choices = [Homes.of(home, reading.media), *([] if reading.media else [Homes.of(home.parent, None)])]
     for homes in choices:

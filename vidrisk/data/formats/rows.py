@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import posixpath
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from errno import ENOENT, ENOTDIR
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
+from vidrisk.data.formats.format import counted
+from vidrisk.data.formats.media_files import MediaFiles
 from vidrisk.data.table import Label, Sample, SplitName, first_three
-from vidrisk.data.text import label_from_text, nfc
-from vidrisk.files.walk import list_folder
+from vidrisk.data.text import label_from_text
 from vidrisk.frames import Interval
 from vidrisk.frames.content import Kind
 from vidrisk.frames.left_out import shortened
 from vidrisk.frames.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_from_suffix
 from vidrisk.runtimes.contract.errors import DataError
 
-MOST_PARTS_LEFT_OUT = 8  # from the beginning of a path
-_DRIVE = re.compile(r"[A-Za-z]:")
 SUFFIXES: dict[Kind, Sequence[str]] = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}
 KIND_NAMES: dict[Kind, str] = {"video": "video", "image": "photo"}
 
@@ -49,94 +45,22 @@ class Row:
 
 
 class Found(NamedTuple):
-    """Samples whose file is there, names of those whose is not, and how many rows repeat an earlier one."""
+    """Samples whose file is there, names of those whose is not, and what there is to note of them.
 
+    ``root`` is what names of samples are relative to.
+    """
+
+    root: Path
     samples: tuple[Sample, ...]
     absent: tuple[str, ...]
-    repeated: int
     notes: tuple[str, ...] = ()
-
-
-def safe_name(written: str) -> PurePosixPath | None:
-    """Read a path of a list as one that stays below its folder; None where it does not."""
-    name = PurePosixPath(written.replace("\\", "/"))
-    outside = not name.parts or name.is_absolute() or ".." in name.parts or "\0" in written or _DRIVE.fullmatch(name.parts[0])
-    return None if outside else name
-
-
-class MediaFiles:
-    """Finds listed clips and photos in the folders where a data set may keep them.
-
-    Names are compared in composed form (NFC). A video that is not there as it is listed is taken in another container: data
-    sets are often converted to MP4. A photo, and what is listed without the suffix of a video, is found under that very name alone.
-    Links are followed.
-    """
-
-    def __init__(self, root: Path, folders: Sequence[str] = ("",)) -> None:
-        self.root, self._folders = root, folders
-        self._listings: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
-
-    def find(self, listed: str) -> str | None:
-        """Return where a file such as ``Archery/v_Archery_g01_c01.avi`` is, relative to the root; None where it is not.
-
-        Raises:
-            DataError: a folder that may not be listed.
-        """
-        inner, file = posixpath.split(listed)
-        file = nfc(file)
-        for place in self._folders:
-            folder = posixpath.join(place, inner)
-            by_name, by_stem = self._listing(folder)
-            found = by_name.get(file)
-            if not found and kind_from_suffix(file) == "video":
-                found = by_stem.get(posixpath.splitext(file)[0])
-            if found:
-                return posixpath.join(folder, found)
-        return None
-
-    def names_in(self, folder: str) -> list[str]:
-        """Return the names of the files in a folder below the root; none where there is no such folder."""
-        return list(self._listing(folder)[0].values())
-
-    def _listing(self, inner: str) -> tuple[dict[str, str], dict[str, str]]:
-        """Files of a folder by name, and the videos among them by stem; none where there is no such folder."""
-        if inner not in self._listings:
-            folder = str(self.root / inner)
-            listing = list_folder(folder)
-            for item in listing.omitted:
-                if item.error and item.path == folder and item.error.errno not in (ENOENT, ENOTDIR):
-                    raise DataError(f"{shortened(item.path)} cannot be listed: {item.reason}", fix="grant the permission")
-            names = [entry.name for entry in listing.files if entry.is_file()]
-            videos = [name for name in names if kind_from_suffix(name) == "video"]
-            self._listings[inner] = ({nfc(name): name for name in names},
-                                     {nfc(posixpath.splitext(name)[0]): name for name in reversed(videos)})
-        return self._listings[inner]
-
-
-def find_written(files: MediaFiles, written: str, folder: str = "") -> str | None:
-    """Return where the file of a path is, relative to the root; where it is not there, how it may be listed as absent.
-
-    Of a path that leads elsewhere, as that of another machine does, its last parts are looked for: nothing outside of the root is.
-
-    Args:
-        folder: below the root, in which relative paths begin.
-
-    Returns:
-        None for what is no path.
-    """
-    path = PurePosixPath(written.replace("\\", "/"))
-    if path.is_absolute() and path.is_relative_to(files.root.as_posix()):
-        folder, path = "", path.relative_to(files.root.as_posix())
-    parts = [part for part in path.parts if part not in ("/", "..") and not _DRIVE.fullmatch(part)]
-    names = [posixpath.join(folder, *parts[start:]) for start in range(min(len(parts), MOST_PARTS_LEFT_OUT))]
-    if not names or safe_name(names[0]) is None:
-        return None
-    return next((found for name in names if (found := files.find(name))), names[0])
 
 
 def samples_from_rows(rows: Iterable[Row], files: MediaFiles, *, kinds: Sequence[Kind] = ("video",),
                       multi_label: bool | None = False) -> Found:
-    """Turn rows into samples. Rows repeat where they are of one file, by name or as it is found, and of one part of it.
+    """Turn rows into samples.
+
+    Rows repeat where they are of one file, by name or as it is found, and of one part of it.
 
     Args:
         kinds: of files that rows may name.
@@ -147,33 +71,43 @@ def samples_from_rows(rows: Iterable[Row], files: MediaFiles, *, kinds: Sequence
         DataError: a name that is no file of these kinds by its suffix, a photo with an interval of time, one file in two splits;
             with several labels, where that is not allowed.
     """
-    by_name: dict[tuple[str, Interval | None], Row] = {}
-    found: dict[tuple[str, Interval | None], tuple[Row, dict[str, list[str]]]] = {}
-    absent: dict[str, None] = {}
+    kept: dict[tuple[str | None, str, Interval | None], tuple[Row, dict[str, list[str]]]] = {}
     repeated = 0
     for row in rows:
         _check_row(row, kinds)
-        earlier = by_name.setdefault((row.name, row.interval), row)
-        name = files.find(row.name) if row.name not in absent else None
         labels = {target: [label] if isinstance(label, str) else list(label) for target, label in row.labels.items()}
-        if name is not None:
-            earlier, known = found.setdefault((name, row.interval), (row, labels))
+        found = files.find(row.name)
+        earlier, known = kept.setdefault((found, "" if found else row.name, row.interval), (row, labels))
         if earlier is not row:
-            _check_repeated(earlier, row, name, is_single=multi_label is False)
-            repeated += 1
-            if name is not None:
-                for target, of_target in labels.items():
-                    known[target] = [*known.get(target, []), *of_target]
-        elif name is None:
-            absent[row.name] = None
-    multi, notes = _multi_targets([labels for _, labels in found.values()], multi_label)
+            _check_repeated(earlier, row, found, is_single=multi_label is False)
+            repeated += all(set(of_target) <= set(known.get(target, ())) for target, of_target in labels.items())
+            for target, of_target in labels.items():
+                known[target] = [*known.get(target, []), *of_target]
+    of_files = {(found, part): value for (found, _, part), value in kept.items() if found is not None}
+    multi, notes = _multi_targets([labels for _, labels in of_files.values()], multi_label)
     samples = []
-    for (name, interval), (row, labels) in found.items():
+    for (name, interval), (row, labels) in of_files.items():
         final: dict[str, Label] = {target: tuple(of_target) if target in multi else of_target[0]
                                    for target, of_target in labels.items()}
         texts = row.risk, row.advice, row.description
         samples.append(Sample(files.root / name, name, final, *texts, row.split, row.group, row.extra, interval))
-    return Found(tuple(samples), tuple(absent), repeated, notes)
+    absent = dict.fromkeys(name for found, name, _ in kept if found is None)
+    overlapping = count_overlapping(of_files)
+    counts = {"parts of videos that overlap another one": overlapping, "repeated rows left out": repeated}
+    return Found(files.root, tuple(samples), tuple(absent), (*notes, *counted(counts)))
+
+
+def count_overlapping(parts: Iterable[tuple[str, Interval | None]]) -> int:
+    """Count the parts of files that overlap another one of their file, in the same unit."""
+    overlapping = set()
+    last: tuple[str, Interval] | None = None  # of those before, the one that ends last
+    timed = [(name, part) for name, part in parts if part]
+    for name, part in sorted(timed, key=lambda timed: (timed[0], timed[1].unit, timed[1].start, timed[1].end)):
+        is_beside = last is not None and last[0] == name and last[1].unit == part.unit
+        if last and is_beside and part.start < last[1].end:
+            overlapping |= {last, (name, part)}
+        last = (name, part) if not last or not is_beside or part.end > last[1].end else last
+    return len(overlapping)
 
 
 def _check_row(row: Row, kinds: Sequence[Kind]) -> None:

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk.data.formats.format import Format, Listed, Reading
-from vidrisk.data.formats.lists import find_list, list_in, object_of, records_of
-from vidrisk.data.formats.rows import MediaFiles, Row, samples_from_rows
+from vidrisk.data.formats.json_lists import object_of, records_of
+from vidrisk.data.formats.lists import find_list, head_of, list_in
+from vidrisk.data.formats.media_files import Homes
+from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.table import SplitName
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError
@@ -47,15 +49,14 @@ def read_something(root: Path, reading: Reading) -> Listed:
     paths = {what: find_list(root, _names(what), LIST_FOLDERS, fix=_FIX) for what in ("labels", "train", "validation")}
     ids = label_ids(paths["labels"])
     rows = chain(rows_from_list(paths["train"], ids, "train"), rows_from_list(paths["validation"], ids, "test"))
-    found = samples_from_rows(rows, MediaFiles(root, VIDEO_FOLDERS))
+    homes = Homes.of(root, reading.media)
+    found = samples_from_rows(rows, homes.files(VIDEO_FOLDERS))
     notes = [f"Something-Something V2: test is {paths['validation'].name}, on which accuracies are published"]
     test = list_in(root, _names("test"), LIST_FOLDERS)
     if test:
         notes.append(f"{test.name}: {sum(1 for _ in records_of(test))} rows without labels are not used")
-    if found.repeated:
-        notes.append(f"repeated rows left out: {found.repeated}")
     order = {"action": tuple(sorted(ids, key=ids.__getitem__))}
-    return Listed(root, found.samples, found.absent, VIDEO_FOLDERS, order, tuple(notes))
+    return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS), order, (*notes, *found.notes))
 
 
 def label_ids(path: Path) -> dict[str, int]:
@@ -105,7 +106,7 @@ def rows_from_list(path: Path, ids: Mapping[str, int], split: SplitName) -> Iter
 
 
 def label_from_template(template: str) -> str:
-    """``Holding [something] next to [something]`` → ``Holding something next to something``."""
+    """Strip the brackets: ``Holding [something] next to [something]`` → ``Holding something next to something``."""
     return label_from_text(template.replace("[", "").replace("]", ""))
 
 
@@ -122,11 +123,7 @@ def _names(what: str) -> tuple[str, str]:
 
 
 def _has_templates(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            head = file.read(SNIFFED_BYTES)
-    except OSError:
-        return False
+    head = head_of(path, SNIFFED_BYTES)
     return b'"template"' in head and b'"id"' in head
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from vidrisk.data.formats.clips import folded
 from vidrisk.data.formats.format import Format, Listed, Reading
 from vidrisk.data.formats.lists import find_list, lines_of, list_in
-from vidrisk.data.formats.rows import MediaFiles, Row, safe_name, samples_from_rows
+from vidrisk.data.formats.media_files import Homes, safe_name
+from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.table import SplitName
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError
@@ -46,12 +47,11 @@ def read_ucf101(root: Path, reading: Reading) -> Listed:
     paths = [find_list(root, [name], LIST_FOLDERS, fix=_FIX) for name in (CLASSES, *_list_names(split))]
     classes = class_numbers(paths[0])
     rows = chain(rows_from_list(paths[1], classes, "train"), rows_from_list(paths[2], classes, "test"))
-    found = samples_from_rows(rows, MediaFiles(root, VIDEO_FOLDERS))
+    homes = Homes.of(root, reading.media)
+    found = samples_from_rows(rows, homes.files(VIDEO_FOLDERS))
     notes = [f"UCF101, official split {split}: test is {paths[2].name}"]
-    if found.repeated:
-        notes.append(f"repeated rows left out: {found.repeated}")
     order = tuple(classes[number] for number in sorted(classes))
-    return Listed(root, found.samples, found.absent, VIDEO_FOLDERS, {"action": order}, tuple(notes))
+    return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": order}, (*notes, *found.notes))
 
 
 def class_numbers(path: Path) -> dict[int, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidrisk.data.formats.lists import records_of
+from vidrisk.data.formats.json_lists import records_of
 from vidrisk.data.instruction_formats.captions import told_from_caption
 from vidrisk.data.instruction_formats.reader import First, InstructionFormat, ToldConversation
 from vidrisk.runtimes.contract.errors import DataError

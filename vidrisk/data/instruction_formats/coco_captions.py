@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.lists import listed_in
+from vidrisk.data.formats.json_lists import listed_in
 from vidrisk.data.instruction_formats.captions import told_from_caption
 from vidrisk.data.instruction_formats.reader import First, InstructionFormat, ToldConversation
 from vidrisk.runtimes.contract.errors import DataError

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.lists import object_of
+from vidrisk.data.formats.json_lists import object_of
 
 INFO = "dataset_info.json"
 

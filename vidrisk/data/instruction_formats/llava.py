@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidrisk.data.formats.lists import records_in_any_layout
+from vidrisk.data.formats.json_lists import records_in_any_layout
 from vidrisk.data.instruction_formats.reader import (
     First,
     InstructionFormat,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.lists import records_in_any_layout
+from vidrisk.data.formats.json_lists import records_in_any_layout
 from vidrisk.data.instruction_formats.dataset_info import entry_of
 from vidrisk.data.instruction_formats.reader import (
     First,

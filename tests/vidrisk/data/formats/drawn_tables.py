@@ -16,16 +16,14 @@ from trees import encoded
 
 from vidrisk.data import Sample, Table
 from vidrisk.data.formats.format import Format
-from vidrisk.data.table import SPLITS, TARGETS, Label
+from vidrisk.data.table import SPLITS, TARGETS_OF, Label
 from vidrisk.frames import Interval
-from vidrisk.runtimes.contract.choices import LabelTask
 
 LABELS = ("run", "fall down", "裂缝", "a, b", "x;y", "<b>&\"'", "1", "é")
 LEVELS = ("轻微", "中等", "严重")
 FOLDERS = ("", "a", "b/c d", "图")
 TEXTS = ("", "falls", "a \"b\"\nc", "风险")
 KINDS = {"clips": "mp4", "photos": "png"}
-TARGETS_OF: dict[LabelTask, tuple[str, ...]] = {"action": ("action",), "risk": ("defect", "level"), "action+risk": TARGETS}
 
 
 @st.composite

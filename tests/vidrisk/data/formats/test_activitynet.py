@@ -71,8 +71,8 @@ def test_without_a_duration_nothing_is_cut(tmp_path: Path) -> None:
 def test_segments_that_overlap_are_kept_and_counted(tmp_path: Path, spans: list[tuple[float, float]], count: int) -> None:
     found = import_data(data_set(tmp_path, {"a": video(*(annotation(*span, f"l{n}") for n, span in enumerate(spans)))})).table
     assert len(found) == len(spans) and found.multi_targets == frozenset()
-    said = [note for note in found.notes if note.startswith("segments that overlap another one of their video: ")]
-    assert said == ([f"segments that overlap another one of their video: {count}"] if count else [])
+    said = [note for note in found.notes if note.startswith("parts of videos that overlap another one: ")]
+    assert said == ([f"parts of videos that overlap another one: {count}"] if count else [])
 
 
 def test_one_segment_with_two_labels_makes_the_data_multi_label(tmp_path: Path) -> None:

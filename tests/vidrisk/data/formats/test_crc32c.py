@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from vidrisk.data.formats.crc32c import crc32c, masked_crc32c
+from vidrisk.data.formats.tfrecord.crc32c import crc32c, masked_crc32c
 
 
 @pytest.mark.parametrize(("data", "crc"), [

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from vidrisk.data.formats.crops import Crop, cut_crops, samples_from_boxes
-from vidrisk.data.formats.rows import MediaFiles, Row
-from vidrisk.decode.cuts import MAX_BOXES
+from vidrisk.data.formats.crops import Crop, cut_crops, samples_from_boxes, upright_box
+from vidrisk.data.formats.media_files import MediaFiles
+from vidrisk.data.formats.rows import Row
+from vidrisk.decode.cuts import MAX_BOXES, Box
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 
@@ -67,6 +68,13 @@ def test_what_fails_leaves_nothing_behind(tmp_path: Path, names: list[str], said
                   tmp_path / "made")
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["taken.png"]
     assert (tmp_path / "made" / "taken.png").read_bytes() == kept
+
+
+@pytest.mark.parametrize(("degrees", "pivot", "expected"), [
+    (0, (0, 0), (10, 20, 40, 30)), (90, (10, 20), (-20, 20, 30, 40)), (180, (30, 35), (10, 20, 40, 30)),
+    (-90, (30, 35), (15, 15, 30, 40)), (45, (0, 0), (-28.284, 21.213, 49.497, 49.497))])
+def test_a_turned_box_lies_in_an_upright_one(degrees: float, pivot: tuple[float, float], expected: Box) -> None:
+    assert upright_box((10, 20, 40, 30), degrees, pivot) == pytest.approx(expected, abs=1e-3)
 
 
 def test_boxes_become_samples_that_stay_together(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from trees import photo, touch
 from vidrisk.data import Sample, Table
 from vidrisk.data.data_sets import import_data, write_data_set
 from vidrisk.data.formats import FORMATS, format_of
-from vidrisk.data.formats.cvat_xml import MAX_ITEM_BYTES
+from vidrisk.data.formats.cvat.elements import MAX_ITEM_BYTES
 from vidrisk.data.formats.format import Listed, Reading
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
@@ -105,7 +105,7 @@ def test_the_subset_of_a_task_holds_for_its_images_and_one_of_another_name_is_a_
               image("c.jpg", tag("crack"), more=' subset="default"')]
     listed = read(export(tmp_path, *images, meta=TASK.format("<subset>val</subset>")))
     assert [(sample.split, sample.extra) for sample in listed.samples] == [
-        ("val", {}), ("train", {"subset": "batch 7"}), ("train", {})]
+        ("val", {}), ("train", {"subset (extra)": "batch 7"}), ("train", {})]
     assert "files of no split, taken as train: 2" in listed.notes
 
 
@@ -204,7 +204,7 @@ def test_a_box_without_edges_is_one_line(tmp_path: Path, edges: tuple[float, flo
 
 
 def test_an_image_without_end_does_not_fill_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidrisk.data.formats.cvat_xml.MAX_ITEM_BYTES", 2**18)
+    monkeypatch.setattr("vidrisk.data.formats.cvat.elements.MAX_ITEM_BYTES", 2**18)
     assert MAX_ITEM_BYTES > 2**18
     many = export(tmp_path / "many", *(image(f"{number}.jpg", tag("crack")) for number in range(10_000)))
     assert many.stat().st_size > 2 * 2**18 and len(read(many).absent) == 10_000

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trees
 from trees import SSV2_TEMPLATES, UCF_CLASSES, encoded, touch, write_json, write_ssv2, write_ucf101
 
 from vidrisk.data import Sample, Table, check_leaks, load_table, split_table, targets_from_table, write_table
@@ -274,3 +275,15 @@ def test_notes_are_logged_when_asked(root: Path, caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.INFO, "vidrisk"):
         table: Table = load_table(root, "action")
     assert table.notes and all(note in caplog.text for note in table.notes)
+
+
+@pytest.mark.parametrize(("write", "place"), [
+    (trees.write_ucf101, {"videos": "../clips/UCF-101"}), (trees.write_ssv2, {"videos": "../clips"}),
+    (trees.write_hmdb51, {"videos": "../clips/hmdb51_org"}), (trees.write_ava, {"videos": "../clips"}),
+    (trees.write_kinetics, {"place": "../clips/{split}"})])
+def test_clips_may_lie_in_a_folder_of_their_own(tmp_path: Path, write: Callable[..., Path], place: dict[str, str]) -> None:
+    source = write(tmp_path / "lists", **place)
+    with pytest.raises(DataError, match="not there"):
+        import_data(source)
+    found = import_data(source, media=tmp_path / "clips")
+    assert found.absent == () and {sample.name.split("/")[0] for sample in found.table.samples} == {"clips"}

@@ -82,7 +82,7 @@ def test_paths_of_another_machine_are_found_by_their_last_parts_and_nothing_outs
     found = import_data(root)
     assert [s.name for s in found.table.samples] == ["data/in/a.png"] and len(found.absent) == 3
     found = import_data(root, media=root / "data")
-    assert [s.name for s in found.table.samples] == ["in/a.png"] and len(found.absent) == 2
+    assert [s.name for s in found.table.samples] == ["data/in/a.png"] and len(found.absent) == 2
 
 
 @pytest.mark.parametrize(("classes", "labels", "expected"), [

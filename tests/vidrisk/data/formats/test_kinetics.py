@@ -14,7 +14,7 @@ from trees import KINETICS_CLASSES, touch, write_json, write_kinetics, write_lin
 from vidrisk.data import Sample, Table, load_table, write_table
 from vidrisk.data.data_sets import import_data, write_data_set
 from vidrisk.data.formats import FORMATS, format_of
-from vidrisk.data.formats.kinetics_files import clip_name, video_and_part
+from vidrisk.data.formats.kinetics.clip_files import clip_name, video_and_part
 from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.errors import DataError, VidriskError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def test_ms_swift_numbers_classes_in_files_of_their_own_without_the_answer(tmp_p
 def test_a_folder_elsewhere_is_read_with_the_folder_of_its_media(tmp_path: Path, table: Table, name: str) -> None:
     out = written(tmp_path, table, name)
     again = import_data(out, name=name, task="risk", media=table.root).table
-    assert (again.samples, again.label_order, again.root) == (table.samples, table.label_order, table.root)
+    assert [replace(sample, name=f"media/{sample.name}") for sample in table.samples] == list(again.samples)
+    assert (again.label_order, again.root) == (table.label_order, tmp_path)
     assert again == import_data(out, name=name, task="risk", media=table.root, multi_label=True).table
     with pytest.raises(DataError, match="not there: 2 of 2"):
         import_data(out, name=name, task="risk")

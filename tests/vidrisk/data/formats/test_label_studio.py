@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from trees import encoded, photo, touch, write_json
 
 from vidrisk.data import Sample, Table
@@ -16,7 +18,7 @@ from vidrisk.data.formats import FORMATS, format_of
 from vidrisk.data.formats.format import Listed, Reading
 from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.choices import LabelTask
-from vidrisk.runtimes.contract.errors import DataError, SettingsError
+from vidrisk.runtimes.contract.errors import DataError
 
 KNOWN = FORMATS["label-studio"]
 VIDEO = {"video": "/data/upload/1/0a1b2c3d-t.mp4"}
@@ -90,7 +92,7 @@ def test_overlapping_labels_stay_and_are_counted(read: Callable[..., Listed]) ->
     listed = read(task(timeline("run", (1, 24)), timeline("shout", (13, 36), region="r2"), timeline("sit", (37, 48), region="r3"),
                        timeline("wave", (37, 48), region="r4")), rate=24.0)
     assert parts_of(listed) == [(("run",), (0.0, 1.0)), (("shout",), (0.5, 1.5)), (("sit", "wave"), (1.5, 2.0))]
-    assert "timeline labels that overlap others of their video: 1" in listed.notes
+    assert "parts of videos that overlap another one: 2" in listed.notes
 
 
 def test_what_lies_beyond_the_end_is_cut_or_left_out_and_counted(read: Callable[..., Listed]) -> None:
@@ -278,12 +280,44 @@ def test_a_column_named_score_is_one_where_people_have_labelled(tmp_path: Path) 
     assert predicted["data"]["score"] == "home 3:1" and "score" not in predicted["predictions"][0]
 
 
-def test_columns_that_mean_something_else_and_crops_are_refused(tmp_path: Path) -> None:
+def rectangle(region: str, x: float, y: float, width: float, height: float, *labels: str, turn: float = 0) -> dict[str, Any]:
+    return result("rectanglelabels", "defect_class", region, "image", x=x, y=y, width=width, height=height, rotation=turn,
+                  rectanglelabels=list(labels))
+
+
+def test_rectangles_are_cut_out_by_percent_with_what_belongs_to_them(tmp_path: Path, read: Callable[..., Listed]) -> None:
+    pixels = photo(tmp_path / "a.png", side=(200, 100))
+    boxes = [rectangle("b1", 10, 20, 25, 50, "rust"), result("choices", "level", "b1", "image", choices=["high"]),
+             rectangle("b2", 50, 10, 20, 20, "crack", turn=90), rectangle("b3", 0, 0, 10, 10),
+             result("rectangle", "box", "b4", "image", x=0, y=0, width=5, height=10),
+             result("labels", "defect_class", "b4", "image", x=0, y=0, width=5, height=10, labels=["rust"])]
+    others = [choices("dirty", control="state", region="whole", shown="image"),
+              result("polygonlabels", "defect_class", "p", "image", points=[[1, 1], [2, 2], [1, 2]], polygonlabels=["rust"])]
+    listed = read(task(*boxes, *others, data={"image": "a.png", "site": "north", "split": "test"}),
+                  task(rectangle("b1", 0, 0, 9, 9, "rust"), data={"image": "gone.png"}), task(choices("run")), task="risk",
+                  crops=True, made=tmp_path / "made")
+    cut = {sample.name: np.asarray(Image.open(sample.path)) for sample in listed.samples}
+    assert np.array_equal(cut["a.png.1.png"], pixels[20:70, 20:70])
+    assert np.array_equal(cut["a.png.2.png"], pixels[10:50, 80:100])  # 40 x 20 pixels, turned around its upper left corner
+    assert np.array_equal(cut["a.png.3.png"], pixels[:10, :10])
+    assert [(sample.labels, sample.extra, sample.split, sample.group) for sample in listed.samples] == [
+        ({"defect": "rust", "level": "high"}, {"site": "north"}, "test", "a.png"),
+        ({"defect": "crack"}, {"site": "north"}, "test", "a.png"), ({"defect": "rust"}, {"site": "north"}, "test", "a.png")]
+    assert listed.root == tmp_path / "made" and listed.absent == ("gone.png",)
+    assert {"boxes of which nobody has chosen a label left out: 1", "results that are of no rectangle left out: 2",
+            "tasks of videos, out of which no boxes are cut, left out: 1"} <= set(listed.notes)
+
+
+def test_a_photo_that_cannot_be_read_has_no_boxes(tmp_path: Path, read: Callable[..., Listed]) -> None:
+    (tmp_path / "a.png").write_bytes(b"junk")
+    listed = read(task(rectangle("b1", 0, 0, 9, 9, "rust"), data={"image": "a.png"}), task="risk", crops=True,
+                  made=tmp_path / "made")
+    assert not listed.samples and listed.notes == ("photos that cannot be read left out: 1",)
+
+
+def test_columns_that_mean_something_else_are_refused(tmp_path: Path) -> None:
     encoded((200, 40, 40), 1)(tmp_path / "a.mp4")
     for name in ("video", "fps", "severity", "subset"):
         table = Table(tmp_path, "action", (Sample(tmp_path / "a.mp4", "a.mp4", {"action": "run"}, extra={name: "1"}),))
         with pytest.raises(DataError, match=f"the extra column '{name}' of a.mp4 has a reserved name; fix: rename it"):
             write_data_set(table, tmp_path / "tasks.json", name="label-studio")
-    write_json(tmp_path / "tasks.json", [task(choices("run"))])
-    with pytest.raises(SettingsError, match="crops for Label Studio; allowed: only for "):
-        import_data(tmp_path / "tasks.json", crops=True)

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidrisk.data.formats import lists
-from vidrisk.data.formats.lists import cells_of, lines_of, listed_in, members_of, object_of, records_of
+from vidrisk.data.formats import json_lists, json_pieces, lists
+from vidrisk.data.formats.json_lists import listed_in, members_of, object_of, records_of
+from vidrisk.data.formats.lists import cells_of, lines_of
 from vidrisk.data.text import trimmed
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -49,7 +50,7 @@ def test_lines_are_numbered_with_those_that_are_blank(tmp_path: Path) -> None:
 def test_records_are_those_that_json_reads(content: list[dict[str, Any]], indent: int | str | None, ascii_only: bool, piece: int,
                                            encoding: str) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lists, "PIECE_CHARS", piece)
+        patch.setattr(json_pieces, "PIECE_CHARS", piece)
         path = Path(folder) / "list.json"
         text = json.dumps(content, indent=indent, ensure_ascii=ascii_only)
         path.write_bytes(f"\n {text}\r\n".encode(encoding))
@@ -60,7 +61,7 @@ def test_records_are_those_that_json_reads(content: list[dict[str, Any]], indent
 def test_a_list_that_is_cut_off_anywhere_is_refused_in_one_line(content: list[dict[str, Any]], piece: int,
                                                                 data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lists, "PIECE_CHARS", piece)
+        patch.setattr(json_pieces, "PIECE_CHARS", piece)
         text = json.dumps(content)
         path = Path(folder) / "list.json"
         path.write_text(text[:data.draw(st.integers(0, len(text) - 1))], encoding="utf-8")
@@ -104,7 +105,7 @@ def test_a_list_takes_the_memory_of_a_record_and_not_of_the_list(tmp_path: Path)
 def test_members_are_those_that_json_reads_wherever_a_piece_ends(content: dict[str, Any], indent: int | None, piece: int,
                                                                  inside: bool) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lists, "PIECE_CHARS", piece)
+        patch.setattr(json_pieces, "PIECE_CHARS", piece)
         path = Path(folder) / "members.json"
         whole = {"version": 1.25e-7, "list": [1, {"in": 2}], "in": content, "last": 12345} if inside else content
         path.write_text(json.dumps(whole, indent=indent), encoding="utf-8")
@@ -125,7 +126,7 @@ def test_what_has_no_members_is_said(tmp_path: Path, text: str, said: str) -> No
 
 
 def test_a_number_may_lie_in_two_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists, "PIECE_CHARS", 1)
+    monkeypatch.setattr(json_pieces, "PIECE_CHARS", 1)
     (tmp_path / "a.json").write_text('{"version": 1.25e-7, "list": [{"a": 1}], "last": 12345}', encoding="utf-8")
     assert [record for *_, record in listed_in(tmp_path / "a.json", ["list"])] == [{"a": 1}]
     assert [value for *_, value in members_of(tmp_path / "a.json")] == [1.25e-7, [{"a": 1}], 12345]
@@ -182,7 +183,7 @@ def test_a_key_that_is_repeated_is_found_in_one_pass(tmp_path: Path) -> None:
 
 
 def test_an_object_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists, "MAX_OBJECT_BYTES", 2**20)
+    monkeypatch.setattr(json_lists, "MAX_OBJECT_BYTES", 2**20)
     (tmp_path / "labels.json").write_text(json.dumps({"a": "x" * 2**20}), encoding="utf-8")
     with pytest.raises(DataError, match="larger than 1 MB"):
         object_of(tmp_path / "labels.json")

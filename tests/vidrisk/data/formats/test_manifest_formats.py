@@ -48,6 +48,6 @@ def test_convert_writes_class_folders_as_a_manifest(cli: Callable[..., Any], tmp
         file_of(tmp_path, name, number)
     end = cli("data", "convert", tmp_path / "set", "-o", tmp_path / "m.csv", "--to", "csv", "--task", "risk", "--json")
     assert end.code == 0
-    assert json.loads(end.stdout) == {"output": str(tmp_path / "m.csv"), "format": "csv", "model": None, "samples": 2, "lost": {}}
+    assert json.loads(end.stdout) == {"output": str(tmp_path / "m.csv"), "format": "csv", "samples": 2, "lost": {}, "model": None}
     assert [(s.name, s.labels["defect"], s.split) for s in load_table(tmp_path / "m.csv", "risk").samples] == [
         ("set/train/x/a.png", "x", "train"), ("set/val/y/b.png", "y", "val")]

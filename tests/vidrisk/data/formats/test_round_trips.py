@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from drawn_tables import content_of, tables
+from drawn_tables import content_of, file_of, tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vidrisk.data import Sample
+from vidrisk.data.data_sets import write_data_set
 from vidrisk.data.formats import FORMATS, Format, format_of
 from vidrisk.data.formats.fit import fit_table
 from vidrisk.data.formats.format import PARTS, Reading, Writing
-from vidrisk.data.table import Table
+from vidrisk.data.table import Table, main_target
 from vidrisk.runtimes.contract.errors import DataError
 
 WRITTEN = [known for known in FORMATS.values() if known.write]
@@ -65,3 +68,18 @@ def test_what_a_format_cannot_carry_is_taken_out_and_counted(data: st.DataObject
         left_out = len(table) - len(fitted)
         assert left_out <= sum(count for what, count in lost.items()) and (not left_out or lost)
         assert fitted.multi_targets == frozenset() or "multi-label" in parts
+
+
+@pytest.mark.parametrize("known", WRITTEN, ids=lambda known: known.name)
+def test_a_name_that_is_not_unicode_is_copied_or_refused_in_one_line(known: Format, tmp_path: Path) -> None:
+    suffix = "mp4" if "clips" in known.carries else "png"
+    path = file_of(tmp_path / "media", os.fsdecode(b"a\xff.") + suffix, 0)
+    table = Table(tmp_path / "media", known.tasks[0], (Sample(path, path.name, {main_target(known.tasks[0]): "x"}),))
+    destination = (tmp_path if known.copies else tmp_path / "media") / f"set{known.suffix}"
+    try:
+        write_data_set(table, destination, name=known.name)
+    except DataError as error:
+        assert "\n" not in str(error) and "fix: re" in str(error)
+        assert not [name for name in destination.parent.iterdir() if name.name.startswith(".")] and not destination.exists()
+    else:
+        assert destination.exists()

@@ -14,8 +14,8 @@ from PIL import Image
 from vidrisk.data import Sample, Table
 from vidrisk.data.data_sets import import_data, write_data_set
 from vidrisk.data.formats import format_of
-from vidrisk.data.formats.crc32c import masked_crc32c
-from vidrisk.data.formats.tf_examples import Value, examples_of, record_from_features, values_of
+from vidrisk.data.formats.tfrecord.crc32c import masked_crc32c
+from vidrisk.data.formats.tfrecord.examples import Value, examples_of, record_from_features, values_of
 from vidrisk.data.load import load_table
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -98,6 +98,10 @@ def test_objects_of_tfod_and_tao_are_labels_or_crops(tmp_path: Path) -> None:
         assert image.size == (4, 6)  # of 16 x 12
     assert "records without a box left out: 1" in crops.notes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m1", "m2", "photos", "set"]  # whole photos are not kept
+    texts = {name: [b"0.5"] * len(values) for name, values in several.items()}
+    write(path, [{"image/encoded": [photo(tmp_path)]} | classes | texts])
+    with pytest.raises(DataError, match=r"record 1 has 2 classes and 0, 0, 0, 0 sides of boxes; allowed: one of each"):
+        import_data(path, crops=True, made=tmp_path / "m3")
 
 
 def test_names_of_photos_never_leave_the_folder_and_are_made_unique(tmp_path: Path) -> None:
@@ -117,9 +121,10 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
         {"image/encoded": [b"GARBAGE"], "image/class/text": [b"a"]}, {"image/class/text": [b"a"]},
         {"image/encoded": [photo(tmp_path)]},
         {"image/encoded": [photo(tmp_path)], "image/class/text": [b"a"], "risk_level": ["严重".encode()], "site": [b"north"],
-         "numbers": [1, 2], "reading": [7]}])
+         "numbers": [1, 2], "reading": [7], "story": [b"x" * 5000], "nothing": []}])
     (sample,) = (table := import_data(path, made=tmp_path / "made").table).samples
-    assert {"records without a photo left out: 2", "records without a label left out: 1"} <= set(table.notes)
+    assert {"records without a photo left out: 2", "records without a label left out: 1",
+            "features that are long or have several values left out: 2"} <= set(table.notes)
     assert sample.labels == {"defect": "a", "level": "严重"} and sample.extra == {"site": "north", "reading": "7"}
 
 

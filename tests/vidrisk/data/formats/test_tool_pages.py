@@ -41,6 +41,9 @@ def write_label_studio(folder: Path) -> None:
     encoded((200, 40, 40), 1)(folder / "clips" / "our clip.mp4")
     write_json(folder / "export.json", [tasks.task(tasks.timeline("run", (1, 6)), tasks.timeline("fall", (7, 12), region="r2"),
                                                    data={"video": "/data/upload/1/0a1b2c3d-our_clip.mp4", "site": "north"})])
+    photo(folder / "wall.jpg")
+    write_json(folder / "walls.json", [tasks.task(tasks.rectangle("b1", 10, 10, 30, 40, "rust"), data={"image": "wall.jpg"}),
+                                       tasks.task(tasks.rectangle("b2", 50, 10, 30, 40, "crack"), data={"image": "wall.jpg"})])
 
 
 def write_via(folder: Path) -> None:
@@ -48,7 +51,8 @@ def write_via(folder: Path) -> None:
     via.csv_file(folder, via.row("t.mp4", [0, 0.25], {"1": "0"}), via.row("t.mp4", [0.25, 0.75], {"1": "1"}))
     for seed, name in enumerate(("a.jpg", "b.jpg")):
         photo(folder / name, seed)
-    write_json(folder / "via_project.json", via.second(a={"file_attributes": {"class": "crack"}},
+    regions = [via.region(**{"class": "crack"}), via.region(**{"class": "rust"})]
+    write_json(folder / "via_project.json", via.second(a={"file_attributes": {"class": "crack"}, "regions": regions},
                                                        b={"file_attributes": {"class": "rust"}}))
 
 
@@ -75,8 +79,10 @@ def test_every_command_of_the_page_does_what_it_says(name: str, tmp_path: Path, 
             source = load_table(tmp_path / command.split()[3], of, min_labels=1)  # type: ignore[arg-type]
             assert FORMATS[name].owns(output) and sorted(map(repr, found.samples)) == sorted(map(repr, source.samples))
             assert [sample.extra for sample in found.samples] == [sample.extra for sample in source.samples]
-    if name == "cvat-images":
-        assert len(list((tmp_path / "cracks_photos").rglob("*.png"))) == 8
+    crops = {"cvat-images": ("cracks_photos", 8), "label-studio": ("rust_photos", 2), "via": ("parts_photos", 2)}
+    if name in crops:
+        folder, count = crops[name]
+        assert len(list((tmp_path / folder).rglob("*.png"))) == count
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from trees import encoded, touch, write_json
+from PIL import Image
+from trees import encoded, photo, touch, write_json
 
 from vidrisk.data import Sample, Table, load_table
 from vidrisk.data.data_sets import import_data, write_data_set
@@ -137,6 +139,27 @@ def test_via_2_has_values_of_photos_and_those_of_regions_count_where_there_are_n
             "regions of photos that have values of their own left out: 1"} <= set(listed.notes)
 
 
+def test_rectangles_of_photos_are_cut_out_with_what_is_said_of_the_photo(tmp_path: Path) -> None:
+    pixels = photo(tmp_path / "a.png")
+    polygon = region(type="rust") | {"shape_attributes": {"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1, 2]}}
+    images = second(a={"file_attributes": {"split": "val", "advice": "paint it"}, "regions": [
+        region(type="rust"), region(type=""), polygon]})
+    images["a.jpg-1"]["filename"] = "a.png"
+    write_json(tmp_path / "v.json", images)
+    listed = read(tmp_path / "v.json", "risk", crops=True, made=tmp_path / "made")
+    (sample,) = listed.samples
+    assert np.array_equal(np.asarray(Image.open(sample.path)), pixels[2:6, 1:4])
+    assert (sample.labels, sample.split, sample.advice, sample.group) == ({"defect": "rust"}, "val", "paint it", "a.png")
+    assert {"boxes of which nobody has chosen a label left out: 1",
+            "regions that are no rectangles left out: 1"} <= set(listed.notes)
+    path = csv_file(tmp_path, row("a.png", [], {"2": "0"}, [2, 5, 6, 7, 8]), row("a.png", [], {"2": "1"}, [3, 5, 6, 7]),
+                    row("a.png", [], {"2": "1"}))
+    listed = read(path, "risk", crops=True, made=tmp_path / "more")
+    (sample,) = listed.samples
+    assert np.array_equal(np.asarray(Image.open(sample.path)), pixels[6:14, 5:12]) and sample.labels == {"defect": "crack"}
+    assert {"regions that are no rectangles left out: 1", "labels of whole files left out: 1"} <= set(listed.notes)
+
+
 def test_options_of_via_2_are_names_where_numbers_stand_for_them(folder: Path) -> None:
     attributes = {"file": {"class": {"type": "dropdown", "options": {"0": "crack", "1": "rust", "m6": ""}}}, "region": {}}
     write_json(folder / "v.json", second(attributes, a={"file_attributes": {"class": "1"}}, b={"file_attributes": {"class": "m6"}}))
@@ -188,7 +211,7 @@ def test_a_file_without_a_header_and_one_that_is_too_large_are_refused(folder: P
     with pytest.raises(DataError, match="has no header before its first line; allowed: the CSV of VIA 3"):
         read(csv_file(folder, row("t.mp4", [], {}), header="#"))
     write_json(folder / "v.json", project())
-    monkeypatch.setattr("vidrisk.data.formats.via_projects.MAX_BYTES", 100)
+    monkeypatch.setattr("vidrisk.data.formats.via.projects.MAX_BYTES", 100)
     with pytest.raises(DataError, match="is larger than 0 MB; allowed: a project of VIA, or its CSV"):
         read(folder / "v.json")
 

@@ -1,0 +1,1 @@
+"""COCO: boxes on photos, as labels of the photos or as photos of their own."""

@@ -1,0 +1,181 @@
+"""CVAT's XML, version 1.1, in its two layouts, read element by element.
+
+Held are one image or track and what lies before it; entities and document types are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, Literal
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import iterparse
+
+from vidrisk.data.formats.fields import target_named
+from vidrisk.data.formats.format import Reading
+from vidrisk.data.formats.lists import head_of
+from vidrisk.runtimes.contract.errors import DataError
+
+ANNOTATIONS = "annotations.xml"
+UNDEFINED = "__undefined__"  # what CVAT's manual recommends as a value for "nobody has chosen one"
+SNIFFED_BYTES, HEAD_BYTES = 2**20, 2**12
+MAX_ITEM_BYTES = 32 * 2**20  # of an image or a track with all its boxes
+MAX_DEPTH = 32
+SHAPES = ("box", "polygon", "polyline", "points", "ellipse", "cuboid", "mask", "skeleton")
+_ROOT = re.compile(rb"<annotations[\s>]")
+_ITEM = re.compile(rb"<(image|track)[\s>]")
+_MODE = re.compile(rb"<mode>\s*interpolation\s*</mode>")
+_META = re.compile(rb"<(?:task|job|project)[\s>]|<version>\s*1\.1\s*</version>")
+
+
+def annotations_of(source: Path) -> Path:
+    """Return the file of annotations: the source, or the one in its folder."""
+    return source / ANNOTATIONS if source.is_dir() else source
+
+
+def layout_of(source: Path) -> Literal["images", "video"] | None:
+    """Tell which of CVAT's layouts a folder or file has, by a look at its first megabyte; never raises."""
+    path = annotations_of(source)
+    if path.suffix.lower() != ".xml" or not _ROOT.search(head_of(path, HEAD_BYTES)):
+        return None
+    head = head_of(path, SNIFFED_BYTES)
+    item = _ITEM.search(head)
+    if not _META.search(head[:item.start()] if item else head):
+        return None
+    if item is None:
+        return "video" if _MODE.search(head) else "images"
+    return "images" if item[1] == b"image" else "video"
+
+
+def elements_of(path: Path, names: Container[str]) -> Iterator[tuple[str, Element]]:
+    """Yield the elements of these names right below ``<annotations>``: where each is, for errors, and its content.
+
+    Raises:
+        DataError: a file that cannot be read, that is no XML of CVAT, declares entities, or has an element of more than 32 MB.
+    """
+    numbers: dict[str, int] = {}
+    depth = 0
+    root: Element | None = None
+    try:
+        with path.open("rb") as file:
+            bounded = _Bounded(file, path.name)
+            for event, element in iterparse(bounded, events=("start", "end"), forbid_dtd=True):
+                depth += 1 if event == "start" else -1
+                if depth > MAX_DEPTH:
+                    raise DataError(f"{path.name} has elements in more than {MAX_DEPTH} others", allowed="an export of CVAT")
+                if root is None:
+                    root = element
+                    if element.tag != "annotations":
+                        raise DataError(f"{path.name} begins with <{element.tag[:40]}>", allowed="<annotations> of CVAT 1.1")
+                if event == "end" and depth == 1:
+                    numbers[element.tag] = numbers.get(element.tag, 0) + 1
+                    if element.tag in names:
+                        yield f"{path.name}, {element.tag} {numbers[element.tag]}", element
+                    root.clear()
+                    bounded.begin_item()
+    except DefusedXmlException as error:
+        raise DataError(f"{path.name} declares a document type or entities", allowed="an export of CVAT, which has none") from error
+    except ParseError as error:
+        raise DataError(f"{path.name} is no XML: {error}", fix="get the file again: it may be cut off") from error
+    except (LookupError, ValueError) as error:
+        raise DataError(f"{path.name} is no XML that can be read: {' '.join(str(error).split())[:200]}",
+                        fix="export it again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+class _Bounded:
+    """A file of which no item may be longer than memory should hold."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name, self._bytes = file, name, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._bytes += len(data)
+        if self._bytes > MAX_ITEM_BYTES:
+            raise DataError(f"{self._name} has an element of more than {MAX_ITEM_BYTES // 2**20} MB",
+                            allowed="images and tracks of an export of CVAT", fix="split the task")
+        return data
+
+    def begin_item(self) -> None:
+        self._bytes = 0
+
+
+def attribute_of(element: Element, name: str, where: str) -> str:
+    """Return an attribute that must be there.
+
+    Raises:
+        DataError: it is not, or is empty.
+    """
+    value = element.get(name, "")
+    if not value.strip():
+        raise DataError(f"{where}: <{element.tag[:40]}> has no {name}", allowed=f'<{element.tag[:40]} {name}="…">')
+    return value
+
+
+def number_of(element: Element, name: str, where: str) -> float:
+    """Return an attribute that must be a finite number.
+
+    Raises:
+        DataError: it is not.
+    """
+    text = attribute_of(element, name, where)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{where}: {name} of <{element.tag[:40]}> is {text[:40]!r}", allowed="a number")
+    return value
+
+
+def whole_number_of(text: str, what: str) -> int:
+    """Return a whole number from 0.
+
+    Raises:
+        DataError: it is none.
+    """
+    if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
+        raise DataError(f"{what} is {text[:40]!r}", allowed="a whole number from 0")
+    return int(text)
+
+
+def attributes_of(element: Element, where: str) -> dict[str, str]:
+    """Return the values of the attributes that people have given an annotation."""
+    return {attribute_of(child, "name", where): child.text or "" for child in element.findall("attribute")}
+
+
+def labels_and_fields(label: str, attributes: Mapping[str, str],
+                      reading: Reading) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Tell what an annotation says: labels by target, and its other attributes by name.
+
+    Where an attribute is the target of the task, the label of the annotation is none.
+    """
+    targets = {name: target for name in attributes if (target := target_named(name, reading.task))}
+    labels: dict[str, tuple[str, ...]] = {} if reading.target in targets.values() else {reading.target: (label,)}
+    for name, target in targets.items():
+        values = labels_from_value(attributes[name])
+        if values is not None:
+            labels[target] = (*labels.get(target, ()), *values)
+    return labels, {name: value for name, value in attributes.items() if name not in targets}
+
+
+def labels_from_value(value: str) -> tuple[str, ...] | None:
+    """Read the value of an attribute as labels: one, or a JSON list of them; None where nobody has chosen one."""
+    text = value.strip()
+    if text in ("", UNDEFINED):
+        return None
+    if text.startswith("["):
+        try:
+            labels = json.loads(text)
+        except (ValueError, RecursionError):
+            return (value,)
+        if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
+            return tuple(labels)
+    return (value,)

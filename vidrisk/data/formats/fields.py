@@ -1,0 +1,133 @@
+"""What names of columns, attributes, controls and features mean, in whichever format they stand: one table of names.
+
+``split``, ``group``, ``risk``, ``advice`` and ``description`` are what they say; ``action``, ``defect_class`` and ``risk_level``
+are targets. ``columns`` has their aliases, Chinese ones too. All other names are further columns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypedDict
+
+from vidrisk.data.columns import ACTION_ALONE, CLASS, DEFECT_ALONE, DEFECT_OR_TEXT, GROUP, LEVEL, PATH, SPLIT, TEXTS
+from vidrisk.data.formats.rows import Row
+from vidrisk.data.intervals import END_FRAME, END_S, START_FRAME, START_S
+from vidrisk.data.io import text_from_value
+from vidrisk.data.label_ids import ID_COLUMNS
+from vidrisk.data.table import SPLIT_WORDS, TARGETS_OF, Sample, SplitName
+from vidrisk.data.text import nfc, trimmed
+from vidrisk.runtimes.contract.choices import LabelTask
+from vidrisk.runtimes.contract.errors import DataError
+
+MAX_CHARS = 100_000  # of a column; longer texts are cut off, which no manifest could hold
+_TARGETS = {**dict.fromkeys(ACTION_ALONE, "action"), **dict.fromkeys((*DEFECT_ALONE, *DEFECT_OR_TEXT), "defect"),
+            **dict.fromkeys(LEVEL, "level")}
+_FIELDS = {**{name: text for text, names in TEXTS.items() for name in names}, **dict.fromkeys(SPLIT, "split"),
+           **dict.fromkeys(GROUP, "group")}
+_RESERVED = frozenset({*PATH, *CLASS, *_TARGETS, *_FIELDS, *ID_COLUMNS.values(), START_S, END_S, START_FRAME, END_FRAME})
+
+
+class Fields(TypedDict, total=False):
+    """Arguments of ``Row`` beside its name and labels."""
+
+    split: SplitName | None
+    group: str | None
+    risk: str
+    advice: str
+    description: str
+    extra: dict[str, str]
+
+
+def target_named(name: str, task: LabelTask = "action+risk") -> str | None:
+    """Return the target of a task that a name stands for; None for any other name."""
+    target = _TARGETS.get(_plain(name))
+    return target if target in TARGETS_OF[task] else None
+
+
+def field_named(name: str) -> str | None:
+    """Return the text that a name stands for, ``split`` or ``group``; None for any other name."""
+    return _FIELDS.get(_plain(name))
+
+
+def is_class_name(name: str) -> bool:
+    """Tell whether a name, such as ``label``, stands for the class of whichever target is asked for."""
+    return _plain(name) in CLASS
+
+
+def column_named(name: str) -> str:
+    """Return the name of a further column: not one that means something else in a manifest."""
+    return f"{nfc(name)} (extra)" if _plain(name) in _RESERVED or not name.strip() else nfc(name)
+
+
+def split_of(word: str) -> SplitName | None:
+    """Return the split that a word stands for; None for any other word."""
+    return SPLIT_WORDS.get(trimmed(word).casefold())
+
+
+def task_of_columns(header: Iterable[str], task: LabelTask) -> LabelTask:
+    """Return the task that columns have labels for, where both were asked for and only those of one are there."""
+    found = set(map(target_named, header))
+    has_risk = bool(found & {"defect", "level"})
+    if task != "action+risk" or ("action" in found) == has_risk:
+        return task
+    return "risk" if has_risk else "action"
+
+
+def fields_of_sample(sample: Sample, *, without: Collection[str] = (), reserved: Collection[str] = ()) -> dict[str, str]:
+    """Name what is known of a sample beside its labels, so that ``fields_from_values`` reads it back.
+
+    Empty texts are left out.
+
+    Args:
+        without: names that are left out.
+        reserved: names that the format uses itself.
+
+    Raises:
+        DataError: a further column has the name of something else.
+    """
+    fields = {"split": sample.split or "", "group": sample.group or "", **{name: getattr(sample, name) for name in TEXTS}}
+    for name, text in sample.extra.items():
+        if name in without:
+            continue
+        if name in reserved or not name.strip() or field_named(name) or target_named(name):
+            raise DataError(f"the extra column {name!r} of {sample.name} has a reserved name", fix="rename it")
+        fields[name] = text
+    return {name: text for name, text in fields.items() if text and name not in without}
+
+
+def fields_from_values(values: Mapping[str, Any]) -> Fields:
+    """Read values by their names.
+
+    Of two for one field the first counts; the other, and what is no split, are further columns.
+    """
+    fields: Fields = {}
+    extra: dict[str, str] = {}
+    for name, value in values.items():
+        text = text_from_value(value)[:MAX_CHARS]
+        field = field_named(name)
+        if not text:
+            continue
+        if field is None or field in fields or (field == "split" and split_of(text) is None):
+            extra[column_named(name)] = text
+        elif field == "split":
+            fields["split"] = split_of(text)
+        elif field == "group":
+            fields["group"] = trimmed(text)
+        else:
+            fields[field] = text  # type: ignore[literal-required]
+    return fields | ({"extra": extra} if extra else {})
+
+
+def with_splits(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
+    """Take rows without a split as train where others have one, and count them."""
+    without = sum(row.split is None for row in rows)
+    if not 0 < without < len(rows):
+        return list(rows), Counter()
+    return [row if row.split else replace(row, split="train") for row in rows], Counter(
+        {"files of no split, taken as train": without})
+
+
+def _plain(name: str) -> str:
+    return trimmed(nfc(name)).casefold().removeprefix("data_")

@@ -1,0 +1,1 @@
+"""FiftyOne: samples.json with its fields, and labels.json."""

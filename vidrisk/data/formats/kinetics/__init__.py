@@ -1,0 +1,1 @@
+"""Kinetics: lists of clips of YouTube videos, and where the clips lie."""

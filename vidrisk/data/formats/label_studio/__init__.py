@@ -1,0 +1,1 @@
+"""Label Studio: JSON and JSON-MIN, with its own way of counting time."""

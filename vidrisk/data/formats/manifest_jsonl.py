@@ -1,7 +1,0 @@
-"""vidrisk's manifest as a JSONL file."""
-
-from __future__ import annotations
-
-from vidrisk.data.formats.manifests import manifest_format
-
-FORMAT = manifest_format("jsonl", "JSONL")

@@ -1,0 +1,1 @@
+"""vidrisk's own manifests, as formats to convert to."""

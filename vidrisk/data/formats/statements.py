@@ -1,0 +1,141 @@
+"""What a labelling tool says of files becomes samples: which of its controls are targets, and what is said of one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from vidrisk.data.columns import TEXTS
+from vidrisk.data.formats.crops import samples_from_boxes
+from vidrisk.data.formats.fields import (
+    column_named,
+    field_named,
+    fields_from_values,
+    is_class_name,
+    split_of,
+    target_named,
+    with_splits,
+)
+from vidrisk.data.formats.format import Reading, counted
+from vidrisk.data.formats.media_files import MediaFiles
+from vidrisk.data.formats.rows import Found, Row, samples_from_rows
+from vidrisk.data.io import LABEL_COLUMNS
+from vidrisk.data.table import TARGETS, Label, first_three
+from vidrisk.decode.cuts import Box
+from vidrisk.frames import Interval
+from vidrisk.frames.content import Kind
+from vidrisk.runtimes.contract.errors import DataError
+
+TARGETS_BY_NAME = {target: target for target in TARGETS}  # of controls that are named as targets are
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a tool says of a file, or of a part of it.
+
+    Attributes:
+        where, name, interval: see ``Row``.
+        labels: by control; of each all that hold.
+        fields: other values by name.
+        split: as the tool names it; '' where it names none.
+    """
+
+    where: str
+    name: str
+    labels: Mapping[str, tuple[str, ...]]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    interval: Interval | None = None
+    split: str = ""
+
+
+def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str) -> tuple[dict[str, str], list[str]]:
+    """Find the target of each control, and note which was taken without a name that says it.
+
+    A control is the target of its name; one that alone is left is the target of the task.
+
+    Args:
+        controls: names, each with how well it suits: of those without a name that says it, one of the lowest number is taken.
+        what: they are called.
+
+    Raises:
+        DataError: several could be the target of the task.
+    """
+    targets = {name: target for name in controls if (target := target_named(name, reading.task))}
+    if reading.target in targets.values():
+        return targets, []
+    others = {name: (not is_class_name(name), rank) for name, rank in controls.items()
+              if not target_named(name) and not field_named(name)}
+    lowest = min(others.values(), default=None)
+    best = [name for name, rank in others.items() if rank == lowest]
+    if len(best) > 1:
+        raise DataError(f"{what} {first_three(best)}: which of them is the {reading.target} cannot be told",
+                        allowed=f"one of them with the name {LABEL_COLUMNS[reading.target]}", fix="rename it where it is labelled")
+    return targets | dict.fromkeys(best, reading.target), [f"{name[:80]!r} is taken as the {reading.target}" for name in best]
+
+
+def samples_from_statements(statements: Iterable[Statement], targets: Mapping[str, str], files: MediaFiles, reading: Reading,
+                            kinds: Sequence[Kind]) -> Found:
+    """Turn what a tool says into samples; what it says of one part of a file in one split becomes one of them.
+
+    Args:
+        targets: by control; labels of other controls become columns.
+        kinds: see ``samples_from_rows``.
+
+    Raises:
+        DataError: as ``samples_from_rows``.
+    """
+    rows: dict[object, Row] = {}
+    for statement in statements:
+        row = _row(statement, targets)
+        key = row.name, row.interval, row.split
+        rows[key] = _merge(rows[key], row) if key in rows else row
+    kept, taken = with_splits([row for row in rows.values() if row.labels])
+    unlabelled = {"files, or parts of them, of which nobody has chosen a label, left out": len(rows) - len(kept)}
+    found = samples_from_rows(kept, files, kinds=kinds, multi_label=reading.multi_label)
+    return found._replace(notes=(*found.notes, *counted(unlabelled | taken)))
+
+
+def crops_from_statements(boxes: Iterable[tuple[Statement, Box]], targets: Mapping[str, str], files: MediaFiles,
+                          reading: Reading) -> Found:
+    """Turn what a tool says of boxes on photos into samples that are cut out of these.
+
+    Args:
+        targets: see ``samples_from_statements``.
+
+    Raises:
+        DataError, SettingsError: as ``samples_from_boxes``.
+    """
+    pairs = [(_row(statement, targets), box) for statement, box in boxes]
+    labelled = [(row, box) for row, box in pairs if row.labels]
+    kept, taken = with_splits([row for row, _ in labelled])
+    found = samples_from_boxes(zip(kept, (box for _, box in labelled), strict=True), files, reading.made,
+                               multi_label=reading.multi_label)
+    unlabelled = {"boxes of which nobody has chosen a label left out": len(pairs) - len(kept)}
+    return found._replace(notes=(*found.notes, *counted(unlabelled | taken)))
+
+
+def _row(statement: Statement, targets: Mapping[str, str]) -> Row:
+    labels: dict[str, Label] = {}
+    others: dict[str, str] = {}
+    for control, values in statement.labels.items():
+        if control in targets:
+            labels[targets[control]] = (*labels.get(targets[control], ()), *values)
+        else:
+            others[column_named(control)] = values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False)
+    split = split_of(statement.split)
+    if statement.split and not split and statement.split.strip().casefold() != "default":
+        others[column_named("subset")] = statement.split
+    fields = fields_from_values(statement.fields)
+    fields.setdefault("split", split)
+    fields["extra"] = {**others, **fields.get("extra", {})}
+    return Row(statement.where, statement.name, labels, interval=statement.interval, **fields)
+
+
+def _merge(first: Row, second: Row) -> Row:
+    """Put the labels of two rows together; of texts and columns that both have, those of the first count."""
+    labels: dict[str, Label] = dict(first.labels)
+    for target, values in second.labels.items():
+        labels[target] = tuple(dict.fromkeys([*labels.get(target, ()), *values]))
+    texts = {name: getattr(first, name) or getattr(second, name) for name in (*TEXTS, "group")}
+    return replace(first, labels=labels, extra={**second.extra, **first.extra}, **texts)

@@ -1,0 +1,1 @@
+"""TFRecord of photos, read and written without TensorFlow."""

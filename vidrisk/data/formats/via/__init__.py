@@ -1,0 +1,1 @@
+"""VGG Image Annotator: JSON of VIA 2, CSV and projects of VIA 3."""
