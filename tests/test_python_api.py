@@ -89,7 +89,8 @@ model.predict(7)
 vidrisk.load()
 """
 REVEALED = ["vidrisk.inference.predictor.Model", "list[vidrisk.inference.predictions.Prediction]", "str",
-            "vidrisk.inference.predictions.Prediction", "Mapping[str, int]", "Mapping[str, vidrisk.metrics.classification.Metrics]",
+            "vidrisk.inference.predictions.Prediction", "Mapping[str, int]",
+            "Mapping[str, vidrisk.metrics.classification.Metrics | vidrisk.metrics.multi_label.MultiLabelMetrics]",
             "vidrisk.models.run.Run", *["vidrisk.runtimes.contract.bundle.Bundle"] * 3, "str"]
 
 
