@@ -16,6 +16,7 @@ from vidrisk.metrics.target_report import labelled_rows
 from vidrisk.models.bases import load_bases
 from vidrisk.models.classifier import ClipClassifier
 from vidrisk.models.config import TrainConfig
+from vidrisk.models.families import Source, family_of
 from vidrisk.models.heads import SEGMENTS, HeadKind, SegmentsOfTime
 from vidrisk.models.pretrained import build_classifier
 from vidrisk.runtimes.contract.contract import Contract, Target
@@ -45,11 +46,11 @@ def choose_head(config: TrainConfig, contract: Contract, train: ClipDataset, bas
     Args:
         bases: folders of runs that are merged into the backbone.
     """
-    if config.head.kind != "auto" or contract.time is None:
+    family = family_of(Source(config.backbone))
+    if config.head.kind != "auto" or contract.time is None or family.build is not None or family.per == "window":
         return config
     model = build_classifier(config, contract).eval()
-    if not isinstance(model, ClipClassifier) or model.encoder.sees_windows:
-        return config
+    assert isinstance(model, ClipClassifier)  # what a family without a ``build`` of its own is
     load_bases(model, bases)
     rows = [int(row) for row in np.linspace(0, len(train) - 1, min(len(train), MOST_SAMPLES)).round()]
     table = Table(Path(), "action", tuple(train.samples[row] for row in rows))

@@ -34,7 +34,7 @@ def test_damaged_files_are_read_or_are_one_line(known: Format, tmp_path: Path) -
     read_damaged(known, tmp_path, QUICK)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=5)
 @pytest.mark.parametrize("known", FORMATS.values(), ids=lambda known: known.name)
 def test_two_thousand_damaged_files_are_read_or_are_one_line(known: Format, tmp_path: Path) -> None:
     read_damaged(known, tmp_path, MANY)
