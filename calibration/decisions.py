@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.runtimes.contract.contract import DECISION
+
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
-DEFAULT = 0.5
 OWN_POSITIVES = 5  # of a label, from which on it has a threshold of its own; fewer say little
 
 
@@ -25,11 +26,11 @@ def fit_decisions(probabilities: Floats, truth: Ints) -> npt.NDArray[np.float64]
         truth: ``(N, C)``, 1 where a label holds; rows with a value under 0 are not labelled and are left out.
 
     Returns:
-        ``float64 (C,)``, 0 to 1; ``DEFAULT`` where no label holds anywhere.
+        ``float64 (C,)``, 0 to 1; ``DECISION`` where no label holds anywhere.
     """
     rows = np.isfinite(probabilities).all(axis=1) & (truth >= 0).all(axis=1)
     scores, holds = np.asarray(probabilities[rows], np.float64), truth[rows] == 1
-    shared = _best_threshold(scores.reshape(-1), holds.reshape(-1)) if holds.any() else DEFAULT
+    shared = _best_threshold(scores.reshape(-1), holds.reshape(-1)) if holds.any() else DECISION
     return np.array([_best_threshold(scores[:, label], holds[:, label]) if holds[:, label].sum() >= OWN_POSITIVES else shared
                      for label in range(truth.shape[1])])
 

@@ -11,12 +11,11 @@ import numpy.typing as npt
 
 from vidrisk.calibration.decisions import fit_decisions
 from vidrisk.export.gate.outputs import FloatArray, Ints
-from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.contract.contract import NONE_HOLDS, Target
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 
 Bools = npt.NDArray[np.bool_]
 NOT_FINITE = -1  # the answer where a logit is not finite; it is never right
-NONE_HOLDS = "none"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ class Sealed(BaseModel):
 
 
 TARGET_NAME = r"[a-z][a-z0-9_]*"
+DECISION = 0.5  # probability from which on a label of a multi-label target holds, where nobody has fitted it
+NONE_HOLDS = "none"  # the answer where none of them does
 
 
 class Target(Sealed):

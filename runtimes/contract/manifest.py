@@ -130,7 +130,7 @@ class Manifest(Sealed):
         constants: file of the inputs that the bundle holds (``constants``); None where no stage has any.
         golden: whether golden samples are among the files (``golden``); False where whoever exported has left them out, and None
             in bundles from before there were any.
-        report: how it writes reports (schema 2.3 on); None where it answers with labels.
+        report: how it writes reports (schema 2.2 on); None where it answers with labels.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION

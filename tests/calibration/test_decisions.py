@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from vidrisk.calibration.decisions import DEFAULT, OWN_POSITIVES, fit_decisions
+from vidrisk.calibration.decisions import OWN_POSITIVES, fit_decisions
+from vidrisk.runtimes.contract.contract import DECISION
 
 
 def drawn(samples: int, labels: int, seed: int, levels: int = 1000) -> tuple[np.ndarray, np.ndarray]:
@@ -66,4 +67,4 @@ def test_rows_that_are_not_labelled_or_not_finite_are_left_out() -> None:
 
 @pytest.mark.parametrize("truth", [np.zeros((4, 2), np.int64), np.full((4, 2), -1)])
 def test_where_nothing_holds_a_label_holds_from_a_half_on(truth: np.ndarray) -> None:
-    assert fit_decisions(np.full((4, 2), 0.7), truth).tolist() == [DEFAULT, DEFAULT]
+    assert fit_decisions(np.full((4, 2), 0.7), truth).tolist() == [DECISION, DECISION]

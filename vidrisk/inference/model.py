@@ -18,6 +18,7 @@ from vidrisk.inference.plan import plan_from_stages
 from vidrisk.runtimes import Bundle, Contract, Runner
 from vidrisk.runtimes.chain import chained, run_stages
 from vidrisk.runtimes.contract.bundle import MANIFEST, VariantName
+from vidrisk.runtimes.contract.contract import DECISION
 from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError, require
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 NO_THRESHOLD = "a run holds no threshold; its export fits them"
-DECISION = 0.5  # from which on a label holds, where nobody has fitted it
 
 
 class Classifier:

@@ -16,11 +16,10 @@ from vidrisk.files.cache import key_of
 from vidrisk.files.lines import DIGITS, line_from_record, record_from_line
 from vidrisk.inference.risk import guidance_for, severity_from_probabilities
 from vidrisk.runtimes.contract import versions
-from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.contract import NONE_HOLDS, Contract
 from vidrisk.runtimes.uncertainty import Uncertainty, is_uncertain
 
 PREDICTIONS = versions.PREDICTIONS.file
-NONE_HOLDS = "none"  # the answer where no label of a multi-label target holds
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ import numpy as np
 
 from vidrisk.metrics.classification import Floats, Ints, Metrics, classification_report
 from vidrisk.metrics.multi_label import MultiLabelMetrics, multi_label_report
-from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.contract.contract import DECISION, Target
 
 TargetMetrics = Metrics | MultiLabelMetrics
-DECISION = 0.5  # from which on a label holds, where nobody has fitted it
 
 
 def labelled_rows(truth: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from vidrisk.data import Table
 from vidrisk.data.split import deal_folds
-from vidrisk.metrics.target_report import labelled_rows
 from vidrisk.models.bases import load_bases
 from vidrisk.models.classifier import ClipClassifier
 from vidrisk.models.config import TrainConfig
@@ -24,7 +22,7 @@ from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.dataset import ClipDataset, chunks_of, moments_of
 from vidrisk.train.objective import columns_of_targets
-from vidrisk.train.probe import Floats, Ints, probabilities_out_of_fold
+from vidrisk.train.probe import Floats, losses_of_samples, probabilities_out_of_fold, standardise_features
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +74,7 @@ def head_from_features(features: torch.Tensor, truth: torch.Tensor, targets: Seq
         of_target = truth[:, columns].numpy() if target.multi_label else truth[:, columns.start].numpy()
         for kind, summary in _summaries(features).items():
             sure, _ = probabilities_out_of_fold(summary, of_target, target, folds)
-            losses[kind] += _loss_of_samples(sure, of_target, target)
+            losses[kind] += losses_of_samples(sure, of_target, target)
     gain = losses[KINDS[0]] - losses[KINDS[1]]
     error = float(gain.std() / np.sqrt(len(gain)))
     is_better = gain.mean() > max(ERRORS * error, LEAST_GAIN, LEAST_SHARE * losses[KINDS[0]].mean())
@@ -98,23 +96,10 @@ def _features(model: ClipClassifier, train: ClipDataset, rows: list[int], on_pro
         frames = torch.stack([train[rows[place]][0] for place in chunk])
         found.append(model.features(moments_of(frames, train.jitter, None)).float())
     features = torch.cat(found)
-    flat = features.flatten(0, 1)
-    deviation = flat.std(dim=0)
-    return (features - flat.mean(dim=0)) / (deviation + 0.1 * deviation.mean()).clamp_min(1e-6)
+    return standardise_features(features.flatten(0, 1))[0].reshape(features.shape)
 
 
 def _summaries(features: torch.Tensor) -> Mapping[HeadKind, Floats]:
     frames = features.shape[1]
     parts = min(SEGMENTS, frames)
     return {kind: SegmentsOfTime(frames, parts, is_relative=kind == "motion")(features).numpy() for kind in KINDS}
-
-
-def _loss_of_samples(sure: Floats, truth: Ints, target: Target) -> npt.NDArray[np.float64]:
-    """Negative log-likelihood of each sample's labels; 0 where nobody has labelled it."""
-    rows, clipped = labelled_rows(truth), np.clip(sure.astype(np.float64), 1e-7, 1 - 1e-7)
-    losses = np.zeros(len(truth))
-    if target.multi_label:
-        losses[rows] = -np.where(truth == 1, np.log(clipped), np.log1p(-clipped)).mean(axis=1)[rows]
-    else:
-        losses[rows] = -np.log(clipped[np.arange(len(truth)), truth])[rows]
-    return losses

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidrisk.metrics.target_report import labelled_rows
+from vidrisk.models.heads import QUIET
 from vidrisk.runtimes.contract.contract import Target
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-QUIET = 0.1  # of the average deviation is added to every feature's own, as in ``models.heads``
 DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 STEPS = 200
 MOST_ROTATED = 4096  # samples up to which features are rotated into the space that samples span
@@ -50,7 +50,7 @@ def reduce_features(features: Floats) -> Floats:
 
     Regressions on some of the rows have the same optimum there, and are found much faster where samples are few.
     """
-    inputs, _, _ = _standardised(torch.from_numpy(features).float())
+    inputs, _, _ = standardise_features(torch.from_numpy(features).float())
     rotation = _rotation(inputs)
     found: Floats = (inputs if rotation is None else inputs @ rotation).numpy()
     return found
@@ -70,7 +70,7 @@ def fit_probe(features: Floats, truth: Ints, target: Target, decay: float, *, is
     if is_reduced:
         weights, bias = _minimised(inputs, torch.from_numpy(truth[rows]), target, decay)
         return Probe(target, torch.zeros(inputs.shape[1]), torch.ones(inputs.shape[1]), weights, bias)
-    inputs, mean, deviation = _standardised(inputs)
+    inputs, mean, deviation = standardise_features(inputs)
     rotation = _rotation(inputs)
     reduced = inputs if rotation is None else inputs @ rotation
     weights, bias = _minimised(reduced, torch.from_numpy(truth[rows]), target, decay)
@@ -103,16 +103,22 @@ def probabilities_out_of_fold(features: Floats, truth: Ints, target: Target, fol
     return best[1], best[2]
 
 
+def losses_of_samples(probabilities: Floats, truth: Ints, target: Target) -> npt.NDArray[np.float64]:
+    """Return the negative log-likelihood of each sample's labels ``(N,)``, of several the mean; 0 where nobody has labelled it."""
+    sure = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    if target.multi_label:
+        losses = -np.where(truth == 1, np.log(sure), np.log1p(-sure)).mean(axis=1)
+    else:
+        losses = -np.log(sure[np.arange(len(truth)), truth])
+    return np.where(labelled_rows(truth), losses, 0.0)
+
+
 def log_loss(probabilities: Floats, truth: Ints, target: Target) -> float:
     """Return the mean negative log-likelihood of the labels of samples that are labelled."""
-    rows = labelled_rows(truth)
-    known, sure = truth[rows], np.clip(probabilities[rows], 1e-7, 1 - 1e-7)
-    if target.multi_label:
-        return float(-np.where(known == 1, np.log(sure), np.log1p(-sure)).mean())
-    return float(-np.log(sure[np.arange(len(known)), known]).mean())
+    return float(losses_of_samples(probabilities, truth, target).sum() / labelled_rows(truth).sum())
 
 
-def _standardised(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def standardise_features(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return inputs of mean 0 and deviation 1, the mean and the deviation; nearly constant features stay quiet."""
     mean, deviation = inputs.mean(dim=0), inputs.std(dim=0, unbiased=False)
     deviation = (deviation + QUIET * deviation.mean()).clamp_min(1e-6)

@@ -65,7 +65,7 @@ def summarise_table(table: Table, config: TrainConfig, on_progress: OnProgress) 
     config = resolve_config(frozen, clips=labels.clips)
     contract = contract_from_config(config, labels)
     model = build_classifier(config, contract).eval()
-    if not isinstance(model, ClipClassifier) or any(True for _ in model.head.trunk.parameters()):
+    if not isinstance(model, ClipClassifier) or not model.head.is_linear:
         raise SettingsError(f"a summary by {config.backbone} with the head {config.head.kind}",
                             allowed="an encoder of frames or clips; the head auto, linear, segments or motion")
     data = ClipDataset(table, contract, decoder=config.decoder, cache_mb=0)
