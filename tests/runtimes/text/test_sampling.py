@@ -34,7 +34,7 @@ def test_the_fewest_tokens_are_kept_that_reach_the_share(logits: np.ndarray, tem
     tokens, kept = kept_tokens(logits, temperature, top_k, top_p)
     assert len(set(tokens.tolist())) == len(tokens) >= 1
     assert (np.diff(kept) <= 1e-12).all()
-    assert kept[:-1].sum() < top_p
+    assert kept[:-1].sum() < top_p + 1e-12  # a token of 1e-16 does not change a sum near 1
     if top_k == 0:
         assert kept.sum() >= min(top_p, 1) - 1e-6
 
