@@ -5,7 +5,7 @@
 A probe: EfficientNet-Lite0 as it is (``lora.last_blocks=0``), and a head that is trained on clips. Nothing is drawn at random but
 the order of the clips, so that all three do the same work; a run is refused unless the mean loss of every epoch agrees.
 
-    anew             cache_mb=0: every epoch decodes and encodes
+    anew             cache_mb=0, disk_cache_mb=0: every epoch decodes and encodes
     frames kept      views=0: the first epoch decodes, every one encodes
     features kept    views=1: the first epoch decodes and encodes (the default, with more views where clips are augmented)
 
@@ -39,7 +39,7 @@ from vidrisk.train.train import train_run
 RESULT = Path(__file__).parent / "results" / "kept_features.json"
 EPOCHS, FRAMES, BATCH = 7, 8, 8
 ANEW, FRAMES_KEPT, FEATURES_KEPT = "anew", "frames kept", "features kept"
-WAYS = {ANEW: "cache_mb=0", FRAMES_KEPT: "views=0", FEATURES_KEPT: "views=1"}
+WAYS = {ANEW: ("cache_mb=0", "disk_cache_mb=0"), FRAMES_KEPT: ("views=0",), FEATURES_KEPT: ("views=1",)}
 MOST_APART = 1e-2  # relative difference of losses: kept features are float16
 
 
@@ -70,7 +70,7 @@ def train(table: Table, side_px: int, way: str) -> Trained:
     clock = PhaseClock()
     config = config_from_options(None, [
         "lora.last_blocks=0", "augment=[]", "head.dropout=0", "precision=fp32", f"frames={FRAMES}", f"pixel.height={side_px}",
-        f"pixel.width={side_px}", f"optim.epochs={EPOCHS}", f"optim.batch_size={BATCH}", WAYS[way]])
+        f"pixel.width={side_px}", f"optim.epochs={EPOCHS}", f"optim.batch_size={BATCH}", *WAYS[way]])
     with tempfile.TemporaryDirectory() as out:
         train_run(table, config, Path(out), on_progress=clock)
         epochs = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))["epochs"]

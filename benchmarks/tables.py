@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 ROOMS = ("vidrisk", "export", "calibration", "runtimes")
-PAGES = ("architecture", "distributed-training", "foreign", "python", "risk-training", "text", "vlm")
+PAGES = ("architecture", "distributed-training", "foreign", "labels", "python", "risk-training", "text", "training", "vlm")
 DOCUMENTS = ("README.md", *(f"docs/{page}.md" for page in PAGES))
 NOT_YET = "Not measured yet."
 MARK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -57,13 +57,67 @@ def elpv() -> str:
 
 
 def ut_interaction() -> str:
+    """Top-1 by who chose the recipe, and the confusion of the first seed of the defaults."""
     found = result("ut_interaction")
-    labels = found["labels"]
-    scores = ", ".join(f"{100 * seed['top1']:.1f} %" for seed in found["seeds"])
-    confusion = found["seeds"][0]["confusion"]
-    rows = [[label, *map(str, counts)] for label, counts in zip(labels, confusion, strict=True)]
-    return (f"Top-1 **{100 * found['top1']:.1f} %**; per seed {scores}. Confusion of the first seed, rows are the truth:\n\n"
-            + grid(["", *labels], rows))
+    named = {"default": "the defaults; head and decay chosen inside each fold", "tuned": "`--tune` inside each fold",
+             "fixed": "one recipe for all folds, found on these clips"}
+    rows = [[title, percent(found[name]["top1"]), ", ".join(percent(seed["top1"]) for seed in found[name]["seeds"])]
+            for name, title in named.items() if name in found]
+    first = found["default" if "default" in found else "fixed"]["seeds"][0]
+    confusion = [[label, *map(str, counts)] for label, counts in zip(first["labels"], first["confusion"], strict=True)]
+    return (grid(["recipe", "top-1", "per seed"], rows) + "\n\nConfusion of the first seed of the first one, rows are the truth:\n\n"
+            + grid(["", *first["labels"]], confusion))
+
+
+def label_errors() -> str:
+    """Share of flipped labels among the most suspected, by question."""
+    if not (found := measured("labels")):
+        return NOT_YET
+    rows = [[" / ".join(row["labels"]), f"{row['samples']:,}", percent(sum(row["found"]) / len(row["found"])),
+             f"{percent(min(row['found']))} – {percent(max(row['found']))}"] for row in found["flipped"]]
+    return grid(["elpv, labels", "photos", "flipped ones among the most suspected", "of seeds"], rows)
+
+
+def learning_curves() -> str:
+    """Forecasts from half of the samples, and what came."""
+    if not (found := measured("labels")):
+        return NOT_YET
+    rows = []
+    for curve in found["curves"]:
+        first = curve["rows"][0]
+        right = sum(row["is_within"] for row in curve["rows"])
+        off = sum(abs(row["forecast"] - row["measured"]) for row in curve["rows"]) / len(curve["rows"])
+        rows.append([curve["dataset"].replace("_", " "), f"{first['known']:,} → {first['measured_at']:,}", percent(first["score_known"]),
+                     f"{percent(first['forecast'])} [{percent(first['interval'][0])}, {percent(first['interval'][1])}]",
+                     percent(first["measured"]), f"{100 * off:.1f} points", f"{right} of {len(curve['rows'])}"])
+    return grid(["data", "samples learnt from", "known", "forecast and its interval", "measured", "off, mean of seeds",
+                 "within the interval"], rows)
+
+
+def motion() -> str:
+    """Top-1 of heads on clips whose classes no single frame tells apart."""
+    if not (found := measured("motion")):
+        return NOT_YET
+    kinds = list(dict.fromkeys(row["head"] for row in found["rows"]))
+    classes = list(dict.fromkeys(row["classes"] for row in found["rows"]))
+    by = {(row["classes"], row["head"]): row for row in found["rows"]}
+    return grid(["classes", "chance", *kinds],
+                [[name, percent(by[name, kinds[0]]["chance"]), *(percent(by[name, kind]["top1"]) for kind in kinds)] for name in classes])
+
+
+def training_data() -> str:
+    """Share of loading in a step, and peak memory by number of clips."""
+    if not (found := measured("training_data")):
+        return NOT_YET
+    tables = []
+    if "loading" in found:
+        tables.append(grid(["decoded frames", "loading, share of a step", "most of an epoch", "a step of 8 clips"],
+                           [[row["frames"], percent(row["share"]), percent(row["most"]), f"{row['step_s']:.2f} s"]
+                            for row in found["loading"]]))
+    if "memory" in found:
+        tables.append(grid(["clips", "peak memory of the process", "whole run"],
+                           [[f"{row['clips']:,}", f"{row['peak_mb']:,.0f} MiB", f"{row['seconds']:.0f} s"] for row in found["memory"]]))
+    return "\n\n".join(tables)
 
 
 def coverage() -> str:
@@ -396,7 +450,8 @@ def _said(path: Path) -> str:
 
 def with_tables(text: str) -> str:
     makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint,
-                                                  python_api, foreign, trainer, kept_features, vlm, vlm_full_size, gpu_vlm,
+                                                  python_api, foreign, trainer, kept_features, label_errors,
+                                                  learning_curves, motion, training_data, vlm, vlm_full_size, gpu_vlm,
                                                   text_generation, reports, folders, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 

@@ -1,6 +1,7 @@
 """Stages: a model is a list of graphs, each of which runs once per frame, per group of frames, or per window.
 
     CLIP, DINO, EfficientNet     encoder/frame → head/window
+    the same with differences    encoder/group of 2 → head/window
     VideoMAE, V-JEPA 2           encoder/window → head/window
     a vision-language model      vision/group of 2 → text/window (prompt as a constant) → head/window
     one that writes reports      vision/frame → what ``contract.report`` describes
@@ -162,12 +163,13 @@ def check_stages(stages: Sequence[Stage], contract: Contract) -> None:
                         allowed=f"{list(contract.answers())} per window")
 
 
-def frame_encoder_stages(contract: Contract, width: int) -> tuple[Stage, Stage]:
-    """encoder/frame → head/window, for features of ``width``."""
-    frames = TensorSpec(PIXELS, "uint8", (BATCH, *contract.pixel.frame_shape))
+def frame_encoder_stages(contract: Contract, width: int, group: int = 1) -> tuple[Stage, Stage]:
+    """encoder/frame, or per group of n frames → head/window, for features of ``width``."""
+    shape = contract.pixel.frame_shape if group == 1 else (group, *contract.pixel.frame_shape)
+    frames = TensorSpec(PIXELS, "uint8", (BATCH, *shape))
     features = TensorSpec("features", "float32", (BATCH, width))
-    clip = TensorSpec("features", "float32", (BATCH, contract.frames, width))
-    return (Stage(name="encoder", per="frame", inputs=(frames,), outputs=(features,)),
+    clip = TensorSpec("features", "float32", (BATCH, contract.frames // group, width))
+    return (Stage(name="encoder", per="frame" if group == 1 else "group", group=group, inputs=(frames,), outputs=(features,)),
             Stage(name="head", per="window", inputs=(clip,), outputs=contract.answers()))
 
 

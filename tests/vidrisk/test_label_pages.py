@@ -1,10 +1,11 @@
-"""docs/multi-label.md, docs/labels.md and docs/labelling-round.md: what they show runs, in their order, and does what they say."""
+"""docs/multi-label.md, labels.md, labelling-round.md and training.md: what they show runs, in their order, and does what they say."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from vidrisk.runtimes import Bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
-PAGES = ("multi-label", "labels", "labelling-round")
+PAGES = ("multi-label", "labels", "labelling-round", "training")
 RunLine = Callable[..., object]
 COLOURS = {"crack": (200, 40, 40), "rust": (30, 160, 40), "wet": (40, 40, 200)}
 SMALL = ("--set", "pixel.height=96", "--set", "pixel.width=96")
@@ -154,3 +155,15 @@ def test_links_options_and_settings_exist(page: str) -> None:
 def test_pages_are_linked(page: str) -> None:
     assert f"](docs/{page}.md)" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert f"]({page}.md)" in text_of("support")
+
+
+def test_a_training_run(tmp_path: Path, run_line: RunLine, clip_folder: Path) -> None:
+    shutil.copytree(clip_folder, tmp_path / "clips")
+    run_page("training", tmp_path, run_line)
+    config = Run.open(tmp_path / "runs" / "longer").config
+    assert config.frames == 16 and config.head.kind in ("motion", "segments") and (tmp_path / "augmented.png").is_file()
+    default, text = TrainConfig(), text_of("training")
+    for name, said in {"cache_mb": "memory ({:,})", "disk_cache_mb": "folder ({:,})", "views": "| {} augmented views"}.items():
+        assert said.format(getattr(default, name)) in text
+    assert f"| `lora.last_blocks` | {default.lora.last_blocks} |" in text and f"| `head.start` | `{default.head.start}`" in text
+    assert set(re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? \| [^`]", text, re.MULTILINE)) >= {("linear", "mlp"), ("motion", "")}

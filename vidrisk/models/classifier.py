@@ -26,7 +26,7 @@ ADAPTER, HEAD = "adapter", "head.safetensors"
 class ClipClassifier(TrainableModel):
     """An encoder of frames or windows, and a head.
 
-    ``lower`` gives floats ``(B, T, …)``, or ``(B, …)`` where the encoder sees windows.
+    ``lower`` gives floats ``(B, T, …)``, ``(B, T / 2, …)`` where the encoder sees pairs, or ``(B, …)`` where it sees windows.
     """
 
     def __init__(self, encoder: Encoder, head: Head) -> None:
@@ -41,17 +41,23 @@ class ClipClassifier(TrainableModel):
     def lower(self, frames: Tensor) -> Tensor:
         if self.encoder.sees_windows:
             return self.encoder.lower(frames)
-        hidden = self.encoder.lower(frames.flatten(0, 1))
-        return hidden.reshape(*frames.shape[:2], *hidden.shape[1:])
+        hidden = self.encoder.lower(self._groups(frames).flatten(0, 1))
+        return hidden.unflatten(0, (len(frames), -1))
+
+    def _groups(self, frames: Tensor) -> Tensor:
+        """Divide frames ``(B, T, H, W, 3)`` into what the encoder sees at a time: ``(B, T / n, n, H, W, 3)``, or the frames."""
+        group = self.encoder.group
+        return frames if group == 1 else frames.unflatten(1, (-1, group))
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Frames, or the output of ``lower`` → features ``(B, T, D)``, or ``(B, D)`` where the encoder sees windows."""
-        run = self.encoder if inputs.dtype == torch.uint8 else self.encoder.upper
+        """Frames, or the output of ``lower`` → features ``(B, T, D)``, of pairs ``(B, T / 2, 2D)``, of windows ``(B, D)``."""
+        is_raw = inputs.dtype == torch.uint8
+        run = self.encoder if is_raw else self.encoder.upper
         if self.encoder.sees_windows:
             of_windows: Tensor = run(inputs)
             return of_windows
-        features: Tensor = run(inputs.flatten(0, 1))
-        return features.reshape(*inputs.shape[:2], -1)
+        features: Tensor = run((self._groups(inputs) if is_raw else inputs).flatten(0, 1))
+        return features.unflatten(0, (len(inputs), -1))
 
     def logits(self, features: Tensor) -> tuple[Tensor, ...]:
         logits: tuple[Tensor, ...] = self.head(features)
@@ -85,8 +91,10 @@ class ClipClassifier(TrainableModel):
         checkpoint_activations(self.encoder.backbone)
 
     def stages(self, contract: Contract) -> tuple[ModelStage, ...]:
-        describe = window_encoder_stages if self.encoder.sees_windows else frame_encoder_stages
-        encoder, head = describe(contract, self.encoder.width)
+        if self.encoder.sees_windows:
+            encoder, head = window_encoder_stages(contract, self.encoder.width)
+        else:
+            encoder, head = frame_encoder_stages(contract, self.encoder.width, self.encoder.group)
         return ModelStage(encoder, self.encoder), ModelStage(head, self.head)
 
     def save(self, folder: Path) -> None:

@@ -170,6 +170,7 @@ class TrainConfig(Sealed):
     pixel: dict[str, Any] = Field(default_factory=dict)
     frames: int = Field(8, ge=1, le=512, description="moments per clip; photos have one")
     jitter: Literal[1, 3, 5, 7, 9] = Field(1, description="moments read per moment used, to train on any of them")
+    rgb_diff: bool = Field(False, description="show every second moment of a clip as its difference from the one before")
     level_order: tuple[str, ...] | None = None
     multi_label: bool = Field(False, description="any number of classes may hold for a sample; cells of the data hold several")
     lora: LoraSettings = LoraSettings()

@@ -1,7 +1,8 @@
 """Encoders: the contract's pixels → features ``float32 (N, D)``, normalisation folded in.
 
 A backbone is the embedded ``efficientnet-lite0``, a Hugging Face hub id, or a local folder in the same layout. Its family
-(``families``) says whether it sees ``uint8 (N, H, W, 3)``, one frame at a time, or windows ``uint8 (N, T, H, W, 3)``.
+(``families``) says whether it sees ``uint8 (N, H, W, 3)``, one frame at a time, or windows ``uint8 (N, T, H, W, 3)``. One that sees
+frames may be shown pairs ``uint8 (N, 2, H, W, 3)``: a frame, and what changes until the next one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 
 log = logging.getLogger(__name__)
 
+PAIR = 2  # frames that a picture and its difference image come from
+DIFFERENCE_GAIN, GREY = 2.0, 128.0  # a difference image is grey where nothing changes
+
 
 class Encoder(nn.Module):
     """A backbone between the contract's pixels and its features.
@@ -29,10 +33,12 @@ class Encoder(nn.Module):
         pixel: its mean and std become part of the graph.
         pool: how the backbone's output becomes one vector; not ``auto``.
         frames: of a window, T; only where the family sees windows.
+        rgb_diff: see pairs of frames, and describe the first one and the difference image of both, side by side.
 
     Attributes:
         pixel: as given.
         width: D, size of a feature.
+        group: frames that a feature is of: 1, ``PAIR``, or a window's.
         frozen_blocks: blocks at the bottom that training leaves alone, in a backbone that can be run in two parts.
         is_frozen: training leaves the whole encoder alone.
     """
@@ -42,19 +48,22 @@ class Encoder(nn.Module):
     backbone: Any
     token_grid: tuple[int, int]
 
-    def __init__(self, backbone: nn.Module, pixel: PixelSpec, *, pool: Pool, family: Family, frames: int = 1) -> None:
+    def __init__(self, backbone: nn.Module, pixel: PixelSpec, *, pool: Pool, family: Family, frames: int = 1,
+                 rgb_diff: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         self.pixel = pixel
         self.pool = pool
         self.family = family
+        self.rgb_diff = rgb_diff
+        self.group = frames if self.sees_windows else PAIR if rgb_diff else 1
         self.frozen_blocks = 0
         self.is_frozen = False
         mean, std = torch.tensor(pixel.mean), torch.tensor(pixel.std)
         channels = (1, 3, 1, 1, 1) if self.sees_windows else (1, 3, 1, 1)
         self.register_buffer("scale", (1 / (255 * std)).view(channels), persistent=False)
         self.register_buffer("shift", (-mean / std).view(channels), persistent=False)
-        self.input_shape = (frames, *pixel.frame_shape) if self.sees_windows else pixel.frame_shape
+        self.input_shape = (self.group, *pixel.frame_shape) if self.sees_windows or rgb_diff else pixel.frame_shape
         with torch.inference_mode():
             probe = torch.zeros((1, *self.input_shape), dtype=torch.uint8)
             self.width = int(self.eval()(probe).shape[1])
@@ -82,19 +91,24 @@ class Encoder(nn.Module):
             return features
         if self.frozen_blocks:
             hidden: Tensor = self.backbone.lower(self._pixels(frames), self.frozen_blocks)
-            return hidden
+            return hidden.unflatten(0, (-1, PAIR)) if self.rgb_diff else hidden
         return frames
 
     def upper(self, hidden: Tensor) -> Tensor:
         if self.is_frozen:
             return hidden
         if self.frozen_blocks:
-            return _pooled(self.backbone.upper(hidden, self.frozen_blocks), self.pool)
+            hidden = hidden.flatten(0, 1) if self.rgb_diff else hidden
+            return self._side_by_side(_pooled(self.backbone.upper(hidden, self.frozen_blocks), self.pool))
         features: Tensor = self(hidden)
         return features
 
     def forward(self, frames: Tensor) -> Tensor:
-        return _pooled(self.family.run(self.backbone, self._pixels(frames)), self.pool)
+        return self._side_by_side(_pooled(self.family.run(self.backbone, self._pixels(frames)), self.pool))
+
+    def _side_by_side(self, features: Tensor) -> Tensor:
+        """Put what is known of a frame and of its difference image into one feature: ``(2N, D)`` → ``(N, 2D)``."""
+        return features.unflatten(0, (-1, PAIR)).flatten(1) if self.rgb_diff else features
 
     def tokens(self, frames: Tensor) -> Tensor:
         """Frames ``uint8 (N, H, W, 3)`` → places of the last feature map ``(N, h · w, D)``, row by row, without class tokens."""
@@ -111,11 +125,16 @@ class Encoder(nn.Module):
 
     def _pixels(self, frames: Tensor) -> Tensor:
         # Cast, then permute: TensorRT takes a uint8 input into a Cast only.
+        values = frames.to(torch.float32)
+        if self.rgb_diff:
+            first, second = values.unbind(1)
+            change = ((second - first) * DIFFERENCE_GAIN + GREY).clamp(0, 255)
+            values = torch.stack((first, change), dim=1).flatten(0, 1)
         if not self.sees_windows:
-            return frames.to(torch.float32).permute(0, 3, 1, 2) * self.scale + self.shift
+            return values.permute(0, 3, 1, 2) * self.scale + self.shift
         # Channels first, as the layer wants them that makes tokens: backbones that take them behind the frames turn that back, and
         # no transposition is left between the pixels and that layer.
-        return (frames.to(torch.float32).permute(0, 4, 1, 2, 3) * self.scale + self.shift).transpose(1, 2)
+        return (values.permute(0, 4, 1, 2, 3) * self.scale + self.shift).transpose(1, 2)
 
 
 def _pooled(output: Any, pool: Pool) -> Tensor:
@@ -135,7 +154,7 @@ def _pooled(output: Any, pool: Pool) -> Tensor:
 
 
 def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: Pool = "auto", frames: int = 1,
-                  local_only: bool = False) -> Encoder:
+                  rgb_diff: bool = False, local_only: bool = False) -> Encoder:
     """Load a backbone and wrap it. Code that lies beside its weights is never run.
 
     Args:
@@ -143,6 +162,7 @@ def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: P
         pixel: fields of ``PixelSpec`` that override what the backbone was trained with.
         pool: ``auto`` takes the family's own.
         frames: of a window, T, for a backbone that sees windows.
+        rgb_diff: show a backbone of frames pairs of them: the first one, and the difference image.
         local_only: take a hub id from what was downloaded before, and ask no network.
 
     Raises:
@@ -161,7 +181,7 @@ def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: P
     if pool != "pooler":
         drop_pooling_head(loaded)
     try:
-        return Encoder(loaded, spec, pool=pool, family=family, frames=frames)
+        return Encoder(loaded, spec, pool=pool, family=family, frames=frames, rgb_diff=rgb_diff)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         size = f"{spec.height}x{spec.width}"
         reason = first_line(error)

@@ -7,7 +7,7 @@ from typing import get_args
 
 from vidrisk.models.classifier import ClipClassifier
 from vidrisk.models.config import DEFAULT_HEAD_LR, Augmentation, HeadSettings, ReportSettings, TrainConfig
-from vidrisk.models.encoders import build_encoder, default_pixel, pixel_spec
+from vidrisk.models.encoders import PAIR, build_encoder, default_pixel, pixel_spec
 from vidrisk.models.families import Source, family_of
 from vidrisk.models.families.family import Family
 from vidrisk.models.heads import Head, HeadKind
@@ -20,7 +20,7 @@ from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 # Settings that only a classifier knows.
-OF_CLASSIFIERS = ("pool", "frames", "jitter", "decoder", "level_order",
+OF_CLASSIFIERS = ("pool", "frames", "jitter", "rgb_diff", "decoder", "level_order",
                   *(f"head.{name}" for name in HeadSettings.model_fields),
                   *(f"optim.{name}" for name in ("head_lr", "token_lr", "label_smoothing", "mixup", "cutmix", "class_weights",
                                                  "metric")),
@@ -52,6 +52,7 @@ def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
         prompts = prompts_from_settings(prompts, config.task)
     config = config.model_copy(update={"vlm": config.vlm.model_copy(update={"prompts": prompts})})
     family.check_settings(config)
+    _check_differences(config, family, clips=clips)
     if config.task == "report":
         _check_report_settings(config)
     elif config.report != ReportSettings():
@@ -78,6 +79,19 @@ def default_augment(config: TrainConfig, family: Family, *, clips: bool) -> tupl
     if clips:
         return ("flip", "zoom", "light", "still")
     return ("flip",) if config.task == "risk" else ()
+
+
+def _check_differences(config: TrainConfig, family: Family, *, clips: bool) -> None:
+    """Refuse difference images where there are none.
+
+    Raises:
+        SettingsError: of photos, for a window encoder, or in an odd number of frames.
+    """
+    can = clips and family.build is None and family.per == "frame" and config.frames % PAIR == 0
+    if config.rgb_diff and not can:
+        raise SettingsError(f"rgb_diff of {f'clips of {config.frames} frames' if clips else 'photos'} and {config.backbone}",
+                            allowed="clips of an even number of frames, and an encoder that sees one frame at a time",
+                            fix="leave rgb_diff out, or set frames")
 
 
 def rate_of_head(config: TrainConfig, family: Family) -> float | None:
@@ -141,7 +155,7 @@ def build_reporter(config: TrainConfig, pixel: PixelSpec, *, local_only: bool = 
 def build_clip_classifier(config: TrainConfig, contract: Contract, *, local_only: bool = False) -> ClipClassifier:
     """Build an encoder and a head: what a family without a ``build`` of its own is."""
     encoder = build_encoder(config.backbone, pixel=dataclasses.asdict(contract.pixel), pool=config.pool, frames=contract.frames,
-                            local_only=local_only)
+                            rgb_diff=config.rgb_diff, local_only=local_only)
     encoder.requires_grad_(False)
     encoder.is_frozen = config.lora.last_blocks == 0
     sees_order = contract.time is not None and not encoder.sees_windows  # a window encoder has seen it
@@ -151,7 +165,7 @@ def build_clip_classifier(config: TrainConfig, contract: Contract, *, local_only
     if kind == "transformer_no_vision":
         raise SettingsError(f"head {kind!r} behind {config.backbone!r}", allowed=f"auto, {', '.join(get_args(HeadKind))}",
                             fix="set head.kind, or choose a vision-language model")
-    frames = None if encoder.sees_windows else contract.frames
+    frames = None if encoder.sees_windows else contract.frames // encoder.group
     settings = config.head
     head = Head(kind, width=encoder.width, frames=frames, targets=contract.targets, hidden=settings.hidden, layers=settings.layers,
                 heads=settings.heads, dropout=settings.dropout)

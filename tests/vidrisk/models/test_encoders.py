@@ -311,3 +311,27 @@ def test_a_backbone_that_is_not_here_is_not_asked_for(monkeypatch: pytest.Monkey
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("a look at the network"))
     with pytest.raises(SettingsError, match=r"'somebody/a-model' is not on this machine: .*; fix: download it once"):
         build_encoder("somebody/a-model", local_only=True)
+
+
+@pytest.mark.parametrize("family", FRAME_TRANSFORMERS)
+def test_a_pair_is_a_frame_and_what_changes_until_the_next(backbone_folder: Make, clips: Make, family: str) -> None:
+    folder = str(backbone_folder(family))
+    pairs = torch.from_numpy(clips(3, 2))
+    alone, both = build_encoder(folder), build_encoder(folder, rgb_diff=True)
+    change = ((pairs[:, 1].float() - pairs[:, 0].float()) * 2 + 128).clamp(0, 255)
+    with torch.inference_mode():
+        expected = torch.cat([alone(pairs[:, 0]), alone(change)], dim=1)
+        features = both(pairs)
+    assert (both.width, both.group, both.input_shape) == (2 * alone.width, 2, (2, 64, 64, 3))
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_pairs_are_kept_below_the_trained_blocks() -> None:
+    encoder = build_encoder("efficientnet-lite0", pixel={"height": 64, "width": 64}, rgb_diff=True)
+    pairs = torch.randint(0, 255, (3, 2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = encoder(pairs)
+        encoder.frozen_blocks = 3
+        hidden = encoder.lower(pairs)
+        assert hidden.shape[:2] == (3, 2)
+        torch.testing.assert_close(encoder.upper(hidden), expected)

@@ -1,0 +1,144 @@
+"""What clips cost a training run: the share of a step that is loading, and memory as the clips become more.
+
+    python benchmarks/training_data.py loading|memory [--small]
+
+loading: LoRA on all blocks of EfficientNet-Lite0, so that every step begins at frames. The first epoch finds them decoded and kept
+(before the first step, every file is decoded once): in memory, or in the file on disk. A step's loading is the time until its frames
+are there, side by side in a batch; augmentation, which is not loading, is left out.
+
+memory: a probe on 100 clips, on 1,000 and on 10,000, each in a process of its own, with 64 MB for decoded frames and views (the
+rest goes to the file on disk); the most that a process ever held. Every clip is a file of its own, a copy of one of twelve.
+
+--small: few clips, to see that it runs; nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from machine import described
+from small_clips import write_clips
+
+from vidrisk.data import Table
+from vidrisk.models.config import config_from_options
+from vidrisk.train.class_work import Classification
+from vidrisk.train.train import train_run
+
+RESULT = Path(__file__).parent / "results" / "training_data.json"
+PLACES = {"in memory": "cache_mb=4096", "on disk": "cache_mb=0"}
+EPOCHS, BATCH, FRAMES = 4, 8, 8
+CACHE_MB = 64
+
+
+def measure_loading(clips: int, side_px: int) -> list[dict[str, Any]]:
+    """Train, and return the median over epochs of loading's share, per place."""
+    loading: list[float] = []
+    epochs: list[float] = []
+    inputs = Classification.inputs
+
+    def timed(self: Classification, *arguments: Any) -> Iterator[Any]:
+        begin, waited = time.perf_counter(), 0.0
+        source = inputs(self, *arguments)
+        while True:
+            asked = time.perf_counter()
+            item = next(source, None)
+            waited += time.perf_counter() - asked
+            if item is None:
+                break
+            yield item
+        loading.append(waited)
+        epochs.append(time.perf_counter() - begin)
+
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        table = write_clips(Path(scratch) / "clips", clips, side_px)
+        for place, setting in PLACES.items():
+            loading.clear()
+            epochs.clear()
+            config = config_from_options(None, [
+                "lora.last_blocks=null", "head.kind=linear", "head.start=zero", "augment=[]", "precision=fp32", "views=0",
+                f"frames={FRAMES}", f"optim.epochs={EPOCHS}", f"optim.batch_size={BATCH}", setting])
+            with mock.patch.object(Classification, "inputs", timed):
+                train_run(table, config, Path(scratch) / place)
+            shares = [waited / whole for waited, whole in zip(loading, epochs, strict=True)]
+            rows.append({"frames": place, "share": statistics.median(shares), "most": max(shares),
+                         "step_s": statistics.median(epochs) / (clips / BATCH)})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def copy_table(folder: Path, clips: int) -> Table:
+    """Write twelve small clips, and copy them until there are enough."""
+    few = write_clips(folder / "few", 12)
+    (folder / "clips").mkdir()
+    samples = []
+    for number in range(clips):
+        sample = few.samples[number % len(few)]
+        path = folder / "clips" / f"{number}.mp4"
+        shutil.copyfile(sample.path, path)
+        samples.append(replace(sample, path=path, name=path.name))
+    return Table(folder / "clips", "action", tuple(samples))
+
+
+def train_once(clips: int) -> None:
+    """Train on that many clips, and print what the process held at the most, in MiB."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        table = copy_table(Path(scratch), clips)
+        config = config_from_options(None, [
+            "lora.last_blocks=0", "head.kind=linear", "augment=[flip]", "views=2", "frames=8", "pixel={height: 64, width: 64}",
+            f"cache_mb={CACHE_MB}", "optim.epochs=2", "optim.batch_size=32"])
+        begin = time.perf_counter()
+        train_run(table, config, Path(scratch) / "run")
+        seconds = time.perf_counter() - begin
+    print(json.dumps({"clips": clips, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, "seconds": seconds}))
+
+
+def measure_memory(counts: tuple[int, ...]) -> list[dict[str, Any]]:
+    rows = []
+    for count in counts:
+        command = [sys.executable, __file__, "once", "--clips", str(count)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append(json.loads(ended.stdout.splitlines()[-1]))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["loading", "memory", "once"])
+    parser.add_argument("--clips", type=int, default=100, help="of one run of memory")
+    parser.add_argument("--small", action="store_true")
+    arguments = parser.parse_args()
+    logging.getLogger("vidrisk").setLevel(logging.ERROR)  # it warns that there is no val split
+    if arguments.part == "once":
+        train_once(arguments.clips)
+        return
+    if arguments.part == "loading":
+        torch.set_num_threads(1 if arguments.small else 2)
+        found: dict[str, Any] = {"loading": measure_loading(BATCH if arguments.small else 6 * BATCH, 64 if arguments.small else 320)}
+    else:
+        found = {"memory": measure_memory((12, 24) if arguments.small else (100, 1_000, 10_000)), "cache_mb": CACHE_MB}
+    if not arguments.small:
+        known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
+        RESULT.write_text(json.dumps({**known, **found, "machine": described()}, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
