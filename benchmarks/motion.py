@@ -31,7 +31,7 @@ RESULT = Path(__file__).parent / "results" / "motion.json"
 PAIRS = {"direction": ("left", "right"), "distance": ("approach", "leave"), "count": ("once", "twice")}
 KINDS = ("linear", "segments", "motion", "attention", "transformer")
 SIDE, FRAMES, RATE = 112, 24, 12
-SETTINGS = ["task=action", "frames=16", "rgb_diff=false", "pixel={height: 112, width: 112}", "lora.last_blocks=0", "augment=[]", "optim.epochs=30"]
+SETTINGS = ["task=action", "frames=16", "pixel={height: 112, width: 112}", "lora.last_blocks=0", "augment=[]", "optim.epochs=30"]
 
 
 def frames_of(label: str, rng: np.random.Generator) -> Iterator[np.ndarray]:

@@ -65,8 +65,8 @@ def ut_interaction() -> str:
             for name, title in named.items() if name in found]
     first = found["default" if "default" in found else "fixed"]["seeds"][0]
     confusion = [[label, *map(str, counts)] for label, counts in zip(first["labels"], first["confusion"], strict=True)]
-    return (grid(["recipe", "top-1", "per seed"], rows) + "\n\nConfusion of the first seed of the first one, rows are the truth:\n\n"
-            + grid(["", *first["labels"]], confusion))
+    said = "\n\nConfusion of the first seed of the first one, rows are the truth:\n\n"
+    return grid(["recipe", "top-1", "per seed"], rows) + said + grid(["", *first["labels"]], confusion)
 
 
 def label_errors() -> str:
@@ -87,8 +87,9 @@ def learning_curves() -> str:
         first = curve["rows"][0]
         right = sum(row["is_within"] for row in curve["rows"])
         off = sum(abs(row["forecast"] - row["measured"]) for row in curve["rows"]) / len(curve["rows"])
-        rows.append([curve["dataset"].replace("_", " "), f"{first['known']:,} → {first['measured_at']:,}", percent(first["score_known"]),
-                     f"{percent(first['forecast'])} [{percent(first['interval'][0])}, {percent(first['interval'][1])}]",
+        low, high = first["interval"]
+        rows.append([curve["dataset"].replace("_", " "), f"{first['known']:,} → {first['measured_at']:,}",
+                     percent(first["score_known"]), f"{percent(first['forecast'])} [{percent(low)}, {percent(high)}]",
                      percent(first["measured"]), f"{100 * off:.1f} points", f"{right} of {len(curve['rows'])}"])
     return grid(["data", "samples learnt from", "known", "forecast and its interval", "measured", "off, mean of seeds",
                  "within the interval"], rows)
@@ -101,8 +102,8 @@ def motion() -> str:
     kinds = list(dict.fromkeys(row["head"] for row in found["rows"]))
     classes = list(dict.fromkeys(row["classes"] for row in found["rows"]))
     by = {(row["classes"], row["head"]): row for row in found["rows"]}
-    return grid(["classes", "chance", *kinds],
-                [[name, percent(by[name, kinds[0]]["chance"]), *(percent(by[name, kind]["top1"]) for kind in kinds)] for name in classes])
+    return grid(["classes", "chance", *kinds], [[name, percent(by[name, kinds[0]]["chance"]),
+                                                 *(percent(by[name, kind]["top1"]) for kind in kinds)] for name in classes])
 
 
 def training_data() -> str:
@@ -115,8 +116,8 @@ def training_data() -> str:
                            [[row["frames"], percent(row["share"]), percent(row["most"]), f"{row['step_s']:.2f} s"]
                             for row in found["loading"]]))
     if "memory" in found:
-        tables.append(grid(["clips", "peak memory of the process", "whole run"],
-                           [[f"{row['clips']:,}", f"{row['peak_mb']:,.0f} MiB", f"{row['seconds']:.0f} s"] for row in found["memory"]]))
+        rows = [[f"{row['clips']:,}", f"{row['peak_mb']:,.0f} MiB", f"{row['seconds']:.0f} s"] for row in found["memory"]]
+        tables.append(grid(["clips", "peak memory of the process", "whole run"], rows))
     return "\n\n".join(tables)
 
 

@@ -3,8 +3,8 @@
     python benchmarks/training_data.py loading|memory [--small]
 
 loading: LoRA on all blocks of EfficientNet-Lite0, so that every step begins at frames. The first epoch finds them decoded and kept
-(before the first step, every file is decoded once): in memory, or in the file on disk. A step's loading is the time until its frames
-are there, side by side in a batch; augmentation, which is not loading, is left out.
+(before the first step, every file is decoded once): in memory, or in the file on disk. A step's loading is the time until its
+frames are there, side by side in a batch; augmentation, which is not loading, is left out.
 
 memory: a probe on 100 clips, on 1,000 and on 10,000, each in a process of its own, with 64 MB for decoded frames and views (the
 rest goes to the file on disk); the most that a process ever held. Every clip is a file of its own, a copy of one of twelve.
@@ -130,8 +130,9 @@ def main() -> None:
         train_once(arguments.clips)
         return
     if arguments.part == "loading":
-        torch.set_num_threads(1 if arguments.small else 2)
-        found: dict[str, Any] = {"loading": measure_loading(BATCH if arguments.small else 6 * BATCH, 64 if arguments.small else 320)}
+        clips, side_px, threads = (BATCH, 64, 1) if arguments.small else (6 * BATCH, 320, 2)
+        torch.set_num_threads(threads)
+        found: dict[str, Any] = {"loading": measure_loading(clips, side_px)}
     else:
         found = {"memory": measure_memory((12, 24) if arguments.small else (100, 1_000, 10_000)), "cache_mb": CACHE_MB}
     if not arguments.small:

@@ -35,7 +35,7 @@ from vidrisk.train.train import train_run
 RECIPES: dict[str, tuple[str, ...]] = {
     "default": (),
     "tuned": (),
-    "fixed": ("frames=16", "lora.last_blocks=0", "augment=[flip]", "views=2", "head.kind=segments", "head.dropout=0.5", "rgb_diff=false",
+    "fixed": ("frames=16", "lora.last_blocks=0", "augment=[flip]", "views=2", "head.kind=segments", "head.dropout=0.5",
               "head.start=zero", "optim.epochs=40", "optim.batch_size=64", "optim.head_lr=0.0001", "optim.label_smoothing=0.1"),
 }
 RESULT = Path(__file__).parent / "results" / "ut_interaction.json"
@@ -45,8 +45,9 @@ SEQUENCE = r"seq(\d+)"
 def folds(table: Table) -> list[tuple[str, Table]]:
     """Ten tables, each with one sequence as its test split and the others as its train split."""
     sequence = {sample.name: re.search(SEQUENCE, sample.name)[1] for sample in table.samples}  # type: ignore[index]
-    return [(held_out, table.with_samples(replace(s, split="test" if sequence[s.name] == held_out else "train", group=sequence[s.name])
-                                          for s in table.samples)) for held_out in sorted(set(sequence.values()))]
+    return [(held_out, table.with_samples(
+        replace(sample, split="test" if sequence[sample.name] == held_out else "train", group=sequence[sample.name])
+        for sample in table.samples)) for held_out in sorted(set(sequence.values()))]
 
 
 def measure(data: Path, settings: tuple[str, ...], seed: int) -> dict[str, Any]:
@@ -62,7 +63,8 @@ def measure(data: Path, settings: tuple[str, ...], seed: int) -> dict[str, Any]:
                 metrics = evaluate(classifier, table.of_split("test")).metrics["action"]
         counts = np.asarray(metrics.confusion)
         confusion = counts if confusion is None else confusion + counts
-        print(f"seed {seed}, sequence {name}: {metrics.top1:.3f} ({time.perf_counter() - begin:.0f} s, fold {number + 1}/10)", flush=True)
+        print(f"seed {seed}, sequence {name}: {metrics.top1:.3f} ({time.perf_counter() - begin:.0f} s, fold {number + 1}/10)",
+              flush=True)
     assert confusion is not None
     return {"seed": seed, "top1": float(np.trace(confusion) / confusion.sum()), "confusion": confusion.tolist(), "heads": chosen,
             "labels": [label.label for label in metrics.per_class], "seconds": round(time.perf_counter() - begin)}
@@ -77,10 +79,10 @@ def main() -> None:
     settings = RECIPES[arguments.recipe]
     seeds = [measure(arguments.data, settings, seed) for seed in range(arguments.seeds)]
     known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
-    result = {**known, arguments.recipe: {"settings": [*settings], "seeds": seeds, "top1": float(np.mean([s["top1"] for s in seeds])),
-                                          "machine": described()}}
+    top1 = float(np.mean([each["top1"] for each in seeds]))
+    result = {**known, arguments.recipe: {"settings": [*settings], "seeds": seeds, "top1": top1, "machine": described()}}
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({arguments.recipe: result[arguments.recipe]["top1"]}))
+    print(json.dumps({arguments.recipe: top1}))
 
 
 if __name__ == "__main__":

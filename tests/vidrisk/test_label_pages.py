@@ -1,4 +1,4 @@
-"""docs/multi-label.md, labels.md, labelling-round.md and training.md: what they show runs, in their order, and does what they say."""
+"""docs/multi-label.md, labels.md, labelling-round.md and training.md: what they show runs, and does what they say."""
 
 from __future__ import annotations
 

@@ -42,12 +42,12 @@ class ClipClassifier(TrainableModel):
         if self.encoder.sees_windows:
             return self.encoder.lower(frames)
         hidden = self.encoder.lower(self._groups(frames).flatten(0, 1))
-        return hidden.unflatten(0, (len(frames), -1))
+        return hidden.reshape(len(frames), -1, *hidden.shape[1:])
 
     def _groups(self, frames: Tensor) -> Tensor:
         """Divide frames ``(B, T, H, W, 3)`` into what the encoder sees at a time: ``(B, T / n, n, H, W, 3)``, or the frames."""
         group = self.encoder.group
-        return frames if group == 1 else frames.unflatten(1, (-1, group))
+        return frames if group == 1 else frames.reshape(len(frames), -1, group, *frames.shape[2:])
 
     def features(self, inputs: Tensor) -> Tensor:
         """Frames, or the output of ``lower`` → features ``(B, T, D)``, of pairs ``(B, T / 2, 2D)``, of windows ``(B, D)``."""
@@ -57,7 +57,7 @@ class ClipClassifier(TrainableModel):
             of_windows: Tensor = run(inputs)
             return of_windows
         features: Tensor = run((self._groups(inputs) if is_raw else inputs).flatten(0, 1))
-        return features.unflatten(0, (len(inputs), -1))
+        return features.reshape(len(inputs), -1, features.shape[-1])
 
     def logits(self, features: Tensor) -> tuple[Tensor, ...]:
         logits: tuple[Tensor, ...] = self.head(features)

@@ -91,7 +91,7 @@ class Encoder(nn.Module):
             return features
         if self.frozen_blocks:
             hidden: Tensor = self.backbone.lower(self._pixels(frames), self.frozen_blocks)
-            return hidden.unflatten(0, (-1, PAIR)) if self.rgb_diff else hidden
+            return hidden.reshape(-1, PAIR, *hidden.shape[1:]) if self.rgb_diff else hidden
         return frames
 
     def upper(self, hidden: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
 
     def _side_by_side(self, features: Tensor) -> Tensor:
         """Put what is known of a frame and of its difference image into one feature: ``(2N, D)`` → ``(N, 2D)``."""
-        return features.unflatten(0, (-1, PAIR)).flatten(1) if self.rgb_diff else features
+        return features.reshape(-1, PAIR * features.shape[1]) if self.rgb_diff else features
 
     def tokens(self, frames: Tensor) -> Tensor:
         """Frames ``uint8 (N, H, W, 3)`` → places of the last feature map ``(N, h · w, D)``, row by row, without class tokens."""

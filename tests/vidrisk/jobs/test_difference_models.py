@@ -23,8 +23,8 @@ from vidrisk.runtimes.tensorrt.build.engines import build_engines
 from vidrisk.runtimes.tensorrt.cache import EngineStore
 from vidrisk.train.train import train_run
 
-SMALL = ("rgb_diff=true", "frames=4", "pixel={height: 64, width: 64}", "lora.rank=4", "lora.last_blocks=2", "optim.epochs=2", "optim.batch_size=6",
-         "precision=fp32", "views=2", "head.kind=segments", "augment=[]")
+SMALL = ("rgb_diff=true", "frames=4", "pixel={height: 64, width: 64}", "lora.rank=4", "lora.last_blocks=2", "optim.epochs=2",
+         "optim.batch_size=6", "precision=fp32", "views=2", "head.kind=segments", "augment=[]")
 
 
 @pytest.mark.parametrize(("backbone", "assignment"), [("efficientnet-lite0", "frames=3"), ("videomae", "frames=4")])
@@ -32,7 +32,7 @@ def test_where_there_are_no_pairs(backbone_folder: Callable[[str], Path], clip_f
                                   assignment: str) -> None:
     name = backbone if backbone.startswith("efficientnet") else str(backbone_folder(backbone))
     config = config_from_options(None, [*SMALL, assignment], backbone=name)
-    with pytest.raises(SettingsError, match="rgb_diff of clips of . frames .* allowed: clips of an even number .* fix: leave"):
+    with pytest.raises(SettingsError, match=r"rgb_diff of clips of . frames .* allowed: clips of an even number .* fix: leave"):
         train_run(load_table(clip_folder, "action"), config, tmp_path / "run")
 
 
