@@ -28,8 +28,9 @@ def print_training(run: Path, *, as_json: bool) -> None:
     else:
         say_table(("split", "target", "samples", "top-1", "macro-F1", "mAP", "ECE"), (
             (split, target, *_scores(scores)) for split in ("val", "test") for target, scores in metrics.get(split, {}).items()))
-    say(f"best epoch {metrics['best_epoch']} of {len(metrics['epochs'])}, {metrics['seconds']:.0f} s, "
-               f"{len(metrics['unreadable'])} unreadable samples → {run}")
+    best = f"epoch {metrics['best_epoch']}" if metrics["best_epoch"] else "the probe that training began at"
+    say(f"best: {best}, of {len(metrics['epochs'])} epochs, {metrics['seconds']:.0f} s, "
+        f"{len(metrics['unreadable'])} unreadable samples → {run}")
 
 
 def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:

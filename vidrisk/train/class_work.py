@@ -78,7 +78,8 @@ class Classification(Work):
         """Let head and projector begin with features of mean 0 and deviation 1, and linear classifiers at the best probe."""
         standardise(self.model, self._fitted, self.config, self.share, on_progress)
         if self.config.head.start == "probe":
-            start_at_probe(self.model, self._fitted, self._table, self.contract, self.config, self.share, on_progress)
+            self.begins_trained = start_at_probe(self.model, self._fitted, self._table, self.contract, self.config, self.share,
+                                                 on_progress)
 
     def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[Mixed]:
         """Frames, augmented, or views, and the truth; mixed in pairs where that is asked for."""
