@@ -28,6 +28,14 @@ def print_training(run: Path, *, as_json: bool) -> None:
     else:
         say_table(("split", "target", "samples", "top-1", "macro-F1", "mAP", "ECE"), (
             (split, target, *_scores(scores)) for split in ("val", "test") for target, scores in metrics.get(split, {}).items()))
+    compared = metrics.get("compared") or {"splits": {}, "says": []}
+    if compared["splits"]:
+        say_table(("split", "target", "samples", "probe", "head alone", "LoRA + head", "p beside the head"), (
+            (split, target, str(found["n"]), _share(found.get("probe")), _share(found["head"]), _share(found["lora"]),
+             f"{found['beside']['head']['p_value']:.2g}")
+            for split, targets in compared["splits"].items() for target, found in targets.items()), title="right answers")
+    for line in compared["says"]:
+        say(line)
     best = f"epoch {metrics['best_epoch']}" if metrics["best_epoch"] else "the probe that training began at"
     say(f"best: {best}, of {len(metrics['epochs'])} epochs, {metrics['seconds']:.0f} s, "
         f"{len(metrics['unreadable'])} unreadable samples → {run}")

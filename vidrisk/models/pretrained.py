@@ -7,7 +7,7 @@ from typing import get_args
 
 from vidrisk.models.classifier import ClipClassifier
 from vidrisk.models.config import DEFAULT_HEAD_LR, Augmentation, HeadSettings, ReportSettings, TrainConfig
-from vidrisk.models.encoders import build_encoder, default_pixel, pixel_spec
+from vidrisk.models.encoders import Encoder, build_encoder, default_pixel, pixel_spec
 from vidrisk.models.families import Source, family_of
 from vidrisk.models.families.family import Family
 from vidrisk.models.heads import Head, HeadKind
@@ -144,6 +144,15 @@ def build_clip_classifier(config: TrainConfig, contract: Contract, *, local_only
                             local_only=local_only)
     encoder.requires_grad_(False)
     encoder.is_frozen = config.lora.last_blocks == 0
+    return ClipClassifier(encoder, build_head(config, contract, encoder))
+
+
+def build_head(config: TrainConfig, contract: Contract, encoder: Encoder) -> Head:
+    """Build a fresh head behind an encoder.
+
+    Raises:
+        SettingsError: a head that does not go with the encoder.
+    """
     sees_order = contract.time is not None and not encoder.sees_windows  # a window encoder has seen it
     kind = config.head.kind
     if kind == "auto":
@@ -153,6 +162,5 @@ def build_clip_classifier(config: TrainConfig, contract: Contract, *, local_only
                             fix="set head.kind, or choose a vision-language model")
     frames = None if encoder.sees_windows else contract.frames
     settings = config.head
-    head = Head(kind, width=encoder.width, frames=frames, targets=contract.targets, hidden=settings.hidden, layers=settings.layers,
+    return Head(kind, width=encoder.width, frames=frames, targets=contract.targets, hidden=settings.hidden, layers=settings.layers,
                 heads=settings.heads, dropout=settings.dropout)
-    return ClipClassifier(encoder, head)

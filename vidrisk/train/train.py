@@ -19,11 +19,12 @@ from vidrisk.runtimes.contract.errors import DataError, require
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.class_work import Classification
+from vidrisk.train.compare_parts import compare_parts
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.failures import name_memory_knobs
 from vidrisk.train.head_choice import choose_head
 from vidrisk.train.mirrors import settle_mirroring
-from vidrisk.train.passes import evaluate
+from vidrisk.train.passes import compute_logits, report_on_logits
 from vidrisk.train.run_plots import plot_run
 from vidrisk.train.runs import check_out, fingerprint, fit_run, metrics_of_run, with_start
 from vidrisk.train.shares import Share, name_lost_processes, open_share
@@ -90,12 +91,15 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
         with gather_weights(model):
             if share.is_main:
                 run.save(model)
-        reports = {name: evaluate(model, contract, data, config, share, on_progress)[1]
-                   for name, data in parts.items() if name != "train"}
+        logits = {name: compute_logits(model, contract, data, config, share, on_progress)
+                  for name, data in parts.items() if name != "train"}
+        reports = {name: report_on_logits(contract, found, parts[name].truth) for name, found in logits.items()}
+        compared = compare_parts(model, work, parts, logits, on_progress)
     if share.is_main:
         plot_run(out / "plots", history, reports, config.optim.metric)
         figures = {name: {target: report.to_dict() for target, report in by_target.items()} for name, by_target in reports.items()}
-        run.write_metrics(metrics_of_run(history, figures, parts, unreadable, table.notes, trainable, begin))
+        metrics = metrics_of_run(history, figures, parts, unreadable, table.notes, trainable, begin)
+        run.write_metrics({**metrics, "compared": compared})
     share.wait()
     return run
 
