@@ -51,7 +51,7 @@ def load(path: AnyPath, *, runtime: str = "auto", variant: str = "auto", threads
 
 def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: str | None = None,
           config: AnyPath | None = None, settings: Mapping[str, object] | None = None, start: AnyPath | None = None,
-          resume: bool = False, strict: bool = False) -> Run:
+          resume: bool = False, strict: bool = False, tune: int | None = None, tune_minutes: float | None = None) -> Run:
     """Train LoRA and head jointly, and write a run.
 
     Args:
@@ -66,6 +66,9 @@ def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: st
             given.
         resume: continue an unfinished run.
         strict: refuse data of which the same clips lie in several splits, and a data set that lists files which are not there.
+        tune: settings to try by cross-validation on the training split, the default ones included, before the run is trained by
+            those that were chosen; 2 to 200. What ``config`` and ``settings`` say stays.
+        tune_minutes: after which no trial begins that would not end within them.
 
     Raises:
         DataError: data that cannot be used.
@@ -73,11 +76,14 @@ def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: st
         MissingExtra: torch is not installed.
     """
     require("torch", "train")
+    from vidrisk.models.given_settings import names_given
     from vidrisk.models.run import open_start
     from vidrisk.train.train_data import train_data
+    from vidrisk.train.tune_space import tuning_from_options
 
     base, chosen = open_start(start, config, settings=settings, task=task, backbone=backbone)
-    return train_data(Path(data), chosen, Path(out), start=base, resume=resume, strict=strict)
+    search = tuning_from_options(tune, tune_minutes, names_given(None if config is None else Path(config), (), settings or ()))
+    return train_data(Path(data), chosen, Path(out), start=base, resume=resume, strict=strict, tune=search)
 
 
 def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *, int8: bool = False, calib: AnyPath | None = None,

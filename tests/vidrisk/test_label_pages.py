@@ -1,4 +1,4 @@
-"""docs/multi-label.md, labels.md, labelling-round.md and training.md: what they show runs, and does what they say."""
+"""docs/multi-label.md, labels.md, labelling-round.md, training.md and tuning.md: what they show runs, and is true."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from vidrisk.inference.predictions import read_predictions
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.run import Run
 from vidrisk.runtimes import Bundle
+from vidrisk.train.tune_space import VALUES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
-PAGES = ("multi-label", "labels", "labelling-round", "training")
+PAGES = ("multi-label", "labels", "labelling-round", "training", "tuning")
 RunLine = Callable[..., object]
 COLOURS = {"crack": (200, 40, 40), "rust": (30, 160, 40), "wet": (40, 40, 200)}
 SMALL = ("--set", "pixel.height=96", "--set", "pixel.width=96")
@@ -35,8 +36,8 @@ def text_of(page: str) -> str:
     return (DOCS / f"{page}.md").read_text(encoding="utf-8")
 
 
-def run_page(page: str, folder: Path, run_line: RunLine) -> None:
-    """Run the commands of a page, and its Python, in their order."""
+def run_page(page: str, folder: Path, run_line: RunLine, *more: str) -> None:
+    """Run the commands of a page, and its Python, in their order; ``more`` goes to each command."""
     for kind, block in re.findall(r"```(console|python)\n(.*?)```", text_of(page), re.DOTALL):
         if kind == "python":
             with pytest.MonkeyPatch.context() as patch:
@@ -46,7 +47,7 @@ def run_page(page: str, folder: Path, run_line: RunLine) -> None:
         for line in block.splitlines():
             command = line.removeprefix("$ ")
             words = command.split()
-            run_line(command, folder, *QUICK.get(words[2] if words[1] == "data" else words[1], ()))
+            run_line(command, folder, *QUICK.get(words[2] if words[1] == "data" else words[1], ()), *more)
 
 
 def square(path: Path, names: list[str], rng: np.random.Generator) -> None:
@@ -138,6 +139,42 @@ def test_a_round_of_labelling(tmp_path: Path, run_line: RunLine) -> None:
     assert all(task["predictions"] for task in json.loads((tmp_path / "new" / "tasks.json").read_text()))
     assert json.loads((tmp_path / "compare.json").read_text())["samples"] == len(old.of_split("test"))
     assert Run.open(tmp_path / "runs" / "second").contract.targets[0].labels == tuple(COLOURS)
+
+
+@pytest.mark.slow(minutes=1)
+def test_settings_are_searched(tmp_path: Path, run_line: RunLine) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["path,defect_class,split"]
+    for number in range(15):
+        name = list(COLOURS)[number % 3]
+        colour(tmp_path / "site" / f"{number}.png", name, rng)
+        rows.append(f"{number}.png,{name},{('train', 'train', 'train', 'val', 'test')[number // 3]}")
+    (tmp_path / "site" / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    quick = ("--set", "optim.epochs=3", "--set", "optim.batch_size=4")
+    run_page("tuning", tmp_path, run_line, *quick)
+    search = json.loads((tmp_path / "runs" / "tuned" / "tune" / "tune.json").read_text())
+    assert len(search["trials"]) == 6 and search["fixed"] == [
+        "augment", "lora.last_blocks", "optim.batch_size", "optim.epochs", "optim.head_lr", "pixel.height", "pixel.width"]
+    told = {"settings", "why", "chosen", "time_was_up"} | {key for trial in search["trials"] for key in trial}
+    assert told <= {*search, *search["trials"][0]}
+    assert not (tmp_path / "runs" / "default" / "tune").exists() and len(json.loads(
+        (tmp_path / "runs" / "python" / "tune" / "tune.json").read_text())["trials"]) == 3
+    text = text_of("tuning")
+    for name, values in VALUES.items():
+        row = next(row for row in text.splitlines() if row.startswith(f"| `{name}` |"))
+        assert [float(value) for value in row.split("|")[2].split(",")] == list(values)
+    more = run_line("vidrisk train site/labels.csv -o runs/json --task risk --tune 2 --tune-minutes 0 --json", tmp_path,
+                    *QUICK["train"], *quick)
+    found = json.loads(more.stdout)  # type: ignore[attr-defined]
+    assert found["tune"]["asked"] == 2 and found["tune"]["time_was_up"] and found["val"]["defect"]["n"] > 0
+    lines = run_line("vidrisk train site/labels.csv -o runs/few --task risk --tune 2 --tune-minutes 0", tmp_path,
+                     *QUICK["train"], *quick).stdout  # type: ignore[attr-defined]
+    assert "search on 3 folds of the training split" in lines and "→ 0" in lines and "is taken: trial" in lines
+    for arguments, said in ((("--tune", "1"), "error: --tune 1; allowed: 2 to 200 trials"),
+                            (("--tune-minutes", "3"), "error: --tune-minutes without --tune; fix: add --tune, or leave"),
+                            (("--tune", "3", "--task", "report"), "fix: leave --tune out")):
+        end = run_line("vidrisk train site/labels.csv -o runs/bad", tmp_path, *arguments, code=2)
+        assert said in end.stderr and end.stderr.count("\n") == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("page", PAGES)

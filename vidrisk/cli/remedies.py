@@ -9,6 +9,9 @@ FLAGS = {
     "the window or the stride": "--window or --stride",
     "run it again with resume, which": "the same command with --resume",
     "run it again with resume": "run again with --resume",
+    "resume with the same tune": "--resume with the same --tune",
+    "add tune, or leave tune_minutes out": "add --tune, or leave --tune-minutes out",
+    "train without tune": "leave --tune out",
     "resume=True continues": "--resume continues",
     "use fewer workers": "fewer --workers",
     "run infer with save_features": "vidrisk infer … --save-features",
@@ -59,6 +62,7 @@ FLAGS = {
 }
 # The same at the beginning of what is wrong, where names of files come later.
 FLAGS_FIRST = {"python without wheels": "--python without --wheels", "python=": "--python ", "inbox=": "--inbox ",
+               "tune=": "--tune ", "tune_minutes=": "--tune-minutes ", "tune_minutes without tune": "--tune-minutes without --tune",
                "vendor with only": "--vendor with --only",
                "vendor of a vision-language model": "--vendor of a vision-language model",
                "vendor names a folder that the bundle takes": "--vendor names a folder that -o takes",

@@ -40,6 +40,12 @@ def train(
     strict: Strict = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
+    tune: Annotated[int | None, typer.Option(
+        "--tune", metavar="N", show_default="no search",
+        help="First try N settings, 2 to 200, by cross-validation on the training split; --set and --config stay.")] = None,
+    tune_minutes: Annotated[float | None, typer.Option(
+        "--tune-minutes", metavar="M", show_default="no limit",
+        help="Begin no trial that would not end within M minutes of the search.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in RUN.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
@@ -53,14 +59,17 @@ def train(
     from vidrisk.runtimes.contract.errors import require
 
     require("torch", "train")
+    from vidrisk.models.given_settings import names_given
     from vidrisk.models.run import open_start
     from vidrisk.train.train_data import train_data
+    from vidrisk.train.tune_space import tuning_from_options
 
     with silence_other_processes() as is_main:
         of_reports = {f"report.{name}": value for name, value in (("scheme", scheme), ("photos", photos)) if value is not None}
         base, settings = open_start(start, config, assignments or (), of_reports, task=task, backbone=backbone, group_by=group_by)
+        search = tuning_from_options(tune, tune_minutes, names_given(config, assignments or ()))
         with progress_bar() as advance:
             run = train_data(data, settings, out, start=base, resume=resume, strict=strict, encoding=encoding, sheet=sheet,
-                             on_progress=advance)
+                             tune=search, on_progress=advance)
     if is_main:
         print_training(run.root, as_json=json)

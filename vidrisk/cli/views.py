@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 def print_training(run: Path, *, as_json: bool) -> None:
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    tune = run / "tune" / "tune.json"
+    search = json.loads(tune.read_text(encoding="utf-8")) if tune.is_file() else None
     if as_json:
-        say_json(json.dumps(metrics, ensure_ascii=False))
+        say_json(json.dumps({**metrics, **({"tune": search} if search else {})}, ensure_ascii=False))
         return
+    if search:
+        _print_search(search)
     if "reports" in metrics:
         say_table(("split", "conversations", "loss per token", "probability per token", "most probable"), (
             (split, str(metrics["samples"][split]), f"{found['loss']:.3f}", f"{found['metric']:.3f}",
@@ -28,8 +32,37 @@ def print_training(run: Path, *, as_json: bool) -> None:
     else:
         say_table(("split", "target", "samples", "top-1", "macro-F1", "mAP", "ECE"), (
             (split, target, *_scores(scores)) for split in ("val", "test") for target, scores in metrics.get(split, {}).items()))
-    say(f"best epoch {metrics['best_epoch']} of {len(metrics['epochs'])}, {metrics['seconds']:.0f} s, "
-               f"{len(metrics['unreadable'])} unreadable samples → {run}")
+    compared = metrics.get("compared") or {"splits": {}, "says": []}
+    if compared["splits"]:
+        say_table(("split", "target", "samples", "probe", "head alone", "LoRA + head", "p beside the head"), (
+            (split, target, str(found["n"]), _share(found.get("probe")), _share(found["head"]), _share(found["lora"]),
+             f"{found['beside']['head']['p_value']:.2g}")
+            for split, targets in compared["splits"].items() for target, found in targets.items()), title="right answers")
+    for line in compared["says"]:
+        say(line)
+    best = f"epoch {metrics['best_epoch']}" if metrics["best_epoch"] else "the probe that training began at"
+    say(f"best: {best}, of {len(metrics['epochs'])} epochs, {metrics['seconds']:.0f} s, "
+        f"{len(metrics['unreadable'])} unreadable samples → {run}")
+
+
+def _print_search(search: dict[str, Any]) -> None:
+    ranked = sorted(search["trials"], key=lambda trial: (-trial["folds"], trial["loss"] is None, trial["loss"]))
+    say_table(("trial", "settings", "folds", "loss", search["metric"], "seconds"), (
+        (("→ " if trial["trial"] == search["chosen"] else "") + str(trial["trial"]),
+         ", ".join(f"{name}={_setting(value)}" for name, value in trial["settings"].items()) or "default", str(trial["folds"]),
+         _with_error(trial["loss"], trial["loss_error"]), _share(trial["metric"]), f"{trial['seconds']:.0f}")
+        for trial in ranked if trial["folds"]), title=f"search on {search['folds']} folds of the training split")
+    say(f"trial {search['chosen']} is taken: {search['why']}")
+    if search["time_was_up"]:
+        say(f"time was up: the trials that were left are compared on {search['compared_on']} of {search['folds']} folds")
+
+
+def _setting(value: object) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def _with_error(loss: float | None, error: float | None) -> str:
+    return "failed" if loss is None else f"{loss:.4f}" if error is None else f"{loss:.4f} ± {error:.4f}"
 
 
 def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,16 @@ def save_figure(figure: Any, path: Path) -> None:
         figure.savefig(path)
 
 
-def plot_lines(path: Path, epochs: list[int], series: dict[str, list[float]], label: str) -> None:
-    """Plot series over the epochs."""
+def plot_lines(path: Path, series: Mapping[str, Mapping[int, float]], label: str) -> None:
+    """Plot series over the epochs.
+
+    Args:
+        series: by name, values by epoch.
+    """
     figure = new_figure(6, 4)
     axes = figure.subplots()
     for name, values in series.items():
-        axes.plot(epochs, values, marker="o", markersize=3, label=name)
+        axes.plot([*values], [*values.values()], marker="o", markersize=3, label=name)
     axes.set(xlabel="epoch", ylabel=label)
     axes.legend()
     axes.grid(alpha=0.3)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,18 @@ class ClipClassifier(TrainableModel):
     def adapt(self, config: TrainConfig) -> None:
         if not self.encoder.is_frozen:
             add_lora(self.encoder, config.lora)
+
+    def freeze(self, head: Head) -> None:
+        """Leave the encoder out of training, in place, and put another head behind it; adapters stay as they are."""
+        self.encoder.requires_grad_(False)
+        self.encoder.is_frozen = True
+        self.head = head.to(next(self.parameters()).device)
+
+    @contextmanager
+    def without_adapters(self) -> Iterator[None]:
+        """Compute features as before LoRA changed anything while the block runs."""
+        with nullcontext() if self.encoder.is_frozen else self.encoder.backbone.disable_adapter():
+            yield
 
     def merge(self) -> None:
         merge_adapters(self.encoder)

@@ -187,6 +187,7 @@ class TrainConfig(Sealed):
     disk_cache_mb: int = Field(20_480, ge=0, description="the same in a file of the run, beyond what memory keeps")
     views: int = Field(4, ge=0, le=64, description="augmented views per sample carried once through the frozen layers; 0: none")
     group_by: str | None = None
+    compare: bool = Field(True, description="whether LoRA is compared with the head alone and the probe when training has ended")
     start: str | None = Field(None, description="sha256 of what the run started from; training writes it")
     decoder: Literal["auto", "pyav", "decord"] = "auto"
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(("tensorboard",), description="where curves go")

@@ -7,7 +7,7 @@ from typing import get_args
 
 from vidrisk.models.classifier import ClipClassifier
 from vidrisk.models.config import DEFAULT_HEAD_LR, Augmentation, HeadSettings, ReportSettings, TrainConfig
-from vidrisk.models.encoders import PAIR, build_encoder, default_pixel, pixel_spec
+from vidrisk.models.encoders import PAIR, Encoder, build_encoder, default_pixel, pixel_spec
 from vidrisk.models.families import Source, family_of
 from vidrisk.models.families.family import Family
 from vidrisk.models.heads import Head, HeadKind
@@ -20,7 +20,7 @@ from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 # Settings that only a classifier knows.
-OF_CLASSIFIERS = ("pool", "frames", "jitter", "rgb_diff", "decoder", "level_order",
+OF_CLASSIFIERS = ("pool", "frames", "jitter", "rgb_diff", "decoder", "level_order", "compare",
                   *(f"head.{name}" for name in HeadSettings.model_fields),
                   *(f"optim.{name}" for name in ("head_lr", "token_lr", "label_smoothing", "mixup", "cutmix", "class_weights",
                                                  "metric")),
@@ -158,6 +158,15 @@ def build_clip_classifier(config: TrainConfig, contract: Contract, *, local_only
                             rgb_diff=config.rgb_diff, local_only=local_only)
     encoder.requires_grad_(False)
     encoder.is_frozen = config.lora.last_blocks == 0
+    return ClipClassifier(encoder, build_head(config, contract, encoder))
+
+
+def build_head(config: TrainConfig, contract: Contract, encoder: Encoder) -> Head:
+    """Build a fresh head behind an encoder.
+
+    Raises:
+        SettingsError: a head that does not go with the encoder.
+    """
     sees_order = contract.time is not None and not encoder.sees_windows  # a window encoder has seen it
     kind = config.head.kind
     if kind == "auto":
@@ -167,6 +176,5 @@ def build_clip_classifier(config: TrainConfig, contract: Contract, *, local_only
                             fix="set head.kind, or choose a vision-language model")
     frames = None if encoder.sees_windows else contract.frames // encoder.group
     settings = config.head
-    head = Head(kind, width=encoder.width, frames=frames, targets=contract.targets, hidden=settings.hidden, layers=settings.layers,
+    return Head(kind, width=encoder.width, frames=frames, targets=contract.targets, hidden=settings.hidden, layers=settings.layers,
                 heads=settings.heads, dropout=settings.dropout)
-    return ClipClassifier(encoder, head)

@@ -22,6 +22,7 @@ from vidrisk.train.shares import ALONE, Share, is_asked
 from vidrisk.train.strategies import gather_weights, lay_out_as, load_weights, reshard, whole
 
 STATE_KEYS = ("fingerprint", "file", "schedule_step", "history")
+START = "start"  # the epoch before the first step, where that was judged
 
 
 class Checkpoint:
@@ -47,6 +48,17 @@ class Checkpoint:
                 self._write(_trained(model), moments, schedule, history, is_best=is_best)
         self.share.wait()
 
+    def save_start(self, model: Trainable) -> None:
+        """Write the weights before the first step as the best so far; all processes have to take part.
+
+        A run that is killed before its first epoch has ended begins anew.
+        """
+        with gather_weights(model):
+            if self.share.is_main:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                save_tensors(_trained(model), self.folder / "best.safetensors")
+        self.share.wait()
+
     def _write(self, weights: dict[str, Tensor], moments: dict[str, Tensor], schedule: Any, history: list[Epoch], *,
                is_best: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +68,8 @@ class Checkpoint:
         save_tensors({**weights, **moments}, self.folder / name)
         content = versions.CHECKPOINT.stamp({
             "fingerprint": self.fingerprint, "file": name, "schedule_step": schedule.last_epoch,
-            "history": [dataclasses.asdict(epoch) for epoch in history]})
+            "history": [dataclasses.asdict(epoch) for epoch in history if epoch.epoch],
+            START: next((dataclasses.asdict(epoch) for epoch in history if not epoch.epoch), None)})
         staged = self.folder / "state.json.tmp"
         staged.write_text(json.dumps(content), encoding="utf-8")
         staged.replace(self.folder / "state.json")
@@ -72,7 +85,7 @@ class Checkpoint:
         """
         try:
             text = (self.folder / "state.json").read_text(encoding="utf-8")
-            content = versions.CHECKPOINT.read(json.loads(text), STATE_KEYS, STATE_KEYS)
+            content = versions.CHECKPOINT.read(json.loads(text), (*STATE_KEYS, START), STATE_KEYS)
             fingerprint = content["fingerprint"]
         except (OSError, ValueError, DataError) as error:
             raise BundleError(f"{self.folder} is damaged: {error}", fix="delete it and train again") from error
@@ -109,7 +122,9 @@ class Checkpoint:
         for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
             group["lr"] = base * factor(schedule.last_epoch)
         known = {field.name for field in dataclasses.fields(Epoch)}
-        return [Epoch(**{key: epoch[key] for key in epoch if key in known}) for epoch in content["history"]]
+        start = content.get(START)
+        return [Epoch(**{key: epoch[key] for key in epoch if key in known})
+                for epoch in [*([start] if start else []), *content["history"]]]
 
     def load_best(self, model: Trainable) -> None:
         _restore(model, load_tensors(self.folder / "best.safetensors"))

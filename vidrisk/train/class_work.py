@@ -33,13 +33,16 @@ class Classification(Work):
     """A classifier, and samples with labels.
 
     Args:
-        val: None for none.
+        train, val: clips or photos, or views of them that are made already; val is None for none.
         share: of this process.
         scratch: folder for what is kept between epochs and does not fit the memory.
+
+    Attributes:
+        fitted, judged: what is learnt from, and what epochs are judged by: views, once they are made.
     """
 
-    def __init__(self, model: TrainableModel, contract: Contract, config: TrainConfig, train: ClipDataset,
-                 val: ClipDataset | None, share: Share, scratch: Path | None = None) -> None:
+    def __init__(self, model: TrainableModel, contract: Contract, config: TrainConfig, train: ClipDataset | ViewDataset,
+                 val: ClipDataset | ViewDataset | None, share: Share, scratch: Path | None = None) -> None:
         self.scratch = scratch
         self.model, self.contract, self.config, self.share = model, contract, config, share
         self.names = [sample.title for sample in train.samples]
@@ -50,18 +53,19 @@ class Classification(Work):
         if share.world > 1 and (config.optim.mixup or config.optim.cutmix):
             raise SettingsError("mixup or CutMix in several processes", allowed="one process",
                                 fix="leave optim.mixup and cutmix out")
-        self._fitted: ViewDataset | ClipDataset = train
-        self._judged: ViewDataset | ClipDataset | None = val
+        self.fitted: ViewDataset | ClipDataset = train
+        self.judged: ViewDataset | ClipDataset | None = val
 
     def prepare(self, on_progress: OnProgress) -> None:
         """Carry samples through the layers that are not trained, where that costs least per epoch."""
-        self._fitted = self._views_or_clips(self._fitted, self.config.views, on_progress)
-        if self._judged is not None:
+        self.fitted = self._views_or_clips(self.fitted, self.config.views, on_progress)
+        if self.judged is not None:
             with torch.autocast(self.share.device.type, enabled=False):  # weights are judged in their own type
-                self._judged = self._views_or_clips(self._judged, min(self.config.views, 1), on_progress)
+                self.judged = self._views_or_clips(self.judged, min(self.config.views, 1), on_progress)
 
     def _views_or_clips(self, data: ViewDataset | ClipDataset, views: int, on_progress: OnProgress) -> ViewDataset | ClipDataset:
-        assert isinstance(data, ClipDataset)
+        if isinstance(data, ViewDataset):
+            return data
         kinds = self.config.augment or ()
         if not kinds and data.jitter == 1:
             views = min(views, 1)  # others would be equal to it
@@ -76,13 +80,14 @@ class Classification(Work):
 
     def standardise(self, on_progress: OnProgress) -> None:
         """Let head and projector begin with features of mean 0 and deviation 1, and linear classifiers at the best probe."""
-        standardise(self.model, self._fitted, self.config, self.share, on_progress)
+        standardise(self.model, self.fitted, self.config, self.share, on_progress)
         if self.config.head.start == "probe":
-            start_at_probe(self.model, self._fitted, self._table, self.contract, self.config, self.share, on_progress)
+            self.begins_trained = start_at_probe(self.model, self.fitted, self._table, self.contract, self.config, self.share,
+                                                 on_progress)
 
     def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[Mixed]:
         """Frames, augmented, or views, and the truth; mixed in pairs where that is asked for."""
-        data, share, config = self._fitted, self.share, self.config
+        data, share, config = self.fitted, self.share, self.config
         if isinstance(data, ViewDataset):
             data.draw(draws.shared)
         loader = DataLoader(data, batch_sampler=[share.of(batch) or [batch[0]] for batch in batches], num_workers=config.workers,
@@ -105,7 +110,7 @@ class Classification(Work):
 
     def judge(self, on_progress: OnProgress) -> Judgement | None:
         """Return validation loss and the metric that was chosen, the mean over targets."""
-        if self._judged is None:
+        if self.judged is None:
             return None
-        loss, reports = evaluate(self.model, self.contract, self._judged, self.config, self.share, on_progress)
+        loss, reports = evaluate(self.model, self.contract, self.judged, self.config, self.share, on_progress)
         return Judgement(loss, float(np.mean([metric_of(report, self.metric) for report in reports.values()])))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         self._kept = KeptRows(int(cache_mb * 2**20), int(disk_mb * 2**20), scratch)
         self._numbers: dict[tuple[Path, Interval | None], int] = {}  # of what is kept: a file may be there twice
         self.notes: dict[str, str] = {}
+        self._is_part = False
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -73,9 +75,17 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
             self._kept.put(number, frames)
         return frames, self.truth[index]
 
+    def part(self, rows: Sequence[int]) -> ClipDataset:
+        """Return some of the samples; frames that are kept are shared, and the part cannot give them back."""
+        part = copy.copy(self)
+        part.samples, part.truth = [self.samples[row] for row in rows], self.truth[[*rows]]
+        part._is_part = True
+        return part
+
     def forget(self) -> None:
         """Give the kept frames back."""
-        self._kept.clear()
+        if not self._is_part:
+            self._kept.clear()
 
     @property
     def cached_mb(self) -> float:

@@ -1,7 +1,8 @@
-"""The history of a run: what became of every epoch."""
+"""The history of a run: what became of every epoch, and which one is best."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -10,11 +11,24 @@ class Epoch:
     """One line of a run's history. Without validation samples there is no ``val_loss`` and no ``metric``.
 
     Attributes:
+        epoch: counted from 1; 0 is the state before the first step, where that is a candidate.
+        train_loss: None of epoch 0.
         lr: learning rate at the end of the epoch by group of parameters; ``lora_lr`` and ``head_lr`` of before are not read.
     """
 
     epoch: int
-    train_loss: float
+    train_loss: float | None
     val_loss: float | None
     metric: float | None
     lr: dict[str, float] = field(default_factory=dict)
+
+
+def best_epoch(history: Sequence[Epoch]) -> int:
+    """Return the number of the epoch with the best metric, of equals that with the least loss; without a metric the last epoch."""
+    return max(history, key=lambda e: (e.metric if e.metric is not None else 0.0, -(e.val_loss or 0.0), e.epoch)).epoch
+
+
+def is_stale(history: Sequence[Epoch], patience: int | None) -> bool:
+    """Tell whether the metric has had no new best for ``patience`` epochs."""
+    metrics = [epoch.metric for epoch in history if epoch.metric is not None]
+    return patience is not None and bool(metrics) and len(metrics) - 1 - metrics.index(max(metrics)) >= patience

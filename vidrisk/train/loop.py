@@ -1,6 +1,6 @@
 """The training loop: what a ``Work`` asks for, thin on top of accelerate.
 
-    prepare → standardise → epochs (train, judge, keep the best, checkpoint)
+    prepare → standardise → judge what training begins at → epochs (train, judge, keep the best, checkpoint)
 
 An epoch draws all its randomness from (seed, epoch), and a checkpoint holds weights and optimiser state, so a resumed run
 takes the same steps as one that was never stopped.
@@ -24,7 +24,7 @@ from vidrisk.runtimes.contract.errors import require
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.failures import find_not_finite, make_batch_error
-from vidrisk.train.history import Epoch
+from vidrisk.train.history import Epoch, best_epoch, is_stale
 from vidrisk.train.shares import Share
 from vidrisk.train.strategies import open_accelerator, place_model, prepare, whole
 from vidrisk.train.work import Draws, Work
@@ -36,11 +36,13 @@ def fit(model: Trainable, work: Work, config: TrainConfig, *, share: Share, chec
         on_epoch: Callable[[Epoch], None], on_progress: OnProgress) -> list[Epoch]:
     """Train in place; at the end the model holds the weights of the best epoch, of the last one without validation samples.
 
+    Where training begins at a model that answers already, that is epoch 0, a candidate like the others.
+
     Args:
         work: of the model.
         share: of this process in it.
         checkpoint: where state is kept; one that holds an unfinished run is continued.
-        on_epoch: called after every epoch.
+        on_epoch: called after every epoch, 0 included.
         on_progress: called with (what, done, total).
 
     Returns:
@@ -67,10 +69,14 @@ def fit(model: Trainable, work: Work, config: TrainConfig, *, share: Share, chec
     shell, optimizer = prepare(accelerator, model, optimizer)
     plain: Trainable = accelerator.unwrap_model(shell)
     history = checkpoint.load(plain, optimizer, schedule) if is_resumed else []
+    if not is_resumed and work.begins_trained and (judged := work.judge(on_progress)):
+        history.append(Epoch(0, None, judged.loss, judged.metric))
+        checkpoint.save_start(plain)
+        on_epoch(history[-1])
     lap = _Lap(config, share, accelerator, shell, plain, optimizer, schedule, work, on_progress)
 
-    for epoch in range(len(history), optim.epochs):
-        if _is_stale(history, optim.patience):
+    for epoch in range(history[-1].epoch if history else 0, optim.epochs):
+        if is_stale(history, optim.patience):
             log.info("no better validation %s for %d epochs: stopping", work.metric, optim.patience)
             break
         kept = f"{checkpoint.folder} has the state after epoch {epoch}" if epoch else "no epoch was finished before"
@@ -149,13 +155,3 @@ def _warm_cosine(step: int, steps: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
-
-
-def best_epoch(history: list[Epoch]) -> int:
-    """Return the number of the epoch with the best metric, of equals that with the least loss; without a metric the last epoch."""
-    return max(history, key=lambda e: (e.metric if e.metric is not None else 0.0, -(e.val_loss or 0.0), e.epoch)).epoch
-
-
-def _is_stale(history: list[Epoch], patience: int | None) -> bool:
-    metrics = [epoch.metric for epoch in history if epoch.metric is not None]
-    return patience is not None and bool(metrics) and len(metrics) - 1 - metrics.index(max(metrics)) >= patience

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,11 +13,12 @@ from vidrisk.metrics.multi_label import MultiLabelMetrics
 from vidrisk.metrics.target_report import TargetMetrics, report_on_target
 from vidrisk.models.config import Metric, TrainConfig
 from vidrisk.models.trainable import TrainableModel
-from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.dataset import ClipDataset, chunks_of, moments_of
 from vidrisk.train.objective import columns_of_targets, mean_loss
+from vidrisk.train.probe import Floats, Ints
 from vidrisk.train.shares import Share
 from vidrisk.train.strategies import is_sharded
 from vidrisk.train.views import ViewDataset
@@ -53,7 +54,15 @@ def standardise(model: TrainableModel, train: ClipDataset | ViewDataset, config:
 
 def evaluate(model: TrainableModel, contract: Contract, data: ClipDataset | ViewDataset, config: TrainConfig,
              share: Share, on_progress: OnProgress) -> tuple[float, dict[str, TargetMetrics]]:
-    """Return the mean loss and a report per target name, the same in all processes.
+    """Return the mean loss and a report per target name, the same in all processes."""
+    found = compute_logits(model, contract, data, config, share, on_progress)
+    loss = float(mean_loss(contract.targets, found, data.truth, [None] * len(found), 0.0))
+    return loss, report_on_logits(contract, found, data.truth)
+
+
+def compute_logits(model: TrainableModel, contract: Contract, data: ClipDataset | ViewDataset, config: TrainConfig, share: Share,
+                   on_progress: OnProgress) -> tuple[Tensor, ...]:
+    """Return logits ``(N, C)`` per target, the same in all processes.
 
     On the contract's own moments, without augmentation; in float32, but for weights that lie in shards.
     """
@@ -73,16 +82,29 @@ def evaluate(model: TrainableModel, contract: Contract, data: ClipDataset | View
             outputs = model(inputs)[0] if in_shards else model.logits(model.features(inputs))
             for collected, output in zip(logits, outputs if number < len(mine) else (), strict=number < len(mine)):
                 collected[chunk] = output.float().cpu()
-    found = tuple(share.join(each) for each in logits)
-    loss = float(mean_loss(contract.targets, found, data.truth, [None] * len(found), 0.0))
+    return tuple(share.join(each) for each in logits)
+
+
+def report_on_logits(contract: Contract, logits: Sequence[Tensor], truth: Tensor) -> dict[str, TargetMetrics]:
+    """Return a report per target name; none of a target that no sample is labelled for.
+
+    Args:
+        truth: ``int64 (N, columns)``.
+    """
     reports = {}
-    for target, columns, of_target in zip(contract.targets, columns_of_targets(contract.targets), found, strict=True):
-        truth = data.truth[:, columns].numpy()
-        report = report_on_target(target, truth if target.multi_label else truth[:, 0], probabilities_from_logits(
-            of_target.numpy(), multi_label=target.multi_label))
+    for target, wanted, sure in answers_from_logits(contract, logits, truth):
+        report = report_on_target(target, wanted, sure)
         if report is not None:
             reports[target.name] = report
-    return loss, reports
+    return reports
+
+
+def answers_from_logits(contract: Contract, logits: Sequence[Tensor], truth: Tensor) -> Iterator[tuple[Target, Ints, Floats]]:
+    """Yield every target, its truth as ``truth_from_table`` gives it, and probabilities ``(N, C)``."""
+    for target, columns, of_target in zip(contract.targets, columns_of_targets(contract.targets), logits, strict=True):
+        wanted = truth[:, columns].numpy()
+        yield target, wanted if target.multi_label else wanted[:, 0], probabilities_from_logits(
+            of_target.numpy(), multi_label=target.multi_label)
 
 
 def metric_of(report: TargetMetrics, metric: Metric) -> float:

@@ -36,7 +36,7 @@ DEFAULT_DECAY = 0.1  # where the samples are too few to choose one
 
 
 def start_at_probe(model: TrainableModel, train: ClipDataset | ViewDataset, table: Table, contract: Contract, config: TrainConfig,
-                   share: Share, on_progress: OnProgress) -> None:
+                   share: Share, on_progress: OnProgress) -> bool:
     """Fit a regression on what the classifiers see of the training samples, and let them begin there.
 
     Its decay is the one with the smallest loss on samples that it has not learnt from; samples of one group are learnt from
@@ -45,9 +45,13 @@ def start_at_probe(model: TrainableModel, train: ClipDataset | ViewDataset, tabl
 
     Args:
         table: the training samples, for their groups.
+
+    Returns:
+        Whether they begin there; the same in all processes.
     """
     if is_sharded(model):
-        return
+        return False
+    is_started = False
     model.eval()
     if share.is_main:
         summaries = _summaries(model, train, config, on_progress)
@@ -63,7 +67,9 @@ def start_at_probe(model: TrainableModel, train: ClipDataset | ViewDataset, tabl
                 found.append(_fitted(features, of_target, turned, sample, view, target,
                                      table.with_samples(table.samples[row] for row in rows), config.seed))
             model.start_classifiers(found)
+            is_started = True
     share.copy_main(tensor for name, tensor in model.state_dict().items() if name.startswith(model.own_parts))
+    return any(share.gather(is_started))
 
 
 @torch.inference_mode()
@@ -128,5 +134,3 @@ def _loss_out_of_fold(features: Floats, truth: Ints, turned: Ints, sample: Ints,
         probe = fit_probe(features[learnt], turned[learnt], target, decay, is_reduced=True)
         found[folds == fold] = probe.probabilities(features[asked])
     return log_loss(found, truth, target)
-
-

@@ -14,12 +14,11 @@ from vidrisk.train.history import Epoch
 def plot_run(folder: Path, history: Sequence[Epoch], reports: Mapping[str, Mapping[str, TargetMetrics]], metric: str) -> None:
     """Write ``loss.png``, ``metric.png`` and ``confusion-<split>-<target>.png``."""
     folder.mkdir(parents=True, exist_ok=True)
-    epochs = [e.epoch for e in history]
-    val_loss = [e.val_loss for e in history if e.val_loss is not None]
-    losses = {"train": [e.train_loss for e in history], **({"val": val_loss} if val_loss else {})}
-    plot_lines(folder / "loss.png", epochs, losses, "loss")
-    if val_loss:
-        plot_lines(folder / "metric.png", epochs, {"val": [e.metric for e in history if e.metric is not None]}, metric)
+    train = {e.epoch: e.train_loss for e in history if e.train_loss is not None}
+    val = {e.epoch: e.val_loss for e in history if e.val_loss is not None}
+    plot_lines(folder / "loss.png", {"train": train, **({"val": val} if val else {})}, "loss")
+    if val:
+        plot_lines(folder / "metric.png", {"val": {e.epoch: e.metric for e in history if e.metric is not None}}, metric)
     for split, by_target in reports.items():
         for target, report in by_target.items():
             if isinstance(report, Metrics):

@@ -16,8 +16,8 @@ from vidrisk.models.trainable import Trainable
 from vidrisk.runtimes.contract.errors import Interrupted, SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.checkpoint import Checkpoint
-from vidrisk.train.history import Epoch
-from vidrisk.train.loop import best_epoch, fit
+from vidrisk.train.history import Epoch, best_epoch
+from vidrisk.train.loop import fit
 from vidrisk.train.shares import Share
 from vidrisk.train.trackers import Tracker, open_trackers, track_epoch
 from vidrisk.train.work import Work
@@ -80,6 +80,8 @@ def metrics_of_run(history: Sequence[Epoch], figures: Mapping[str, Any], parts: 
                    unusable: Sequence[Mapping[str, str]], notes: Sequence[str], trainable: int, begin_s: float) -> dict[str, Any]:
     """Return the content of ``metrics.json``.
 
+    ``epochs`` begin with 1; ``start`` says how the state before the first step was judged, and is null where it was no candidate.
+
     Args:
         figures: of the splits, by name.
         parts: samples by split.
@@ -89,8 +91,9 @@ def metrics_of_run(history: Sequence[Epoch], figures: Mapping[str, Any], parts: 
         begin_s: when the run began, by ``time.perf_counter``.
     """
     return {
-        "best_epoch": best_epoch([*history]),
-        "epochs": [vars(epoch) for epoch in history],
+        "best_epoch": best_epoch(history),
+        "start": next(({"val_loss": epoch.val_loss, "metric": epoch.metric} for epoch in history if not epoch.epoch), None),
+        "epochs": [vars(epoch) for epoch in history if epoch.epoch],
         **figures,
         "samples": {name: len(part) for name, part in parts.items()},
         "unreadable": [*unusable],

@@ -45,7 +45,9 @@ def open_trackers(config: TrainConfig, out: Path) -> list[Tracker]:
 def track_epoch(trackers: Sequence[Tracker], epoch: Epoch, metric: str) -> None:
     """Write the figures of an epoch."""
     log.info("%s", epoch)
-    values = {"loss/train": epoch.train_loss, **{f"lr/{name}": rate for name, rate in epoch.lr.items()}}
+    values = {f"lr/{name}": rate for name, rate in epoch.lr.items()}
+    if epoch.train_loss is not None:
+        values["loss/train"] = epoch.train_loss
     if epoch.metric is not None and epoch.val_loss is not None:
         values |= {"loss/val": epoch.val_loss, f"val/{metric}": epoch.metric}
     for tracker in trackers:

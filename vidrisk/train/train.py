@@ -19,23 +19,27 @@ from vidrisk.runtimes.contract.errors import DataError, require
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.class_work import Classification
+from vidrisk.train.compare_parts import compare_parts
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.failures import name_memory_knobs
 from vidrisk.train.head_choice import choose_head
 from vidrisk.train.mirrors import settle_mirroring
-from vidrisk.train.passes import evaluate
+from vidrisk.train.passes import compute_logits, report_on_logits
 from vidrisk.train.run_plots import plot_run
 from vidrisk.train.runs import check_out, fingerprint, fit_run, metrics_of_run, with_start
 from vidrisk.train.shares import Share, name_lost_processes, open_share
 from vidrisk.train.strategies import gather_weights
 from vidrisk.train.trackers import check_trackers
+from vidrisk.train.tune import check_tuning, search_settings
+from vidrisk.train.tune_folds import count_folds
+from vidrisk.train.tune_space import Tuning
 
 log = logging.getLogger(__name__)
 
 
 @name_lost_processes()
 def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None = None, resume: bool = False,
-              strict: bool = False, on_progress: OnProgress = ignore_progress) -> Run:
+              strict: bool = False, tune: Tuning | None = None, on_progress: OnProgress = ignore_progress) -> Run:
     """Train on a table and write a run directory.
 
     Args:
@@ -43,6 +47,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
         out: folder to make. With ``resume`` an unfinished run there goes on.
         start: run whose trained weights, but for the head, are merged into the backbone first; the new run keeps a copy of them.
         strict: refuse what ``check_leaks`` else warns of.
+        tune: search settings on the training split first.
 
     Of several processes that a launcher started (see ``shares``), the main one writes.
 
@@ -56,20 +61,28 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     on_progress = on_progress if share.is_main else ignore_progress
     check_out(out, resume=resume)
     check_trackers(config)
+    check_tuning(tune, config, out, share)
     begin = time.perf_counter()
     table = split_table(table, seed=config.seed, group_by=config.group_by)
     check_leaks(table, strict=strict)
     labels = labels_from_table(table, config)
-    config = settle_mirroring(resolve_config(config, clips=labels.clips), config.augment, labels.targets)
+    if tune is not None:
+        count_folds(table.of_split("train"))  # refuses too few samples before all are read
+    settle = partial(settle_config, labels=labels)
+    asked, config = config, settle(config)
     contract = contract_from_config(config, labels)
     config, bases = with_start(config, start, out)
-    checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table), share)
+    checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table, tune), share)
     if checkpoint.exists():
         checkpoint.read_state()  # refuses another run's before anything is read or written
     scratch = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     parts, unreadable = _readable_parts(table, contract, config, share, scratch, on_progress)
     if "val" not in parts:
         log.warning("no sample is in the val split: training to the last epoch, without early stop")
+    if tune is not None:
+        asked = search_settings(asked, tune, settle, contract, parts["train"], bases, share, out, checkpoint.fingerprint, scratch,
+                                on_progress)
+        config = settle(asked).model_copy(update={"start": config.start})
     if share.world == 1:
         config = choose_head(config, contract, parts["train"], bases, on_progress)
     run = Run(out, config, labels)
@@ -90,14 +103,26 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
         with gather_weights(model):
             if share.is_main:
                 run.save(model)
-        reports = {name: evaluate(model, contract, data, config, share, on_progress)[1]
-                   for name, data in parts.items() if name != "train"}
+        logits = {name: compute_logits(model, contract, data, config, share, on_progress)
+                  for name, data in parts.items() if name != "train"}
+        reports = {name: report_on_logits(contract, found, parts[name].truth) for name, found in logits.items()}
+        compared = compare_parts(model, work, parts, logits, on_progress)
     if share.is_main:
         plot_run(out / "plots", history, reports, config.optim.metric)
         figures = {name: {target: report.to_dict() for target, report in by_target.items()} for name, by_target in reports.items()}
-        run.write_metrics(metrics_of_run(history, figures, parts, unreadable, table.notes, trainable, begin))
+        metrics = metrics_of_run(history, figures, parts, unreadable, table.notes, trainable, begin)
+        run.write_metrics({**metrics, "compared": compared})
     share.wait()
     return run
+
+
+def settle_config(config: TrainConfig, labels: Labels) -> TrainConfig:
+    """Return the configuration with nothing left open but the head of clips.
+
+    Raises:
+        SettingsError: as ``resolve_config`` and ``settle_mirroring``.
+    """
+    return settle_mirroring(resolve_config(config, clips=labels.clips), config.augment, labels.targets)
 
 
 def labels_from_table(table: Table, config: TrainConfig) -> Labels:
@@ -145,7 +170,8 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig, share
     return parts, unreadable
 
 
-def _fingerprint(config: TrainConfig, table: Table) -> str:
+def _fingerprint(config: TrainConfig, table: Table, tune: Tuning | None) -> str:
     rows = sorted((s.title, s.split or "", sorted(s.labels.items())) for s in table.samples)
     order = [{target: table.labels_of(target) for target in table.label_order}] if table.label_order else []
-    return fingerprint(config, rows, *order)
+    search = [] if tune is None else [{"tune": tune.trials, "fixed": sorted(tune.fixed)}]
+    return fingerprint(config, rows, *order, *search)

@@ -8,14 +8,16 @@ from vidrisk.data import load_table
 from vidrisk.data.report_data import load_report_data
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.run import Run
+from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.train.train import train_run
 from vidrisk.train.train_reports import train_reports
+from vidrisk.train.tune_space import Tuning
 
 
 def train_data(source: Path, config: TrainConfig, out: Path, *, start: Run | None = None, resume: bool = False,
                strict: bool = False, encoding: str | None = None, sheet: str | None = None,
-               on_progress: OnProgress = ignore_progress) -> Run:
+               tune: Tuning | None = None, on_progress: OnProgress = ignore_progress) -> Run:
     """Read data, train by a configuration, and write a run directory.
 
     Args:
@@ -23,13 +25,18 @@ def train_data(source: Path, config: TrainConfig, out: Path, *, start: Run | Non
         resume: go on with an unfinished run in ``out``.
         strict: refuse what is else warned of.
         encoding, sheet: of a table.
+        tune: search settings first; of classifiers alone.
 
     Raises:
         DataError, SettingsError, MissingExtra: as ``load_table``, ``train_run``, ``load_report_data`` and ``train_reports``.
     """
     if config.task != "report":
         table = load_table(source, config.task, multi_label=config.multi_label, encoding=encoding, sheet=sheet, strict=strict)
-        return train_run(table, config, out, start=start, resume=resume, strict=strict, on_progress=on_progress)
+        return train_run(table, config, out, start=start, resume=resume, strict=strict, tune=tune,
+                         on_progress=on_progress)
+    if tune is not None:
+        raise SettingsError("tune of a model that writes reports", allowed="tasks action, risk and action+risk",
+                            fix="train without tune")
     asked = {"scheme": config.report.scheme, "photos": config.report.photos, "seed": config.seed, "group_by": config.group_by,
              "encoding": encoding, "sheet": sheet}
     data = load_report_data(source, scheme=config.report.scheme, photos=config.report.photos, seed=config.seed,

@@ -6,14 +6,16 @@ augmented views of every sample through the frozen layers beforehand turns an ep
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vidrisk.data import Sample
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.train.augment import augment_clips
 from vidrisk.train.dataset import ClipDataset, chunks_of, moments_of
@@ -28,16 +30,21 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
     """Item i: one view ``float16 (T, …)`` of sample i, chosen by ``draw``, and the truth.
 
     View 0 is the sample itself, the others are augmented. Where a view is mirrored, so is the truth.
+
+    Attributes:
+        samples: whose views they are.
     """
 
     def __init__(self, views: Tensor | KeptRows, truth: Tensor, count: int, mirrored: Tensor | None = None,
-                 mirrors: Mirrors | None = None) -> None:
+                 mirrors: Mirrors | None = None, samples: Sequence[Sample] = ()) -> None:
         self.views = views
+        self.samples = [*samples]
         self.truth = truth
         self.count = count
         self._mirrored = torch.zeros((len(truth), count), dtype=torch.bool) if mirrored is None else mirrored
         self._mirrors = mirrors
         self._chosen = torch.zeros(len(truth), dtype=torch.long)
+        self._rows = [*range(len(truth))]  # of ``views``
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -54,10 +61,24 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
     def view_of(self, index: int, view: int) -> Tensor:
         """Return one view of a sample, ``float32 (T, …)``."""
         if isinstance(self.views, KeptRows):
-            found = self.views.get(index * self.count + view)
+            found = self.views.get(self._rows[index] * self.count + view)
             assert found is not None  # all were kept, or there would be no views
             return found.float()
-        return self.views[index, view].float()
+        return self.views[self._rows[index], view].float()
+
+    def part(self, rows: Sequence[int]) -> ViewDataset:
+        """Return the views of some samples; what is kept is shared."""
+        part = copy.copy(self)
+        part._rows = [self._rows[row] for row in rows]
+        part.samples = [self.samples[row] for row in rows]
+        part.truth, part._mirrored = self.truth[[*rows]], self._mirrored[[*rows]]
+        part.draw(None)
+        return part
+
+    def with_views(self, views: Tensor) -> ViewDataset:
+        """Return the same samples with something else computed of their first views ``(N, count, …)``."""
+        count = views.shape[1]
+        return ViewDataset(views, self.truth, count, self._mirrored[:, :count], self._mirrors, self.samples)
 
     def draw(self, generator: torch.Generator | None) -> None:
         """Choose a view for every sample; without a generator the sample itself."""
@@ -110,4 +131,5 @@ def views_from_clips(model: TrainableModel, data: ClipDataset, *, views: int, ki
                 kept[chunk, view] = computed
             elif not all(rows.put(number * views + view, one) for number, one in zip(chunk, computed, strict=True)):
                 return None  # the disk is full, and it has said so
-    return ViewDataset(share.join(kept) if rows is None else rows, data.truth, views, share.join(mirrored) > 0, mirrors)
+    return ViewDataset(share.join(kept) if rows is None else rows, data.truth, views, share.join(mirrored) > 0, mirrors,
+                       data.samples)

@@ -48,10 +48,12 @@ class Work(ABC):
     Attributes:
         names: of the training samples, for messages.
         metric: name of what ``judge`` compares epochs by.
+        begins_trained: whether what ``standardise`` leaves is a model that answers, and not one that knows nothing yet.
     """
 
     names: Sequence[str]
     metric: str
+    begins_trained: bool = False
 
     @abstractmethod
     def prepare(self, on_progress: OnProgress) -> None:

@@ -14,8 +14,7 @@ from vidrisk.data import Table
 from vidrisk.models.config import OptimSettings, TrainConfig
 from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config, resolve_config
 from vidrisk.runtimes.contract.contract import Target
-from vidrisk.train.history import Epoch
-from vidrisk.train.loop import _is_stale, _warm_cosine, best_epoch
+from vidrisk.train.loop import _warm_cosine
 from vidrisk.train.train import train_run
 
 ConfigOf = Callable[..., TrainConfig]
@@ -55,34 +54,6 @@ def test_the_rate_rises_once_then_falls_to_nothing(steps: int, warmup: float) ->
     assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
     if warmup < 0.5 and steps > 1:
         assert rates[-1] == pytest.approx(0, abs=1e-9)
-
-
-def history_of(*metrics: float | None) -> list[Epoch]:
-    return [Epoch(i + 1, 1.0, None, metric) for i, metric in enumerate(metrics)]
-
-
-def test_best_epoch() -> None:
-    assert best_epoch(history_of(0.5, 0.9, 0.7)) == 2
-    assert best_epoch(history_of(0.5, 0.9, 0.9)) == 3
-    assert best_epoch(history_of(None, None)) == 2
-
-
-@pytest.mark.parametrize(
-    ("metrics", "patience", "stale"),
-    [
-        ((0.5, 0.4, 0.3), 2, True),
-        ((0.5, 0.4), 2, False),
-        ((0.5, 0.5, 0.5), 2, True),
-        ((0.5, 0.4, 0.6), 2, False),
-        ((0.5, 0.4), None, False),
-        ((), 1, False),
-        ((None, None, None), 1, False),
-    ],
-)
-def test_patience_counts_epochs_without_a_better_metric(
-    metrics: tuple[float | None, ...], patience: int | None, stale: bool
-) -> None:
-    assert _is_stale(history_of(*metrics), patience) is stale
 
 
 def test_accumulated_batches_equal_one_large_batch(photos: Table, config_of: ConfigOf, tmp_path: Path) -> None:

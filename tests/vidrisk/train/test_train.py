@@ -55,17 +55,18 @@ def test_training_learns(photos: Table, config_of: ConfigOf, tmp_path: Path, mor
 
 
 def test_the_best_epoch_is_what_is_kept(photos: Table, config_of: ConfigOf, tmp_path: Path) -> None:
-    run = train_run(photos, config_of("optim.head_lr=0.05"), tmp_path / "run")
+    run = train_run(photos, config_of("optim.head_lr=0.05", "head.start=zero"), tmp_path / "run")
     metrics = metrics_of(run.root)
     best = metrics["epochs"][metrics["best_epoch"] - 1]
     assert best["metric"] == max(epoch["metric"] for epoch in metrics["epochs"]) == metrics["val"]["action"]["top1"]
+    assert metrics["start"] is None and metrics["best_epoch"] > 0
 
 
 def test_early_stop(photos: Table, config_of: ConfigOf, tmp_path: Path) -> None:
     run = train_run(
         photos, config_of("optim.epochs=9", "optim.patience=2", "optim.lora_lr=0", "optim.head_lr=0"), tmp_path / "run"
     )
-    assert len(metrics_of(run.root)["epochs"]) == 3
+    assert len(metrics_of(run.root)["epochs"]) == 2  # neither was better than what training began at
 
 
 def test_without_validation_the_last_epoch_is_kept(

@@ -17,7 +17,7 @@ from vidrisk.jobs.export import _recorded
 from vidrisk.models.run import Run
 from vidrisk.runtimes.contract.errors import BundleError, VidriskError
 from vidrisk.train.checkpoint import Checkpoint
-from vidrisk.train.loop import Epoch
+from vidrisk.train.history import Epoch
 
 OLD = Path(__file__).resolve().parents[2] / "fixtures" / "0.1.0"
 Change = Callable[[dict[str, Any]], dict[str, Any]]
@@ -80,7 +80,7 @@ def test_what_a_run_writes_says_its_version(run: Path, tmp_path: Path) -> None:
     written.root.mkdir()
     written.write_split(opened.read_split())
     written.write_metrics({"samples": {}})
-    assert json.loads((written.root / "metrics.json").read_text(encoding="utf-8"))["version"] == "1.2"
+    assert json.loads((written.root / "metrics.json").read_text(encoding="utf-8"))["version"] == "1.3"
     assert written.read_split().samples == opened.read_split().samples
 
 
@@ -150,7 +150,7 @@ def test_a_checkpoint_holds_its_state_by_name(tmp_path: Path) -> None:
     model.step(optimizer, schedule)
     epoch = Epoch(epoch=1, train_loss=0.5, val_loss=None, metric=None, lr={"lora": 1e-3, "head": 1e-2})
     Checkpoint(tmp_path, "f").save(model, optimizer, schedule, [epoch], is_best=False)
-    assert json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))["version"] == "1.1"
+    assert json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))["version"] == "1.2"
     other, turned, schedule = trained(turned=True)
     Checkpoint(tmp_path, "f").load(other, turned, schedule)
     wanted, found = moments(model, optimizer), moments(other, turned)

@@ -1,0 +1,28 @@
+"""Which settings somebody has chosen, by their dotted names: what a search leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vidrisk.runtimes.contract.errors import require
+
+
+def names_given(config: Path | None, assignments: Sequence[str] = (), settings: Iterable[str] = ()) -> frozenset[str]:
+    """Return the names of settings in a YAML file and in ``key=value`` assignments, which were read without an error.
+
+    Args:
+        settings: further names.
+    """
+    yaml: Any = require("yaml", "train")
+    loaded = {} if config is None else yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    return frozenset([*_names(loaded, ""), *(each.partition("=")[0].strip() for each in assignments), *settings])
+
+
+def _names(values: Mapping[str, Any], begin: str) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _names(value, f"{begin}{name}.")
+        else:
+            yield f"{begin}{name}"

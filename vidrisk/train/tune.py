@@ -1,0 +1,142 @@
+"""Search settings by cross-validation on the training split, before a run is trained by them.
+
+    draw trials (``tune_space``) → train and judge them on folds (``tune_halving``, ``tune_folds``) → take one (``tune_choice``)
+
+What has ended is in ``RUN/tune/tune.jsonl``, so that a search that was killed goes on and chooses as if nothing had happened.
+``RUN/tune/tune.json`` says what was chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidrisk.data import Table
+from vidrisk.models.config import TrainConfig
+from vidrisk.models.families import Source, family_of
+from vidrisk.runtimes.contract import versions
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import BundleError, DataError, Interrupted, SettingsError
+from vidrisk.runtimes.contract.progress import OnProgress
+from vidrisk.train.dataset import ClipDataset
+from vidrisk.train.head_choice import choose_head
+from vidrisk.train.shares import Share
+from vidrisk.train.tune_choice import Chosen, choose_trial, standard_error
+from vidrisk.train.tune_folds import FoldJudge, count_folds
+from vidrisk.train.tune_halving import Halving
+from vidrisk.train.tune_log import LOG, TuneLog
+from vidrisk.train.tune_space import KIND, Tuning, config_with, draw_trials, simplicity_of, space_of
+
+log = logging.getLogger(__name__)
+
+FOLDER, RESULT = "tune", "tune.json"
+
+Settle = Callable[[TrainConfig], TrainConfig]
+
+
+def check_tuning(tuning: Tuning | None, config: TrainConfig, out: Path, share: Share) -> None:
+    """Refuse a search that cannot be, before anything is read.
+
+    Raises:
+        SettingsError: several processes, a vision-language model, or a folder that a search has begun in and none goes on in.
+    """
+    if tuning is None:
+        if (out / FOLDER / LOG).is_file():
+            raise SettingsError(f"{out} was begun with a search of settings", fix="resume with the same tune")
+        return
+    if share.world > 1:
+        raise SettingsError("tune in several processes", allowed="one process", fix="tune alone, and train by its config.yaml")
+    if family_of(Source(config.backbone)).build is not None:
+        raise SettingsError(f"tune of {config.backbone}", allowed="an encoder of photos or clips", fix="train without tune")
+
+
+def search_settings(config: TrainConfig, tuning: Tuning, settle: Settle, contract: Contract, data: ClipDataset, bases: list[Path],
+                    share: Share, out: Path, fingerprint: str, scratch: Path, on_progress: OnProgress) -> TrainConfig:
+    """Return the configuration with the settings that were chosen, and write ``RUN/tune``.
+
+    Args:
+        config: the default one, not resolved.
+        settle: resolves a configuration.
+        data: the training split.
+        bases: folders of runs that are merged into the backbone.
+        out: folder of the run; a search that was stopped there goes on.
+        fingerprint: of settings and data.
+
+    Raises:
+        DataError: too few samples of a label.
+        SettingsError: nothing is left to search, or the default settings give a loss that is not finite.
+        BundleError: the folder holds another search, or a damaged one.
+        Interrupted: Ctrl-C.
+    """
+    done = _read_result(out / FOLDER / RESULT)
+    if done is not None:
+        return config_with(config, done)
+    table = Table(Path(), "action", tuple(data.samples))
+    folds = count_folds(table)
+    default = choose_head(settle(config), contract, data, bases, on_progress)
+    sees_order = contract.time is not None and family_of(Source(default.backbone)).per != "window"
+    space = space_of(default, contract.targets, tuning.fixed, sees_order=sees_order)
+    trials = draw_trials(space, tuning.trials, config.seed)
+    with_head = config_with(config, {KIND: default.head.kind})
+    configs = {trial.number: settle(config_with(with_head, trial.settings)) for trial in trials}
+    judge = FoldJudge(contract, data, folds, config.seed, bases, share, scratch)
+    of_search = hashlib.sha256(json.dumps([fingerprint, [dict(trial.settings) for trial in trials]]).encode()).hexdigest()
+    search = Halving(trials, configs, folds, tuning, TuneLog(out / FOLDER, of_search, folds), judge, on_progress)
+    try:
+        members, depth, stopped = search.halve()
+    except KeyboardInterrupt:
+        raise Interrupted("stopped by Ctrl-C", fix=f"run it again with resume, which continues in {out}") from None
+    units = [unit for fold in range(depth) for unit in judge.units_of(fold)]
+    losses = {number: search.losses_of(number, depth) for number in members}
+    chosen = choose_trial(losses, units, {number: simplicity_of(configs[number]) for number in members})
+    _write_result(out / FOLDER / RESULT, search, chosen, depth, stopped, units)
+    log.info("trial %d of %d is taken: %s", chosen.trial, len(trials), chosen.why)
+    return config_with(config, trials[chosen.trial].settings)
+
+
+def _write_result(path: Path, search: Halving, chosen: Chosen, depth: int, stopped: bool, units: list[str]) -> None:
+    trials: list[dict[str, Any]] = []
+    for trial in search.trials:
+        found = [each for each in search.log if each.trial == trial.number]
+        known = [each for each in found if not each.failed]
+        losses = np.array([loss for each in known for loss in each.losses])
+        places = [unit for each in known for unit in search.judge.units_of(each.fold)]
+        error = standard_error(losses, places) if len(losses) else math.inf
+        trials.append({
+            "trial": trial.number, "settings": dict(trial.settings), "folds": len(found),
+            "loss": float(losses.mean()) if len(losses) else None, "loss_error": error if math.isfinite(error) else None,
+            "metric": float(np.mean([each.metric for each in known])) if known else None,
+            "seconds": round(sum(each.seconds for each in found), 3),
+            "failed": next((each.failed for each in found if each.failed), "")})
+    content = {"chosen": chosen.trial, "best": chosen.best, "why": chosen.why,
+               "settings": dict(search.trials[chosen.trial].settings), "metric": search.configs[0].optim.metric,
+               "folds": search.folds, "compared_on": depth, "samples": len(units), "asked": search.tuning.trials,
+               "fixed": sorted(search.tuning.fixed), "time_was_up": stopped,
+               "seconds": round(sum(each.seconds for each in search.log), 3), "trials": trials}
+    staged = path.with_suffix(".json.tmp")
+    staged.write_text(json.dumps(versions.TUNE.stamp(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8",
+                      errors="backslashreplace")
+    staged.replace(path)
+
+
+def _read_result(path: Path) -> dict[str, Any] | None:
+    """Return the settings that a search has chosen; None where none has ended.
+
+    Raises:
+        BundleError: damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        versions.TUNE.is_newer(content.get(versions.VERSION))
+        return dict(content["settings"])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, DataError) as error:
+        raise BundleError(f"{path} is damaged: {error}", fix="delete it, then run it again with resume") from error

@@ -1,0 +1,133 @@
+"""Cross-validation of settings on the training split: a trial is trained on all folds but one, and asked about that one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vidrisk.data import Table
+from vidrisk.data.split import deal_folds
+from vidrisk.models.bases import load_bases
+from vidrisk.models.classifier import ClipClassifier
+from vidrisk.models.config import TrainConfig
+from vidrisk.models.pretrained import build_classifier
+from vidrisk.runtimes.contract.contract import Contract
+from vidrisk.runtimes.contract.errors import DataError, require
+from vidrisk.runtimes.contract.progress import OnProgress
+from vidrisk.train.checkpoint import Checkpoint
+from vidrisk.train.class_work import Classification
+from vidrisk.train.dataset import ClipDataset
+from vidrisk.train.loop import fit
+from vidrisk.train.passes import answers_from_logits, compute_logits, metric_of, report_on_logits
+from vidrisk.train.probe import losses_of_samples
+from vidrisk.train.shares import Share
+from vidrisk.train.views import ViewDataset
+
+LEAST_FOLDS, MOST_FOLDS = 3, 5
+
+
+def count_folds(table: Table) -> int:
+    """Return into how many folds the training split can be dealt, 3 to 5, so that every label is in each of them.
+
+    Raises:
+        DataError: a label with fewer than three groups or files.
+    """
+    shown = {(name, label, unit_of(sample.group, sample.path)) for sample in table.samples
+             for name in sample.labels for label in sample.labels_of(name)}
+    units = Counter((name, label) for name, label, _ in shown)
+    (target, label), fewest = min(units.items(), key=lambda item: item[1], default=(("", ""), 0))
+    if fewest < LEAST_FOLDS:
+        what = f"{target} {label!r} has {fewest} groups or files in the train split" if units else "no training sample is labelled"
+        raise DataError(f"{what}, too few to tune on", allowed=f"{LEAST_FOLDS} or more of every label",
+                        fix="add samples, or train without tune")
+    return min(MOST_FOLDS, fewest)
+
+
+def unit_of(group: str | None, path: Path) -> str:
+    """Return the name of what a sample shows: its group, else its file."""
+    return group or str(path)
+
+
+class FoldJudge:
+    """Trains configurations on folds. Decoded frames, and views that several of them learn from, are computed once.
+
+    Args:
+        data: the training split.
+        folds: into how many it is dealt.
+        bases: folders of runs that are merged into the backbone.
+    """
+
+    def __init__(self, contract: Contract, data: ClipDataset, folds: int, seed: int, bases: list[Path], share: Share,
+                 scratch: Path) -> None:
+        self.contract, self.share, self._bases, self._scratch = contract, share, bases, scratch
+        self._data = data.part(range(len(data)))
+        self._fold_of = np.asarray(deal_folds(Table(Path(), "action", tuple(data.samples)), folds, seed=seed))
+        self._views: dict[tuple[object, ...], ViewDataset] = {}
+
+    def units_of(self, fold: int) -> list[str]:
+        """Return what the samples of a fold show, in the order in which they are judged."""
+        return [unit_of(self._data.samples[row].group, self._data.samples[row].path) for row in self._held(fold)]
+
+    def judge(self, config: TrainConfig, fold: int, on_progress: OnProgress) -> tuple[tuple[float, ...], float]:
+        """Train on the other folds; return the losses of the samples of this one, and the metric.
+
+        The weights are those of the last epoch: no sample that is judged has chosen an epoch.
+
+        Raises:
+            SettingsError: a loss that is not finite.
+        """
+        require("accelerate", "train").utils.set_seed(config.seed)
+        model = build_classifier(config, self.contract)
+        assert isinstance(model, ClipClassifier)
+        load_bases(model, self._bases)
+        model.adapt(config)
+        model.to(self.share.device)
+        data = self._views_or_clips(model, config, on_progress)
+        learnt = np.flatnonzero(self._fold_of != fold).tolist()
+        held = data.part(self._held(fold))
+        work = Classification(model, self.contract, config, data.part(learnt), None, self.share, self._scratch)
+        with tempfile.TemporaryDirectory(prefix="vidrisk-trial-") as folder:
+            fit(model, work, config, share=self.share, checkpoint=Checkpoint(Path(folder), "", self.share),
+                on_epoch=lambda epoch: None, on_progress=on_progress)
+        logits = compute_logits(model, self.contract, held, config, self.share, on_progress)
+        losses = np.mean([losses_of_samples(sure, known, target) for target, known, sure in answers_from_logits(
+            self.contract, logits, held.truth)], axis=0)
+        reports = report_on_logits(self.contract, logits, held.truth)
+        metric = float(np.mean([metric_of(report, config.optim.metric) for report in reports.values()]))
+        return tuple(round(float(loss), 6) for loss in losses), metric
+
+    def key_of(self, config: TrainConfig) -> tuple[str, ...]:
+        """Return what trials that learn from the same views have in common."""
+        return str(config.lora.last_blocks), str(config.augment), str(config.views)
+
+    def _held(self, fold: int) -> list[int]:
+        rows: list[int] = np.flatnonzero(self._fold_of == fold).tolist()
+        return rows
+
+    def _views_or_clips(self, model: ClipClassifier, config: TrainConfig, on_progress: OnProgress) -> ViewDataset | ClipDataset:
+        """Return all of the training split as a model learns from it; the latest views are kept, as far as memory goes."""
+        if not model.has_frozen_part:
+            return self._data
+        key = self.key_of(config)
+        if key not in self._views:
+            work = Classification(model, self.contract, config, self._data, None, self.share, self._scratch)
+            work.prepare(on_progress)
+            if not isinstance(work.fitted, ViewDataset):
+                return self._data
+            self._views[key] = work.fitted
+            _forget_oldest(self._views, config.cache_mb)
+        self._views[key] = self._views.pop(key)  # used last
+        return self._views[key]
+
+
+def _forget_oldest(views: dict[tuple[object, ...], ViewDataset], room_mb: float) -> None:
+    """Keep what memory has room for, and one file at most."""
+    def size_mb(each: ViewDataset) -> float:
+        return each.views.numel() * 2 / 2**20 if isinstance(each.views, torch.Tensor) else float("inf")
+
+    while len(views) > 1 and sum(map(size_mb, views.values())) > room_mb:
+        del views[next(iter(views))]

@@ -1,0 +1,154 @@
+"""Which settings a search tries: the default ones first, then some that differ in a few places."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vidrisk.data.directions import mirrored_label
+from vidrisk.models.config import TrainConfig
+from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.contract.errors import SettingsError
+
+LEAST_TRIALS, MOST_TRIALS = 2, 200
+MOST_CHANGES = 4  # of settings in a trial
+BLOCKS, KIND, EPOCHS, RATE, AUGMENT = "lora.last_blocks", "head.kind", "optim.epochs", "optim.lora_lr", "augment"
+KINDS_OF_CLIPS = ("motion", "segments", "linear", "transformer")
+KINDS_OF_OTHERS = ("linear", "mlp")  # photos, and encoders that see whole windows
+VALUES: dict[str, tuple[Any, ...]] = {
+    BLOCKS: (0, 2, 5), RATE: (5e-5, 2e-4, 1e-3), EPOCHS: (5, 10, 20), "optim.mixup": (0.0, 0.2), "head.dropout": (0.1, 0.3, 0.5),
+    "optim.label_smoothing": (0.0, 0.1)}
+# From the simplest head to the one with most to train.
+KINDS = ("auto", "linear", "motion", "segments", "mlp", "attention", "transformer")
+ALL_BLOCKS = 10_000
+
+Settings = Mapping[str, Any]
+Space = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How long to search, and where not.
+
+    Attributes:
+        trials: settings to try, the default ones included.
+        minutes: after which no fold begins that would not end within them; None for no limit.
+        fixed: dotted names of settings that somebody has chosen.
+
+    Raises:
+        SettingsError: trials or minutes out of range.
+    """
+
+    trials: int
+    minutes: float | None = None
+    fixed: frozenset[str] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        if not LEAST_TRIALS <= self.trials <= MOST_TRIALS:
+            raise SettingsError(f"tune={self.trials}", allowed=f"{LEAST_TRIALS} to {MOST_TRIALS} trials")
+        if self.minutes is not None and not 0 <= self.minutes < 1e6:
+            raise SettingsError(f"tune_minutes={self.minutes}", allowed="a number from 0")
+
+
+def tuning_from_options(trials: int | None, minutes: float | None, fixed: Collection[str]) -> Tuning | None:
+    """Return what to search; None where no trials are asked for.
+
+    Raises:
+        SettingsError: minutes without trials, or out of range.
+    """
+    if trials is None:
+        if minutes is not None:
+            raise SettingsError("tune_minutes without tune", fix="add tune, or leave tune_minutes out")
+        return None
+    return Tuning(trials, minutes, frozenset(fixed))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings to try. Number 0 changes none."""
+
+    number: int
+    settings: Settings
+
+
+def space_of(config: TrainConfig, targets: Sequence[Target], fixed: Collection[str], *, sees_order: bool) -> dict[str, list[Any]]:
+    """Return the values to try, by setting, the default one first; without settings that are fixed or mean nothing.
+
+    Args:
+        config: the default one, resolved, with a head chosen.
+        sees_order: whether the head is given features per moment.
+
+    Raises:
+        SettingsError: nothing is left to search.
+    """
+    kinds = [kind for kind in (KINDS_OF_CLIPS if sees_order else KINDS_OF_OTHERS)
+             if kind != "transformer" or config.head.hidden % config.head.heads == 0]
+    values: dict[str, Sequence[Any]] = {KIND: kinds, AUGMENT: _augmentations(config, targets), **VALUES}
+    if BLOCKS in fixed and config.lora.last_blocks == 0:
+        values.pop(RATE)
+    space = {}
+    for name, found in values.items():
+        default = value_of(config, name)
+        known = [default, *(value for value in found if value != default)]
+        if len(known) > 1 and not is_fixed(name, fixed):
+            space[name] = known
+    if not space:
+        raise SettingsError("a search with every setting chosen already", allowed=f"one of {', '.join(values)} that is left open",
+                            fix="leave some of them out of the settings")
+    return space
+
+
+def is_fixed(name: str, fixed: Collection[str]) -> bool:
+    """Tell whether a setting, or the section that it is in, was chosen."""
+    return name in fixed or name.partition(".")[0] in fixed
+
+
+def _augmentations(config: TrainConfig, targets: Sequence[Target]) -> list[tuple[str, ...]]:
+    default = config.augment or ()
+    can_flip = all(mirrored_label(label, target.labels) is not None for target in targets for label in target.labels)
+    more = tuple(kind for kind in ("erase", "colour") if kind not in default)
+    return [*dict.fromkeys([default, (), *([("flip",)] if can_flip else []), (*default, *more)])]
+
+
+def draw_trials(space: Space, count: int, seed: int) -> tuple[Trial, ...]:
+    """Draw different trials, the same for the same seed; fewer where the space has fewer.
+
+    Number 0 is the default; every other one differs from it in up to four settings, so that what helps can be told.
+    """
+    rng = random.Random(seed)
+    found: dict[tuple[tuple[str, Any], ...], None] = {(): None}
+    for _ in range(200 * count):
+        if len(found) == count:
+            break
+        changed = set(rng.sample(sorted(space), rng.randint(1, min(MOST_CHANGES, len(space)))))
+        settings = {name: rng.choice(list(space[name][1:])) for name in space if name in changed}
+        blocks = settings.get(BLOCKS, space[BLOCKS][0] if BLOCKS in space else None)
+        if blocks == 0:
+            settings.pop(RATE, None)  # nobody learns by it
+        found.setdefault(tuple(settings.items()))
+    return tuple(Trial(number, dict(settings)) for number, settings in enumerate(found))
+
+
+def value_of(config: TrainConfig, name: str) -> Any:
+    """Return a setting by its dotted name; the head of photos that nobody chose is linear."""
+    section, _, key = name.rpartition(".")
+    value = getattr(getattr(config, section) if section else config, key)
+    return "linear" if name == KIND and value == "auto" else value
+
+
+def config_with(config: TrainConfig, settings: Settings) -> TrainConfig:
+    """Return a configuration with some settings, by their dotted names, changed."""
+    for name, value in settings.items():
+        section, _, key = name.rpartition(".")
+        value = tuple(value) if isinstance(value, list) else value
+        changed = getattr(config, section).model_copy(update={key: value}) if section else value
+        config = config.model_copy(update={section or key: changed})
+    return config
+
+
+def simplicity_of(config: TrainConfig) -> tuple[int, int, int]:
+    """Return what orders configurations from the simplest one on: blocks that LoRA adapts, kind of head, epochs."""
+    blocks = config.lora.last_blocks
+    return ALL_BLOCKS if blocks is None else blocks, KINDS.index(config.head.kind), config.optim.epochs
