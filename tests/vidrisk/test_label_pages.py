@@ -198,7 +198,9 @@ def test_a_training_run(tmp_path: Path, run_line: RunLine, clip_folder: Path) ->
     shutil.copytree(clip_folder, tmp_path / "clips")
     run_page("training", tmp_path, run_line)
     config = Run.open(tmp_path / "runs" / "longer").config
-    assert config.frames == 16 and config.head.kind in ("motion", "segments") and (tmp_path / "augmented.png").is_file()
+    first = Run.open(tmp_path / "runs" / "first").config
+    assert (first.frames, first.rgb_diff, config.frames, config.rgb_diff) == (16, True, 32, True)
+    assert config.head.kind in ("motion", "segments") and (tmp_path / "augmented.png").is_file()
     default, text = TrainConfig(), text_of("training")
     for name, said in {"cache_mb": "memory ({:,})", "disk_cache_mb": "folder ({:,})", "views": "| {} augmented views"}.items():
         assert said.format(getattr(default, name)) in text

@@ -201,7 +201,7 @@ class Classifier:
         feature = self.plan.feature
         if feature is None:
             raise SettingsError(f"{self.provenance.get('model', 'the model')} knows no feature of a frame alone",
-                                allowed="a model whose first stage runs per frame")
+                                allowed="a model whose first stage runs per frame", fix="train with rgb_diff=false")
         return feature.name
 
     def _of_targets(self, outputs: Arrays) -> dict[str, FloatArray]:

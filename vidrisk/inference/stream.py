@@ -69,6 +69,9 @@ def read_settings_for(classifier: Classifier, *, window_s: float | None = None, 
     contract = classifier.contract
     reading = ReadSettings(contract.pixel, time_from_contract(contract, window_s, stride_s), decoder, frames, static_levels,
                            max_memory_mb, slots=min(batch_frames, MAX_SLOTS))
+    if frames == "keyframes" and classifier.plan.groups:
+        _log.warning("keyframes show this model, which compares frames with the ones before them, the same frame several times: "
+                     "evaluate it like that before you rely on it")
     if not feature_cache:
         return reading
     width = classifier.width

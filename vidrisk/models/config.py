@@ -168,7 +168,8 @@ class TrainConfig(Sealed):
     backbone: str = "efficientnet-lite0"
     pool: Pool = "auto"
     pixel: dict[str, Any] = Field(default_factory=dict)
-    frames: int = Field(8, ge=1, le=512, description="moments per clip; photos have one")
+    frames: int = Field(8, ge=1, le=512, description="moments per clip; photos have one. Encoders of frames see 16 of clips, in "
+                        "pairs, where neither this nor rgb_diff is given")
     jitter: Literal[1, 3, 5, 7, 9] = Field(1, description="moments read per moment used, to train on any of them")
     rgb_diff: bool = Field(False, description="show every second moment of a clip as its difference from the one before")
     level_order: tuple[str, ...] | None = None

@@ -52,6 +52,7 @@ def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
         prompts = prompts_from_settings(prompts, config.task)
     config = config.model_copy(update={"vlm": config.vlm.model_copy(update={"prompts": prompts})})
     family.check_settings(config)
+    config = config.model_copy(update=moments_of_clips(config, family, clips=clips))
     _check_differences(config, family, clips=clips)
     if config.task == "report":
         _check_report_settings(config)
@@ -79,6 +80,17 @@ def default_augment(config: TrainConfig, family: Family, *, clips: bool) -> tupl
     if clips:
         return ("flip", "zoom", "light", "still")
     return ("flip",) if config.task == "risk" else ()
+
+
+def moments_of_clips(config: TrainConfig, family: Family, *, clips: bool) -> dict[str, int | bool]:
+    """Return ``frames`` and ``rgb_diff`` where nobody has said either: twice as many moments, every second one as a difference.
+
+    What changes between two moments carries over to other scenes better than what is seen in one.
+    """
+    sees_frames = clips and family.build is None and family.per == "frame" and config.task != "report"
+    if not sees_frames or {"frames", "rgb_diff"} & config.model_fields_set:
+        return {"frames": config.frames, "rgb_diff": config.rgb_diff}
+    return {"frames": PAIR * config.frames, "rgb_diff": True}
 
 
 def _check_differences(config: TrainConfig, family: Family, *, clips: bool) -> None:

@@ -102,7 +102,7 @@ class FoldJudge:
 
     def key_of(self, config: TrainConfig) -> tuple[str, ...]:
         """Return what trials that learn from the same views have in common."""
-        return str(config.lora.last_blocks), str(config.augment), str(config.views)
+        return str(config.lora.last_blocks), str(config.augment), str(config.views), str(config.rgb_diff)
 
     def _held(self, fold: int) -> list[int]:
         rows: list[int] = np.flatnonzero(self._fold_of == fold).tolist()

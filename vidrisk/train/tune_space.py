@@ -9,12 +9,14 @@ from typing import Any
 
 from vidrisk.data.directions import mirrored_label
 from vidrisk.models.config import TrainConfig
+from vidrisk.models.encoders import PAIR
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import SettingsError
 
 LEAST_TRIALS, MOST_TRIALS = 2, 200
 MOST_CHANGES = 4  # of settings in a trial
 BLOCKS, KIND, EPOCHS, RATE, AUGMENT = "lora.last_blocks", "head.kind", "optim.epochs", "optim.lora_lr", "augment"
+PAIRS = "rgb_diff"  # of clips
 KINDS_OF_CLIPS = ("motion", "segments", "linear", "transformer")
 KINDS_OF_OTHERS = ("linear", "mlp")  # photos, and encoders that see whole windows
 VALUES: dict[str, tuple[Any, ...]] = {
@@ -86,6 +88,8 @@ def space_of(config: TrainConfig, targets: Sequence[Target], fixed: Collection[s
     kinds = [kind for kind in (KINDS_OF_CLIPS if sees_order else KINDS_OF_OTHERS)
              if kind != "transformer" or config.head.hidden % config.head.heads == 0]
     values: dict[str, Sequence[Any]] = {KIND: kinds, AUGMENT: _augmentations(config, targets), **VALUES}
+    if sees_order and config.frames % PAIR == 0:
+        values[PAIRS] = (False, True)
     if BLOCKS in fixed and config.lora.last_blocks == 0:
         values.pop(RATE)
     space = {}

@@ -74,7 +74,7 @@ def test_clips_become_a_bundle_and_predictions(motions: Path) -> None:
 def test_windows_key_frames_and_speed(motions: Path, run_line: RunLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidrisk.bench.data.BUDGET_S", 0.0)  # one round
     run_block(1, motions, run_line)
-    assert {path.name for path in (motions / "day").iterdir()} - FILES == {"segments.jsonl", "predictions.parquet", "features"}
+    assert {path.name for path in (motions / "day").iterdir()} - FILES == {"segments.jsonl", "predictions.parquet"}
     quick = json.loads((motions / "quick" / "summary.json").read_text(encoding="utf-8"))
     assert (quick["settings"]["frames"], quick["settings"]["static_levels"]) == ("keyframes", 3.0)
     assert json.loads((motions / "bench.json").read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.train.tune_space import (
     BLOCKS,
     KIND,
+    PAIRS,
     RATE,
     VALUES,
     Tuning,
@@ -38,7 +39,8 @@ def test_clips_and_photos_have_heads_of_their_own() -> None:
     assert clips["augment"] == [CLIPS.augment, (), ("flip",), (*CLIPS.augment, "erase", "colour")]
     photos = space_of(PHOTOS, TARGETS, (), sees_order=False)
     assert photos[KIND] == ["linear", "mlp"] and photos["augment"] == [(), ("flip",), ("erase", "colour")]
-    assert set(clips) == set(photos) == set(NAMES)
+    assert set(photos) == set(NAMES) and set(clips) == {*NAMES, PAIRS} and clips[PAIRS] == [False, True]
+    assert PAIRS not in space_of(config_with(CLIPS, {"frames": 5}), TARGETS, (), sees_order=True)
 
 
 def test_what_cannot_be_mirrored_is_not_flipped() -> None:
@@ -73,7 +75,7 @@ def test_a_small_space_has_fewer_trials() -> None:
     assert [trial.settings for trial in draw_trials(space, 9, 0)] == [{}, {KIND: "mlp"}]
 
 
-@pytest.mark.parametrize("fixed", [NAMES, ["head", "lora", "optim", "augment"]])
+@pytest.mark.parametrize("fixed", [[*NAMES, PAIRS], ["head", "lora", "optim", "augment", PAIRS]])
 def test_with_all_chosen_there_is_nothing_to_search(fixed: list[str]) -> None:
     with pytest.raises(SettingsError, match="every setting chosen already"):
         space_of(CLIPS, TARGETS, fixed, sees_order=True)
