@@ -99,7 +99,7 @@ def _check_report_settings(config: TrainConfig) -> None:
     for name in OF_CLASSIFIERS:
         section, _, field = name.rpartition(".")
         values = [each[section][field] if section else each[field] for each in (given, default)]
-        if name == "optim.head_lr" and values[0] == DEFAULT_HEAD_LR:  # as configurations of before hold it
+        if (name, values[0]) in (("optim.head_lr", DEFAULT_HEAD_LR), ("optim.class_weights", "none")):  # as those of before hold it
             continue
         if values[0] != values[1]:
             raise SettingsError(f"{name} {values[0]!r:.60} of a model that writes reports, to which it means nothing",

@@ -53,7 +53,22 @@ def standardise(model: TrainableModel, train: ClipDataset | ViewDataset, config:
 
 def evaluate(model: TrainableModel, contract: Contract, data: ClipDataset | ViewDataset, config: TrainConfig,
              share: Share, on_progress: OnProgress) -> tuple[float, dict[str, TargetMetrics]]:
-    """Return the mean loss and a report per target name, the same in all processes.
+    """Return the mean loss and a report per target name, the same in all processes; see ``logits_of``."""
+    found = logits_of(model, contract, data, config, share, on_progress)
+    loss = float(mean_loss(contract.targets, found, data.truth, [None] * len(found), 0.0))
+    reports = {}
+    for target, columns, of_target in zip(contract.targets, columns_of_targets(contract.targets), found, strict=True):
+        truth = data.truth[:, columns].numpy()
+        report = report_on_target(target, truth if target.multi_label else truth[:, 0], probabilities_from_logits(
+            of_target.numpy(), multi_label=target.multi_label))
+        if report is not None:
+            reports[target.name] = report
+    return loss, reports
+
+
+def logits_of(model: TrainableModel, contract: Contract, data: ClipDataset | ViewDataset, config: TrainConfig, share: Share,
+              on_progress: OnProgress) -> tuple[Tensor, ...]:
+    """Return the logits of every sample per target ``float32 (N, C)``, the same in all processes.
 
     On the contract's own moments, without augmentation; in float32, but for weights that lie in shards.
     """
@@ -73,16 +88,7 @@ def evaluate(model: TrainableModel, contract: Contract, data: ClipDataset | View
             outputs = model(inputs)[0] if in_shards else model.logits(model.features(inputs))
             for collected, output in zip(logits, outputs if number < len(mine) else (), strict=number < len(mine)):
                 collected[chunk] = output.float().cpu()
-    found = tuple(share.join(each) for each in logits)
-    loss = float(mean_loss(contract.targets, found, data.truth, [None] * len(found), 0.0))
-    reports = {}
-    for target, columns, of_target in zip(contract.targets, columns_of_targets(contract.targets), found, strict=True):
-        truth = data.truth[:, columns].numpy()
-        report = report_on_target(target, truth if target.multi_label else truth[:, 0], probabilities_from_logits(
-            of_target.numpy(), multi_label=target.multi_label))
-        if report is not None:
-            reports[target.name] = report
-    return loss, reports
+    return tuple(share.join(each) for each in logits)
 
 
 def metric_of(report: TargetMetrics, metric: Metric) -> float:

@@ -38,9 +38,13 @@ class Probe:
     weights: Tensor
     bias: Tensor
 
+    def logits(self, features: Floats) -> Tensor:
+        """``float32 (N, D)`` → ``float32 (N, C)``."""
+        return (torch.from_numpy(features).float() - self.mean) / self.deviation @ self.weights.T + self.bias
+
     def probabilities(self, features: Floats) -> Floats:
         """``float32 (N, D)`` → ``float32 (N, C)``."""
-        logits = (torch.from_numpy(features).float() - self.mean) / self.deviation @ self.weights.T + self.bias
+        logits = self.logits(features)
         found: Floats = (logits.sigmoid() if self.target.multi_label else logits.softmax(dim=1)).numpy()
         return found
 
