@@ -20,7 +20,7 @@ from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 # Settings that only a classifier knows.
-OF_CLASSIFIERS = ("pool", "frames", "jitter", "decoder", "level_order",
+OF_CLASSIFIERS = ("pool", "frames", "jitter", "decoder", "level_order", "multi_label",
                   *(f"head.{name}" for name in HeadSettings.model_fields),
                   *(f"optim.{name}" for name in ("head_lr", "token_lr", "label_smoothing", "mixup", "cutmix", "class_weights",
                                                  "metric")),
