@@ -17,7 +17,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 ROOMS = ("vidrisk", "export", "calibration", "runtimes")
-PAGES = ("architecture", "distributed-training", "foreign", "labels", "python", "risk-training", "text", "training", "vlm")
+PAGES = ("architecture", "distributed-training", "foreign", "labels", "python", "risk-training", "skewed-data", "text", "training",
+         "vlm")
 DOCUMENTS = ("README.md", *(f"docs/{page}.md" for page in PAGES))
 NOT_YET = "Not measured yet."
 MARK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -317,6 +318,16 @@ def trainer() -> str:
     return grid(["steps per second", "", f"times Trainer's {found['trainer_steps_per_s']:.2f}"], rows)
 
 
+def imbalance() -> str:
+    """Rare classes: what rules find of them."""
+    found = measured("imbalance")
+    rows = [[what, f"{row['frequent']:,} : {row['rare']}", row["rule"], f"{row['macro_f1']:.3f}", percent(row["recall"]),
+             f"{row['average_precision']:.3f}", f"{row['ece']:.4f}", f"{row['loss']:.4f}"]
+            for what, part in (("Gaussians", "gaussians"), ("photos", "photos")) for row in found[part]]
+    return grid(["data", "samples", "`optim.class_weights`", "macro-F1", "recall of the rare class", "its average precision", "ECE",
+                 "log loss"], rows)
+
+
 def kept_features() -> str:
     """Seconds of the first epoch and of later ones, by what is kept between them."""
     if not (found := measured("kept_features")):
@@ -451,7 +462,7 @@ def _said(path: Path) -> str:
 
 def with_tables(text: str) -> str:
     makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint,
-                                                  python_api, foreign, trainer, kept_features, label_errors,
+                                                  python_api, foreign, trainer, imbalance, kept_features, label_errors,
                                                   learning_curves, motion, training_data, vlm, vlm_full_size, gpu_vlm,
                                                   text_generation, reports, folders, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)

@@ -13,7 +13,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGES = README + "".join((REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in (
-    "architecture.md", "distributed-training.md", "foreign.md", "labels.md", "python.md", "text.md", "training.md", "vlm.md"))
+    "architecture.md", "distributed-training.md", "foreign.md", "labels.md", "python.md", "skewed-data.md", "text.md",
+    "training.md", "vlm.md"))
 CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 

@@ -109,6 +109,9 @@ def test_wrong_labels_a_curve_and_two_models(tmp_path: Path, run_line: RunLine) 
     said = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text_of("labels"), re.MULTILINE))))
     compared = json.loads((tmp_path / "compare.json").read_text())
     (right, *_) = compared["figures"]["defect"]
+    views = json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))["views"]
+    assert views["count"] == 2 and views["one_view"]["defect"]["n"] == 90
+    assert (tmp_path / "eval-errors.html").read_text(encoding="utf-8").count('<li class="error">') >= 1  # labels that are wrong
     assert said - set(rows[0]) <= {right["measure"], "top1"} and right["verdict"] == "better" and right["groups"] == 3
     assert right["second"] > right["first"] and "samples_to_decide" in right and {"per_class", "changed"} <= set(compared)
     curve = json.loads((tmp_path / "curve.json").read_text())["defect"]

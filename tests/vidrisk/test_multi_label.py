@@ -111,6 +111,19 @@ def test_evaluation_scores_every_label_at_its_threshold(cli: Cli, bundle: Path, 
     assert thresholds in [variant.decision["defect"] for variant in Bundle.open(bundle).manifest.variants.values()]
 
 
+def test_training_is_told_that_cells_hold_several_labels(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "m.jsonl").read_text().splitlines()]
+    (folder / "cells.csv").write_text("path,defect_class,split\n" + "".join(
+        f"{row['path']},{';'.join(row['defect_class']) or '[]'},{row['split']}\n" for row in rows))
+    settings = ("--set", "pixel.height=32", "--set", "pixel.width=32", "--set", "lora.last_blocks=0", "--set", "optim.epochs=1")
+    refused = cli("train", folder / "cells.csv", "-o", tmp_path / "run", "--task", "risk", *settings)
+    assert refused.code == 1 and "with a list as defect label" in refused.stderr and "--multi-label" in refused.stderr
+    end = cli("train", folder / "cells.csv", "-o", tmp_path / "run", "--task", "risk", "--multi-label", *settings)
+    assert end.code == 0, end
+    run = Run.open(tmp_path / "run")
+    assert run.config.multi_label and run.contract.targets[0].multi_label
+
+
 def test_data_with_one_label_is_told_from_several(cli: Cli, bundle: Path, folder: Path, tmp_path: Path) -> None:
     (folder / "one.csv").write_text("path,defect_class,risk_level\n0.png,red,low\n1.png,blue,high\n2.png,red;blue,high\n")
     end = cli("eval", bundle, folder / "one.csv", "-o", tmp_path / "e.json")

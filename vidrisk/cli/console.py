@@ -18,6 +18,7 @@ from typing import Protocol
 from vidrisk.runtimes.contract.printable import printable
 
 LINE_EVERY_S = 5.0
+ESTIMATE_S = 900.0  # of steps that the time left is estimated by: a step of a large model takes minutes
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]+")
 _NOT_PLAIN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
@@ -103,14 +104,15 @@ class Advance(Protocol):
 
 @contextmanager
 def progress_bar(*, lines: bool = False) -> Iterator[Advance]:
-    """A bar; with ``lines``, a line of text now and then where stderr is no terminal."""
+    """A bar with the time left; with ``lines``, a line of text now and then where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True,
+                  speed_estimate_period=ESTIMATE_S) as bar:
         task = bar.add_task("", total=None, note="")
         current, said_s = "", time.monotonic()
 

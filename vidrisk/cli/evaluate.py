@@ -17,7 +17,7 @@ def evaluate(
         metavar="RUN|BUNDLE", show_default=False, help="A run directory or a bundle.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", show_default=False, help="Labelled data, as for train.")],
     out: Annotated[Path | None, typer.Option(
-        "-o", "--output", metavar="FILE", help="JSON to write; plots go beside it.")] = None,
+        "-o", "--output", metavar="FILE", help="JSON to write; plots, and a page of errors, go beside it.")] = None,
     split: Annotated[Literal["train", "val", "test"] | None, typer.Option(
         help="Score only this split of DATA.")] = None,
     runtime: Annotated[RuntimeChoice, typer.Option(
@@ -26,6 +26,9 @@ def evaluate(
         help="Precision; auto takes the fastest that passed the gate.")] = "auto",
     frames: Frames = "all",
     skip_static: SkipStatic = 0.0,
+    views: Annotated[int, typer.Option(
+        min=1, max=32, help="Answer clips at so many moments of each of their parts, and take the mean of the probabilities.")] = 1,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Answer each view mirrored, too.")] = False,
     feature_cache: Annotated[bool, typer.Option(
         "--feature-cache/--no-feature-cache", help="Keep features of files that were read, and use those that are kept.")] = True,
     strict: Strict = False,
@@ -41,9 +44,11 @@ def evaluate(
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_evaluation
     from vidrisk.data import check_leaks, load_table
+    from vidrisk.inference.input_views import Views
     from vidrisk.inference.model import open_classifier
     from vidrisk.jobs.evaluate import evaluate, write_evaluation
     from vidrisk.jobs.run_settings import InferSettings
+    from vidrisk.report.errors import build_errors
     from vidrisk.runtimes.contract.errors import EXIT_SOME_FAILED
 
     with progress_bar() as advance, open_classifier(model, runtime=runtime, variant=variant,
@@ -53,9 +58,10 @@ def evaluate(
         check_leaks(table, strict=strict)
         result = evaluate(classifier, table.of_split(split) if split else table,
                           InferSettings(frames=frames, static_levels=skip_static, feature_cache=feature_cache),
-                          on_progress=advance)
+                          on_progress=advance, views=Views(views, mirror))
     if out is not None:
         write_evaluation(result, out)
+        build_errors(result, out.with_name(f"{out.stem}-errors.html"))
     print_evaluation(result, as_json=json)
     if result.unreadable:
         raise typer.Exit(EXIT_SOME_FAILED)

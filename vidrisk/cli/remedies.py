@@ -58,6 +58,10 @@ FLAGS = {
     "give the folder with the clips as media": "name the folder with the clips (--media FOLDER)",
     "give some as val, and as calib for INT8": "give some with --val, and with --calib for --int8",
     "give data as val, and as calib for INT8": "give data with --val, and with --calib for --int8",
+    "or read the data as multi-label": "or read the data as multi-label (--multi-label of train and data)",
+    "leave views out, or mirror the photos": "leave --views out, or use --mirror",
+    "leave views or the window out": "leave --views out",
+    "do not mirror the views": "leave --mirror out",
     "say it in a pixel file": "say it with --pixel pixel.yaml",
 }
 # The same at the beginning of what is wrong, where names of files come later.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vidrisk.cli.tables import Encoding, Sheet, Strict
+from vidrisk.cli.tables import Encoding, MultiLabel, Sheet, Strict
 from vidrisk.runtimes.contract.choices import Task
 
 
@@ -37,6 +37,7 @@ def train(
         metavar="NAME|YAML", show_default="what the data carry, or three-levels", help="Levels and fields of reports.")] = None,
     photos: Annotated[str | None, typer.Option(
         metavar="FOLDER", show_default="that of DATA", help="Folder that paths of photos of reports are relative to.")] = None,
+    multi_label: MultiLabel = False,
     strict: Strict = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
@@ -66,7 +67,8 @@ def train(
 
     with silence_other_processes() as is_main:
         of_reports = {f"report.{name}": value for name, value in (("scheme", scheme), ("photos", photos)) if value is not None}
-        base, settings = open_start(start, config, assignments or (), of_reports, task=task, backbone=backbone, group_by=group_by)
+        base, settings = open_start(start, config, assignments or (), of_reports, task=task, backbone=backbone, group_by=group_by,
+                                    multi_label=multi_label or None)
         search = tuning_from_options(tune, tune_minutes, names_given(config, assignments or ()))
         with progress_bar() as advance:
             run = train_data(data, settings, out, start=base, resume=resume, strict=strict, encoding=encoding, sheet=sheet,

@@ -71,6 +71,10 @@ def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
         return
     say_table(("target", "samples", "top-1", "macro-F1", "mAP", "ECE"), (
         (target, *_scores(metrics.to_dict())) for target, metrics in evaluation.metrics.items()))
+    if evaluation.one_view:
+        say_table(("target", "samples", "top-1", "macro-F1", "mAP", "ECE"), (
+            (target, *_scores(metrics.to_dict())) for target, metrics in evaluation.one_view.items()),
+            title=f"one view, beside the mean of {evaluation.views.count} above")
     say_table(("target", "class", "precision", "recall", "F1", "samples"), (
         (target, one.label, f"{one.precision:.3f}", *((f"{one.recall:.3f}", f"{one.f1:.3f}") if one.support else ("–", "–")),
          str(one.support))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import get_args
@@ -10,11 +11,15 @@ from vidrisk.data.class_folders import manifest_hint, table_from_folder
 from vidrisk.data.data_sets import import_data
 from vidrisk.data.formats import FORMATS, format_of
 from vidrisk.data.io import SUFFIXES
+from vidrisk.data.lookalikes import describe_lookalikes
 from vidrisk.data.manifest import table_from_manifest
 from vidrisk.data.table import Table, as_multi_label
 from vidrisk.files.paths import is_unicode
+from vidrisk.frames.media import name_of
 from vidrisk.runtimes.contract.choices import LabelTask, Task
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
+
+log = logging.getLogger(__name__)
 
 
 def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_label: bool | Collection[str] = False,
@@ -34,8 +39,8 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_lab
             in a folder each sample has one. Names of targets, such as those of a model, say that it is these.
         encoding: of a CSV or JSONL manifest; None recognises UTF-8, what has a mark, and Chinese text in GB 18030.
         sheet: of an Excel manifest; None takes the one with a table in it.
-        strict: refuse a data set that lists files which are not there, and rows without any label; else they are left out, and
-            counted.
+        strict: refuse a data set that lists files which are not there, and rows without any label, which else are left out, and
+            counted; and labels that differ in case or spaces alone, of which a warning is said else.
 
     Raises:
         DataError: nothing there, an empty folder, too few classes, a missing column, a missing file, a row with several labels
@@ -67,6 +72,10 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_lab
                                 f"or a manifest ({', '.join(SUFFIXES)})")
     if multi_label:
         table = as_multi_label(table, table.target_names if multi_label is True else multi_label)
+    for line in describe_lookalikes(table):
+        if strict:
+            raise DataError(f"{source.name}: {line}", fix="write each class in one way")
+        log.warning("%s: %s: write each class in one way, if they are the same", name_of(source.name), line)
     for target in table.target_names:
         counts = table.label_counts(target)
         if not is_unicode(counts):

@@ -73,6 +73,9 @@ class ClipClassifier(TrainableModel):
     def start_classifiers(self, weights: Sequence[tuple[Tensor, Tensor]]) -> None:
         self.head.start_classifiers(weights)
 
+    def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
+        self.head.adjust_classifiers(changes)
+
     def adapt(self, config: TrainConfig) -> None:
         if not self.encoder.is_frozen:
             add_lora(self.encoder, config.lora)

@@ -141,6 +141,12 @@ class OptimSettings(Sealed, allow_inf_nan=False):
     A vision-language model's projector keeps its weights where ``projector_lr`` is 0; null is the family's own choice: 0.001 for
     a composed model, whose projector is new, and 0 for others. A null ``head_lr`` is 0.0001 where the head begins at a probe, and
     0.001 where it begins at zero.
+
+    Attributes:
+        class_weights: for classes that are rare. ``drawn`` draws their samples more often, by the square root of how rare they are,
+            and keeps the probabilities those of the data; ``auto`` is that where the largest class of a target has more than ten
+            times the samples of the smallest, else ``none``. ``sqrt`` and ``balanced`` weigh them in the loss, which raises their
+            probabilities, too.
     """
 
     epochs: int = Field(10, ge=1, le=10_000)
@@ -155,7 +161,7 @@ class OptimSettings(Sealed, allow_inf_nan=False):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     mixup: float = Field(0.0, ge=0, le=10, description="alpha of mixup; 0: samples are not mixed")
     cutmix: float = Field(0.0, ge=0, le=10, description="alpha of CutMix")
-    class_weights: Literal["none", "sqrt", "balanced"] = "none"
+    class_weights: Literal["auto", "drawn", "none", "sqrt", "balanced"] = "auto"
     clip_norm: float = Field(1.0, gt=0)
     patience: int | None = Field(None, ge=1, description="epochs without a better validation metric before stopping")
     metric: Metric = Field("top1", description="that the best epoch has most of; of multi-label targets it is mAP, or macro_f1")

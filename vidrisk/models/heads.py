@@ -92,6 +92,11 @@ class Head(nn.Module):
                 classifier.weight.copy_(weight)
                 classifier.bias.copy_(bias)
 
+    def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
+        """Multiply the logits of each target by a number, and add ``(C,)`` to them."""
+        self.start_classifiers([(each.weight * scale, each.bias * scale + more.to(each.bias)) for each, (scale, more) in zip(
+            self.classifiers, changes, strict=True) if isinstance(each, nn.Linear)])
+
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         summary = self.dropout(self.summary(features))
         return tuple(classifier(summary) for classifier in self.classifiers)

@@ -20,7 +20,7 @@ from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 # Settings that only a classifier knows.
-OF_CLASSIFIERS = ("pool", "frames", "jitter", "rgb_diff", "decoder", "level_order", "compare",
+OF_CLASSIFIERS = ("pool", "frames", "jitter", "rgb_diff", "decoder", "level_order", "compare", "multi_label",
                   *(f"head.{name}" for name in HeadSettings.model_fields),
                   *(f"optim.{name}" for name in ("head_lr", "token_lr", "label_smoothing", "mixup", "cutmix", "class_weights",
                                                  "metric")),
@@ -125,7 +125,7 @@ def _check_report_settings(config: TrainConfig) -> None:
     for name in OF_CLASSIFIERS:
         section, _, field = name.rpartition(".")
         values = [each[section][field] if section else each[field] for each in (given, default)]
-        if name == "optim.head_lr" and values[0] == DEFAULT_HEAD_LR:  # as configurations of before hold it
+        if (name, values[0]) in (("optim.head_lr", DEFAULT_HEAD_LR), ("optim.class_weights", "none")):  # as those of before hold it
             continue
         if values[0] != values[1]:
             raise SettingsError(f"{name} {values[0]!r:.60} of a model that writes reports, to which it means nothing",

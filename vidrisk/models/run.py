@@ -200,7 +200,9 @@ class Run:
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         text = json.dumps(versions.METRICS.stamp(metrics), indent=2, ensure_ascii=False)
-        (self.root / METRICS).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        staged = self.root / f"{METRICS}.tmp"
+        staged.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        staged.replace(self.root / METRICS)  # the last file: it says that the run is finished
 
 
 def open_start(start: str | os.PathLike[str] | None, config: str | os.PathLike[str] | None, assignments: Sequence[str] = (),

@@ -123,6 +123,10 @@ class TrainableModel(Trainable):
         raise NotImplementedError
 
     @abstractmethod
+    def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
+        """Multiply the logits of each target by a number, and add ``(C,)`` to them."""
+
+    @abstractmethod
     def stages(self, contract: Contract) -> tuple[ModelStage, ...]:
         """Return the stages that compute the contract's answers, in the order in which they run."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vidrisk.data import Table
+from vidrisk.data.targets import NOT_LABELLED
 from vidrisk.models.config import Metric, TrainConfig
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.augment import augment_clips
+from vidrisk.train.class_draws import draw_order, draw_weights, prior_logits, shifts_of_draws
 from vidrisk.train.dataset import ClipDataset, moments_of
+from vidrisk.train.logit_scale import LogitScale, fit_logit_scale
 from vidrisk.train.mirrors import Mirrors
 from vidrisk.train.mixing import Mixed, mix_batch
-from vidrisk.train.objective import Objective
-from vidrisk.train.passes import evaluate, metric_of, standardise
-from vidrisk.train.probe_start import start_at_probe
+from vidrisk.train.objective import Objective, columns_of_targets
+from vidrisk.train.passes import compute_logits, evaluate, metric_of, standardise
+from vidrisk.train.probe_start import sees_summaries, start_at_probe
 from vidrisk.train.shares import Share
+from vidrisk.train.strategies import is_sharded
 from vidrisk.train.views import ViewDataset, views_from_clips
 from vidrisk.train.work import Draws, Judgement, Work
+
+log = logging.getLogger(__name__)
 
 
 class Classification(Work):
@@ -49,7 +56,13 @@ class Classification(Work):
         self._table = Table(Path(), "action", tuple(train.samples))
         self.metric: Metric = config.optim.metric
         self._mirrors = Mirrors(contract.targets)
-        self._objective = Objective.of(train.truth, contract.targets, config.optim, share)
+        self._draws: Tensor | None = None
+        shifts = None
+        if config.optim.class_weights == "drawn":
+            self._draws = draw_weights(train.truth, contract.targets)
+            shifts = shifts_of_draws(self._draws, train.truth, contract.targets)
+        self._prior = prior_logits(train.truth, contract.targets)
+        self._objective = Objective.of(train.truth, contract.targets, config.optim, share, shifts)
         if share.world > 1 and (config.optim.mixup or config.optim.cutmix):
             raise SettingsError("mixup or CutMix in several processes", allowed="one process",
                                 fix="leave optim.mixup and cutmix out")
@@ -79,11 +92,22 @@ class Classification(Work):
         return made
 
     def standardise(self, on_progress: OnProgress) -> None:
-        """Let head and projector begin with features of mean 0 and deviation 1, and linear classifiers at the best probe."""
+        """Let head and projector begin with features of mean 0 and deviation 1, and linear classifiers at the best probe.
+
+        Where rare classes are drawn more often, others begin at the frequencies of the classes.
+        """
         standardise(self.model, self.fitted, self.config, self.share, on_progress)
+        if self._draws is not None and not is_sharded(self.model):
+            self.model.adjust_classifiers([(1.0, prior) for prior in self._prior])
         if self.config.head.start == "probe":
             self.begins_trained = start_at_probe(self.model, self.fitted, self._table, self.contract, self.config, self.share,
                                                  on_progress)
+
+    def batches(self, size: int, order: torch.Generator) -> list[list[int]]:
+        if self._draws is None:
+            return super().batches(size, order)
+        found = draw_order(self._draws, order)
+        return [found[begin : begin + size] for begin in range(0, len(found), size)]
 
     def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[Mixed]:
         """Frames, augmented, or views, and the truth; mixed in pairs where that is asked for."""
@@ -107,6 +131,27 @@ class Classification(Work):
             other = self._objective.loss(logits, further, inputs.other, batch)
             loss = inputs.share * loss + (1 - inputs.share) * other
         return loss, logits
+
+    def scale_logits(self, on_progress: OnProgress) -> None:
+        """Make the probabilities of trained weights believable by the validation samples, where rare classes were drawn more often.
+
+        Nothing is done where there are none of some class, and where the classifiers began at a probe, which was made so.
+        """
+        if self._draws is None or self.judged is None or is_sharded(self.model) or sees_summaries(self.model, self.judged,
+                                                                                                    self.config):
+            return
+        changes = []
+        logits = compute_logits(self.model, self.contract, self.judged, self.config, self.share, on_progress)
+        targets = self.contract.targets
+        for target, columns, found, prior in zip(targets, columns_of_targets(targets), logits, self._prior, strict=True):
+            truth = self.judged.truth[:, columns]
+            rows = truth[:, 0] != NOT_LABELLED
+            truth = truth[rows] if target.multi_label else truth[rows, 0]
+            has_all = truth.any(dim=0).all() if target.multi_label else len(torch.bincount(truth).nonzero()) == len(target.labels)
+            scale = fit_logit_scale(found[rows], truth, target, prior) if has_all else LogitScale()
+            log.info("%s: logits times %.2f, frequencies of classes times %.2f", target.name, scale.scale, -scale.shift)
+            changes.append((scale.scale, -scale.shift * prior))
+        self.model.adjust_classifiers(changes)
 
     def judge(self, on_progress: OnProgress) -> Judgement | None:
         """Return validation loss and the metric that was chosen, the mean over targets."""

@@ -38,7 +38,7 @@ def class_weights(truth: Tensor, targets: Sequence[Target], rule: str) -> list[T
     A class without samples weighs as much as one with a single sample. Of a multi-label target it is what a sample counts for that
     has the label, beside one that lacks it: as many times as those are more, or the square root of that.
     """
-    if rule == "none":
+    if rule in ("none", "drawn"):
         return [None] * len(targets)
     power = -1.0 if rule == "balanced" else -0.5
     weights: list[Tensor | None] = []
@@ -64,6 +64,8 @@ class Objective:
         targets: that are learnt.
         truth: of all training samples, ``int64 (N, columns)``.
         weights: per target one of each class, or None.
+        shifts: per target what is added to the logits in the loss ``(C,)``, for draws in which some classes are more frequent than
+            in the data; None where samples are drawn evenly.
     """
 
     targets: Sequence[Target]
@@ -71,12 +73,15 @@ class Objective:
     weights: Weights
     smoothing: float
     share: Share
+    shifts: Sequence[Tensor] | None = None
 
     @classmethod
-    def of(cls, truth: Tensor, targets: Sequence[Target], optim: OptimSettings, share: Share) -> Objective:
+    def of(cls, truth: Tensor, targets: Sequence[Target], optim: OptimSettings, share: Share,
+           shifts: Sequence[Tensor] | None = None) -> Objective:
         """Describe what settings ask for."""
         weights = class_weights(truth.to(share.device), targets, optim.class_weights)
-        return cls(targets, truth, weights, optim.label_smoothing, share)
+        return cls(targets, truth, weights, optim.label_smoothing, share,
+                   None if shifts is None else [shift.to(share.device) for shift in shifts])
 
     def loss(self, logits: tuple[Tensor, ...], further: Tensor | None, truth: Tensor, batch: Sequence[int]) -> Tensor:
         """Return the loss of this process's share of a batch.
@@ -88,6 +93,8 @@ class Objective:
             truth: of the share; of some sample of the batch where the share has none.
             batch: numbers of the samples of all processes.
         """
+        if self.shifts is not None:
+            logits = tuple(output.float() + shift for output, shift in zip(logits, self.shifts, strict=True))
         if self.share.world == 1:
             loss = mean_loss(self.targets, logits, truth, self.weights, self.smoothing)
             return loss if further is None else loss + further

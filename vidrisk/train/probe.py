@@ -18,7 +18,7 @@ from vidrisk.runtimes.contract.contract import Target
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+DECAYS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 STEPS = 200
 MOST_ROTATED = 4096  # samples up to which features are rotated into the space that samples span
 
@@ -38,9 +38,13 @@ class Probe:
     weights: Tensor
     bias: Tensor
 
+    def logits(self, features: Floats) -> Tensor:
+        """``float32 (N, D)`` → ``float32 (N, C)``."""
+        return (torch.from_numpy(features).float() - self.mean) / self.deviation @ self.weights.T + self.bias
+
     def probabilities(self, features: Floats) -> Floats:
         """``float32 (N, D)`` → ``float32 (N, C)``."""
-        logits = (torch.from_numpy(features).float() - self.mean) / self.deviation @ self.weights.T + self.bias
+        logits = self.logits(features)
         found: Floats = (logits.sigmoid() if self.target.multi_label else logits.softmax(dim=1)).numpy()
         return found
 

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from vidrisk.data import Table, check_leaks, guidance_from_table, split_table, targets_from_table
-from vidrisk.data.table import SPLITS
+from vidrisk.data.skew import describe_skew
+from vidrisk.data.table import SPLITS, first_three
 from vidrisk.frames import kind_of
+from vidrisk.frames.media import name_of
 from vidrisk.models.bases import copy_base, load_bases
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config, resolve_config
@@ -18,6 +20,7 @@ from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError, require
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.train.checkpoint import Checkpoint
+from vidrisk.train.class_draws import settle_class_weights
 from vidrisk.train.class_work import Classification
 from vidrisk.train.compare_parts import compare_parts
 from vidrisk.train.dataset import ClipDataset
@@ -65,10 +68,12 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     begin = time.perf_counter()
     table = split_table(table, seed=config.seed, group_by=config.group_by)
     check_leaks(table, strict=strict)
+    for line in describe_skew(table.of_split("train")):
+        log.warning("%s: %s", name_of(table.root.name), line)
     labels = labels_from_table(table, config)
     if tune is not None:
         count_folds(table.of_split("train"))  # refuses too few samples before all are read
-    settle = partial(settle_config, labels=labels)
+    settle = partial(settle_config, labels=labels, train=table.of_split("train"))
     asked, config = config, settle(config)
     contract = contract_from_config(config, labels)
     config, bases = with_start(config, start, out)
@@ -100,6 +105,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
             run.write_split(table)
         work = Classification(model, contract, config, parts["train"], parts.get("val"), share, scratch)
         history = fit_run(run, model, work, checkpoint, share, on_progress)
+        work.scale_logits(on_progress)
         with gather_weights(model):
             if share.is_main:
                 run.save(model)
@@ -116,13 +122,14 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     return run
 
 
-def settle_config(config: TrainConfig, labels: Labels) -> TrainConfig:
+def settle_config(config: TrainConfig, labels: Labels, train: Table) -> TrainConfig:
     """Return the configuration with nothing left open but the head of clips.
 
     Raises:
         SettingsError: as ``resolve_config`` and ``settle_mirroring``.
     """
-    return settle_mirroring(resolve_config(config, clips=labels.clips), config.augment, labels.targets)
+    resolved = resolve_config(settle_class_weights(config, train), clips=labels.clips)
+    return settle_mirroring(resolved, config.augment, labels.targets)
 
 
 def labels_from_table(table: Table, config: TrainConfig) -> Labels:
@@ -135,7 +142,19 @@ def labels_from_table(table: Table, config: TrainConfig) -> Labels:
     train = table.of_split("train")
     if not len(train):
         raise DataError("no sample is in the train split", fix="correct the split column, or leave it out")
-    return Labels(targets=targets_from_table(train, config.level_order), guidance=guidance_from_table(train), clips=clips)
+    for name in train.target_names:
+        if len(labels := train.labels_of(name)) < 2:
+            raise DataError(f"the train split has one {name} label only ({labels[0]})", allowed="two or more",
+                            fix="correct the split column, or force a new split")
+    targets = targets_from_table(train, config.level_order)
+    for target in targets:
+        unlearnt = [sample for sample in table.samples if not set(sample.labels_of(target.name)) <= set(target.labels)]
+        if unlearnt:
+            found = sorted({label for sample in unlearnt for label in sample.labels_of(target.name)} - set(target.labels))
+            raise DataError(f"{target.name} labels that no sample of the train split has ({len(found)}): {first_three(found)}; the "
+                            f"first of {len(unlearnt)} samples is {unlearnt[0].title} in {unlearnt[0].split}",
+                            fix="give samples of them to train, correct the labels, or force a new split")
+    return Labels(targets=targets, guidance=guidance_from_table(train), clips=clips)
 
 
 def _readable_parts(table: Table, contract: Contract, config: TrainConfig, share: Share, scratch: Path,

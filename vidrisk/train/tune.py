@@ -32,7 +32,7 @@ from vidrisk.train.tune_choice import Chosen, choose_trial, standard_error
 from vidrisk.train.tune_folds import FoldJudge, count_folds
 from vidrisk.train.tune_halving import Halving
 from vidrisk.train.tune_log import LOG, TuneLog
-from vidrisk.train.tune_space import KIND, Tuning, config_with, draw_trials, simplicity_of, space_of
+from vidrisk.train.tune_space import KIND, PAIRS, Tuning, config_with, draw_trials, simplicity_of, space_of
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +75,14 @@ def search_settings(config: TrainConfig, tuning: Tuning, settle: Settle, contrac
         BundleError: the folder holds another search, or a damaged one.
         Interrupted: Ctrl-C.
     """
+    settled = settle(config)
+    config = config_with(config, {"frames": settled.frames, PAIRS: settled.rgb_diff})  # as the data were read
     done = _read_result(out / FOLDER / RESULT)
     if done is not None:
         return config_with(config, done)
     table = Table(Path(), "action", tuple(data.samples))
     folds = count_folds(table)
-    default = choose_head(settle(config), contract, data, bases, on_progress)
+    default = choose_head(settled, contract, data, bases, on_progress)
     sees_order = contract.time is not None and family_of(Source(default.backbone)).per != "window"
     space = space_of(default, contract.targets, tuning.fixed, sees_order=sees_order)
     trials = draw_trials(space, tuning.trials, config.seed)

@@ -48,6 +48,23 @@ def test_the_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "[bold]x[/bold]\\x9b" in shown and "[link]" in shown and "\x9b" not in shown
 
 
+@pytest.mark.parametrize(("step_s", "left"), [(2.0, "0:00:08"), (90.0, "0:06:00")])
+def test_the_bar_says_how_long_it_takes_yet(monkeypatch: pytest.MonkeyPatch, step_s: float, left: str) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    now_s = 1000.0
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("rich.console.monotonic", lambda: now_s)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress_bar() as advance:
+        for done in range(5):
+            advance("epoch 1/2", done, 8)
+            now_s += step_s
+    assert left in sys.stderr.getvalue()  # type: ignore[attr-defined]
+
+
 def test_logs_and_their_tracebacks() -> None:
     formatter = PrintableFormatter("%(levelname)s: %(message)s")
     try:

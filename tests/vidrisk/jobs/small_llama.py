@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,11 @@ class SmallLlama(TrainableModel):
 
     def standardise(self, batches: Callable[[], Iterable[Tensor]]) -> None:
         """Begin as it is."""
+
+    def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
+        for (scale, more), classifier in zip(changes, [self.head], strict=True):
+            classifier.weight.data *= scale
+            classifier.bias.data = classifier.bias.data * scale + more
 
     def adapt(self, config: TrainConfig) -> None:
         """Train all of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,11 @@ class Toy(TrainableModel):
 
     def standardise(self, batches: Callable[[], Iterable[Tensor]]) -> None:
         assert all(self.features(inputs).shape[1] == WIDTH for inputs in batches())
+
+    def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
+        for (scale, more), classifier in zip(changes, [self.head], strict=True):
+            classifier.weight.data *= scale
+            classifier.bias.data = classifier.bias.data * scale + more
 
     def adapt(self, config: TrainConfig) -> None:
         """Train all of it."""

@@ -21,7 +21,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from vidrisk.data.formats.clips import check_splits, head_has, home_of, lists_in, split_from_word
+from vidrisk.data.formats.clips import head_has, home_of, lists_in, settle_splits, split_from_word
 from vidrisk.data.formats.format import SCORE, Format, Listed, Reading, Writing, counted
 from vidrisk.data.formats.json_lists import members_of
 from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
@@ -64,11 +64,11 @@ def read_activitynet(source: Path, reading: Reading) -> Listed:
     files = homes.files(VIDEO_FOLDERS)
     rows = chain.from_iterable(rows_from_file(path, files, reading.target, counts) for path in paths)
     found = samples_from_rows(rows, MediaFiles(homes.root), multi_label=reading.multi_label)
-    check_splits(found.samples, source)
+    samples, unsplit = settle_splits(found.samples)
     notes = counted(counts)
     if len(paths) < len(named):
         notes.append(f"files without segments are not read: {first_three([path.name for path in named if path not in paths])}")
-    return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS[:2]), {}, (*notes, *found.notes))
+    return Listed(homes.root, samples, found.absent, homes.places(VIDEO_FOLDERS[:2]), {}, (*notes, *found.notes, *unsplit))
 
 
 def rows_from_file(path: Path, files: MediaFiles, target: str, counts: Counter[str]) -> Iterator[Row]:

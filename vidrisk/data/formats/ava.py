@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidrisk.data.formats.class_names import read_class_names
-from vidrisk.data.formats.clips import check_splits, first_lines, home_of, lists_in
+from vidrisk.data.formats.clips import first_lines, home_of, lists_in, settle_splits
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.lists import cells_of
 from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
@@ -75,12 +75,13 @@ def read_ava(source: Path, reading: Reading) -> Listed:
     files = homes.files(VIDEO_FOLDERS)
     rows = chain.from_iterable(rows_from_list(path, files, actions, excluded, counts) for path in paths)
     found = samples_from_rows(rows, MediaFiles(homes.root), multi_label=reading.multi_label is not False)
-    check_splits(found.samples, source)
-    seen = {label for sample in found.samples for label in sample.labels_of("action")}
+    samples, unsplit = settle_splits(found.samples)
+    seen = {label for sample in samples for label in sample.labels_of("action")}
     order = tuple(actions.values()) if actions else tuple(sorted(seen, key=int))
     notes += ["boxes of persons are not kept: the actions of all of them are the labels of a clip",
               *counted(counts)]
-    return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": order}, (*notes, *found.notes))
+    notes += [*found.notes, *unsplit]
+    return Listed(homes.root, samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": order}, tuple(notes))
 
 
 def rows_from_list(path: Path, files: MediaFiles, actions: Mapping[str, str], excluded: set[tuple[str, float]],

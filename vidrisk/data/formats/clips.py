@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from vidrisk.data.columns import looks_like_header
 from vidrisk.data.formats.lists import head_of, lines_of
 from vidrisk.data.table import SPLIT_WORDS, Sample, SplitName
 from vidrisk.data.text import nfc
-from vidrisk.frames.media import name_of
 from vidrisk.runtimes.contract.errors import DataError, VidriskError
 
 LIST_FOLDERS = ("", "annotations", "labels", "lists")
@@ -75,16 +75,13 @@ def split_from_word(where: str, word: object) -> SplitName | None:
     return SPLIT_WORDS[text] if text else None
 
 
-def check_splits(samples: Sequence[Sample], source: Path) -> None:
-    """Refuse samples of which some have a split and others none.
-
-    Raises:
-        DataError: they are of these.
-    """
+def settle_splits(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """Take samples without a split as train where others have one, and say how many: what a list leaves open is to learn from."""
     without = sum(sample.split is None for sample in samples)
-    if 0 < without < len(samples):
-        raise DataError(f"{name_of(source.name)}: samples without a split: {without} of {len(samples)}",
-                        allowed="a split for every sample, or for none", fix="name one list alone, or fill the splits in")
+    if not 0 < without < len(samples):
+        return tuple(samples), ()
+    return tuple(replace(sample, split=sample.split or "train") for sample in samples), (
+        f"samples of no split, taken as train: {without} of {len(samples)}",)
 
 
 def folded(name: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidrisk.data.formats.class_names import ClassNames, orders_that_say_something, read_class_names
-from vidrisk.data.formats.clips import check_splits, first_lines, home_of, is_manifest, lists_in
+from vidrisk.data.formats.clips import first_lines, home_of, is_manifest, lists_in, settle_splits
 from vidrisk.data.formats.copies import new_folder
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
 from vidrisk.data.formats.lists import lines_of
@@ -67,13 +67,13 @@ def read_mmaction(source: Path, reading: Reading) -> Listed:
     counts: Counter[str] = Counter()
     rows = rows_from_lines(lines, homes, names, reading, counts)
     found = samples_from_rows(rows, MediaFiles(homes.root), multi_label=reading.multi_label)
-    check_splits(found.samples, source)
+    samples, unsplit = settle_splits(found.samples)
     order = names.order if names else tuple(map(str, range(1 + max((n for line in lines for n in line.numbers), default=0))))
-    notes = [*counted(counts), *found.notes]
+    notes = [*counted(counts), *found.notes, *unsplit]
     if not names:
         notes.append(f"no {NAMES}: labels are the numbers of the classes")
-    return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS[lines[0].split]),
-                  orders_that_say_something({reading.target: order}, found.samples), tuple(notes))
+    return Listed(homes.root, samples, found.absent, homes.places(VIDEO_FOLDERS[lines[0].split]),
+                  orders_that_say_something({reading.target: order}, samples), tuple(notes))
 
 
 def lines_from_list(path: Path) -> Iterator[Line]:

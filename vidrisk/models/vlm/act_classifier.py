@@ -7,7 +7,7 @@ take one fixed prompt, and read no further than the token.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -177,6 +177,9 @@ class VlmClassifier(TrainableModel):
             self.backbone.standardise(torch.cat([_thin(each.float().flatten(0, -2), len(each)).clone() for each in seen]))
         if self.head.is_standardised:
             self.head.standardise_by(torch.cat([self.features(inputs).float()[:, 0] for inputs in batches()]))
+
+    def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
+        self.head.adjust_classifiers(changes)
 
     def adapt(self, config: TrainConfig) -> None:
         lora, backbone = config.lora, self.backbone

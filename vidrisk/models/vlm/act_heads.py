@@ -54,6 +54,10 @@ class ActHead(nn.Module):
         """Take mean and deviation from training states ``(N, D)``."""
         self.head.standardise_by(states)
 
+    def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
+        """Multiply the logits of each target by a number, and add ``(C,)`` to them."""
+        self.head.adjust_classifiers(changes)
+
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         if self.blocks is not None:
             features = self.norm(self.blocks(self.before(features)))

@@ -16,7 +16,7 @@ from trees import SSV2_TEMPLATES, UCF_CLASSES, encoded, touch, write_json, write
 
 from vidrisk.data import Sample, Table, check_leaks, load_table, split_table, targets_from_table, write_table
 from vidrisk.data.choice import few_per_class
-from vidrisk.data.data_sets import import_data
+from vidrisk.data.data_sets import import_data, write_data_set
 from vidrisk.data.formats import FORMATS, format_of
 from vidrisk.data.formats.fit import fit_table
 from vidrisk.data.leaks import leaks_from_table
@@ -287,3 +287,17 @@ def test_clips_may_lie_in_a_folder_of_their_own(tmp_path: Path, write: Callable[
         import_data(source)
     found = import_data(source, media=tmp_path / "clips")
     assert found.absent == () and {sample.name.split("/")[0] for sample in found.table.samples} == {"clips"}
+
+
+@pytest.mark.parametrize(("name", "file"), [("activitynet", "some.json"), ("kinetics", "some.csv"), ("mmaction", "some")])
+def test_a_split_in_only_some_samples_survives_lists(tmp_path: Path, name: str, file: str) -> None:
+    """What has none is written without, and is read as something to learn from."""
+    splits = {"a.mp4": "train", "b.mp4": "test", "c.mp4": "val", "d.mp4": None}
+    for video in splits:
+        touch(tmp_path / video)
+    samples = [Sample(tmp_path / video, video, {"action": "run" if video < "c" else "sit"}, split=split)  # type: ignore[arg-type]
+               for video, split in splits.items()]
+    assert write_data_set(Table(tmp_path, "action", tuple(samples)), tmp_path / file, name=name).lost == {}
+    found = import_data(tmp_path / file, name=name, media=tmp_path).table
+    assert {sample.name: sample.split for sample in found.samples} == {**splits, "d.mp4": "train"}
+    assert "samples of no split, taken as train: 1 of 4" in found.notes

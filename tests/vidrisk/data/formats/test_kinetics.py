@@ -210,12 +210,13 @@ def test_a_manifest_beside_the_lists_is_none_of_them(tmp_path: Path) -> None:
     assert import_data(tmp_path).table == table
 
 
-def test_rows_with_and_without_a_split_are_refused(tmp_path: Path) -> None:
+def test_rows_without_a_split_beside_others_are_to_learn_from(tmp_path: Path) -> None:
     for name in ("v", "w"):
         touch(tmp_path / f"{name}_000000_000010.mp4")
-    listed(tmp_path, "a,v,0,10,", "a,w,0,10,train", name="all.csv")
-    with pytest.raises(DataError, match=r"all\.csv: samples without a split: 1 of 2"):
-        import_data(tmp_path / "all.csv")
+    listed(tmp_path, "a,v,0,10,", "b,w,0,10,val", name="all.csv")
+    table = import_data(tmp_path / "all.csv").table
+    assert [sample.split for sample in table.samples] == ["train", "val"]
+    assert "samples of no split, taken as train: 1 of 2" in table.notes
 
 
 def test_clips_of_kinetics_are_written_as_kinetics_writes_them(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.clips import check_splits, first_lines, head_has, home_of, is_manifest, lists_in, split_from_word
+from vidrisk.data.formats.clips import first_lines, head_has, home_of, is_manifest, lists_in, settle_splits, split_from_word
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
 from vidrisk.data.formats.json_lists import members_of
 from vidrisk.data.formats.kinetics.clip_files import BASES, KineticsFiles, clip_name, video_and_part
@@ -59,9 +59,9 @@ def read_kinetics(source: Path, reading: Reading) -> Listed:
     counts: Counter[str] = Counter()
     rows = chain.from_iterable(rows_from_list(path, files, reading.target, counts) for _, path in sorted(paths.items()))
     found = samples_from_rows(rows, MediaFiles(files.homes.root), multi_label=bool(reading.multi_label))
-    check_splits(found.samples, source)
-    return Listed(files.homes.root, found.samples, found.absent, files.homes.places(BASES[:3]), {},
-                  (*counted(counts), *found.notes))
+    samples, unsplit = settle_splits(found.samples)
+    return Listed(files.homes.root, samples, found.absent, files.homes.places(BASES[:3]), {},
+                  (*counted(counts), *found.notes, *unsplit))
 
 
 def rows_from_list(path: Path, files: KineticsFiles, target: str, counts: Counter[str]) -> Iterator[Row]:

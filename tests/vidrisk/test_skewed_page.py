@@ -1,0 +1,37 @@
+"""docs/skewed-data.md: its commands run in their order, and its table is that of the results."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidrisk.models.run import Run
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "skewed-data.md").read_text(encoding="utf-8")
+QUICK = ("--set", "pixel.height=32", "--set", "pixel.width=32", "--set", "lora.last_blocks=0", "--set", "optim.epochs=1")
+
+
+@pytest.mark.slow(minutes=0.2)
+def test_what_the_page_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_line: Callable[..., object]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("site").mkdir()
+    rows = ["path,label"]
+    for number in range(120):
+        label = "rusty" if number % 20 == 0 else "sound"
+        noise = np.random.default_rng(number).integers(-20, 20, (32, 32, 3))
+        pixels = np.array((170, 90, 40) if label == "rusty" else (110, 110, 110)) + noise
+        Image.fromarray(pixels.astype(np.uint8)).save(f"site/{number}.png")
+        rows.append(f"{number}.png,{label}")
+    Path("site/labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL):
+        for line in block.splitlines():
+            words = line.removeprefix("$ ")
+            run_line(f"{words} {' '.join(QUICK)}" if " train " in words else words, tmp_path)
+    assert Run.open("runs/site").config.optim.class_weights == "drawn"
+    assert json.loads(Path("eval.json").read_text(encoding="utf-8"))["metrics"]["action"]["top1"] == 1.0

@@ -1,0 +1,23 @@
+"""Labels that differ in case or spaces alone: nearly always one class, written in two ways."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from vidrisk.data.table import Table, first_three
+from vidrisk.data.text import label_from_text
+
+
+def describe_lookalikes(table: Table) -> list[str]:
+    """Name labels of one target that differ in case or spaces alone, with their counts: a line for each target that has any."""
+    lines = []
+    for target in table.target_names:
+        counts = table.label_counts(target)
+        alike: defaultdict[str, list[str]] = defaultdict(list)
+        for label in counts:
+            alike["".join(label_from_text(label).casefold().split())].append(label)
+        named = [" and ".join(f"{label!r} ({counts[label]})" for label in labels) for labels in alike.values() if len(labels) > 1]
+        if named:
+            lines.append(f"{target} labels that differ in case or spaces alone are classes of their own ({len(named)}): "
+                         f"{first_three(named)}")
+    return lines
