@@ -227,6 +227,7 @@ def config_from_options(path: Path | None = None, assignments: Sequence[str] = (
             if options.get("backbone") not in (None, values.get("backbone")):
                 values.pop("pixel", None)  # size, mean and deviation were the other backbone's
                 values.pop("pool", None)
+                values.pop("rgb_diff", None)  # not every backbone sees frames
             for name in without:
                 _drop(values, name.split("."))
         values.update({key: value for key, value in options.items() if value is not None})

@@ -53,7 +53,7 @@ def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
     config = config.model_copy(update={"vlm": config.vlm.model_copy(update={"prompts": prompts})})
     family.check_settings(config)
     config = config.model_copy(update=moments_of_clips(config, family, clips=clips))
-    _check_differences(config, family, clips=clips)
+    _check_differences(config, family)
     if config.task == "report":
         _check_report_settings(config)
     elif config.report != ReportSettings():
@@ -83,25 +83,27 @@ def default_augment(config: TrainConfig, family: Family, *, clips: bool) -> tupl
 
 
 def moments_of_clips(config: TrainConfig, family: Family, *, clips: bool) -> dict[str, int | bool]:
-    """Return ``frames`` and ``rgb_diff`` where nobody has said either: twice as many moments, every second one as a difference.
+    """Return ``frames`` and ``rgb_diff``; where nobody has said either, twice as many moments, every second one as a difference.
 
-    What changes between two moments carries over to other scenes better than what is seen in one.
+    What changes between two moments carries over to other scenes better than what is seen in one. Photos have no differences.
     """
-    sees_frames = clips and family.build is None and family.per == "frame" and config.task != "report"
+    if not clips:
+        return {"frames": config.frames, "rgb_diff": False}
+    sees_frames = family.build is None and family.per == "frame" and config.task != "report"
     if not sees_frames or {"frames", "rgb_diff"} & config.model_fields_set:
         return {"frames": config.frames, "rgb_diff": config.rgb_diff}
     return {"frames": PAIR * config.frames, "rgb_diff": True}
 
 
-def _check_differences(config: TrainConfig, family: Family, *, clips: bool) -> None:
+def _check_differences(config: TrainConfig, family: Family) -> None:
     """Refuse difference images where there are none.
 
     Raises:
-        SettingsError: of photos, for a window encoder, or in an odd number of frames.
+        SettingsError: for a window encoder or a vision-language model, or in an odd number of frames.
     """
-    can = clips and family.build is None and family.per == "frame" and config.frames % PAIR == 0
+    can = family.build is None and family.per == "frame" and config.frames % PAIR == 0
     if config.rgb_diff and not can:
-        raise SettingsError(f"rgb_diff of {f'clips of {config.frames} frames' if clips else 'photos'} and {config.backbone}",
+        raise SettingsError(f"rgb_diff of clips of {config.frames} frames and {config.backbone}",
                             allowed="clips of an even number of frames, and an encoder that sees one frame at a time",
                             fix="leave rgb_diff out, or set frames")
 

@@ -259,7 +259,7 @@ def test_what_cannot_be_tuned_is_refused(few: Table, config_of: ConfigOf, tmp_pa
 def test_a_part_of_a_data_set_shares_its_frames(few: Table, config_of: ConfigOf, tmp_path: Path) -> None:
     table = few.of_split("train")
     labels = labels_from_table(table, config_of())
-    data = ClipDataset(table, contract_from_config(settle_config(config_of(), labels), labels), cache_mb=10)
+    data = ClipDataset(table, contract_from_config(settle_config(config_of(), labels, table), labels), cache_mb=10)
     part = data.part([4, 2])
     frames, truth = part[0]
     assert [sample.name for sample in part.samples] == ["04.png", "02.png"] and truth.tolist() == [1]
