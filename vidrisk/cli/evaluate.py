@@ -57,7 +57,8 @@ def evaluate(
                            encoding=encoding, sheet=sheet, strict=strict)
         check_leaks(table, strict=strict)
         result = evaluate(classifier, table.of_split(split) if split else table,
-                          InferSettings(frames=frames, static_levels=skip_static, feature_cache=feature_cache and classifier.width is not None),
+                          InferSettings(frames=frames, static_levels=skip_static,
+                                        feature_cache=feature_cache and classifier.width is not None),
                           on_progress=advance, views=Views(views, mirror))
     if out is not None:
         write_evaluation(result, out)
