@@ -107,6 +107,15 @@ def motion() -> str:
                                                  *(percent(by[name, kind]["top1"]) for kind in kinds)] for name in classes])
 
 
+def other_scenes() -> str:
+    """Top-1 in the scenes that were learnt from, and in others, by recipe."""
+    if not (found := measured("other_scenes")):
+        return NOT_YET
+    scenes = [*found["rows"][0]["top1"]]
+    return grid(["recipe", *scenes], [[row["recipe"] + (f" (`{' '.join(row['settings'])}`)" if row["settings"] else ""),
+                                       *(percent(row["top1"][scene]) for scene in scenes)] for row in found["rows"]])
+
+
 def training_data() -> str:
     """Share of loading in a step, and peak memory by number of clips."""
     if not (found := measured("training_data")):
@@ -463,7 +472,7 @@ def _said(path: Path) -> str:
 def with_tables(text: str) -> str:
     makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint,
                                                   python_api, foreign, trainer, imbalance, kept_features, label_errors,
-                                                  learning_curves, motion, training_data, vlm, vlm_full_size, gpu_vlm,
+                                                  learning_curves, motion, other_scenes, training_data, vlm, vlm_full_size, gpu_vlm,
                                                   text_generation, reports, folders, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 
