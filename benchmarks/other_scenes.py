@@ -46,6 +46,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "no augmentation": ("augment=[]",),
     "from zero": ("head.start=zero",),
 }
+PIXEL = pixel_spec(default_pixel("efficientnet-lite0"), {"resize": "crop"})
 MOMENTS, DIFFERENT = 16, 22
 SHAKES = {"other scenes, camera still": 0.15, "other scenes, camera shaken": 1.0}  # standard deviation in pixels
 
@@ -63,16 +64,15 @@ def read_scenes(data: Path) -> list[np.ndarray]:
 
 def frames_in_scene(path: Path, scene: np.ndarray, shake_px: float, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Yield the moments of a clip, its people in another scene, ``uint8 (H, W, 3)``."""
-    pixel = pixel_spec(default_pixel("efficientnet-lite0"), {"resize": "crop"})
-    shown = np.asarray(next(read_clips(path, pixel, TimeSpec(MOMENTS), None)).frames)
-    still = np.median(np.asarray(next(read_clips(path, pixel, TimeSpec(3 * MOMENTS), None)).frames), axis=0)
+    shown = np.asarray(next(read_clips(path, PIXEL, TimeSpec(MOMENTS), None)).frames)
+    still = np.median(np.asarray(next(read_clips(path, PIXEL, TimeSpec(3 * MOMENTS), None)).frames), axis=0)
     picture = Image.fromarray(scene)
     side = min(picture.size) * rng.uniform(0.6, 0.98)
     left, top = rng.uniform(0, picture.width - side), rng.uniform(0, picture.height - side)
     colour = rng.uniform(0.75, 1.25, 3)
     for frame in shown:
         x, y = rng.normal((left, top), shake_px)
-        behind = np.asarray(picture.crop((x, y, x + side, y + side)).resize((pixel.width, pixel.height), Image.Resampling.BILINEAR))
+        behind = np.asarray(picture.crop((x, y, x + side, y + side)).resize((PIXEL.width, PIXEL.height), Image.Resampling.BILINEAR))
         people = Image.fromarray(np.where(np.abs(frame - still).max(axis=-1) > DIFFERENT, 255, 0).astype(np.uint8))
         for smooth in (ImageFilter.MedianFilter(5), ImageFilter.MaxFilter(5), ImageFilter.GaussianBlur(1)):
             people = people.filter(smooth)
@@ -89,9 +89,8 @@ def table_in_scenes(table: Table, scenes: list[np.ndarray], shake_px: float, fol
         path = folder / f"{number}-{Path(sample.name).stem}.mp4"
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libx264", rate=8, options={"crf": "12"})
-            stream.pix_fmt = "yuv444p"
+            stream.width, stream.height, stream.pix_fmt = PIXEL.width, PIXEL.height, "yuv444p"
             for frame in frames_in_scene(sample.path, scenes[rng.integers(len(scenes))], shake_px, rng):
-                stream.height, stream.width = frame.shape[:2]
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))
         samples.append(Sample(path, path.name, sample.labels))
