@@ -6,7 +6,7 @@ Every fold is a full training on nine sequences and an `eval` on the tenth, whic
 summed over the folds. What is told apart is who chose the recipe:
 
     default   vidrisk's defaults, untouched; head and decay are chosen inside each fold, by cross-validation on its nine sequences
-    tuned     nested: `vidrisk train --tune` searches inside each fold, on its nine sequences alone
+    tuned     nested: `vidrisk train --tune 6` searches inside each fold, on its nine sequences alone
     fixed     one recipe for all folds, found on these 60 clips before there were defaults for clips: it flatters
 
 Of one scene each, the clips of a fold share their background with those that were learnt from; other scenes are harder.
@@ -31,6 +31,7 @@ from vidrisk.inference.model import open_classifier
 from vidrisk.jobs.evaluate import evaluate
 from vidrisk.models.config import config_from_options
 from vidrisk.train.train import train_run
+from vidrisk.train.tune_space import Tuning
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -38,6 +39,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "fixed": ("frames=16", "lora.last_blocks=0", "augment=[flip]", "views=2", "head.kind=segments", "head.dropout=0.5",
               "head.start=zero", "optim.epochs=40", "optim.batch_size=64", "optim.head_lr=0.0001", "optim.label_smoothing=0.1"),
 }
+TRIALS = 6  # of a search
 RESULT = Path(__file__).parent / "results" / "ut_interaction.json"
 SEQUENCE = r"seq(\d+)"
 
@@ -50,15 +52,17 @@ def folds(table: Table) -> list[tuple[str, Table]]:
         for sample in table.samples)) for held_out in sorted(set(sequence.values()))]
 
 
-def measure(data: Path, settings: tuple[str, ...], seed: int) -> dict[str, Any]:
+def measure(data: Path, recipe: str, seed: int) -> dict[str, Any]:
     """Train and judge ten folds."""
+    tune = Tuning(TRIALS) if recipe == "tuned" else None
     begin = time.perf_counter()
     confusion: np.ndarray | None = None
     chosen = []
     for number, (name, table) in enumerate(folds(load_table(data, "action"))):
         with tempfile.TemporaryDirectory() as scratch:
-            run = train_run(table, config_from_options(None, [*settings, f"seed={seed}"]), Path(scratch) / "run")
-            chosen.append(run.config.head.kind)
+            config = config_from_options(None, [*RECIPES[recipe], f"seed={seed}"])
+            run = train_run(table, config, Path(scratch) / "run", tune=tune)
+            chosen.append({"head": run.config.head.kind, "rgb_diff": run.config.rgb_diff, "blocks": run.config.lora.last_blocks})
             with open_classifier(run.root) as classifier:
                 metrics = evaluate(classifier, table.of_split("test")).metrics["action"]
         counts = np.asarray(metrics.confusion)
@@ -66,7 +70,7 @@ def measure(data: Path, settings: tuple[str, ...], seed: int) -> dict[str, Any]:
         print(f"seed {seed}, sequence {name}: {metrics.top1:.3f} ({time.perf_counter() - begin:.0f} s, fold {number + 1}/10)",
               flush=True)
     assert confusion is not None
-    return {"seed": seed, "top1": float(np.trace(confusion) / confusion.sum()), "confusion": confusion.tolist(), "heads": chosen,
+    return {"seed": seed, "top1": float(np.trace(confusion) / confusion.sum()), "confusion": confusion.tolist(), "chosen": chosen,
             "labels": [label.label for label in metrics.per_class], "seconds": round(time.perf_counter() - begin)}
 
 
@@ -76,11 +80,10 @@ def main() -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="default")
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
-    settings = RECIPES[arguments.recipe]
-    seeds = [measure(arguments.data, settings, seed) for seed in range(arguments.seeds)]
+    seeds = [measure(arguments.data, arguments.recipe, seed) for seed in range(arguments.seeds)]
     known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
     top1 = float(np.mean([each["top1"] for each in seeds]))
-    result = {**known, arguments.recipe: {"settings": [*settings], "seeds": seeds, "top1": top1, "machine": described()}}
+    result = {**known, arguments.recipe: {"settings": [*RECIPES[arguments.recipe]], "seeds": seeds, "top1": top1, "machine": described()}}
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({arguments.recipe: top1}))
 
