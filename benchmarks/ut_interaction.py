@@ -83,7 +83,8 @@ def main() -> None:
     seeds = [measure(arguments.data, arguments.recipe, seed) for seed in range(arguments.seeds)]
     known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
     top1 = float(np.mean([each["top1"] for each in seeds]))
-    result = {**known, arguments.recipe: {"settings": [*RECIPES[arguments.recipe]], "seeds": seeds, "top1": top1, "machine": described()}}
+    result = {**known, arguments.recipe: {"settings": [*RECIPES[arguments.recipe]], "seeds": seeds, "top1": top1,
+                                          "machine": described()}}
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({arguments.recipe: top1}))
 

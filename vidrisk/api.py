@@ -197,7 +197,7 @@ def _infer_reports(bundle: Path, inputs: Sequence[AnyPath], out: Path, settings:
 
 
 def evaluate(model: AnyPath | Model, data: AnyPath, settings: InferSettings | None = None, *, split: str | None = None,
-             strict: bool = False, **options: Any) -> Evaluation:
+             strict: bool = False, views: int = 1, mirror: bool = False, **options: Any) -> Evaluation:
     """Score a model on labelled data.
 
     Args:
@@ -206,6 +206,7 @@ def evaluate(model: AnyPath | Model, data: AnyPath, settings: InferSettings | No
         settings: how to run; None takes the defaults.
         split: score only ``train``, ``val`` or ``test`` of it.
         strict: refuse a data set that lists files which are not there.
+        views, mirror: answer by the mean over so many views of each input, and over its mirror image, too.
         options: single fields of the settings.
 
     Raises:
@@ -213,12 +214,14 @@ def evaluate(model: AnyPath | Model, data: AnyPath, settings: InferSettings | No
         SettingsError: a setting makes no sense.
     """
     from vidrisk.data import load_table
+    from vidrisk.inference.input_views import Views
     from vidrisk.jobs.evaluate import evaluate as evaluate_table
 
     with _open(model, *_settings(settings, options)) as (opened, chosen, pool):
         contract = opened.contract
         table = load_table(Path(data), contract.task, min_labels=1, multi_label=contract.multi_targets, strict=strict)
-        return evaluate_table(opened.classifier, table.of_split(split) if split else table, chosen, pool=pool)
+        return evaluate_table(opened.classifier, table.of_split(split) if split else table, chosen, pool=pool,
+                              views=Views(views, mirror))
 
 
 def _settings(settings: InferSettings | None, options: Mapping[str, Any]) -> tuple[InferSettings, int | None]:
