@@ -169,7 +169,7 @@ def test_a_loaded_model_decodes_in_its_own_processes(place: Path, monkeypatch: p
     with vidrisk.load("fights.bundle", runtime="onnxruntime", workers=1) as model:
         assert vidrisk.infer(model, "cam7", "out").settings["workers"] == 1
         assert vidrisk.evaluate(model, data).metrics.keys() == {"action"}
-        assert vidrisk.evaluate(model, data, views=2).views.count == 2
+        assert vidrisk.evaluate(model, data, mirror=True).views.count == 2
         assert made == [1]
         assert vidrisk.infer(model, "cam7", "other", workers=2).settings["workers"] == 2
         assert made == [1, 2] and model.predict("photo.jpg")
