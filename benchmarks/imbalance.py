@@ -27,7 +27,7 @@ from vidrisk.jobs.evaluate import evaluate
 from vidrisk.metrics.multi_label import average_precision
 from vidrisk.models.config import config_from_options
 from vidrisk.runtimes.contract.contract import Target
-from vidrisk.train.probe_start import fit_start
+from vidrisk.train.probe_choice import fit_start
 from vidrisk.train.train import train_run
 
 RESULT = Path(__file__).parent / "results" / "imbalance.json"

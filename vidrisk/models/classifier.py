@@ -92,6 +92,16 @@ class ClipClassifier(TrainableModel):
         with nullcontext() if self.encoder.is_frozen else self.encoder.backbone.disable_adapter():
             yield
 
+    @contextmanager
+    def as_frozen(self) -> Iterator[None]:
+        """Take the encoder, without its adapters, for one that is not trained while the block runs: ``lower`` gives features."""
+        with self.without_adapters():
+            was_frozen, self.encoder.is_frozen = self.encoder.is_frozen, True
+            try:
+                yield
+            finally:
+                self.encoder.is_frozen = was_frozen
+
     def merge(self) -> None:
         merge_adapters(self.encoder)
         self.encoder.requires_grad_(False)

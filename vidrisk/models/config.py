@@ -185,7 +185,8 @@ class TrainConfig(Sealed):
     vlm: VlmSettings = VlmSettings()
     report: ReportSettings = ReportSettings()
     optim: OptimSettings = OptimSettings()
-    augment: tuple[Augmentation, ...] | None = Field(None, description="none, and flip for photos of defects, unless given")
+    augment: tuple[Augmentation, ...] | None = Field(
+        None, description="by default flip, zoom, light and still of clips, and flip of photos of defects")
     seed: int = Field(0, ge=0, le=2**31)
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor computes in it")
     gradient_checkpointing: bool = False
@@ -227,7 +228,8 @@ def config_from_options(path: Path | None = None, assignments: Sequence[str] = (
             if options.get("backbone") not in (None, values.get("backbone")):
                 values.pop("pixel", None)  # size, mean and deviation were the other backbone's
                 values.pop("pool", None)
-                values.pop("rgb_diff", None)  # not every backbone sees frames
+                if values.pop("rgb_diff", None):  # not every backbone sees frames
+                    values.pop("frames", None)
             for name in without:
                 _drop(values, name.split("."))
         values.update({key: value for key, value in options.items() if value is not None})

@@ -52,12 +52,12 @@ def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
         prompts = prompts_from_settings(prompts, config.task)
     config = config.model_copy(update={"vlm": config.vlm.model_copy(update={"prompts": prompts})})
     family.check_settings(config)
-    config = config.model_copy(update=moments_of_clips(config, family, clips=clips))
-    _check_differences(config, family)
     if config.task == "report":
         _check_report_settings(config)
     elif config.report != ReportSettings():
         raise SettingsError(f"settings of reports for task {config.task!r}", allowed="for task report", fix="leave report out")
+    config = config.model_copy(update=moments_of_clips(config, family, clips=clips))
+    _check_differences(config, family)
     pixel = pixel_spec(default_pixel(config.backbone), {"resize": "crop" if clips else "squash", **config.pixel})
     augment = config.augment if config.augment is not None else default_augment(config, family, clips=clips)
     if "dihedral" in augment and pixel.height != pixel.width:

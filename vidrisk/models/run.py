@@ -42,7 +42,8 @@ from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, SpecError, require
 
 CONFIG, LABELS, SPLIT, METRICS, SCHEME = "config.yaml", "labels.json", "split.parquet", "metrics.json", "scheme.json"
-OF_DATA = ("group_by", "report.scheme", "report.photos", "report.longest_answer")  # settings that belong to the data of a run
+# Settings that belong to the data of a run.
+OF_DATA = ("group_by", "report.scheme", "report.photos", "report.longest_answer", "optim.class_weights")
 SOURCE = "data.json"  # of a run that writes reports: where its data are, and who is in which split
 
 

@@ -71,12 +71,13 @@ class Classification(Work):
 
     def prepare(self, on_progress: OnProgress) -> None:
         """Carry samples through the layers that are not trained, where that costs least per epoch."""
-        self.fitted = self._views_or_clips(self.fitted, self.config.views, on_progress)
+        self.fitted = self.make_views(self.fitted, self.config.views, on_progress)
         if self.judged is not None:
             with torch.autocast(self.share.device.type, enabled=False):  # weights are judged in their own type
-                self.judged = self._views_or_clips(self.judged, min(self.config.views, 1), on_progress)
+                self.judged = self.make_views(self.judged, min(self.config.views, 1), on_progress)
 
-    def _views_or_clips(self, data: ViewDataset | ClipDataset, views: int, on_progress: OnProgress) -> ViewDataset | ClipDataset:
+    def make_views(self, data: ViewDataset | ClipDataset, views: int, on_progress: OnProgress) -> ViewDataset | ClipDataset:
+        """Return views of samples, carried through the layers that are not trained; the samples where that cannot be."""
         if isinstance(data, ViewDataset):
             return data
         kinds = self.config.augment or ()
@@ -112,10 +113,11 @@ class Classification(Work):
     def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[Mixed]:
         """Frames, augmented, or views, and the truth; mixed in pairs where that is asked for."""
         data, share, config = self.fitted, self.share, self.config
+        rows: list[list[int]] = [[*share.of(batch)] or [batch[0]] for batch in batches]
         if isinstance(data, ViewDataset):
             data.draw(draws.shared)
-        loader = DataLoader(data, batch_sampler=[share.of(batch) or [batch[0]] for batch in batches], num_workers=config.workers,
-                            generator=draws.order)
+            rows = data.numbers_of_draws(rows)
+        loader = DataLoader(data, batch_sampler=rows, num_workers=config.workers, generator=draws.order)
         for inputs, truth in loader:
             inputs, truth = inputs.to(share.device), truth.to(share.device)
             if inputs.dtype == torch.uint8:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from vidrisk.models.config import TrainConfig
 from vidrisk.models.pretrained import build_head
 from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.contract import Contract
-from vidrisk.runtimes.contract.errors import require
+from vidrisk.runtimes.contract.errors import VidriskError, first_line, require
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.class_work import Classification
@@ -32,6 +33,8 @@ from vidrisk.train.history import Epoch
 from vidrisk.train.loop import fit
 from vidrisk.train.passes import answers_from_logits, compute_logits
 from vidrisk.train.views import ViewDataset
+
+log = logging.getLogger(__name__)
 
 PROBE, HEAD, LORA = "probe", "head", "lora"
 Logits = tuple[Tensor, ...]
@@ -61,14 +64,40 @@ def compare_parts(model: TrainableModel, work: Classification, parts: Mapping[st
     def tell(what: str, done: int, total: int) -> None:
         on_progress(f"head alone: {what}", done, total)
 
-    known = {"train": work.fitted, "val": work.judged, "test": parts.get("test")}
-    features = {name: compute_features(model, data, config.cache_mb, tell) for name, data in known.items() if data is not None}
-    if any(each is None for each in features.values()):
-        return None
-    answers = {LORA: logits, **_train_head(model, config, contract, {name: each for name, each in features.items() if each},
-                                           work, tell)}
+    features: dict[str, ViewDataset] = {}
+    room_mb = float(config.cache_mb)
+    for name, data in {"train": work.fitted, "val": work.judged, "test": parts.get("test")}.items():
+        if data is None:
+            continue
+        found = _frozen_features(model, work, data, config.views if name == "train" else 1, room_mb, tell)
+        if found is None:
+            log.warning("cache_mb has no room for features of the %s split: LoRA is not compared with the head alone", name)
+            return None
+        features[name] = found
+        room_mb -= found.memory_mb
+    answers = {LORA: logits, **_train_head(model, config, contract, features, work, tell)}
     return compare_answers_of_parts(contract, answers, {name: (parts[name].truth, [s.group for s in parts[name].samples])
                                                         for name in logits})
+
+
+def try_comparison(model: TrainableModel, work: Classification, parts: Mapping[str, ClipDataset],
+                   logits: Mapping[str, Logits], on_progress: OnProgress) -> dict[str, Any] | None:
+    """Compare as ``compare_parts`` does; warn where that fails, because the run itself is whole."""
+    try:
+        return compare_parts(model, work, parts, logits, on_progress)
+    except (VidriskError, MemoryError, OSError, RuntimeError) as error:
+        log.warning("LoRA is not compared with the head alone: %s", first_line(error))
+        return None
+
+
+def _frozen_features(model: ClipClassifier, work: Classification, data: ClipDataset | ViewDataset, views: int, room_mb: float,
+                     on_progress: OnProgress) -> ViewDataset | None:
+    """Return features of the frozen encoder; of clips and photos as many views as a frozen encoder learns from."""
+    if isinstance(data, ViewDataset):
+        return compute_features(model, data, room_mb, on_progress)
+    with model.as_frozen():
+        made = work.make_views(data, max(1, views), on_progress)
+    return made if isinstance(made, ViewDataset) else None
 
 
 def _train_head(model: ClipClassifier, config: TrainConfig, contract: Contract, features: Mapping[str, ViewDataset],
@@ -92,6 +121,7 @@ def _train_head(model: ClipClassifier, config: TrainConfig, contract: Contract, 
     with tempfile.TemporaryDirectory(prefix="vidrisk-head-") as folder:
         fit(model, alone, config, share=share, checkpoint=Checkpoint(Path(folder), "", share), on_epoch=keep_probe,
             on_progress=on_progress)
+    alone.scale_logits(on_progress)
     return {**found, HEAD: ask()}
 
 

@@ -82,6 +82,10 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         part._is_part = True
         return part
 
+    def plain(self, rows: Sequence[int], view: int = 0) -> Tensor:
+        """Return samples as they are, at the contract's own moments, ``uint8 (B, T, H, W, 3)``; they have no further views."""
+        return moments_of(torch.stack([self[row][0] for row in rows]), self.jitter, None)
+
     def forget(self) -> None:
         """Give the kept frames back."""
         if not self._is_part:

@@ -22,7 +22,7 @@ from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.class_draws import settle_class_weights
 from vidrisk.train.class_work import Classification
-from vidrisk.train.compare_parts import compare_parts
+from vidrisk.train.compare_parts import try_comparison
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.failures import name_memory_knobs
 from vidrisk.train.head_choice import choose_head
@@ -112,7 +112,7 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
         logits = {name: compute_logits(model, contract, data, config, share, on_progress)
                   for name, data in parts.items() if name != "train"}
         reports = {name: report_on_logits(contract, found, parts[name].truth) for name, found in logits.items()}
-        compared = compare_parts(model, work, parts, logits, on_progress)
+        compared = try_comparison(model, work, parts, logits, on_progress)
     if share.is_main:
         plot_run(out / "plots", history, reports, config.optim.metric)
         figures = {name: {target: report.to_dict() for target, report in by_target.items()} for name, by_target in reports.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
     """Item i: one view ``float16 (T, …)`` of sample i, chosen by ``draw``, and the truth.
 
-    View 0 is the sample itself, the others are augmented. Where a view is mirrored, so is the truth.
+    Item i + N is the next view of it, and so on: see ``numbers_of_draws``. View 0 is the sample itself, the others are augmented.
+    Where a view is mirrored, so is the truth.
 
     Attributes:
         samples: whose views they are.
@@ -50,7 +52,8 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
         return len(self.truth)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        view = int(self._chosen[index])
+        again, index = divmod(index, len(self))
+        view = (int(self._chosen[index]) + again) % self.count
         return self.view_of(index, view), self.truth_of(index, view)
 
     def truth_of(self, index: int, view: int) -> Tensor:
@@ -65,6 +68,26 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
             assert found is not None  # all were kept, or there would be no views
             return found.float()
         return self.views[self._rows[index], view].float()
+
+    def plain(self, rows: Sequence[int], view: int = 0) -> Tensor:
+        """Return one view of samples, by default the samples themselves, ``float32 (B, T, …)``."""
+        return torch.stack([self.view_of(row, view) for row in rows])
+
+    @property
+    def memory_mb(self) -> float:
+        """Memory that the views take, in MiB; those in a file take none."""
+        return self.views.numel() * self.views.element_size() / 2**20 if isinstance(self.views, Tensor) else 0.0
+
+    def numbers_of_draws(self, batches: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return batches in which a sample that comes again is asked for by another number, so that it comes as another view."""
+        drawn: Counter[int] = Counter()
+        found: list[list[int]] = []
+        for batch in batches:
+            found.append([])
+            for row in batch:
+                found[-1].append(row + len(self) * drawn[row])
+                drawn[row] += 1
+        return found
 
     def part(self, rows: Sequence[int]) -> ViewDataset:
         """Return the views of some samples; what is kept is shared."""

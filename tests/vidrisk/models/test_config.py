@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidrisk.models.config import ReportSettings, TrainConfig, config_from_options, write_config
+from vidrisk.models.pretrained import resolve_config
 from vidrisk.runtimes.contract.errors import EXIT_USAGE, SettingsError
 
 
@@ -154,3 +155,25 @@ def test_an_error_in_a_file_names_its_line(tmp_path: Path) -> None:
     path.write_text("optim:\n  epochs: [\n", encoding="utf-8")
     with pytest.raises(SettingsError, match="line 3"):
         config_from_options(path)
+
+
+def test_clips_are_seen_in_pairs_unless_somebody_says_how(tmp_path: Path) -> None:
+    def settled(config: TrainConfig, *, clips: bool = True) -> tuple[int, bool]:
+        resolved = resolve_config(config, clips=clips)
+        write_config(resolved, tmp_path / "written.yaml")
+        assert resolve_config(config_from_options(tmp_path / "written.yaml"), clips=clips) == resolved
+        return resolved.frames, resolved.rgb_diff
+
+    assert settled(config_from_options(None, ["optim.epochs=3"])) == (16, True)
+    assert settled(config_from_options(None, ["frames=8"])) == (8, False)
+    assert settled(config_from_options(None, ["rgb_diff=false"])) == (8, False)
+    assert settled(config_from_options(None, []), clips=False) == (8, False)
+    (tmp_path / "before.yaml").write_text("version: '1.1'\nframes: 8\n", encoding="utf-8")
+    assert settled(config_from_options(tmp_path / "before.yaml")) == (8, False)
+
+
+def test_another_backbone_takes_over_no_pairs(tmp_path: Path) -> None:
+    write_config(resolve_config(TrainConfig(), clips=True), tmp_path / "c.yaml")
+    config = config_from_options(tmp_path / "c.yaml", backbone="somebody/another")
+    assert not {"frames", "rgb_diff"} & config.model_fields_set
+    assert config_from_options(tmp_path / "c.yaml").frames == 16

@@ -36,6 +36,8 @@ MOMENTS = {
     "configuration": ("vidrisk.models.run.write_config", 1),
     "adapter": ("vidrisk.models.classifier.save_adapter", 1),
     "head": ("vidrisk.models.classifier.save_tensors", 1),
+    "features of the head alone": ("vidrisk.train.compare_parts.compute_features", 1),
+    "training of the head alone": ("vidrisk.train.compare_parts.fit", 1),
     "plots": ("vidrisk.train.train.plot_run", 1),
     "metrics": ("vidrisk.models.run.Path.replace", 1),
 }

@@ -11,7 +11,7 @@ from vidrisk.data import Sample, Table
 from vidrisk.models.config import config_from_options
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.train.logit_scale import fit_logit_scale
-from vidrisk.train.probe_start import fit_start
+from vidrisk.train.probe_choice import fit_start
 
 ACTION = Target(name="action", labels=("a", "b", "c"))
 DEFECT = Target(name="defect", labels=("crack", "leak"), multi_label=True)

@@ -1,0 +1,129 @@
+"""Which probe training begins at: its decay, and where classes are rare a scale, chosen on samples that it has not learnt from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vidrisk.data import Table
+from vidrisk.data.split import deal_folds
+from vidrisk.metrics.target_report import labelled_rows
+from vidrisk.models.config import TrainConfig
+from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.contract.errors import DataError
+from vidrisk.train.class_draws import prior_logits
+from vidrisk.train.logit_scale import LogitScale, fit_logit_scale
+from vidrisk.train.probe import DECAYS, Floats, Ints, fit_probe, losses_of_samples, reduce_features
+from vidrisk.train.tune_choice import Losses, standard_error
+
+log = logging.getLogger(__name__)
+
+FOLDS = 5
+DEFAULT_DECAY = 0.1  # where the samples are too few to choose one
+
+
+def fit_start(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: Ints, target: Target, table: Table,
+              config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """Return weights and bias of the probe that training begins at, for summaries that are not standardised.
+
+    Args:
+        features: summaries of every view of every sample ``(V, S)``.
+        truth: of the samples as they are; ``turned`` that of every view.
+        sample, view: numbers of every line of features.
+        table: the samples.
+    """
+    decay, scale = DEFAULT_DECAY, LogitScale()
+    is_drawn = config.optim.class_weights == "drawn"
+    prior = prior_logits(torch.from_numpy(truth.reshape(len(truth), -1)), (target,))[0]
+    try:
+        folds = np.asarray(deal_folds(table, FOLDS, seed=config.seed))
+    except DataError:
+        folds = np.zeros(0, int)
+    units = [sample.group or str(sample.path) for sample in table.samples]
+    if len(folds) and (target.multi_label or _are_judged(truth, folds)):
+        reduced = reduce_features(features)
+        judged = {each: _judge_decay(reduced, truth, turned, sample, view, target, folds, each, prior) for each in DECAYS}
+        losses = {each: found.losses for each, found in judged.items() if found is not None}
+        if losses:
+            is_told = judged[next(iter(losses))].is_told  # type: ignore[union-attr]
+            decay = choose_decay(losses, [unit for unit, is_one in zip(units, is_told, strict=True) if is_one],
+                                 errors=0.0 if is_drawn else 1.0)
+            scale = judged[decay].scale if is_drawn else scale  # type: ignore[union-attr]
+    probe = fit_probe(features, turned, target, decay)
+    log.info("%s begins at a probe with decay %g, logits times %.2f, frequencies of classes times %.2f", target.name, decay,
+             scale.scale, -scale.shift)
+    weights = probe.weights / probe.deviation
+    return scale.of_classifier(weights, probe.bias - weights @ probe.mean, prior)
+
+
+def choose_decay(losses: Mapping[float, Losses], units: Sequence[str], errors: float) -> float:
+    """Return the largest decay whose mean loss is within some standard errors of the least one.
+
+    A probe that knows its samples by heart leaves LoRA nothing to learn, and is not as good in other scenes, which nothing here
+    shows.
+
+    Args:
+        losses: of the same samples, by decay ``(N,)``.
+        units: what each sample shows: samples of one unit are no independent evidence.
+    """
+    best = min(losses, key=lambda each: float(losses[each].mean()))
+
+    def is_near(decay: float) -> bool:
+        more = losses[decay] - losses[best]
+        return float(more.mean()) <= (errors * standard_error(more, units) if errors else 0.0)
+
+    return max(decay for decay in losses if decay == best or is_near(decay))
+
+
+def _are_judged(truth: Ints, folds: Ints) -> bool:
+    """Tell whether some class is in several folds: where none is, no probe knows the classes that it is judged on."""
+    return any(len(set(folds[truth == label])) > 1 for label in np.unique(truth[truth >= 0]))
+
+
+@dataclass(frozen=True)
+class _DecayResult:
+    """What probes with one decay answer out of fold.
+
+    Attributes:
+        scale: that makes it believable.
+        losses: behind it, of the samples that are told ``(N,)``.
+        is_told: which samples these are, of all.
+    """
+
+    scale: LogitScale
+    losses: Losses
+    is_told: npt.NDArray[np.bool_]
+
+
+def _judge_decay(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: Ints, target: Target, folds: Ints,
+                 decay: float, prior: Tensor) -> _DecayResult | None:
+    """Learn from all views of the other folds, and be judged on the samples as they are; None where a fold learns nothing.
+
+    Losses are those of the best scale: how sure a probe is follows from its decay, and is mended at export.
+
+    Args:
+        prior: logits of the classes' frequencies. Samples of a class that the other folds lack say nothing of it.
+    """
+    found = torch.zeros((len(truth), len(target.labels)))
+    is_told = labelled_rows(truth)
+    for fold in range(FOLDS):
+        learnt, asked = folds[sample] != fold, (folds[sample] == fold) & (view == 0)
+        if not labelled_rows(turned[learnt]).any():
+            return None
+        probe = fit_probe(features[learnt], turned[learnt], target, decay, is_reduced=True)
+        found[folds == fold] = probe.logits(features[asked])
+        if not target.multi_label:
+            is_told &= (folds != fold) | np.isin(truth, turned[learnt])
+    if not is_told.any():
+        return None
+    logits = found[torch.from_numpy(is_told)]
+    scale = fit_logit_scale(logits, torch.from_numpy(truth[is_told]), target, prior)
+    turned_logits = scale.of_logits(logits, prior)
+    sure = (turned_logits.sigmoid() if target.multi_label else turned_logits.softmax(dim=1)).numpy()
+    return _DecayResult(scale, losses_of_samples(sure, truth[is_told], target), is_told)
