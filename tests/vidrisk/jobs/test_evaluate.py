@@ -52,7 +52,7 @@ def test_metrics_are_those_of_the_probabilities(tmp_path: Path) -> None:
     assert metrics.n == 6 and metrics.top1 == pytest.approx(4 / 6)
     assert metrics.confusion == ((1, 0, 1), (0, 2, 0), (0, 1, 1))
     assert metrics.macro_f1 == pytest.approx((2 / 3 + 4 / 5 + 1 / 2) / 3)
-    worst = result.worst["defect"]
+    worst = [error.told for error in result.errors["defect"]]
     assert {(e["path"], e["true"], e["predicted"]) for e in worst} == {
         ("1.png", "red", "blue"),
         ("4.png", "blue", "green"),
