@@ -48,7 +48,8 @@ def test_a_feature_per_frame_can_be_kept() -> None:
         assert classifier.require_feature().name == "features"
 
 
-@pytest.mark.parametrize(("stages", "warns"), [(PAIRS, True), (WITH_TEXT, False), (WINDOWS, False)], ids=["pairs", "text", "windows"])
+@pytest.mark.parametrize(("stages", "warns"), [(PAIRS, True), (WITH_TEXT, False), (WINDOWS, False)],
+                         ids=["pairs", "text", "windows"])
 def test_keyframes_are_warned_of_where_frames_are_compared(stages: Sequence[Stage], warns: bool,
                                                            caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
