@@ -62,7 +62,8 @@ def evaluate(
                           on_progress=advance, views=Views(views, mirror))
     if out is not None:
         write_evaluation(result, out)
-        build_errors(result, out.with_name(f"{out.stem}-errors.html"))
     print_evaluation(result, as_json=json)
+    if out is not None:  # a page that cannot be built leaves the figures
+        build_errors(result, out.with_name(f"{out.stem}-errors.html"))
     if result.unreadable:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -36,7 +36,7 @@ def through_cache(cache: ArrayCache, path: str, settings: ReadSettings,
     kind = check_file(Path(path))
     before = stamp_of(Path(path).stat())
     key = key_of("input", sha256_of(Path(path)), kind, settings.cache_salt, json.dumps(interval and interval.to_json()))
-    known = _known_input(cache, key, settings.features)
+    known = _known_input(cache, key, settings)
     if known:
         yield from _replayed(*known)
         return
@@ -53,10 +53,11 @@ def through_cache(cache: ArrayCache, path: str, settings: ReadSettings,
         on_kept(key)
 
 
-def _known_input(cache: ArrayCache, key: str, width: int) -> tuple[list[KnownFrame], list[FrameWindow]] | None:
+def _known_input(cache: ArrayCache, key: str, settings: ReadSettings) -> tuple[list[KnownFrame], list[FrameWindow]] | None:
     windows, frames = cache.get(key_of(key, "windows")), cache.get(key_of(key, "features"))
-    if windows is None or frames is None or frames["features"].shape[1:] != (width,) or (
-            not np.isin(windows["shown"], frames["indices"]).all()):
+    moments = settings.time.frames if settings.time else 1
+    if windows is None or frames is None or frames["features"].shape[1:] != (settings.features,) or (
+            windows["shown"].shape[1:] != (moments,) or not np.isin(windows["shown"], frames["indices"]).all()):
         return None
     return list(map(KnownFrame, frames["indices"].tolist(), frames["time_s"].tolist(), frames["features"])), [
         FrameWindow(None if np.isnan(start_s) else start_s, None if np.isnan(end_s) else end_s, tuple(shown))

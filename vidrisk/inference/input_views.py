@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.data.directions import mirrored_labels
-from vidrisk.decode.messages import Read, ReadSettings
+from vidrisk.decode.messages import Read
 from vidrisk.frames import Frame, FrameWindow
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import SettingsError
@@ -53,6 +53,11 @@ class Views:
         """Moments that are read of each part: an odd number, so that the middle one is the model's own."""
         return self.offsets + 1 - self.offsets % 2
 
+    @property
+    def windows(self) -> int:
+        """Windows, or photos, that ``split`` makes of one: as many answers there are of an input of which none is lacking."""
+        return self.moments * (1 + self.is_mirrored)
+
     def check(self, contract: Contract, time: TimeSpec | None) -> None:
         """Check that a model can answer them.
 
@@ -75,11 +80,6 @@ class Views:
             if mirrored_labels(target.labels) is None:
                 raise SettingsError(f"mirrored views: a label of {target.name} says left or right, and its counterpart is no label",
                                     allowed="labels in pairs, such as left and right", fix="do not mirror the views")
-
-    def for_reading(self, reading: ReadSettings) -> ReadSettings:
-        """Return the settings that read all moments of all views; features of mirrored frames are not kept."""
-        time = reading.time and replace(reading.time, frames=reading.time.frames * self.moments)
-        return replace(reading, time=time, cache_salt="", features=0) if self.is_mirrored else replace(reading, time=time)
 
     def split(self, reads: Iterable[Read]) -> Iterator[Read]:
         """Yield reads with a window per view: those of the moments in their order, then the mirrored ones.

@@ -22,6 +22,7 @@ from vidrisk.runtimes.contract.contract import DECISION
 from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError, require
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
+from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.contract.stages import PIXELS, Stage
 from vidrisk.runtimes.layers import Layers
 from vidrisk.runtimes.registry import engine_version
@@ -79,6 +80,10 @@ class Classifier:
         feature = self.plan.feature
         return math.prod(int(axis) for axis in feature.shape[1:]) if feature else None
 
+    def require_feature(self, *, otherwise: str = "") -> TensorSpec:
+        """Return what is kept of a frame; see ``Plan.require_feature``."""
+        return self.plan.require_feature(self.provenance.get("model", "the model"), otherwise=otherwise)
+
     def encode(self, frames: npt.NDArray[np.uint8]) -> Arrays:
         """Run the stages that run per frame.
 
@@ -133,7 +138,7 @@ class Classifier:
         Raises:
             SettingsError: it has none.
         """
-        return self.encode(frames)[self._feature_name()].reshape(len(frames), -1).astype(np.float32, copy=False)
+        return self.encode(frames)[self.require_feature().name].reshape(len(frames), -1).astype(np.float32, copy=False)
 
     def probabilities(self, features: FloatArray) -> dict[str, FloatArray]:
         """``float32 (B, T, D)`` → probabilities ``float32 (B, C)`` per target, after its temperature.
@@ -148,7 +153,7 @@ class Classifier:
         Raises:
             SettingsError: as ``features``.
         """
-        name = self._feature_name()
+        name = self.require_feature().name
         return self.logits_from_parts({name: features.reshape(-1, *features.shape[2:])}, len(features))
 
     def logits_from_frames(self, clips: npt.NDArray[np.uint8], batch_frames: int) -> dict[str, FloatArray]:
@@ -196,13 +201,6 @@ class Classifier:
         with self._lock:
             self._refuse_closed()
             return run_stages(stages, [self._runner_of[stage.name] for stage in stages], pixels, flat)
-
-    def _feature_name(self) -> str:
-        feature = self.plan.feature
-        if feature is None:
-            raise SettingsError(f"{self.provenance.get('model', 'the model')} knows no feature of a frame alone",
-                                allowed="a model whose first stage runs per frame", fix="train with rgb_diff=false")
-        return feature.name
 
     def _of_targets(self, outputs: Arrays) -> dict[str, FloatArray]:
         return {target.name: np.array(outputs[f"{target.name}_logits"], np.float32) for target in self.contract.targets}

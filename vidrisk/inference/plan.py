@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import TensorSpec, TimeSpec
 from vidrisk.runtimes.contract.stages import PIXELS, Stage, shared_stages
 
@@ -53,6 +54,30 @@ class Plan:
             return None
         name = self.frame_gives[0]
         return next((spec for stage in self.frame for spec in stage.outputs if spec.name == name), None)
+
+    @property
+    def compares_frames(self) -> bool:
+        """Whether a head answers by features of groups of frames alone: an encoder that sees a frame and how the next one differs.
+
+        A vision tower whose groups a language model reads is none.
+        """
+        return bool(self.groups) and not self.frame and len(self.window) == 1 and PIXELS not in self.window_takes
+
+    def require_feature(self, model: str, *, otherwise: str = "") -> TensorSpec:
+        """Return ``feature``.
+
+        Args:
+            model: its name, for the error.
+            otherwise: what else would mend the error.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if self.feature is None:
+            fixes = ("train with rgb_diff=false" if self.compares_frames else "", otherwise)
+            raise SettingsError(f"{model} knows no feature of a frame alone", allowed="a model whose first stage runs per frame",
+                                fix=", or ".join(filter(None, fixes)) or None)
+        return self.feature
 
     @property
     def shares_nothing(self) -> bool:

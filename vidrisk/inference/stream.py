@@ -60,16 +60,20 @@ def time_from_contract(contract: Contract, window_s: float | None, stride_s: flo
 def read_settings_for(classifier: Classifier, *, window_s: float | None = None, stride_s: float | None = None,
                       decoder: Decoder = "auto", frames: FrameChoice = "all", static_levels: float = 0.0,
                       max_memory_mb: int = MAX_MEMORY_MB, batch_frames: int = BATCH_FRAMES,
-                      feature_cache: bool = False) -> ReadSettings:
+                      feature_cache: bool = False, moments: int = 1) -> ReadSettings:
     """How the inputs of a model are read. A batch is being encoded while decode processes fill their slots.
+
+    Args:
+        moments: that are read of a clip for each one that the model sees.
 
     Raises:
         SettingsError: as ``time_from_contract``.
     """
     contract = classifier.contract
-    reading = ReadSettings(contract.pixel, time_from_contract(contract, window_s, stride_s), decoder, frames, static_levels,
-                           max_memory_mb, slots=min(batch_frames, MAX_SLOTS))
-    if frames == "keyframes" and classifier.plan.groups:
+    time = time_from_contract(contract, window_s, stride_s)
+    time = time and replace(time, frames=time.frames * moments)  # before the cache's key, which holds it
+    reading = ReadSettings(contract.pixel, time, decoder, frames, static_levels, max_memory_mb, slots=min(batch_frames, MAX_SLOTS))
+    if frames == "keyframes" and classifier.plan.compares_frames:
         _log.warning("keyframes show this model, which compares frames with the ones before them, the same frame several times: "
                      "evaluate it like that before you rely on it")
     if not feature_cache:

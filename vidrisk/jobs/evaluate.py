@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,13 +13,11 @@ import numpy.typing as npt
 
 from vidrisk.data import Sample, Table
 from vidrisk.data.targets import truth_from_table
-from vidrisk.decode.messages import Input
 from vidrisk.decode.pool import DecodePool
-from vidrisk.decode.session import Limits
 from vidrisk.files.lines import json_from_value
 from vidrisk.inference.input_views import ONE_VIEW, Views
 from vidrisk.inference.model import Classifier
-from vidrisk.inference.stream import stream_answers
+from vidrisk.jobs.ask_samples import ask_samples
 from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.worst import WorstError, find_worst
 from vidrisk.metrics.certainty import Certainty, certainty_report
@@ -41,17 +38,17 @@ class Evaluation:
         metrics: per target that any sample is labelled for.
         certainty: per target with one label, what its certain answers are worth.
         probabilities: ``(N, C)`` per target, of the readable samples in the table's order.
+        errors: per target those made with most confidence, with where they are to be seen.
         rows: places of these samples in the table.
         by_source: per target and source (the group of a sample, else its folder) how many samples, and the share of right answers.
         data_notes: what was assumed when the table was read.
         views: whose mean was scored.
         one_view: metrics of the model's own view alone, where there are several.
-        errors: those of ``worst``, with where they are to be seen.
     """
 
     metrics: Mapping[str, TargetMetrics]
     probabilities: Mapping[str, npt.NDArray[np.float64]]
-    worst: Mapping[str, list[dict[str, Any]]]
+    errors: Mapping[str, list[WorstError]] = field(repr=False)
     unreadable: list[dict[str, str]]
     runtime: str
     variant: str
@@ -63,15 +60,14 @@ class Evaluation:
     by_source: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     views: Views = ONE_VIEW
     one_view: Mapping[str, TargetMetrics] = field(default_factory=dict)
-    errors: Mapping[str, list[WorstError]] = field(default_factory=dict, repr=False)
 
     def to_json(self) -> str:
         content = {"runtime": self.runtime, "variant": self.variant, "provenance": dict(self.provenance),
                    "settings": dict(self.settings),
                    "metrics": {target: metrics.to_dict() for target, metrics in self.metrics.items()},
                    "certainty": {target: certainty.to_dict() for target, certainty in self.certainty.items()},
-                   "by_source": self.by_source, "worst_errors": self.worst, "unreadable": self.unreadable,
-                   "data_notes": list(self.data_notes)}
+                   "by_source": self.by_source, "unreadable": self.unreadable, "data_notes": list(self.data_notes),
+                   "worst_errors": {target: [error.told for error in errors] for target, errors in self.errors.items()}}
         if self.views.count > 1:
             content["views"] = {"offsets": self.views.offsets, "mirrored": self.views.is_mirrored, "count": self.views.count,
                                 "one_view": {target: metrics.to_dict() for target, metrics in self.one_view.items()}}
@@ -95,43 +91,16 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
     settings = settings or InferSettings()
     contract = classifier.contract
     truth = truth_from_table(table, contract.targets)
-    inputs = (Input(index, str(sample.path), sample.interval) for index, sample in enumerate(table.samples))
-    answers: dict[int, dict[str, npt.NDArray[np.float64]]] = {}
-    own: dict[int, dict[str, npt.NDArray[np.float64]]] = {}  # of the one view that the model has without others
-    reading = settings.for_reading(classifier)
-    views.check(contract, reading.time)
-    failed: dict[int, dict[str, str]] = {}
-    spans: dict[int, tuple[float, float]] = {}
-    notes: dict[int, str] = {}
-    with nullcontext(pool) if pool else DecodePool(settings.workers) as opened, closing(stream_answers(
-            inputs, classifier, opened, views.for_reading(reading), batch_frames=settings.batch_frames,
-            limits=Limits(settings.file_timeout_s), tap=views.split)) as results:
-        for done, answer in enumerate(results):
-            on_progress("evaluating", done, len(table))
-            index, predictions, end = answer.input.id, list(answer.predictions), answer.end
-            if predictions:
-                if predictions[0].start_s is not None:
-                    spans[index] = min(p.start_s or 0.0 for p in predictions), max(p.end_s or 0.0 for p in predictions)
-                if end.reason:
-                    notes[index] = end.reason
-                found = {target.name: np.array([[p.targets[target.name][label] for label in target.labels] for p in predictions])
-                         for target in contract.targets}
-                if views.count == 1:
-                    answers[index] = {name: scores.mean(axis=0) for name, scores in found.items()}
-                    continue
-                means = {target.name: views.mean(found[target.name], target.labels) for target in contract.targets}
-                answers[index] = {name: mean for name, (mean, _) in means.items()}
-                own[index] = {name: one for name, (_, one) in means.items()}
-            else:
-                failed[index] = {**table.samples[index].identity, "state": end.state, "reason": end.reason}
+    found = ask_samples(classifier, table, settings, on_progress, pool=pool, views=views)
+    answers, own = found.mean, found.own
     if not answers:
-        raise DataError(f"none of {len(table)} samples can be read; the first: {failed[min(failed)]['reason']}")
-    if notes:
-        first = min(notes)
-        log.warning("%d of %d samples are read with a reservation; the first: %s: %s", len(notes), len(table),
-                    table.samples[first].title, notes[first])
+        raise DataError(f"none of {len(table)} samples can be read; the first: {found.failed[min(found.failed)]['reason']}")
+    if found.notes:
+        first = min(found.notes)
+        log.warning("%d of %d samples are read with a reservation; the first: %s: %s", len(found.notes), len(table),
+                    table.samples[first].title, found.notes[first])
     kept = np.array(sorted(answers))
-    metrics, certainty, worst, probabilities, by_source = {}, {}, {}, {}, {}
+    metrics, certainty, errors, probabilities, by_source = {}, {}, {}, {}, {}
     one_view: dict[str, TargetMetrics] = {}
     for target in contract.targets:
         probabilities[target.name] = scores = np.stack([answers[index][target.name] for index in kept])
@@ -150,12 +119,11 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
         by_source[target.name] = _by_source([table.samples[kept[row]] for row in rows], right)
         if not target.multi_label:
             certainty[target.name] = certainty_report(chosen, scores, target, classifier.uncertainty)
-        worst[target.name] = [WorstError.of(table.samples[kept[rows[i]]], told, spans.get(int(kept[rows[i]])))
-                              for i, told in find_worst(target, chosen, scores)]
-    told = {target: [error.told for error in errors] for target, errors in worst.items()}
-    return Evaluation(metrics, probabilities, told, [failed[index] for index in sorted(failed)], classifier.runtime,
+        errors[target.name] = [WorstError.of(table.samples[kept[rows[i]]], told, found.spans_s.get(int(kept[rows[i]])))
+                               for i, told in find_worst(target, chosen, scores)]
+    return Evaluation(metrics, probabilities, errors, [found.failed[index] for index in sorted(found.failed)], classifier.runtime,
                       classifier.variant, classifier.provenance, asdict(settings), certainty, table.notes, tuple(kept.tolist()),
-                      by_source, views, one_view, worst)
+                      by_source, views, one_view)
 
 
 def _by_source(samples: Sequence[Sample], right: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:

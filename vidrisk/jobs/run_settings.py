@@ -8,11 +8,11 @@ from typing import get_args
 from vidrisk.decode.messages import ReadSettings
 from vidrisk.decode.pool import default_workers
 from vidrisk.frames import Decoder, FrameChoice
+from vidrisk.inference.input_views import ONE_VIEW, Views
 from vidrisk.inference.model import Classifier
-from vidrisk.inference.stream import BATCH_FRAMES, MAX_MEMORY_MB, read_settings_for
+from vidrisk.inference.stream import BATCH_FRAMES, MAX_MEMORY_MB, read_settings_for, time_from_contract
 from vidrisk.jobs.checks import check_choice, check_instance, check_number
 from vidrisk.jobs.segments import Hysteresis
-from vidrisk.runtimes.contract.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,20 @@ class InferSettings:
             check_instance(self, name, bool, "True, False")
         check_instance(self, "hysteresis", Hysteresis, "a Hysteresis")
 
-    def for_reading(self, classifier: Classifier) -> ReadSettings:
+    def for_reading(self, classifier: Classifier, views: Views = ONE_VIEW) -> ReadSettings:
         """What the decode processes are told.
 
+        Args:
+            views: whose moments are all read; features of mirrored frames are not kept.
+
         Raises:
-            SettingsError: as ``stream.time_from_contract``; features of frames are to be saved and the model has none.
+            SettingsError: as ``stream.time_from_contract``; features of frames are to be saved and the model has none; views that
+                the model cannot answer.
         """
-        if classifier.width is None and self.save_features:
-            raise SettingsError("features of frames cannot be saved: this model knows none of a frame alone",
-                                allowed="a model whose first stage runs per frame", fix="leave save_features out")
+        if self.save_features:
+            classifier.require_feature(otherwise="leave save_features out")
+        views.check(classifier.contract, time_from_contract(classifier.contract, self.window_s, self.stride_s))
         return read_settings_for(classifier, window_s=self.window_s, stride_s=self.stride_s, decoder=self.decoder,
                                  frames=self.frames, static_levels=self.static_levels, max_memory_mb=self.max_memory_mb,
-                                 batch_frames=self.batch_frames, feature_cache=self.feature_cache)
+                                 batch_frames=self.batch_frames, feature_cache=self.feature_cache and not views.is_mirrored,
+                                 moments=views.moments)

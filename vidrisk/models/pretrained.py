@@ -99,12 +99,13 @@ def _check_differences(config: TrainConfig, family: Family) -> None:
     """Refuse difference images where there are none.
 
     Raises:
-        SettingsError: for a window encoder or a vision-language model, or in an odd number of frames.
+        SettingsError: for a window encoder or a vision-language model, in an odd number of frames, or in one pair, in which a head
+            that sees changes alone has nothing to compare.
     """
-    can = family.build is None and family.per == "frame" and config.frames % PAIR == 0
+    can = family.build is None and family.per == "frame" and config.frames % PAIR == 0 and config.frames >= 2 * PAIR
     if config.rgb_diff and not can:
         raise SettingsError(f"rgb_diff of clips of {config.frames} frames and {config.backbone}",
-                            allowed="clips of an even number of frames, and an encoder that sees one frame at a time",
+                            allowed="clips of an even number of frames, four or more, and an encoder that sees one frame at a time",
                             fix="leave rgb_diff out, or set frames")
 
 

@@ -99,9 +99,12 @@ def test_windows_come_behind_their_frames(media: Path, tmp_path: Path, cache: Ar
     replayed = [item.index if isinstance(item, KnownFrame) else item for item in through_cache(cache, path, reading, ())]
     assert replayed == read
     kept: list[str] = []
+    assert reading.time is not None
     of_other_width = replace(reading, features=7)
-    assert list(through_cache(cache, path, of_other_width, read_frames(path, ACTION.pixel, settings), on_kept=kept.append))
-    assert len(kept) == 1
+    of_other_moments = replace(reading, time=replace(reading.time, frames=2))
+    for other in (of_other_width, of_other_moments):
+        assert list(through_cache(cache, path, other, read_frames(path, ACTION.pixel, settings), on_kept=kept.append))
+    assert len(kept) == 2
 
 
 def test_a_file_that_is_replaced_while_it_is_read_is_not_kept(media: Path, cache: ArrayCache) -> None:

@@ -65,6 +65,20 @@ def test_colours_are_the_same_in_a_mirror(clips: Table, offsets: int) -> None:
     assert mirrored.views.count == 2 * offsets
 
 
+def test_kept_features_are_those_of_the_views(clips: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = (Views(), Views(3), Views(5), Views(3), Views(2, True), Views())
+    expected = {views: evaluated(clips, views).probabilities["action"] for views in set(order)}
+    monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
+    known: set[Views] = set()
+    for views in order:
+        sizes: list[int] = []
+        with colour_classifier(ACTION, batch_sizes=sizes) as classifier:
+            found = evaluate(classifier, clips, InferSettings(workers=1, feature_cache=True), views=views)
+        np.testing.assert_allclose(found.probabilities["action"], expected[views], atol=1e-5, err_msg=str(views))
+        assert not found.unreadable and bool(sizes) == (views not in known)
+        known.add(views)
+
+
 def test_photos_have_one_moment_and_a_mirror(tmp_path: Path) -> None:
     photos = Table(tmp_path, "risk", tuple(Sample(Path(write_photo(tmp_path / f"{colour}.png", colour)), f"{colour}.png",
                                                   {"defect": colour, "level": "严重"}) for colour in COLOURS))

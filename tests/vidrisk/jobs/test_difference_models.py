@@ -27,7 +27,8 @@ SMALL = ("rgb_diff=true", "frames=4", "pixel={height: 64, width: 64}", "lora.ran
          "optim.batch_size=6", "precision=fp32", "views=2", "head.kind=segments", "augment=[]")
 
 
-@pytest.mark.parametrize(("backbone", "assignment"), [("efficientnet-lite0", "frames=3"), ("videomae", "frames=4")])
+@pytest.mark.parametrize(("backbone", "assignment"), [("efficientnet-lite0", "frames=3"), ("efficientnet-lite0", "frames=2"),
+                                                      ("videomae", "frames=4")])
 def test_where_there_are_no_pairs(backbone_folder: Callable[[str], Path], clip_folder: Path, tmp_path: Path, backbone: str,
                                   assignment: str) -> None:
     name = backbone if backbone.startswith("efficientnet") else str(backbone_folder(backbone))

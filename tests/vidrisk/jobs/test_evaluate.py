@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from colour import ACTION, COLOURS, RISK, colour_classifier
+from colour_bundle import write_colour_bundle
 from small_media import write_photo, write_video
 
 from vidrisk.cli.views import print_evaluation
 from vidrisk.data import Sample, Table, load_table
+from vidrisk.decode.pool import DecodePool
 from vidrisk.jobs.evaluate import evaluate, write_evaluation
 from vidrisk.jobs.run_settings import InferSettings
-from vidrisk.runtimes.contract.errors import DataError
+from vidrisk.runtimes.contract.errors import DataError, RuntimeFailure
 
 ONE = InferSettings(workers=1)
 
@@ -52,7 +56,7 @@ def test_metrics_are_those_of_the_probabilities(tmp_path: Path) -> None:
     assert metrics.n == 6 and metrics.top1 == pytest.approx(4 / 6)
     assert metrics.confusion == ((1, 0, 1), (0, 2, 0), (0, 1, 1))
     assert metrics.macro_f1 == pytest.approx((2 / 3 + 4 / 5 + 1 / 2) / 3)
-    worst = result.worst["defect"]
+    worst = [error.told for error in result.errors["defect"]]
     assert {(e["path"], e["true"], e["predicted"]) for e in worst} == {
         ("1.png", "red", "blue"),
         ("4.png", "blue", "green"),
@@ -159,3 +163,20 @@ def test_a_model_without_thresholds_has_the_curve_all_the_same(tmp_path: Path) -
         found = evaluate(classifier, table, ONE).certainty["defect"]
     assert (found.coverage, found.kept, found.accuracy_of_kept, found.accuracy) == (None, None, None, 0.5)
     assert found.reason == "a run holds no threshold; its export fits them" and found.curve.error[-1] == 0.5
+
+
+def test_a_page_that_cannot_be_built_leaves_the_figures(cli: Callable[..., Any], tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_colour_bundle(tmp_path / "colours.bundle").root
+    for label, shown in (("red", "blue"), ("green", "green"), ("blue", "blue")):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        write_video(tmp_path / "data" / label / "a.mp4", (shown,))
+
+    def refuse(workers: int) -> DecodePool:
+        raise RuntimeFailure("decode processes cannot be started")
+
+    monkeypatch.setattr("vidrisk.report.errors.DecodePool", refuse)
+    end = cli("eval", bundle, tmp_path / "data", "-o", tmp_path / "e.json", "--json", "--runtime", "onnxruntime")
+    assert end.code == 1 and "decode processes cannot be started" in end.stderr
+    assert json.loads(end.stdout) == json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))
+    assert json.loads(end.stdout)["worst_errors"]["action"][0]["predicted"] == "blue"

@@ -16,8 +16,9 @@ from colour_bundle import write_colour_bundle
 from small_media import write_photo, write_video
 
 from vidrisk.bench.alone import run_alone
-from vidrisk.data import load_table
+from vidrisk.data import Sample, Table, load_table
 from vidrisk.files.cache import ArrayCache
+from vidrisk.inference.input_views import Views
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.predictions import read_predictions
 from vidrisk.jobs.evaluate import evaluate
@@ -183,3 +184,14 @@ def test_rows_are_judged_alone() -> None:
         scores = classifier.probabilities(features)["action"]
     assert np.isfinite(scores[[0, 2]]).all() and np.isnan(scores[1]).all()
     np.testing.assert_allclose(scores[0].sum(), 1, atol=1e-6)
+
+
+def test_a_sample_that_lacks_a_view_is_unreadable(tmp_path: Path) -> None:
+    some = Path(write_video(tmp_path / "some.avi", ("red", "red", "black", "red", "red", "red")))
+    none = Path(write_video(tmp_path / "none.avi", ("red", "blue", "blue")))
+    table = Table(tmp_path, "action", (Sample(some, "some.avi", {"action": "red"}), Sample(none, "none.avi", {"action": "blue"})))
+    with fragile_classifier() as classifier:
+        result = evaluate(classifier, table, InferSettings(workers=1), views=Views(3))
+    assert result.rows == (1,) and result.metrics["action"].n == result.one_view["action"].n == 1
+    assert [(row["path"], row["state"], row["reason"]) for row in result.unreadable] == [
+        ("some.avi", "partial", f"{REASON} in 2 of 3 windows")]
