@@ -199,7 +199,7 @@ def test_pages_are_linked(page: str) -> None:
 
 def test_a_training_run(tmp_path: Path, run_line: RunLine, clip_folder: Path) -> None:
     shutil.copytree(clip_folder, tmp_path / "clips")
-    run_page("training", tmp_path, run_line)
+    run_page("training", tmp_path, run_line, "--set", "optim.epochs=2", "--set", "views=1")
     config = Run.open(tmp_path / "runs" / "longer").config
     first = Run.open(tmp_path / "runs" / "first").config
     assert (first.frames, first.rgb_diff, config.frames, config.rgb_diff) == (16, True, 32, True)

@@ -88,7 +88,7 @@ def space_of(config: TrainConfig, targets: Sequence[Target], fixed: Collection[s
     kinds = [kind for kind in (KINDS_OF_CLIPS if sees_order else KINDS_OF_OTHERS)
              if kind != "transformer" or config.head.hidden % config.head.heads == 0]
     values: dict[str, Sequence[Any]] = {KIND: kinds, AUGMENT: _augmentations(config, targets), **VALUES}
-    if sees_order and config.frames % PAIR == 0:
+    if sees_order and config.frames % PAIR == 0 and config.frames >= 2 * PAIR:
         values[PAIRS] = (False, True)
     if BLOCKS in fixed and config.lora.last_blocks == 0:
         values.pop(RATE)
