@@ -133,7 +133,7 @@ def _deal_labelled(table: Table, units: Sequence[str], labelled: Sequence[bool],
     Args:
         units: of each sample of the table, as ``unit_keys`` tells them: one that is not labelled joins others, too.
     """
-    rows = np.flatnonzero(labelled)
+    rows: list[int] = np.flatnonzero(labelled).tolist()
     fold_of = np.full(len(labelled), -1)
     fold_of[rows] = deal_folds(table.with_samples(replace(table.samples[row], group=units[row]) for row in rows), folds, seed=seed)
     return fold_of
