@@ -75,8 +75,8 @@ def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
         log.info("%s keeps the split it has", table.root.name)
         return table
     keys = _keys(table, group_by)
-    unit_keys = _unit_keys(table, keys)
-    units = _units(table, unit_keys)
+    joined = _joined_keys(table, keys)
+    units = _units(table, joined)
     if len(units) < MIN_UNITS:
         things = "samples" if len(units) == len(table) else "groups" if any(keys) else "files"
         fix = {"samples": "add data", "files": "add files, or give the rows a split: parts of one file stay in one split",
@@ -86,7 +86,7 @@ def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
     if without < len(table):
         table = replace(table, notes=(*table.notes, f"the split that the data had is replaced by another, seed {seed}"))
     return table.with_samples(replace(sample, split=split_of[unit], group=key)
-                              for sample, key, unit in zip(table.samples, keys, unit_keys, strict=True))
+                              for sample, key, unit in zip(table.samples, keys, joined, strict=True))
 
 
 def hold_out(table: Table, share: float, *, seed: int = 0) -> Table:
@@ -104,9 +104,9 @@ def hold_out(table: Table, share: float, *, seed: int = 0) -> Table:
     if not 0 < share < 1:
         raise SettingsError(f"a share of {share} for val", allowed="more than 0 and less than 1")
     train = table.of_split("train")
-    unit_keys = _unit_keys(train, [sample.group for sample in train.samples])
-    split_of = _dealt(_units(train, unit_keys), (1 - share, share, 0), seed)
-    moved = iter(replace(sample, split=split_of[key]) for sample, key in zip(train.samples, unit_keys, strict=True))
+    keys = unit_keys(train)
+    split_of = _dealt(_units(train, keys), (1 - share, share, 0), seed)
+    moved = iter(replace(sample, split=split_of[key]) for sample, key in zip(train.samples, keys, strict=True))
     return table.with_samples(next(moved) if sample.split == "train" else sample for sample in table.samples)
 
 
@@ -121,14 +121,22 @@ def deal_folds(table: Table, folds: int, *, seed: int = 0) -> list[int]:
     """
     if folds < 2:
         raise SettingsError(f"{folds} folds", allowed="2 or more")
-    unit_keys = _unit_keys(table, [sample.group for sample in table.samples])
-    units = _units(table, unit_keys)
+    keys = unit_keys(table)
+    units = _units(table, keys)
     if len(units) < folds:
         raise DataError(f"{table.root.name} has {len(units)} groups or files to deal into {folds} folds",
                         fix="use fewer folds, or add data")
     drawn = _in_order(units, seed)
     fold_of = dict(zip((unit.key for unit in drawn), _deal(drawn, dict.fromkeys(range(folds), 1 / folds)), strict=True))
-    return [fold_of[key] for key in unit_keys]
+    return [fold_of[key] for key in keys]
+
+
+def unit_keys(table: Table) -> list[str]:
+    """Name what each sample shows: its group, joined with every group and sample that a file has in common with it; else its file.
+
+    Samples of one unit are never in two folds or splits, and are no independent evidence.
+    """
+    return _joined_keys(table, [sample.group for sample in table.samples])
 
 
 def _dealt(units: Sequence[_Unit], ratios: Ratios, seed: int) -> dict[str, SplitName]:
@@ -144,7 +152,7 @@ def _in_order(units: Sequence[_Unit], seed: int) -> list[_Unit]:
     return sorted(drawn, key=lambda unit: (-unit.size, unit.stratum))
 
 
-def _unit_keys(table: Table, keys: Sequence[str | None]) -> list[str]:
+def _joined_keys(table: Table, keys: Sequence[str | None]) -> list[str]:
     """What each sample moves with: its group, and every group and sample that a file joins to it.
 
     Parts of one file show the same scene, so they are never in two splits, whatever they are grouped by.
@@ -178,9 +186,9 @@ def _features(sample: Sample) -> list[tuple[str, ...]]:
     return [("all",), *labels, *combination]
 
 
-def _units(table: Table, unit_keys: Sequence[str]) -> list[_Unit]:
+def _units(table: Table, keys: Sequence[str]) -> list[_Unit]:
     members: dict[str, list[Sample]] = defaultdict(list)
-    for sample, key in zip(table.samples, unit_keys, strict=True):
+    for sample, key in zip(table.samples, keys, strict=True):
         members[key].append(sample)
     return [_Unit(key, len(samples), dict(Counter(f for sample in samples for f in _features(sample))))
             for key, samples in sorted(members.items())]

@@ -85,8 +85,8 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     if "val" not in parts:
         log.warning("no sample is in the val split: training to the last epoch, without early stop")
     if tune is not None:
-        asked = search_settings(asked, tune, settle, contract, parts["train"], bases, share, out, checkpoint.fingerprint, scratch,
-                                on_progress)
+        asked = search_settings(asked, config, tune, settle, contract, parts["train"], bases, share, out, checkpoint.fingerprint,
+                                scratch, on_progress)
         config = settle(asked).model_copy(update={"start": config.start})
     if share.world == 1:
         config = choose_head(config, contract, parts["train"], bases, on_progress)

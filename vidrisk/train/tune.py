@@ -31,8 +31,20 @@ from vidrisk.train.shares import Share
 from vidrisk.train.tune_choice import Chosen, choose_trial, standard_error
 from vidrisk.train.tune_folds import FoldJudge, count_folds
 from vidrisk.train.tune_halving import Halving
-from vidrisk.train.tune_log import LOG, TuneLog
-from vidrisk.train.tune_space import KIND, PAIRS, Tuning, config_with, draw_trials, simplicity_of, space_of
+from vidrisk.train.tune_log import LOG, TuneLog, other_search
+from vidrisk.train.tune_space import (
+    AUGMENT,
+    FRAMES,
+    KIND,
+    PAIRS,
+    WEIGHTS,
+    Tuning,
+    config_with,
+    draw_trials,
+    simplicity_of,
+    space_of,
+    value_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +69,14 @@ def check_tuning(tuning: Tuning | None, config: TrainConfig, out: Path, share: S
         raise SettingsError(f"tune of {config.backbone}", allowed="an encoder of photos or clips", fix="train without tune")
 
 
-def search_settings(config: TrainConfig, tuning: Tuning, settle: Settle, contract: Contract, data: ClipDataset, bases: list[Path],
-                    share: Share, out: Path, fingerprint: str, scratch: Path, on_progress: OnProgress) -> TrainConfig:
+def search_settings(config: TrainConfig, settled: TrainConfig, tuning: Tuning, settle: Settle, contract: Contract,
+                    data: ClipDataset, bases: list[Path], share: Share, out: Path, fingerprint: str, scratch: Path,
+                    on_progress: OnProgress) -> TrainConfig:
     """Return the configuration with the settings that were chosen, and write ``RUN/tune``.
 
     Args:
         config: the default one, not resolved.
+        settled: the same, resolved: what it says of the data holds for all trials.
         settle: resolves a configuration.
         data: the training split.
         bases: folders of runs that are merged into the backbone.
@@ -75,9 +89,8 @@ def search_settings(config: TrainConfig, tuning: Tuning, settle: Settle, contrac
         BundleError: the folder holds another search, or a damaged one.
         Interrupted: Ctrl-C.
     """
-    settled = settle(config)
-    config = config_with(config, {"frames": settled.frames, PAIRS: settled.rgb_diff})  # as the data were read
-    done = _read_result(out / FOLDER / RESULT)
+    config = config_with(config, {name: value_of(settled, name) for name in (FRAMES, PAIRS, AUGMENT, WEIGHTS)})
+    done = _read_result(out / FOLDER / RESULT, fingerprint)
     if done is not None:
         return config_with(config, done)
     table = Table(Path(), "action", tuple(data.samples))
@@ -86,8 +99,8 @@ def search_settings(config: TrainConfig, tuning: Tuning, settle: Settle, contrac
     sees_order = contract.time is not None and family_of(Source(default.backbone)).per != "window"
     space = space_of(default, contract.targets, tuning.fixed, sees_order=sees_order)
     trials = draw_trials(space, tuning.trials, config.seed)
-    with_head = config_with(config, {KIND: default.head.kind})
-    configs = {trial.number: settle(config_with(with_head, trial.settings)) for trial in trials}
+    config = config_with(config, {KIND: default.head.kind})  # of every trial that does not change it, and of the run
+    configs = {trial.number: settle(config_with(config, trial.settings)) for trial in trials}
     judge = FoldJudge(contract, data, folds, config.seed, bases, share, scratch)
     of_search = hashlib.sha256(json.dumps([fingerprint, [dict(trial.settings) for trial in trials]]).encode()).hexdigest()
     search = Halving(trials, configs, folds, tuning, TuneLog(out / FOLDER, of_search, folds), judge, on_progress)
@@ -98,12 +111,14 @@ def search_settings(config: TrainConfig, tuning: Tuning, settle: Settle, contrac
     units = [unit for fold in range(depth) for unit in judge.units_of(fold)]
     losses = {number: search.losses_of(number, depth) for number in members}
     chosen = choose_trial(losses, units, {number: simplicity_of(configs[number]) for number in members})
-    _write_result(out / FOLDER / RESULT, search, chosen, depth, stopped, units)
+    told = {"search": fingerprint, "head": default.head.kind}
+    _write_result(out / FOLDER / RESULT, told, search, chosen, depth, stopped, units)
     log.info("trial %d of %d is taken: %s", chosen.trial, len(trials), chosen.why)
     return config_with(config, trials[chosen.trial].settings)
 
 
-def _write_result(path: Path, search: Halving, chosen: Chosen, depth: int, stopped: bool, units: list[str]) -> None:
+def _write_result(path: Path, told: dict[str, str], search: Halving, chosen: Chosen, depth: int, stopped: bool,
+                  units: list[str]) -> None:
     trials: list[dict[str, Any]] = []
     for trial in search.trials:
         found = [each for each in search.log if each.trial == trial.number]
@@ -117,7 +132,7 @@ def _write_result(path: Path, search: Halving, chosen: Chosen, depth: int, stopp
             "metric": float(np.mean([each.metric for each in known])) if known else None,
             "seconds": round(sum(each.seconds for each in found), 3),
             "failed": next((each.failed for each in found if each.failed), "")})
-    content = {"chosen": chosen.trial, "best": chosen.best, "why": chosen.why,
+    content = {**told, "chosen": chosen.trial, "best": chosen.best, "why": chosen.why,
                "settings": dict(search.trials[chosen.trial].settings), "metric": search.configs[0].optim.metric,
                "folds": search.folds, "compared_on": depth, "samples": len(units), "asked": search.tuning.trials,
                "fixed": sorted(search.tuning.fixed), "time_was_up": stopped,
@@ -128,17 +143,20 @@ def _write_result(path: Path, search: Halving, chosen: Chosen, depth: int, stopp
     staged.replace(path)
 
 
-def _read_result(path: Path) -> dict[str, Any] | None:
-    """Return the settings that a search has chosen; None where none has ended.
+def _read_result(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return the settings that a search has chosen, the head of the default ones among them; None where none has ended.
 
     Raises:
-        BundleError: damaged.
+        BundleError: damaged, or left by another search.
     """
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         versions.TUNE.is_newer(content.get(versions.VERSION))
-        return dict(content["settings"])
+        search, settings = content["search"], {KIND: content["head"], **content["settings"]}
     except (OSError, ValueError, KeyError, AttributeError, TypeError, DataError) as error:
         raise BundleError(f"{path} is damaged: {error}", fix="delete it, then run it again with resume") from error
+    if search != fingerprint:
+        raise other_search(path)
+    return settings

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from vidrisk.data import Table
-from vidrisk.data.split import deal_folds
+from vidrisk.data.split import deal_folds, unit_keys
+from vidrisk.data.targets import NOT_LABELLED
 from vidrisk.models.bases import load_bases
 from vidrisk.models.classifier import ClipClassifier
 from vidrisk.models.config import TrainConfig
@@ -31,12 +35,12 @@ LEAST_FOLDS, MOST_FOLDS = 3, 5
 
 
 def count_folds(table: Table) -> int:
-    """Return into how many folds the training split can be dealt, 3 to 5, so that every label is in each of them.
+    """Return into how many folds the training split can be dealt, 3 to 5, so that there is a unit of every label for each of them.
 
     Raises:
         DataError: a label with fewer than three groups or files.
     """
-    shown = {(name, label, unit_of(sample.group, sample.path)) for sample in table.samples
+    shown = {(name, label, key) for sample, key in zip(table.samples, unit_keys(table), strict=True)
              for name in sample.labels for label in sample.labels_of(name)}
     units = Counter((name, label) for name, label, _ in shown)
     (target, label), fewest = min(units.items(), key=lambda item: item[1], default=(("", ""), 0))
@@ -47,13 +51,10 @@ def count_folds(table: Table) -> int:
     return min(MOST_FOLDS, fewest)
 
 
-def unit_of(group: str | None, path: Path) -> str:
-    """Return the name of what a sample shows: its group, else its file."""
-    return group or str(path)
-
-
 class FoldJudge:
     """Trains configurations on folds. Decoded frames, and views that several of them learn from, are computed once.
+
+    Samples that nobody has labelled are in no fold: they are learnt from like in the run, where they count for nothing.
 
     Args:
         data: the training split.
@@ -65,12 +66,14 @@ class FoldJudge:
                  scratch: Path) -> None:
         self.contract, self.share, self._bases, self._scratch = contract, share, bases, scratch
         self._data = data.part(range(len(data)))
-        self._fold_of = np.asarray(deal_folds(Table(Path(), "action", tuple(data.samples)), folds, seed=seed))
+        table = Table(Path(), "action", tuple(data.samples))
+        self._units = unit_keys(table)
+        self._fold_of = _deal_labelled(table, self._units, (data.truth != NOT_LABELLED).any(dim=1).tolist(), folds, seed)
         self._views: dict[tuple[object, ...], ViewDataset] = {}
 
     def units_of(self, fold: int) -> list[str]:
         """Return what the samples of a fold show, in the order in which they are judged."""
-        return [unit_of(self._data.samples[row].group, self._data.samples[row].path) for row in self._held(fold)]
+        return [self._units[row] for row in self._held(fold)]
 
     def judge(self, config: TrainConfig, fold: int, on_progress: OnProgress) -> tuple[tuple[float, ...], float]:
         """Train on the other folds; return the losses of the samples of this one, and the metric.
@@ -122,6 +125,18 @@ class FoldJudge:
             _forget_oldest(self._views, config.cache_mb)
         self._views[key] = self._views.pop(key)  # used last
         return self._views[key]
+
+
+def _deal_labelled(table: Table, units: Sequence[str], labelled: Sequence[bool], folds: int, seed: int) -> npt.NDArray[np.int64]:
+    """Deal labelled samples into folds; return the fold of each sample ``(N,)``, -1 of one that nobody has labelled.
+
+    Args:
+        units: of each sample of the table, as ``unit_keys`` tells them: one that is not labelled joins others, too.
+    """
+    rows: list[int] = np.flatnonzero(labelled).tolist()
+    fold_of = np.full(len(labelled), -1)
+    fold_of[rows] = deal_folds(table.with_samples(replace(table.samples[row], group=units[row]) for row in rows), folds, seed=seed)
+    return fold_of
 
 
 def _forget_oldest(views: dict[tuple[object, ...], ViewDataset], room_mb: float) -> None:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 LEAST_KEPT = 2  # trials that go on
 
+
 @dataclass(frozen=True)
 class Halving:
     """A search, whose finished parts are in a log.
@@ -84,7 +85,7 @@ class Halving:
         return sorted({0, *(number for number in kept if np.isfinite(self.losses_of(number, depth)).all())})
 
     def _fits(self, number: int) -> bool:
-        """Whether a fold of a trial, and what is left of the default one, would end in time, by what was measured."""
+        """Tell by what was measured whether a fold of a trial, and what is left of the default one, would end in time."""
         if self.tuning.minutes is None:
             return True
         epochs = self.configs[number].optim.epochs

@@ -100,9 +100,14 @@ class TuneLog:
         except (ValueError, TypeError, DataError) as error:
             raise BundleError(f"{self.path} is damaged: {error}", fix="delete the run's folder and train again") from error
         if head and head[0] != self._head:
-            raise BundleError(f"{self.path} was left by a search with other settings or data",
-                              fix="resume with the same ones, or choose another run folder")
+            raise other_search(self.path)
         self._found = {(each.trial, each.fold): each for each in found}
+
+
+def other_search(path: Path) -> BundleError:
+    """Return the error about a file that another search has left."""
+    return BundleError(f"{path} was left by a search with other settings or data",
+                       fix="resume with the same ones, or choose another run folder")
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ LEAST_TRIALS, MOST_TRIALS = 2, 200
 MOST_CHANGES = 4  # of settings in a trial
 BLOCKS, KIND, EPOCHS, RATE, AUGMENT = "lora.last_blocks", "head.kind", "optim.epochs", "optim.lora_lr", "augment"
 PAIRS = "rgb_diff"  # of clips
+FRAMES, WEIGHTS = "frames", "optim.class_weights"  # never searched
 KINDS_OF_CLIPS = ("motion", "segments", "linear", "transformer")
 KINDS_OF_OTHERS = ("linear", "mlp")  # photos, and encoders that see whole windows
 VALUES: dict[str, tuple[Any, ...]] = {
@@ -48,10 +49,14 @@ class Tuning:
     fixed: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
-        if not LEAST_TRIALS <= self.trials <= MOST_TRIALS:
-            raise SettingsError(f"tune={self.trials}", allowed=f"{LEAST_TRIALS} to {MOST_TRIALS} trials")
-        if self.minutes is not None and not 0 <= self.minutes < 1e6:
-            raise SettingsError(f"tune_minutes={self.minutes}", allowed="a number from 0")
+        if not _is_number(self.trials, int) or not LEAST_TRIALS <= self.trials <= MOST_TRIALS:
+            raise SettingsError(f"tune={self.trials!r}", allowed=f"{LEAST_TRIALS} to {MOST_TRIALS} trials")
+        if self.minutes is not None and not (_is_number(self.minutes, (int, float)) and 0 <= self.minutes < 1e6):
+            raise SettingsError(f"tune_minutes={self.minutes!r}", allowed="a number from 0")
+
+
+def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def tuning_from_options(trials: int | None, minutes: float | None, fixed: Collection[str]) -> Tuning | None:
@@ -90,7 +95,7 @@ def space_of(config: TrainConfig, targets: Sequence[Target], fixed: Collection[s
     values: dict[str, Sequence[Any]] = {KIND: kinds, AUGMENT: _augmentations(config, targets), **VALUES}
     if sees_order and config.frames % PAIR == 0 and config.frames >= 2 * PAIR:
         values[PAIRS] = (False, True)
-    if BLOCKS in fixed and config.lora.last_blocks == 0:
+    if is_fixed(BLOCKS, fixed) and config.lora.last_blocks == 0:
         values.pop(RATE)
     space = {}
     for name, found in values.items():

@@ -23,14 +23,15 @@ from vidrisk.models.encoders import Encoder
 from vidrisk.models.pretrained import contract_from_config
 from vidrisk.models.run import Run
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError
-from vidrisk.train import dataset, tune_halving
+from vidrisk.runtimes.contract.progress import OnProgress
+from vidrisk.train import dataset, head_choice, tune_halving
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.shares import Share
 from vidrisk.train.train import labels_from_table, settle_config, train_run
 from vidrisk.train.train_data import train_data
 from vidrisk.train.tune import check_tuning
 from vidrisk.train.tune_folds import FoldJudge, count_folds
-from vidrisk.train.tune_space import Tuning
+from vidrisk.train.tune_space import VALUES, Tuning
 
 ConfigOf = Callable[..., TrainConfig]
 FIXED = frozenset(["optim.epochs", "augment", "head.kind"])
@@ -51,14 +52,23 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Table:
     return Table(root, "action", tuple(samples))
 
 
+class StoppedError(Exception):
+    """A test has ended the training."""
+
+
+def stop_at_epoch_1(what: str, done: int, total: int) -> None:
+    if what == "epoch 1/1":
+        raise StoppedError
+
+
 def lines_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "tune" / "tune.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def result_of(run: Path) -> dict[str, Any]:
-    """What was chosen and measured, without times."""
+    """What was chosen and measured, without times and without what tells searches on other data apart."""
     found: dict[str, Any] = json.loads((run / "tune" / "tune.json").read_text(encoding="utf-8"))
-    return {key: value for key, value in found.items() if key not in ("seconds", "trials")} | {
+    return {key: value for key, value in found.items() if key not in ("search", "seconds", "trials")} | {
         "trials": [{key: value for key, value in trial.items() if key != "seconds"} for trial in found["trials"]]}
 
 
@@ -148,16 +158,9 @@ def test_a_search_that_was_killed_comes_to_the_same_choice(few: Table, searched:
 
 def test_a_run_whose_search_has_ended_does_not_search_again(few: Table, config_of: ConfigOf, tmp_path: Path,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    class StoppedError(Exception):
-        pass
-
-    def stop(what: str, done: int, total: int) -> None:
-        if what == "epoch 1/1":
-            raise StoppedError
-
     config, tune = config_of(*QUICK), Tuning(2, 0.0, FIXED)
     with pytest.raises(StoppedError):
-        train_run(few, config, tmp_path / "run", tune=tune, on_progress=stop)
+        train_run(few, config, tmp_path / "run", tune=tune, on_progress=stop_at_epoch_1)
     monkeypatch.setattr(FoldJudge, "judge", lambda *_: pytest.fail("searched again"))
     run = train_run(few, config, tmp_path / "run", tune=replace(tune, minutes=60), resume=True)
     assert result_of(run.root)["chosen"] == 0
@@ -165,6 +168,71 @@ def test_a_run_whose_search_has_ended_does_not_search_again(few: Table, config_o
     (run.root / "tune" / "tune.json").write_text("{}", encoding="utf-8")
     with pytest.raises(BundleError, match=r"tune\.json is damaged"):
         train_run(few, config, tmp_path / "run", tune=tune, resume=True)
+
+
+def test_the_choice_of_another_search_is_not_taken_over(few: Table, config_of: ConfigOf, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped between the end of the search and that of epoch 1, when no checkpoint says yet whose run it is."""
+    def stop_after_search(*_: Any) -> None:
+        if (tmp_path / "run" / "tune" / "tune.json").exists():
+            raise StoppedError
+
+    judged(monkeypatch, lambda config, fold: 1.0)
+    with pytest.raises(StoppedError):
+        train_run(few, config_of(*QUICK), tmp_path / "run", tune=Tuning(3, fixed=FIXED), on_progress=stop_after_search)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    other = few.with_samples([replace(few.samples[0], labels={"action": "c"}), *few.samples[1:9], few.samples[0], *few.samples[9:]])
+    for table, settings, tune in ((few, ["head.dropout=0.3"], Tuning(3, fixed=FIXED | {"head.dropout"})),
+                                  (few, [], Tuning(4, fixed=FIXED)),
+                                  (other, [], Tuning(3, fixed=FIXED))):
+        with pytest.raises(BundleError, match=r"tune\.json was left by a search with other settings or data; fix: resume"):
+            train_run(table, config_of(*QUICK, *settings), tmp_path / "run", tune=tune, resume=True)
+
+
+@pytest.fixture(scope="module")
+def moving(write_clip: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """8 tiny clips: 6 to train, half of them of a direction without its counterpart, which cannot be mirrored; 2 to validate."""
+    root, samples = tmp_path_factory.mktemp("moving"), []
+    for number in range(8):
+        path = write_clip(root / f"{number:02}.mp4", (60 + 40 * (number % 2), 80, 80), seed=number)
+        label = ("stop", "turn left")[number % 2]
+        samples.append(Sample(path, path.name, {"action": label}, split="train" if number < 6 else "val"))
+    return Table(root, "action", tuple(samples))
+
+
+@pytest.mark.slow(minutes=0.2)
+def test_a_run_on_clips_has_the_head_of_the_trial_that_was_taken(moving: Table, config_of: ConfigOf, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch,
+                                                                 caplog: pytest.LogCaptureFixture) -> None:
+    """Pairs suit one head, single frames another: the trial without pairs was judged with the head of the default, so it is kept.
+
+    What is decided by the data is said once, not once per trial.
+    """
+    caplog.set_level("INFO")
+    kinds, judge = [], FoldJudge.judge
+    monkeypatch.setattr(head_choice, "head_from_features", lambda features, *_: (
+        "motion" if features.shape[1] == 2 else "segments", "of this test"))
+
+    def favour(each: FoldJudge, config: TrainConfig, fold: int, tell: OnProgress) -> tuple[tuple[float, ...], float]:
+        losses, metric = judge(each, config, fold, tell)
+        kinds.append(config.head.kind)
+        return tuple(loss + 100 * config.rgb_diff for loss in losses), metric
+
+    monkeypatch.setattr(FoldJudge, "judge", favour)
+    config = config_of("optim.epochs=1", "optim.batch_size=8", "compare=false", "trackers=[]", "frames=4", "rgb_diff=true",
+                       "lora.last_blocks=0", "views=0")
+    tune = Tuning(2, fixed=frozenset([*VALUES, "head.kind", "augment"]))
+    with pytest.raises(StoppedError):
+        train_run(moving, config, tmp_path / "run", tune=tune, on_progress=stop_at_epoch_1)
+    told = [record.getMessage() for record in caplog.records]
+    for line in ("samples are not mirrored", "class weights none"):
+        assert sum(line in each for each in told) == 1
+    assert "head motion: of this test" in told and "head segments: of this test" not in told
+    run = train_run(moving, config, tmp_path / "run", tune=tune, resume=True)
+    assert result_of(run.root)["settings"] == {"rgb_diff": False} and set(kinds) == {"motion"}
+    written = Run.open(run.root).config
+    assert (written.head.kind, written.rgb_diff, written.frames) == ("motion", False, 4)
+    assert written.augment == ("zoom", "light", "still")
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, loss: Callable[[TrainConfig, int], float]) -> None:

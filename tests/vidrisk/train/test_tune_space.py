@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -81,8 +82,10 @@ def test_with_all_chosen_there_is_nothing_to_search(fixed: list[str]) -> None:
         space_of(CLIPS, TARGETS, fixed, sees_order=True)
 
 
-def test_a_learning_rate_of_lora_is_not_searched_without_lora() -> None:
-    assert RATE not in space_of(config_with(CLIPS, {BLOCKS: 0}), TARGETS, [BLOCKS], sees_order=True)
+@pytest.mark.parametrize("fixed", [BLOCKS, "lora"])
+def test_a_learning_rate_of_lora_is_not_searched_without_lora(fixed: str) -> None:
+    space = space_of(config_with(CLIPS, {BLOCKS: 0}), TARGETS, [fixed], sees_order=True)
+    assert RATE not in space and not any(RATE in trial.settings for trial in draw_trials(space, 40, 0))
 
 
 def test_trained_blocks_count_first_then_the_head_then_epochs() -> None:
@@ -105,9 +108,11 @@ def test_names_of_settings_come_from_files_and_assignments(tmp_path: Path) -> No
 @pytest.mark.parametrize(("trials", "minutes", "words"), [
     (1, None, "tune=1; allowed: 2 to 200 trials"), (201, None, "tune=201"),
     (5, -1.0, "tune_minutes=-1.0; allowed: a number from 0"),
+    ("5", None, "tune='5'; allowed: 2 to 200 trials"), (5.5, None, "tune=5.5; allowed: 2 to 200 trials"), (True, None, "tune=True"),
+    (5, "60", "tune_minutes='60'; allowed: a number from 0"), (5, True, "tune_minutes=True"),
     (5, float("nan"), "tune_minutes=nan"), (None, 3.0, "tune_minutes without tune; fix: add tune"),
 ])
-def test_trials_and_minutes_out_of_range_are_refused(trials: int | None, minutes: float | None, words: str) -> None:
+def test_trials_and_minutes_that_are_no_numbers_in_range_are_refused(trials: Any, minutes: Any, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         tuning_from_options(trials, minutes, ())
 
