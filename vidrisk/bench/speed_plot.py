@@ -9,8 +9,13 @@ from vidrisk.metrics.plots import new_figure, save_figure
 
 
 def plot_bench(path: Path, bench: Bench) -> None:
-    """On the left latency at batch 1, median and 95th percentile; on the right throughput by batch."""
-    rows = [(f"{row.runtime} {row.variant}", row.frame, row.throughput) for row in bench.rows if row.frame and row.throughput]
+    """On the left latency at batch 1, median and 95th percentile; on the right throughput by batch.
+
+    Latency is of a frame, and of a clip where no stage runs per frame.
+    """
+    has_frames = any(row.frame for row in bench.rows)
+    latencies = [(row, row.frame if has_frames else row.clip) for row in bench.rows]
+    rows = [(f"{row.runtime} {row.variant}", latency, row.throughput) for row, latency in latencies if latency and row.throughput]
     figure = new_figure(11, max(3.5, 0.45 * len(rows) + 2))
     left, right = figure.subplots(1, 2)
     for place, (name, latency, throughput) in enumerate(rows):
@@ -22,11 +27,12 @@ def plot_bench(path: Path, bench: Bench) -> None:
         right.plot(throughput.best_batch, throughput.best_frames_per_s, color=colour, marker="*", markersize=12)
     left.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     left.invert_yaxis()
-    left.set(xlabel="ms per frame at batch 1: median, and line to the 95th percentile", xlim=(0, None))
+    left.set(xlabel=f"ms per {'frame' if has_frames else 'clip'} at batch 1: median, and line to the 95th percentile", xlim=(0, None))
     right.set_xscale("log", base=2)
     right.xaxis.set_major_formatter("{x:.0f}")
     right.set(xlabel="batch", ylabel="frames/s", ylim=(0, None))
-    right.legend()
+    if rows:
+        right.legend()
     figure.suptitle(f"{bench.bundle} on {bench.machine['processor']}", parse_math=False)
     for axes in (left, right):
         axes.grid(alpha=0.3)

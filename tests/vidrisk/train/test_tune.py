@@ -208,7 +208,7 @@ def test_a_run_on_clips_has_the_head_of_the_trial_that_was_taken(moving: Table, 
 
     What is decided by the data is said once, not once per trial.
     """
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "vidrisk")
     kinds, judge = [], FoldJudge.judge
     monkeypatch.setattr(head_choice, "head_from_features", lambda features, *_: (
         "motion" if features.shape[1] == 2 else "segments", "of this test"))
