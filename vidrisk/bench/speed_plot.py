@@ -27,7 +27,8 @@ def plot_bench(path: Path, bench: Bench) -> None:
         right.plot(throughput.best_batch, throughput.best_frames_per_s, color=colour, marker="*", markersize=12)
     left.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     left.invert_yaxis()
-    left.set(xlabel=f"ms per {'frame' if has_frames else 'clip'} at batch 1: median, and line to the 95th percentile", xlim=(0, None))
+    unit = "frame" if has_frames else "clip"
+    left.set(xlabel=f"ms per {unit} at batch 1: median, and line to the 95th percentile", xlim=(0, None))
     right.set_xscale("log", base=2)
     right.xaxis.set_major_formatter("{x:.0f}")
     right.set(xlabel="batch", ylabel="frames/s", ylim=(0, None))

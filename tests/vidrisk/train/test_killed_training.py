@@ -43,7 +43,7 @@ def test_whenever_training_is_killed_it_ends_with_the_same_weights(photos: Table
     (root / "decoding").mkdir(parents=True)  # an empty folder, and none, are begun with --resume, too
     ends = train(root, str(manifest), *(word for each in SETTINGS for word in ("--set", each)))
     assert ends.pop("undisturbed") == [0]
-    assert ends == {moment: [-signal.SIGKILL, 0] for moment in ends} and len(ends) == 14
+    assert ends == {moment: [-signal.SIGKILL, 0] for moment in ends} and len(ends) == 16
     expected, epochs = weights_of(root / "undisturbed"), epochs_of(root / "undisturbed")
     for moment in ends:
         found = weights_of(root / moment)
