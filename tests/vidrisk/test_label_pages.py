@@ -37,7 +37,7 @@ def text_of(page: str) -> str:
 
 
 def run_page(page: str, folder: Path, run_line: RunLine, *more: str) -> None:
-    """Run the commands of a page, and its Python, in their order; ``more`` goes to each command."""
+    """Run the commands of a page, and its Python, in their order; ``more`` goes to each training."""
     for kind, block in re.findall(r"```(console|python)\n(.*?)```", text_of(page), re.DOTALL):
         if kind == "python":
             with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +47,8 @@ def run_page(page: str, folder: Path, run_line: RunLine, *more: str) -> None:
         for line in block.splitlines():
             command = line.removeprefix("$ ")
             words = command.split()
-            run_line(command, folder, *QUICK.get(words[2] if words[1] == "data" else words[1], ()), *more)
+            quick = QUICK.get(words[2] if words[1] == "data" else words[1], ())
+            run_line(command, folder, *quick, *(more if words[1] == "train" else ()))
 
 
 def square(path: Path, names: list[str], rng: np.random.Generator) -> None:
