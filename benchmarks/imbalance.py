@@ -63,7 +63,7 @@ def drawn(rng: np.random.Generator, frequent: int, rare: int) -> tuple[np.ndarra
 
 
 def gaussians(rare: int) -> list[dict[str, Any]]:
-    """Probes on so many samples of the rare class, and the best classifier that there is."""
+    """Fit probes on so many samples of the rare class, and compare them with the best classifier that there is."""
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(DRAWS):
         rng = np.random.default_rng(seed)

@@ -54,7 +54,7 @@ def with_labels(summaries: Summaries, numbers: np.ndarray, labels: tuple[str, ..
     return replace(summaries, contract=contract, truth={target.name: numbers}, table=summaries.table.with_samples(samples))
 
 
-def find_flipped(summaries: Summaries, seed: int) -> float:
+def measure_suspects(summaries: Summaries, seed: int) -> float:
     """Flip labels, and return the share of these that is among the most suspected."""
     (target,) = summaries.contract.targets
     truth, classes = summaries.truth[target.name], len(target.labels)
@@ -106,7 +106,7 @@ def main() -> None:
             (target,) = summaries.contract.targets
             level = np.array([ORDER.index(label) for label in target.labels])[summaries.truth[target.name]]
             for labels, numbers in ((ORDER, level), (("sound", "defective"), (level >= DEFECTIVE).astype(np.int64))):
-                shares = [find_flipped(with_labels(summaries, numbers, labels), seed) for seed in range(arguments.seeds)]
+                shares = [measure_suspects(with_labels(summaries, numbers, labels), seed) for seed in range(arguments.seeds)]
                 flipped.append({"labels": [*labels], "samples": len(level), "found": shares})
                 told(labels, shares)
         rows = [forecast(summaries, seed) for seed in range(arguments.seeds)]

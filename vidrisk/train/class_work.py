@@ -104,11 +104,8 @@ class Classification(Work):
             self.begins_trained = start_at_probe(self.model, self.fitted, self._table, self.contract, self.config, self.share,
                                                  on_progress)
 
-    def batches(self, size: int, order: torch.Generator) -> list[list[int]]:
-        if self._draws is None:
-            return super().batches(size, order)
-        found = draw_order(self._draws, order)
-        return [found[begin : begin + size] for begin in range(0, len(found), size)]
+    def order_samples(self, order: torch.Generator) -> list[int]:
+        return super().order_samples(order) if self._draws is None else draw_order(self._draws, order)
 
     def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[Mixed]:
         """Frames, augmented, or views, and the truth; mixed in pairs where that is asked for."""

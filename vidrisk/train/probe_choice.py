@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vidrisk.data import Table
-from vidrisk.data.split import deal_folds
+from vidrisk.data.split import deal_folds, unit_keys
+from vidrisk.metrics.standard_error import Losses, standard_error
 from vidrisk.metrics.target_report import labelled_rows
 from vidrisk.models.config import TrainConfig
 from vidrisk.runtimes.contract.contract import Target
@@ -20,7 +20,6 @@ from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.train.class_draws import prior_logits
 from vidrisk.train.logit_scale import LogitScale, fit_logit_scale
 from vidrisk.train.probe import DECAYS, Floats, Ints, fit_probe, losses_of_samples, reduce_features
-from vidrisk.train.tune_choice import Losses, standard_error
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +44,15 @@ def fit_start(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: I
         folds = np.asarray(deal_folds(table, FOLDS, seed=config.seed))
     except DataError:
         folds = np.zeros(0, int)
-    units = [sample.group or str(sample.path) for sample in table.samples]
     if len(folds) and (target.multi_label or _are_judged(truth, folds)):
-        reduced = reduce_features(features)
-        judged = {each: _judge_decay(reduced, truth, turned, sample, view, target, folds, each, prior) for each in DECAYS}
-        losses = {each: found.losses for each, found in judged.items() if found is not None}
-        if losses:
-            is_told = judged[next(iter(losses))].is_told  # type: ignore[union-attr]
-            decay = choose_decay(losses, [unit for unit, is_one in zip(units, is_told, strict=True) if is_one],
-                                 errors=0.0 if is_drawn else 1.0)
-            scale = judged[decay].scale if is_drawn else scale  # type: ignore[union-attr]
+        is_told = _told_rows(truth, turned, sample, target, folds)
+        if is_told.any():
+            reduced = reduce_features(features)
+            judged = {each: _judge_decay(reduced, truth, turned, sample, view, target, folds, is_told, each, prior)
+                      for each in DECAYS}
+            units = [unit for unit, is_one in zip(unit_keys(table), is_told, strict=True) if is_one]
+            decay = choose_decay({each: losses for each, (_, losses) in judged.items()}, units, errors=0.0 if is_drawn else 1.0)
+            scale = judged[decay][0] if is_drawn else scale
     probe = fit_probe(features, turned, target, decay)
     log.info("%s begins at a probe with decay %g, logits times %.2f, frequencies of classes times %.2f", target.name, decay,
              scale.scale, -scale.shift)
@@ -86,44 +84,40 @@ def _are_judged(truth: Ints, folds: Ints) -> bool:
     return any(len(set(folds[truth == label])) > 1 for label in np.unique(truth[truth >= 0]))
 
 
-@dataclass(frozen=True)
-class _DecayResult:
-    """What probes with one decay answer out of fold.
+def _told_rows(truth: Ints, turned: Ints, sample: Ints, target: Target, folds: Ints) -> npt.NDArray[np.bool_]:
+    """Tell which samples the other folds can be asked about ``(N,)``: those of a class that they lack say nothing of them.
 
-    Attributes:
-        scale: that makes it believable.
-        losses: behind it, of the samples that are told ``(N,)``.
-        is_told: which samples these are, of all.
+    None where the other folds of some fold are not labelled.
     """
-
-    scale: LogitScale
-    losses: Losses
-    is_told: npt.NDArray[np.bool_]
+    is_told = labelled_rows(truth)
+    for fold in range(FOLDS):
+        learnt = turned[folds[sample] != fold]
+        if not labelled_rows(learnt).any():
+            return np.zeros(len(truth), bool)
+        if not target.multi_label:
+            is_told &= (folds != fold) | np.isin(truth, learnt)
+    return is_told
 
 
 def _judge_decay(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: Ints, target: Target, folds: Ints,
-                 decay: float, prior: Tensor) -> _DecayResult | None:
-    """Learn from all views of the other folds, and be judged on the samples as they are; None where a fold learns nothing.
-
-    Losses are those of the best scale: how sure a probe is follows from its decay, and is mended at export.
+                 is_told: npt.NDArray[np.bool_], decay: float, prior: Tensor) -> tuple[LogitScale, Losses]:
+    """Learn from all views of the other folds, and be judged on the samples as they are.
 
     Args:
-        prior: logits of the classes' frequencies. Samples of a class that the other folds lack say nothing of it.
+        is_told: which samples count.
+        prior: logits of the classes' frequencies.
+
+    Returns:
+        The scale that makes the answers believable, and the losses behind it ``(N,)``: how sure a probe is follows from its decay,
+        and is mended at export.
     """
     found = torch.zeros((len(truth), len(target.labels)))
-    is_told = labelled_rows(truth)
     for fold in range(FOLDS):
         learnt, asked = folds[sample] != fold, (folds[sample] == fold) & (view == 0)
-        if not labelled_rows(turned[learnt]).any():
-            return None
         probe = fit_probe(features[learnt], turned[learnt], target, decay, is_reduced=True)
         found[folds == fold] = probe.logits(features[asked])
-        if not target.multi_label:
-            is_told &= (folds != fold) | np.isin(truth, turned[learnt])
-    if not is_told.any():
-        return None
     logits = found[torch.from_numpy(is_told)]
     scale = fit_logit_scale(logits, torch.from_numpy(truth[is_told]), target, prior)
-    turned_logits = scale.of_logits(logits, prior)
-    sure = (turned_logits.sigmoid() if target.multi_label else turned_logits.softmax(dim=1)).numpy()
-    return _DecayResult(scale, losses_of_samples(sure, truth[is_told], target), is_told)
+    scaled = scale.of_logits(logits, prior)
+    sure = (scaled.sigmoid() if target.multi_label else scaled.softmax(dim=1)).numpy()
+    return scale, losses_of_samples(sure, truth[is_told], target)

@@ -7,8 +7,6 @@ Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,8 +23,6 @@ from vidrisk.train.probe_choice import fit_start
 from vidrisk.train.shares import Share
 from vidrisk.train.strategies import is_sharded
 from vidrisk.train.views import ViewDataset
-
-log = logging.getLogger(__name__)
 
 MOST_BYTES = 2**29  # of summaries
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from vidrisk.data import Table
+from vidrisk.metrics.standard_error import standard_error
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.families import Source, family_of
 from vidrisk.runtimes.contract import versions
@@ -28,7 +29,7 @@ from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.head_choice import choose_head
 from vidrisk.train.shares import Share
-from vidrisk.train.tune_choice import Chosen, choose_trial, standard_error
+from vidrisk.train.tune_choice import Chosen, choose_trial
 from vidrisk.train.tune_folds import FoldJudge, count_folds
 from vidrisk.train.tune_halving import Halving
 from vidrisk.train.tune_log import LOG, TuneLog, other_search

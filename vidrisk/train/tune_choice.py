@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Losses = npt.NDArray[np.float64]
+from vidrisk.metrics.standard_error import Losses, standard_error
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,3 @@ def choose_trial(losses: Mapping[int, Losses], units: Sequence[str], simplicity:
         why = (f"trial {best} has the least loss, {means[best]:.4f}; trial {trial} is as simple or simpler and within one standard "
                f"error of it: {means[trial] - means[best]:.4f} more, standard error {error:.4f}")
     return Chosen(trial, best, why)
-
-
-def standard_error(values: Losses, units: Sequence[str]) -> float:
-    """Return the standard error of the mean of values ``(N,)``, those of one unit taken together; infinite of one unit."""
-    numbers = np.unique(np.asarray(units), return_inverse=True)[1]
-    count = int(numbers.max()) + 1
-    if count < 2:
-        return float("inf")
-    sums = np.bincount(numbers, weights=values - values.mean())
-    return float(np.sqrt(count / (count - 1) * np.square(sums).sum()) / len(values))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from vidrisk.data import Table
 from vidrisk.data.split import deal_folds, unit_keys
@@ -141,8 +140,5 @@ def _deal_labelled(table: Table, units: Sequence[str], labelled: Sequence[bool],
 
 def _forget_oldest(views: dict[tuple[object, ...], ViewDataset], room_mb: float) -> None:
     """Keep what memory has room for, and one file at most."""
-    def size_mb(each: ViewDataset) -> float:
-        return each.views.numel() * 2 / 2**20 if isinstance(each.views, torch.Tensor) else float("inf")
-
-    while len(views) > 1 and sum(map(size_mb, views.values())) > room_mb:
+    while len(views) > 1 and sum(each.memory_mb or float("inf") for each in views.values()) > room_mb:
         del views[next(iter(views))]

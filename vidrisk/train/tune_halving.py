@@ -13,10 +13,10 @@ from time import perf_counter
 
 import numpy as np
 
+from vidrisk.metrics.standard_error import Losses
 from vidrisk.models.config import TrainConfig
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress
-from vidrisk.train.tune_choice import Losses
 from vidrisk.train.tune_folds import FoldJudge
 from vidrisk.train.tune_log import Outcome, TuneLog
 from vidrisk.train.tune_space import Trial, Tuning

@@ -65,9 +65,14 @@ class Work(ABC):
 
     def batches(self, size: int, order: torch.Generator) -> list[list[int]]:
         """Numbers of the samples of every batch of an epoch, the same in all processes. Batches are as many in every epoch."""
-        torch.empty((), dtype=torch.int64).random_(generator=order)  # what a loader that shuffles draws first
-        found = torch.randperm(len(self.names), generator=order).tolist()
+        found = self.order_samples(order)
         return [found[begin : begin + size] for begin in range(0, len(found), size)]
+
+    def order_samples(self, order: torch.Generator) -> list[int]:
+        """Draw the samples of an epoch, by their numbers: each once, in random order."""
+        torch.empty((), dtype=torch.int64).random_(generator=order)  # what a loader that shuffles draws first
+        found: list[int] = torch.randperm(len(self.names), generator=order).tolist()
+        return found
 
     @abstractmethod
     def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[Any]:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidrisk.train.tune_choice import choose_trial, standard_error
+from vidrisk.metrics.standard_error import standard_error
+from vidrisk.train.tune_choice import choose_trial
 
 UNITS = [str(number) for number in range(40)]
 
