@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true")
     arguments = parser.parse_args()
-    clips, clip_px, side_px, turns, threads = (2 * BATCH, 64, 64, 1, 1) if arguments.small else (6 * BATCH, 320, 224, 5, 2)
+    clips, clip_px, side_px, turns, threads = (2 * BATCH, 64, 64, 1, 1) if arguments.small else (6 * BATCH, 320, 224, 2, 2)
     torch.set_num_threads(threads)
     logging.getLogger("vidrisk").setLevel(logging.ERROR)  # it warns that there is no val split, and no room to keep anything
     with tempfile.TemporaryDirectory() as scratch:
