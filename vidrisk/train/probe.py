@@ -68,14 +68,16 @@ def fit_probe(features: Floats, truth: Ints, target: Target, decay: float, *, is
         is_reduced: whether the features are standardised already.
     """
     rows = labelled_rows(truth)
-    inputs = torch.from_numpy(features[rows]).float()
+    if not rows.all():  # else there would be a copy of all features
+        features, truth = features[rows], truth[rows]
+    inputs = torch.from_numpy(features).float()
     if is_reduced:
-        weights, bias = _minimised(inputs, torch.from_numpy(truth[rows]), target, decay)
+        weights, bias = _minimised(inputs, torch.from_numpy(truth), target, decay)
         return Probe(target, torch.zeros(inputs.shape[1]), torch.ones(inputs.shape[1]), weights, bias)
     inputs, mean, deviation = standardise_features(inputs)
     rotation = _rotation(inputs)
     reduced = inputs if rotation is None else inputs @ rotation
-    weights, bias = _minimised(reduced, torch.from_numpy(truth[rows]), target, decay)
+    weights, bias = _minimised(reduced, torch.from_numpy(truth), target, decay)
     return Probe(target, mean, deviation, weights if rotation is None else weights @ rotation.T, bias)
 
 
@@ -136,7 +138,7 @@ def standardise_features(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return inputs of mean 0 and deviation 1, the mean and the deviation; nearly constant features stay quiet."""
     mean, deviation = inputs.mean(dim=0), inputs.std(dim=0, unbiased=False)
     deviation = (deviation + QUIET * deviation.mean()).clamp_min(1e-6)
-    return (inputs - mean) / deviation, mean, deviation
+    return (inputs - mean).div_(deviation), mean, deviation
 
 
 def _rotation(inputs: Tensor) -> Tensor | None:

@@ -60,6 +60,7 @@ def fit_start(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: I
             judged = {each: _judge_decay(reduced, truth, turned, sample, view, target, folds, is_told, each, prior)
                       for each in DECAYS}
             units = [unit for unit, is_one in zip(unit_keys(table), is_told, strict=True) if is_one]
+            del reduced  # as much memory as the features
             decay = choose_decay({each: losses for each, (_, losses) in judged.items()}, units, errors=0.0 if is_drawn else 1.0)
             scale = judged[decay][0] if is_drawn else scale
     probe = fit_probe(features, turned, target, decay)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vidrisk.data import Table
 from vidrisk.models.config import TrainConfig
@@ -84,14 +83,15 @@ def _summaries(model: TrainableModel, train: ClipDataset | ViewDataset, config: 
     views = max(1, min(train.count if isinstance(train, ViewDataset) else 1, room // len(train)))
     rows = [int(row) for row in np.linspace(0, len(train) - 1, min(len(train), room // views)).round()]
     rows = sorted(set(rows))
-    parts: list[Tensor] = []
+    kept = np.empty((views * len(rows), first.shape[1]), np.float32)
     for view in range(views):
         for chunk in chunks_of(len(rows), config.frames):
-            on_progress("fitting a probe", view * len(rows) + chunk[0], views * len(rows))
+            done = view * len(rows) + chunk[0]
+            on_progress("fitting a probe", done, views * len(rows))
             found = model.summaries(train.plain([rows[place] for place in chunk], view).to(first.device))
             assert found is not None
-            parts.append(found.float().cpu())
-    return rows, views, torch.cat(parts).numpy()
+            kept[done:done + len(chunk)] = found.float().cpu().numpy()
+    return rows, views, kept
 
 
 def _truth_of_views(train: ViewDataset, rows: list[int], views: int, columns: slice, target: Target) -> Ints:
