@@ -2,8 +2,9 @@
 
 The error of a model falls roughly as a power of the number of samples (Hestness et al. 2017, Deep Learning Scaling is Predictable,
 Empirically): ``error = floor + scale * samples ** -rate``. The three are fitted to repeated measurements at several sizes, and the
-interval of a forecast comes from refitting resamples of the repeats, from the scatter of a single measurement and from how far the
-fit has been off where the largest size was left out.
+interval of a forecast comes from refitting resamples of the repeats, from the scatter of a single measurement, from how far the fit
+has been off where the largest size was left out, and from the samples themselves: all scores are measured on the same ones, which
+may be easier or harder than those that are still to come.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Forecast:
 
     Attributes:
         score: 0–1.
-        interval: that holds the score of a new measurement with 90 % probability.
+        interval: that holds, with 90 % probability, the score of a new measurement, on the samples of now and as many others.
     """
 
     samples: int
@@ -60,11 +61,12 @@ class LearningCurve:
         return self.forecast.score - float(np.mean(self.scores[max(self.scores)])) < 0.005
 
 
-def fit_learning_curve(scores: Mapping[int, Sequence[float]]) -> LearningCurve:
+def fit_learning_curve(scores: Mapping[int, Sequence[float]], units: int) -> LearningCurve:
     """Fit a power law.
 
     Args:
-        scores: 0–1 per number of samples, of one or more repeats each.
+        scores: 0–1 per number of samples that are learnt from, of one or more repeats each.
+        units: independent samples that all scores are measured on.
 
     Raises:
         SpecError: fewer than three sizes, or a score outside 0 to 1.
@@ -86,8 +88,10 @@ def fit_learning_curve(scores: Mapping[int, Sequence[float]]) -> LearningCurve:
     if len(sizes) > LEAST_SIZES:  # by how much the largest size is missed when it is left out
         earlier = _fitted(numbers[:-1], np.array([[each.mean() for each in errors[:-1]]]))
         missed = abs(float(_error_at(sizes[-1], earlier)[0]) - float(errors[-1].mean()))
-    half = 1.645 * float(np.sqrt(np.var(drawn) + scatter ** 2 + missed ** 2))  # of a normal distribution, for 90 %
     score = 1 - float(_error_at(ahead, law[None])[0])
+    # Of a mean over the samples of now and as many others, which differs from theirs by half of what the others do.
+    sampled = score * (1 - score) / (2 * units)
+    half = 1.645 * float(np.sqrt(np.var(drawn) + scatter ** 2 + missed ** 2 + sampled))  # of a normal distribution, for 90 %
     floor, scale, rate = map(float, law)
     return LearningCurve({size: tuple(map(float, scores[size])) for size in sizes}, floor, scale, rate,
                          Forecast(ahead, score, (max(0.0, score - half), min(1.0, score + half))))

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from vidrisk.data.split import deal_folds
+from vidrisk.data.split import deal_folds, unit_keys
 from vidrisk.metrics.learning_curve import LEAST_SIZES, LearningCurve, fit_learning_curve
 from vidrisk.metrics.target_report import labelled_rows, report_on_target
 from vidrisk.runtimes.contract.contract import Target
@@ -57,7 +57,7 @@ def measure_curve(summaries: Summaries, target: Target, on_progress: OnProgress,
             assert report is not None
             scores[size].append(report.mean_average_precision or 0.0 if target.multi_label else report.to_dict()["top1"])
     # Folds of different dealings are of slightly different sizes: these are one size.
-    return fit_learning_curve(_merged(scores))
+    return fit_learning_curve(_merged(scores), len(set(unit_keys(table))))
 
 
 def _best_decay(features: np.ndarray, truth: np.ndarray, target: Target) -> float:

@@ -20,7 +20,7 @@ from vidrisk.models.pretrained import build_classifier
 from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.progress import OnProgress
-from vidrisk.train.dataset import ClipDataset, chunks_of, moments_of
+from vidrisk.train.dataset import ClipDataset, chunks_of
 from vidrisk.train.objective import columns_of_targets
 from vidrisk.train.probe import Floats, losses_of_samples, probabilities_out_of_fold, standardise_features
 
@@ -93,8 +93,7 @@ def _features(model: ClipClassifier, train: ClipDataset, rows: list[int], on_pro
     found = []
     for chunk in chunks_of(len(rows), train.moments):
         on_progress("comparing heads", chunk[0], len(rows))
-        frames = torch.stack([train[rows[place]][0] for place in chunk])
-        found.append(model.features(moments_of(frames, train.jitter, None)).float())
+        found.append(model.features(train.plain([rows[place] for place in chunk])).float())
     features = torch.cat(found)
     return standardise_features(features.flatten(0, 1))[0].reshape(features.shape)
 

@@ -44,9 +44,7 @@ class Probe:
 
     def probabilities(self, features: Floats) -> Floats:
         """``float32 (N, D)`` → ``float32 (N, C)``."""
-        logits = self.logits(features)
-        found: Floats = (logits.sigmoid() if self.target.multi_label else logits.softmax(dim=1)).numpy()
-        return found
+        return probabilities_of_target(self.logits(features), self.target)
 
 
 def reduce_features(features: Floats) -> Floats:
@@ -81,6 +79,20 @@ def fit_probe(features: Floats, truth: Ints, target: Target, decay: float, *, is
     return Probe(target, mean, deviation, weights if rotation is None else weights @ rotation.T, bias)
 
 
+def logits_out_of_fold(features: Floats, truth: Ints, target: Target, folds: Ints, decay: float) -> Tensor:
+    """Ask, about every row, a probe that has not learnt from its fold: ``float32 (N, C)``.
+
+    Args:
+        features: standardised, as of ``reduce_features``.
+        folds: number of the fold of each row ``(N,)``.
+    """
+    found = torch.zeros((len(features), len(target.labels)))
+    for fold in np.unique(folds):
+        probe = fit_probe(features[folds != fold], truth[folds != fold], target, decay, is_reduced=True)
+        found[torch.from_numpy(folds == fold)] = probe.logits(features[folds == fold])
+    return found
+
+
 def probabilities_out_of_fold(features: Floats, truth: Ints, target: Target, folds: Sequence[int],
                               decays: Sequence[float] = DECAYS) -> tuple[Floats, float]:
     """Ask, about every sample, a probe that has not learnt from its fold.
@@ -92,19 +104,17 @@ def probabilities_out_of_fold(features: Floats, truth: Ints, target: Target, fol
     Returns:
         Probabilities ``(N, C)``, and the decay that was taken.
     """
-    numbers = np.asarray(folds)
     features = reduce_features(features)
-    best: tuple[float, Floats, float] | None = None
-    for decay in decays:
-        found = np.zeros((len(features), len(target.labels)), np.float32)
-        for fold in np.unique(numbers):
-            probe = fit_probe(features[numbers != fold], truth[numbers != fold], target, decay, is_reduced=True)
-            found[numbers == fold] = probe.probabilities(features[numbers == fold])
-        loss = log_loss(found, truth, target)
-        if best is None or loss < best[0]:
-            best = loss, found, decay
-    assert best is not None
-    return best[1], best[2]
+    found = {decay: probabilities_of_target(logits_out_of_fold(features, truth, target, np.asarray(folds), decay), target)
+             for decay in decays}
+    best = min(found, key=lambda decay: log_loss(found[decay], truth, target))
+    return found[best], best
+
+
+def probabilities_of_target(logits: Tensor, target: Target) -> Floats:
+    """``float32 (N, C)`` → ``float32 (N, C)``: of each label alone where any number of them may hold, else of all together."""
+    found: Floats = (logits.sigmoid() if target.multi_label else logits.softmax(dim=1)).numpy()
+    return found
 
 
 def losses_of_samples(probabilities: Floats, truth: Ints, target: Target) -> npt.NDArray[np.float64]:

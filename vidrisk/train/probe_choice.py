@@ -19,7 +19,16 @@ from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.train.class_draws import prior_logits
 from vidrisk.train.logit_scale import LogitScale, fit_logit_scale
-from vidrisk.train.probe import DECAYS, Floats, Ints, fit_probe, losses_of_samples, reduce_features
+from vidrisk.train.probe import (
+    DECAYS,
+    Floats,
+    Ints,
+    fit_probe,
+    logits_out_of_fold,
+    losses_of_samples,
+    probabilities_of_target,
+    reduce_features,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +43,7 @@ def fit_start(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: I
     Args:
         features: summaries of every view of every sample ``(V, S)``.
         truth: of the samples as they are; ``turned`` that of every view.
-        sample, view: numbers of every line of features.
+        sample, view: numbers of every line of features; view 0 is the sample as it is.
         table: the samples.
     """
     decay, scale = DEFAULT_DECAY, LogitScale()
@@ -44,8 +53,8 @@ def fit_start(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: I
         folds = np.asarray(deal_folds(table, FOLDS, seed=config.seed))
     except DataError:
         folds = np.zeros(0, int)
-    if len(folds) and (target.multi_label or _are_judged(truth, folds)):
-        is_told = _told_rows(truth, turned, sample, target, folds)
+    if len(folds):
+        is_told = _told_rows(truth, target, folds)
         if is_told.any():
             reduced = reduce_features(features)
             judged = {each: _judge_decay(reduced, truth, turned, sample, view, target, folds, is_told, each, prior)
@@ -79,19 +88,14 @@ def choose_decay(losses: Mapping[float, Losses], units: Sequence[str], errors: f
     return max(decay for decay in losses if decay == best or is_near(decay))
 
 
-def _are_judged(truth: Ints, folds: Ints) -> bool:
-    """Tell whether some class is in several folds: where none is, no probe knows the classes that it is judged on."""
-    return any(len(set(folds[truth == label])) > 1 for label in np.unique(truth[truth >= 0]))
-
-
-def _told_rows(truth: Ints, turned: Ints, sample: Ints, target: Target, folds: Ints) -> npt.NDArray[np.bool_]:
+def _told_rows(truth: Ints, target: Target, folds: Ints) -> npt.NDArray[np.bool_]:
     """Tell which samples the other folds can be asked about ``(N,)``: those of a class that they lack say nothing of them.
 
     None where the other folds of some fold are not labelled.
     """
     is_told = labelled_rows(truth)
-    for fold in range(FOLDS):
-        learnt = turned[folds[sample] != fold]
+    for fold in np.unique(folds):
+        learnt = truth[folds != fold]
         if not labelled_rows(learnt).any():
             return np.zeros(len(truth), bool)
         if not target.multi_label:
@@ -111,13 +115,7 @@ def _judge_decay(features: Floats, truth: Ints, turned: Ints, sample: Ints, view
         The scale that makes the answers believable, and the losses behind it ``(N,)``: how sure a probe is follows from its decay,
         and is mended at export.
     """
-    found = torch.zeros((len(truth), len(target.labels)))
-    for fold in range(FOLDS):
-        learnt, asked = folds[sample] != fold, (folds[sample] == fold) & (view == 0)
-        probe = fit_probe(features[learnt], turned[learnt], target, decay, is_reduced=True)
-        found[folds == fold] = probe.logits(features[asked])
-    logits = found[torch.from_numpy(is_told)]
-    scale = fit_logit_scale(logits, torch.from_numpy(truth[is_told]), target, prior)
-    scaled = scale.of_logits(logits, prior)
-    sure = (scaled.sigmoid() if target.multi_label else scaled.softmax(dim=1)).numpy()
-    return scale, losses_of_samples(sure, truth[is_told], target)
+    logits = logits_out_of_fold(features, turned, target, folds[sample], decay)[torch.from_numpy(view == 0)]
+    logits, truth = logits[torch.from_numpy(is_told)], truth[is_told]
+    scale = fit_logit_scale(logits, torch.from_numpy(truth), target, prior)
+    return scale, losses_of_samples(probabilities_of_target(scale.of_logits(logits, prior), target), truth, target)

@@ -56,9 +56,6 @@ def with_start(config: TrainConfig, start: Run | None, out: Path) -> tuple[Train
 def fingerprint(config: TrainConfig, *data: Any) -> str:
     """What must be equal for a checkpoint to be continued: settings, data, and what the run started from."""
     settings = config.model_dump(mode="json", exclude={"trackers", "compare"}, exclude_defaults=True)
-    if config.optim.class_weights == "none":  # the default of before
-        settings["optim"] = {key: value for key, value in settings.get("optim", {}).items() if key != "class_weights"}
-        settings = {key: value for key, value in settings.items() if key != "optim" or value}
     content = [settings, *data]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

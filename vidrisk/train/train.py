@@ -16,6 +16,7 @@ from vidrisk.models.bases import copy_base, load_bases
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.pretrained import Labels, build_classifier, contract_from_config, resolve_config
 from vidrisk.models.run import Run
+from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError, require
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
@@ -68,12 +69,13 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     begin = time.perf_counter()
     table = split_table(table, seed=config.seed, group_by=config.group_by)
     check_leaks(table, strict=strict)
-    for line in describe_skew(table.of_split("train")):
+    train = table.of_split("train")
+    for line in describe_skew(train):
         log.warning("%s: %s", name_of(table.root.name), line)
     labels = labels_from_table(table, config)
     if tune is not None:
-        count_folds(table.of_split("train"))  # refuses too few samples before all are read
-    settle = partial(settle_config, labels=labels, train=table.of_split("train"))
+        count_folds(train)  # refuses too few samples before all are read
+    settle = partial(settle_config, labels=labels, train=train)
     asked, config = config, settle(config)
     contract = contract_from_config(config, labels)
     config, bases = with_start(config, start, out)
@@ -92,17 +94,14 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
         config = choose_head(config, contract, parts["train"], bases, on_progress)
     run = Run(out, config, labels)
     with name_memory_knobs():
-        require("accelerate", "train").utils.set_seed(config.seed)
-        model = build_classifier(config, contract)
-        load_bases(model, bases)
-        model.adapt(config)
-        if start is not None and share.is_main:
-            copy_base(start.root, out)
-        share.wait()
+        model = _fresh_model(config, contract, bases)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if share.is_main:
             run.root.mkdir(parents=True, exist_ok=True)
             run.write_split(table)
+            if start is not None:
+                copy_base(start.root, out)
+        share.wait()
         work = Classification(model, contract, config, parts["train"], parts.get("val"), share, scratch)
         history = fit_run(run, model, work, checkpoint, share, on_progress)
         work.scale_logits(on_progress)
@@ -120,6 +119,15 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
         run.write_metrics({**metrics, "compared": compared})
     share.wait()
     return run
+
+
+def _fresh_model(config: TrainConfig, contract: Contract, bases: list[Path]) -> TrainableModel:
+    """Build the pretrained model with what earlier runs have trained, with LoRA and a head that are not trained yet."""
+    require("accelerate", "train").utils.set_seed(config.seed)
+    model = build_classifier(config, contract)
+    load_bases(model, bases)
+    model.adapt(config)
+    return model
 
 
 def settle_config(config: TrainConfig, labels: Labels, train: Table) -> TrainConfig:

@@ -22,7 +22,6 @@ from vidrisk.models.run import Run
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.train.class_draws import draw_order, draw_weights, prior_logits, settle_class_weights, shifts_of_draws
 from vidrisk.train.objective import Objective
-from vidrisk.train.runs import fingerprint
 from vidrisk.train.shares import ALONE
 from vidrisk.train.train import train_run
 
@@ -112,12 +111,6 @@ def test_a_rule_that_somebody_named_stays(rule: str) -> None:
 def test_labels_that_are_counted_one_by_one_are_left_as_they_are() -> None:
     samples = [Sample(Path(f"{i}.png"), f"{i}.png", {"defect": ("crack", "leak") if i < 2 else ("crack",)}) for i in range(90)]
     assert settle_class_weights(TrainConfig(), Table(Path(), "risk", tuple(samples))).optim.class_weights == "none"
-
-
-def test_checkpoints_of_before_fit_runs_whose_classes_are_even() -> None:
-    even = settle_class_weights(TrainConfig(), table_with({"a": 5, "b": 5}))
-    assert fingerprint(even) == fingerprint(TrainConfig())  # what it was when "none" was the default, and left out
-    assert fingerprint(config_from_options(None, ["optim.class_weights=drawn"])) != fingerprint(even)
 
 
 @pytest.fixture(scope="module")
