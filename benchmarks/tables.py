@@ -43,10 +43,13 @@ def percent(share: float) -> str:
 
 
 def machine() -> str:
-    found = result("elpv")["machine"]
-    packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items() if name != "vidrisk")
-    return (f"Measured on {found['cores']} cores of {found['processor']} ({', '.join(found['flags'])}), "
-            f"Python {found['python']}, {packages}.")
+    """Say which results were measured on which processor."""
+    names: dict[str, list[str]] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        if found := json.loads(path.read_text(encoding="utf-8")).get("machine"):
+            names.setdefault(f"{found['cores']} cores of {found['processor']} ({', '.join(found['flags'])})", []).append(path.stem)
+    rows = "\n".join(f"- {where}: {', '.join(stems)}" for where, stems in names.items())
+    return f"Measured on (`machine` in each JSON has the versions of Python and packages):\n\n{rows}"
 
 
 def elpv() -> str:
