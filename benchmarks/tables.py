@@ -46,8 +46,11 @@ def machine() -> str:
     """Say which results were measured on which processor."""
     names: dict[str, list[str]] = {}
     for path in sorted(RESULTS.glob("*.json")):
-        if found := json.loads(path.read_text(encoding="utf-8")).get("machine"):
-            names.setdefault(f"{found['cores']} cores of {found['processor']} ({', '.join(found['flags'])})", []).append(path.stem)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        named = {path.stem: content, **{f"{path.stem} {part}": one for part, one in content.items() if isinstance(one, dict)}}
+        for name, one in named.items():
+            if found := one.get("machine"):
+                names.setdefault(f"{found['cores']} cores of {found['processor']} ({', '.join(found['flags'])})", []).append(name)
     rows = "\n".join(f"- {where}: {', '.join(stems)}" for where, stems in names.items())
     return f"Measured on (`machine` in each JSON has the versions of Python and packages):\n\n{rows}"
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from vidrisk.metrics.target_report import labelled_rows
 from vidrisk.models.heads import QUIET
 from vidrisk.runtimes.contract.contract import Target
+from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -44,7 +45,7 @@ class Probe:
 
     def probabilities(self, features: Floats) -> Floats:
         """``float32 (N, D)`` → ``float32 (N, C)``."""
-        return probabilities_of_target(self.logits(features), self.target)
+        return probabilities_from_logits(self.logits(features).numpy(), multi_label=self.target.multi_label)
 
 
 def reduce_features(features: Floats) -> Floats:
@@ -107,16 +108,9 @@ def probabilities_out_of_fold(features: Floats, truth: Ints, target: Target, fol
         Probabilities ``(N, C)``, and the decay that was taken.
     """
     features = reduce_features(features)
-    found = {decay: probabilities_of_target(logits_out_of_fold(features, truth, target, np.asarray(folds), decay), target)
-             for decay in decays}
-    best = min(found, key=lambda decay: log_loss(found[decay], truth, target))
-    return found[best], best
-
-
-def probabilities_of_target(logits: Tensor, target: Target) -> Floats:
-    """``float32 (N, C)`` → ``float32 (N, C)``: of each label alone where any number of them may hold, else of all together."""
-    found: Floats = (logits.sigmoid() if target.multi_label else logits.softmax(dim=1)).numpy()
-    return found
+    logits = ((logits_out_of_fold(features, truth, target, np.asarray(folds), decay).numpy(), decay) for decay in decays)
+    asked = ((probabilities_from_logits(found, multi_label=target.multi_label), decay) for found, decay in logits)
+    return min(asked, key=lambda one: log_loss(one[0], truth, target))
 
 
 def losses_of_samples(probabilities: Floats, truth: Ints, target: Target) -> npt.NDArray[np.float64]:

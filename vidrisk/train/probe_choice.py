@@ -17,18 +17,10 @@ from vidrisk.metrics.target_report import labelled_rows
 from vidrisk.models.config import TrainConfig
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import DataError
+from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.train.class_draws import prior_logits
 from vidrisk.train.logit_scale import LogitScale, fit_logit_scale
-from vidrisk.train.probe import (
-    DECAYS,
-    Floats,
-    Ints,
-    fit_probe,
-    logits_out_of_fold,
-    losses_of_samples,
-    probabilities_of_target,
-    reduce_features,
-)
+from vidrisk.train.probe import DECAYS, Floats, Ints, fit_probe, logits_out_of_fold, losses_of_samples, reduce_features
 
 log = logging.getLogger(__name__)
 
@@ -119,4 +111,5 @@ def _judge_decay(features: Floats, truth: Ints, turned: Ints, sample: Ints, view
     logits = logits_out_of_fold(features, turned, target, folds[sample], decay)[torch.from_numpy(view == 0)]
     logits, truth = logits[torch.from_numpy(is_told)], truth[is_told]
     scale = fit_logit_scale(logits, torch.from_numpy(truth), target, prior)
-    return scale, losses_of_samples(probabilities_of_target(scale.of_logits(logits, prior), target), truth, target)
+    sure = probabilities_from_logits(scale.of_logits(logits, prior).numpy(), multi_label=target.multi_label)
+    return scale, losses_of_samples(sure, truth, target)

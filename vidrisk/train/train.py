@@ -97,10 +97,10 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
         model = _fresh_model(config, contract, bases)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if share.is_main:
+            if start is not None:
+                copy_base(start.root, out)  # refuses another run's base before anything is written
             run.root.mkdir(parents=True, exist_ok=True)
             run.write_split(table)
-            if start is not None:
-                copy_base(start.root, out)
         share.wait()
         work = Classification(model, contract, config, parts["train"], parts.get("val"), share, scratch)
         history = fit_run(run, model, work, checkpoint, share, on_progress)
