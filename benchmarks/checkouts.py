@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from machine import described
 from PIL import Image
-from processes import Spent, adopt_orphans, spent_by
+from process_costs import Spent, adopt_orphans, spent_by
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "jobs"))
 

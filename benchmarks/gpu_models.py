@@ -110,7 +110,7 @@ def export_with_random_head(encoder: Any, target: Target, clips: Frames, calibra
     with torch.inference_mode():
         features = encoder(torch.from_numpy(clips).flatten(0, 1))
         head = Head("linear", width=encoder.width, frames=moments, targets=(target,), hidden=16, dropout=0.0)
-        head.standardise_by(features)
+        head.standardise_by([features])
         torch.nn.init.normal_(head.classifiers[0].weight)
         logits = head.eval()(features.unflatten(0, (count, moments)))[0]
     validation = Validation(clips, {target.name: logits.argmax(1).numpy()}, [f"clip {i}" for i in range(count)])

@@ -57,7 +57,7 @@ def second_start(place: Place) -> Iterator[Part]:
     """Seconds from the start of ``vidrisk infer`` on a photo to its prediction in the file, with the engine in the cache. Without
     TensorRT it is ONNX Runtime on CUDA that starts.
     """
-    from processes import adopt_orphans, spent_by
+    from process_costs import adopt_orphans, spent_by
 
     adopt_orphans()
     runtime = place.kind or "onnxruntime-cuda"

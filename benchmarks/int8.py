@@ -43,11 +43,12 @@ from vidrisk.data.choice import drawn
 from vidrisk.data.table import SPLITS
 from vidrisk.data.targets import truth_from_table
 from vidrisk.demo import cell_photos
-from vidrisk.export.trained import ExportOptions, TargetName
+from vidrisk.export.trained import ExportOptions
 from vidrisk.frames import read_clips
 from vidrisk.jobs.export import FRAMES_PER_CLIP, export_run
 from vidrisk.models.run import Run
 from vidrisk.runtimes import Bundle
+from vidrisk.runtimes.contract.choices import ExportTarget
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import VidriskError, is_installed
 from vidrisk.runtimes.paired import drop_interval_points
@@ -58,7 +59,7 @@ from vidrisk.runtimes.timing import seconds_in_turns
 RESULT = Path(__file__).parent / "results" / "int8.json"
 CALIBRATION = 256  # samples, at most
 BATCH, ROUNDS = 8, 19
-TARGETS: dict[str, TargetName] = {"cpu": "cpu", "tensorrt": "gpu"}  # --target that takes a profile
+TARGETS: dict[str, ExportTarget] = {"cpu": "cpu", "tensorrt": "gpu"}  # --target that takes a profile
 MEMORY_SAMPLES = (32, 1024)
 ENTROPY_SAMPLES = (256, 192, 128, 64)  # the first that fits
 EXPORT_CALIBRATION, EXPORT_VALIDATION = 256, 300

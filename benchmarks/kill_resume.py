@@ -21,6 +21,7 @@ from pathlib import Path
 from machine import described
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "jobs"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "decode"))
 
 import kills
 

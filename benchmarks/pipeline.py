@@ -32,7 +32,7 @@ from long_video import linked
 from machine import described
 from pipeline_models import ANY_DROP, bundle_of, trained_runs, vit_run
 from pipeline_programs import Ours, Place, cpus, in_turns, infer_command, median, ratio, share, walls
-from processes import MemoryWatch, adopt_orphans
+from process_costs import MemoryWatch, adopt_orphans
 
 from vidrisk.export.trained import ExportOptions
 from vidrisk.models.run import METRICS, Run

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import long_video
 import pipeline_peers
 from long_video import clips_below, hd_clips, linked
-from processes import Spent, spent_by
+from process_costs import Spent, spent_by
 
 ROUNDS = 5
 HD_CLIPS, HD_SECONDS = 60, 5.0

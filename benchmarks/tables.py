@@ -122,6 +122,15 @@ def other_scenes() -> str:
                                        *(percent(row["top1"][scene]) for scene in scenes)] for row in found["rows"]])
 
 
+def starts() -> str:
+    """Top-1 and macro-F1 of heads that begin at a probe and at zero."""
+    if not (found := measured("starts")):
+        return NOT_YET
+    return grid(["`head.start`", "top-1, mean of six splits", "macro-F1", "best epoch"],
+                [[row["start"], percent(row["top1"]), f"{row['macro_f1']:.3f}",
+                  ", ".join(str(each["best_epoch"]) for each in row["seeds"])] for row in found["rows"]])
+
+
 def training_data() -> str:
     """Share of loading in a step, and peak memory by number of clips."""
     if not (found := measured("training_data")):
@@ -133,7 +142,7 @@ def training_data() -> str:
                             for row in found["loading"]]))
     if "memory" in found:
         rows = [[f"{row['clips']:,}", f"{row['peak_mb']:,.0f} MiB", f"{row['seconds']:.0f} s"] for row in found["memory"]]
-        tables.append(grid(["clips", "peak memory of the process", "whole run"], rows))
+        tables.append(grid(["clips", "most memory of its own", "whole run"], rows))
     return "\n\n".join(tables)
 
 
@@ -478,8 +487,8 @@ def _said(path: Path) -> str:
 def with_tables(text: str) -> str:
     makers = {maker.__name__: maker for maker in (machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint,
                                                   python_api, foreign, trainer, imbalance, kept_features, label_errors,
-                                                  learning_curves, motion, other_scenes, training_data, vlm, vlm_full_size, gpu_vlm,
-                                                  text_generation, reports, folders, files)}
+                                                  learning_curves, motion, other_scenes, starts, training_data, vlm, vlm_full_size,
+                                                  gpu_vlm, text_generation, reports, folders, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
 
 

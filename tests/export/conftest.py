@@ -32,7 +32,7 @@ def exported_head(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, in
         targets = (Target(name="defect", labels=("crack", "ok")), Target(name="level", labels=("1", "2", "3"), ordered=True))
         contract = Contract(task="risk", pixel=PixelSpec(8, 8), time=TimeSpec(frames), targets=targets)
         head = Head(kind, width=24, frames=frames, targets=targets, hidden=16, dropout=0.2)
-        head.standardise_by(torch.randn(50, 24) * 3 + 1)
+        head.standardise_by([torch.randn(50, 24) * 3 + 1])
         untrained_no_more(head)
         _, stage = frame_encoder_stages(contract, 24)
         path = folder / f"{kind}{frames}.onnx"
@@ -97,7 +97,7 @@ def make_trained(clips: Callable[..., Any]) -> Callable[..., tuple[Trained, Vali
             features = encoder.eval()(seen if sees_windows else seen.flatten(0, 1))
         moments = None if sees_windows else FRAMES
         head = Head("linear", width=features.shape[1], frames=moments, targets=(TARGET,), hidden=16, dropout=0.1)
-        head.standardise_by(features)
+        head.standardise_by([features])
         untrained_no_more(head)
         with torch.inference_mode():
             logits = head.eval()(features if sees_windows else features.unflatten(0, (samples, FRAMES)))[0].numpy()

@@ -65,7 +65,7 @@ class ClipClassifier(TrainableModel):
         return logits
 
     def standardise(self, batches: Callable[[], Iterable[Tensor]]) -> None:
-        self.head.standardise_by(torch.cat([self.features(inputs).float().flatten(0, -2) for inputs in batches()]))
+        self.head.standardise_by(self.features(inputs).flatten(0, -2) for inputs in batches())
 
     def summaries(self, inputs: Tensor) -> Tensor | None:
         return self.head.summary(self.features(inputs)) if self.head.is_linear else None

@@ -6,7 +6,7 @@ so that a head trains alike on every backbone. Classifiers start at zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -70,9 +70,9 @@ class Head(nn.Module):
         for parameter in self.classifiers.parameters():
             nn.init.zeros_(parameter)
 
-    def standardise_by(self, features: Tensor) -> None:
-        """Take mean and deviation from training features ``(N, D)``."""
-        copy_statistics(features, self.mean, self.deviation)
+    def standardise_by(self, batches: Iterable[Tensor]) -> None:
+        """Take mean and deviation from batches of training features ``(N, D)``."""
+        copy_statistics(batches, self.mean, self.deviation)
 
     @property
     def is_linear(self) -> bool:
@@ -102,11 +102,24 @@ class Head(nn.Module):
         return tuple(classifier(summary) for classifier in self.classifiers)
 
 
-def copy_statistics(features: Tensor, mean: Tensor, deviation: Tensor) -> None:
-    """Write mean and deviation of features ``(N, D)`` into two buffers ``(D,)``; nearly constant ones count as ``QUIET``."""
-    found = features.std(dim=0, unbiased=False)
-    mean.copy_(features.mean(dim=0))
-    deviation.copy_((found + QUIET * found.mean()).clamp_min(1e-6))
+def copy_statistics(batches: Iterable[Tensor], mean: Tensor, deviation: Tensor) -> None:
+    """Write mean and deviation of features into two buffers ``(D,)``, as ``statistics_of`` gives them."""
+    for buffer, found in zip((mean, deviation), statistics_of(batches), strict=True):
+        buffer.copy_(found)
+
+
+def statistics_of(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation ``(D,)`` of batches of features ``(N, D)``; nearly constant features stay quiet (``QUIET``)."""
+    count, mean, squares = 0, torch.zeros(()), torch.zeros(())  # squares: of what is beside the mean (Chan et al. 1979)
+    for batch in batches:
+        features = batch.double()
+        away = features.mean(dim=0) - mean
+        share = len(features) / (count + len(features))
+        squares = squares + features.var(dim=0, unbiased=False) * len(features) + away.square() * count * share
+        mean = mean + away * share
+        count += len(features)
+    found = (squares / count).sqrt()
+    return mean.float(), (found + QUIET * found.mean()).clamp_min(1e-6).float()
 
 
 class AverageOverTime(nn.Module):

@@ -102,7 +102,7 @@ class Classification(Work):
             self.model.adjust_classifiers([(1.0, prior) for prior in self._prior])
         if self.config.head.start == "probe":
             self.begins_trained = start_at_probe(self.model, self.fitted, self._table, self.contract, self.config, self.share,
-                                                 on_progress)
+                                                 self.scratch, on_progress)
 
     def order_samples(self, order: torch.Generator) -> list[int]:
         return super().order_samples(order) if self._draws is None else draw_order(self._draws, order)

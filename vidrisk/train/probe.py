@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidrisk.metrics.target_report import labelled_rows
-from vidrisk.models.heads import QUIET
+from vidrisk.models.heads import statistics_of
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 
@@ -22,6 +22,7 @@ Ints = npt.NDArray[np.int64]
 DECAYS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 STEPS = 200
 MOST_ROTATED = 4096  # samples up to which features are rotated into the space that samples span
+PIECE_BYTES = 2**24  # of the features of more samples, in memory at a time
 
 
 @dataclass(frozen=True)
@@ -48,51 +49,78 @@ class Probe:
         return probabilities_from_logits(self.logits(features).numpy(), multi_label=self.target.multi_label)
 
 
-def reduce_features(features: Floats) -> Floats:
-    """Standardise features ``(N, D)``, and rotate them into the space that they span where that has fewer dimensions.
+@dataclass(frozen=True, repr=False)
+class ProbeInputs:
+    """Features as regressions learn from them: standardised, and where the samples are few, rotated into the space that they span.
 
-    Regressions on some of the rows have the same optimum there, and are found much faster where samples are few.
+    Regressions on some of the rows have the same optimum there, and are found much faster. Where the samples are many, the features
+    stay as they are, perhaps in a mapped file, and pieces of them are standardised as they are asked for.
+
+    Attributes:
+        rows: ``(N, R)``.
+        mean, deviation: of the features ``(D,)``.
+        rotation: ``(D, R)``; None where nothing is rotated.
+        is_ready: whether rows are standardised.
     """
-    inputs, _, _ = standardise_features(torch.from_numpy(features).float())
+
+    rows: Floats
+    mean: Tensor
+    deviation: Tensor
+    rotation: Tensor | None
+    is_ready: bool
+
+    def pieces(self, chosen: Ints) -> Iterator[tuple[Ints, Tensor]]:
+        """Yield places in ``chosen`` and the inputs of these rows ``(P, R)``; all at once where they are few."""
+        size = len(chosen) if self.is_ready else max(1, PIECE_BYTES // (4 * self.rows.shape[1]))
+        for begin in range(0, len(chosen), max(1, size)):
+            places = np.arange(begin, min(begin + size, len(chosen)))
+            piece = torch.from_numpy(self.rows[chosen[places]])
+            yield places, piece if self.is_ready else piece.sub_(self.mean).div_(self.deviation)
+
+    def probe(self, target: Target, weights: Tensor, bias: Tensor) -> Probe:
+        """Return a regression on inputs as one on features."""
+        return Probe(target, self.mean, self.deviation, weights if self.rotation is None else weights @ self.rotation.T, bias)
+
+
+def probe_inputs(features: Floats) -> ProbeInputs:
+    """Prepare features ``(N, D)``, which must not change afterwards."""
+    if len(features) > MOST_ROTATED:
+        size = max(1, PIECE_BYTES // (8 * features.shape[1]))
+        pieces = (torch.from_numpy(features[begin:begin + size]) for begin in range(0, len(features), size))
+        return ProbeInputs(features, *statistics_of(pieces), None, is_ready=False)
+    inputs, mean, deviation = standardise_features(torch.from_numpy(features).float())
     rotation = _rotation(inputs)
-    found: Floats = (inputs if rotation is None else inputs @ rotation).numpy()
-    return found
+    return ProbeInputs((inputs if rotation is None else inputs @ rotation).numpy(), mean, deviation, rotation, is_ready=True)
 
 
-def fit_probe(features: Floats, truth: Ints, target: Target, decay: float, *, is_reduced: bool = False) -> Probe:
+def fit_probe(features: Floats, truth: Ints, target: Target, decay: float) -> Probe:
     """Fit on samples that are labelled; the optimum is one, so nothing is drawn.
 
     Args:
         features: ``(N, D)``.
         truth: as ``data.targets.truth_from_table`` gives it.
         decay: of the squared weights, half of which is added to the mean loss.
-        is_reduced: whether the features are standardised already.
     """
     rows = labelled_rows(truth)
     if not rows.all():  # else there would be a copy of all features
         features, truth = features[rows], truth[rows]
-    inputs = torch.from_numpy(features).float()
-    if is_reduced:
-        weights, bias = _minimised(inputs, torch.from_numpy(truth), target, decay)
-        return Probe(target, torch.zeros(inputs.shape[1]), torch.ones(inputs.shape[1]), weights, bias)
-    inputs, mean, deviation = standardise_features(inputs)
-    rotation = _rotation(inputs)
-    reduced = inputs if rotation is None else inputs @ rotation
-    weights, bias = _minimised(reduced, torch.from_numpy(truth), target, decay)
-    return Probe(target, mean, deviation, weights if rotation is None else weights @ rotation.T, bias)
+    inputs = probe_inputs(features)
+    return inputs.probe(target, *_minimised(inputs, np.arange(len(features)), truth, target, decay))
 
 
-def logits_out_of_fold(features: Floats, truth: Ints, target: Target, folds: Ints, decay: float) -> Tensor:
+def logits_out_of_fold(inputs: ProbeInputs, truth: Ints, target: Target, folds: Ints, decay: float) -> Tensor:
     """Ask, about every row, a probe that has not learnt from its fold: ``float32 (N, C)``.
 
     Args:
-        features: standardised, as of ``reduce_features``.
         folds: number of the fold of each row ``(N,)``.
     """
-    found = torch.zeros((len(features), len(target.labels)))
+    found = torch.zeros((len(folds), len(target.labels)))
+    is_labelled = labelled_rows(truth)
     for fold in np.unique(folds):
-        probe = fit_probe(features[folds != fold], truth[folds != fold], target, decay, is_reduced=True)
-        found[torch.from_numpy(folds == fold)] = probe.logits(features[folds == fold])
+        learnt, asked = np.flatnonzero((folds != fold) & is_labelled), np.flatnonzero(folds == fold)
+        weights, bias = _minimised(inputs, learnt, truth[learnt], target, decay)
+        for places, piece in inputs.pieces(asked):
+            found[torch.from_numpy(asked[places])] = piece @ weights.T + bias
     return found
 
 
@@ -107,8 +135,8 @@ def probabilities_out_of_fold(features: Floats, truth: Ints, target: Target, fol
     Returns:
         Probabilities ``(N, C)``, and the decay that was taken.
     """
-    features = reduce_features(features)
-    logits = ((logits_out_of_fold(features, truth, target, np.asarray(folds), decay).numpy(), decay) for decay in decays)
+    inputs = probe_inputs(features)
+    logits = ((logits_out_of_fold(inputs, truth, target, np.asarray(folds), decay).numpy(), decay) for decay in decays)
     asked = ((probabilities_from_logits(found, multi_label=target.multi_label), decay) for found, decay in logits)
     return min(asked, key=lambda one: log_loss(one[0], truth, target))
 
@@ -130,8 +158,7 @@ def log_loss(probabilities: Floats, truth: Ints, target: Target) -> float:
 
 def standardise_features(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return inputs of mean 0 and deviation 1, the mean and the deviation; nearly constant features stay quiet."""
-    mean, deviation = inputs.mean(dim=0), inputs.std(dim=0, unbiased=False)
-    deviation = (deviation + QUIET * deviation.mean()).clamp_min(1e-6)
+    mean, deviation = statistics_of(inputs.split(256))  # type: ignore[no-untyped-call]
     return (inputs - mean).div_(deviation), mean, deviation
 
 
@@ -140,7 +167,7 @@ def _rotation(inputs: Tensor) -> Tensor | None:
 
     The optimum lies in that space, because what is orthogonal to all samples only adds to the squared weights.
     """
-    if len(inputs) >= inputs.shape[1] or len(inputs) > MOST_ROTATED:
+    if len(inputs) >= inputs.shape[1]:
         return None
     values, vectors = torch.linalg.eigh(inputs.double() @ inputs.double().T)
     kept = values > values.max() * 1e-10
@@ -148,19 +175,30 @@ def _rotation(inputs: Tensor) -> Tensor | None:
     return basis
 
 
-def _minimised(inputs: Tensor, truth: Tensor, target: Target, decay: float) -> tuple[Tensor, Tensor]:
-    weights = torch.zeros(len(target.labels), inputs.shape[1], requires_grad=True)
+def _minimised(inputs: ProbeInputs, chosen: Ints, truth: Ints, target: Target, decay: float) -> tuple[Tensor, Tensor]:
+    """Return weights and bias on inputs.
+
+    Args:
+        chosen: rows of the inputs, labelled.
+        truth: of these.
+    """
+    weights = torch.zeros(len(target.labels), inputs.rows.shape[1], requires_grad=True)
     bias = torch.zeros(len(target.labels), requires_grad=True)
     optimizer = torch.optim.LBFGS([weights, bias], max_iter=STEPS, tolerance_grad=1e-6, tolerance_change=1e-9,
                                   line_search_fn="strong_wolfe")
+    known = list(inputs.pieces(chosen)) if inputs.is_ready else None
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        logits = inputs @ weights.T + bias
-        wrong = (F.binary_cross_entropy_with_logits(logits, truth.float()) if target.multi_label
-                 else F.cross_entropy(logits, truth))
-        value: Tensor = wrong + 0.5 * decay * weights.square().sum()
+        value = 0.5 * decay * weights.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
+        value = value.detach()
+        for places, piece in known or inputs.pieces(chosen):
+            logits, right = piece @ weights.T + bias, torch.from_numpy(truth[places])
+            wrong = (F.binary_cross_entropy_with_logits(logits, right.float()) if target.multi_label
+                     else F.cross_entropy(logits, right)) * (len(places) / len(chosen))
+            wrong.backward()  # type: ignore[no-untyped-call]
+            value += wrong.detach()
         return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]

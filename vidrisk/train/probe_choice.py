@@ -20,7 +20,7 @@ from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.train.class_draws import prior_logits
 from vidrisk.train.logit_scale import LogitScale, fit_logit_scale
-from vidrisk.train.probe import DECAYS, Floats, Ints, fit_probe, logits_out_of_fold, losses_of_samples, reduce_features
+from vidrisk.train.probe import DECAYS, Floats, Ints, ProbeInputs, fit_probe, logits_out_of_fold, losses_of_samples, probe_inputs
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ def fit_start(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: I
     if len(folds):
         is_told = _told_rows(truth, target, folds)
         if is_told.any():
-            reduced = reduce_features(features)
-            judged = {each: _judge_decay(reduced, truth, turned, sample, view, target, folds, is_told, each, prior)
+            inputs = probe_inputs(features)
+            judged = {each: _judge_decay(inputs, truth, turned, sample, view, target, folds, is_told, each, prior)
                       for each in DECAYS}
             units = [unit for unit, is_one in zip(unit_keys(table), is_told, strict=True) if is_one]
-            del reduced  # as much memory as the features
+            del inputs  # as much memory as the features, where they are few
             decay = choose_decay({each: losses for each, (_, losses) in judged.items()}, units, errors=0.0 if is_drawn else 1.0)
             scale = judged[decay][0] if is_drawn else scale
     probe = fit_probe(features, turned, target, decay)
@@ -96,7 +96,7 @@ def _told_rows(truth: Ints, target: Target, folds: Ints) -> npt.NDArray[np.bool_
     return is_told
 
 
-def _judge_decay(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: Ints, target: Target, folds: Ints,
+def _judge_decay(inputs: ProbeInputs, truth: Ints, turned: Ints, sample: Ints, view: Ints, target: Target, folds: Ints,
                  is_told: npt.NDArray[np.bool_], decay: float, prior: Tensor) -> tuple[LogitScale, Losses]:
     """Learn from all views of the other folds, and be judged on the samples as they are.
 
@@ -108,7 +108,7 @@ def _judge_decay(features: Floats, truth: Ints, turned: Ints, sample: Ints, view
         The scale that makes the answers believable, and the losses behind it ``(N,)``: how sure a probe is follows from its decay,
         and is mended at export.
     """
-    logits = logits_out_of_fold(features, turned, target, folds[sample], decay)[torch.from_numpy(view == 0)]
+    logits = logits_out_of_fold(inputs, turned, target, folds[sample], decay)[torch.from_numpy(view == 0)]
     logits, truth = logits[torch.from_numpy(is_told)], truth[is_told]
     scale = fit_logit_scale(logits, torch.from_numpy(truth), target, prior)
     sure = probabilities_from_logits(scale.of_logits(logits, prior).numpy(), multi_label=target.multi_label)

@@ -7,6 +7,10 @@ Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution
 
 from __future__ import annotations
 
+import logging
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -17,17 +21,20 @@ from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.dataset import ClipDataset, chunks_of
 from vidrisk.train.objective import columns_of_targets
-from vidrisk.train.probe import Floats, Ints
+from vidrisk.train.probe import PIECE_BYTES, Floats, Ints
 from vidrisk.train.probe_choice import fit_start
 from vidrisk.train.shares import Share
 from vidrisk.train.strategies import is_sharded
 from vidrisk.train.views import ViewDataset
 
+log = logging.getLogger(__name__)
+
 MOST_BYTES = 2**29  # of summaries
+MOST_IN_MEMORY = 2**25  # of these
 
 
 def start_at_probe(model: TrainableModel, train: ClipDataset | ViewDataset, table: Table, contract: Contract, config: TrainConfig,
-                   share: Share, on_progress: OnProgress) -> bool:
+                   share: Share, scratch: Path | None, on_progress: OnProgress) -> bool:
     """Fit a regression on what the classifiers see of the training samples, and let them begin there.
 
     Its decay is the largest one of those that are as good, within a standard error, as the best on samples that they have not
@@ -38,6 +45,7 @@ def start_at_probe(model: TrainableModel, train: ClipDataset | ViewDataset, tabl
 
     Args:
         table: the training samples, for their groups.
+        scratch: folder for a file of summaries that are too many for the memory; None for the system's.
 
     Returns:
         Whether they begin there; the same in all processes.
@@ -47,7 +55,7 @@ def start_at_probe(model: TrainableModel, train: ClipDataset | ViewDataset, tabl
     is_started = False
     model.eval()
     if share.is_main:
-        summaries = _summaries(model, train, config, on_progress)
+        summaries = _summaries(model, train, config, scratch, on_progress)
         if summaries is not None:
             rows, views, features = summaries
             truth = train.truth[rows].numpy()
@@ -73,7 +81,7 @@ def sees_summaries(model: TrainableModel, data: ClipDataset | ViewDataset, confi
 
 
 @torch.inference_mode()
-def _summaries(model: TrainableModel, train: ClipDataset | ViewDataset, config: TrainConfig,
+def _summaries(model: TrainableModel, train: ClipDataset | ViewDataset, config: TrainConfig, scratch: Path | None,
                on_progress: OnProgress) -> tuple[list[int], int, Floats] | None:
     """Return numbers of samples, how many views of each, and the summaries ``(views * samples, S)``, view by view."""
     first = model.summaries(train.plain([0]).to(next(model.parameters()).device))
@@ -83,7 +91,7 @@ def _summaries(model: TrainableModel, train: ClipDataset | ViewDataset, config: 
     views = max(1, min(train.count if isinstance(train, ViewDataset) else 1, room // len(train)))
     rows = [int(row) for row in np.linspace(0, len(train) - 1, min(len(train), room // views)).round()]
     rows = sorted(set(rows))
-    kept = np.empty((views * len(rows), first.shape[1]), np.float32)
+    kept = _empty_floats((views * len(rows), first.shape[1]), scratch)
     for view in range(views):
         for chunk in chunks_of(len(rows), config.frames):
             done = view * len(rows) + chunk[0]
@@ -92,6 +100,25 @@ def _summaries(model: TrainableModel, train: ClipDataset | ViewDataset, config: 
             assert found is not None
             kept[done:done + len(chunk)] = found.float().cpu().numpy()
     return rows, views, kept
+
+
+def _empty_floats(shape: tuple[int, int], scratch: Path | None) -> Floats:
+    """Return an array whose values are still to be written: of many, one that is mapped from a file without a name.
+
+    What is mapped is not the process's own memory: the system takes it back where it needs it.
+    """
+    size = 4 * shape[0] * shape[1]
+    if size <= MOST_IN_MEMORY:
+        return np.empty(shape, np.float32)
+    try:
+        with tempfile.TemporaryFile(prefix="vidrisk-probe-", dir=scratch) as file:
+            for begin in range(0, size, PIECE_BYTES):  # a disk that is found full at a mapped page would end the process
+                file.write(bytes(min(PIECE_BYTES, size - begin)))
+            file.flush()
+            return np.memmap(file, np.float32, "r+", shape=shape)
+    except OSError as error:
+        log.warning("summaries for a probe do not fit the disk (%s): they take %.0f MB of memory", error.strerror, size / 2**20)
+        return np.empty(shape, np.float32)
 
 
 def _truth_of_views(train: ViewDataset, rows: list[int], views: int, columns: slice, target: Target) -> Ints:

@@ -94,7 +94,7 @@ def test_features_are_standardised_and_dead_ones_stay_quiet() -> None:
     head = make("linear")
     features = torch.randn(500, 12, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.5, 20, 12) + 7
     features[:, 3] = 2.0  # a feature that never changes must not divide by zero
-    head.standardise_by(features)
+    head.standardise_by([features])
     seen: list[torch.Tensor] = []
     head.trunk.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     assert all(torch.isfinite(t).all() for t in head(features.view(-1, 1, 12)))
@@ -104,7 +104,7 @@ def test_features_are_standardised_and_dead_ones_stay_quiet() -> None:
         standardised.std(dim=0, unbiased=False), deviation / (deviation + QUIET * deviation.mean()), atol=1e-3, rtol=0
     )
     assert {"mean", "deviation"} <= set(head.state_dict())  # saved with the head
-    head.standardise_by(torch.ones(4, 12))  # nothing varies at all
+    head.standardise_by([torch.ones(4, 12)])  # nothing varies at all
     assert all(torch.isfinite(t).all() for t in head(torch.ones(1, 1, 12)))
 
 

@@ -40,7 +40,7 @@ def test_what_is_saved_answers_as_what_was_trained(
         for parameter in trained.parameters():
             if parameter.requires_grad:
                 parameter.normal_(std=0.1, generator=generator)
-        trained.head.standardise_by(torch.randn(9, trained.encoder.width, generator=generator))
+        trained.head.standardise_by([torch.randn(9, trained.encoder.width, generator=generator)])
     run = Run(tmp_path / "run", config, labels)
     run.save(trained)
     read = Run.open(tmp_path / "run")

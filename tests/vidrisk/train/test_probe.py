@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss as their_log_loss
 
 from vidrisk.runtimes import Target
 from vidrisk.train import probe
-from vidrisk.train.probe import DECAYS, Probe, fit_probe, log_loss, probabilities_out_of_fold, reduce_features
+from vidrisk.train.probe import DECAYS, Probe, fit_probe, log_loss, probabilities_out_of_fold, probe_inputs
 
 LABELS = ("a", "b", "c", "d")
 
@@ -85,6 +85,24 @@ def test_a_rotation_into_the_space_of_the_samples_has_the_same_optimum(samples: 
     assert rotated.probabilities(others) == pytest.approx(plain.probabilities(others), abs=5e-3)
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.integers(12, 60), st.sampled_from([3, 90]), st.booleans(), st.integers(1, 7), st.integers(0, 99))
+def test_many_samples_are_read_piece_by_piece_and_nothing_else_changes(samples: int, width: int, multi_label: bool, rows: int,
+                                                                       seed: int) -> None:
+    features, truth = drawn(samples, width, 3, seed)
+    target = ANY if multi_label else one_of(3)
+    truth = np.eye(3, dtype=np.int64)[truth] if multi_label else truth
+    folds = np.arange(samples) % 3
+    few = fit_probe(features, truth, target, 0.1), probabilities_out_of_fold(features, truth, target, folds.tolist(), [0.1])[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "MOST_ROTATED", 0)
+        patch.setattr(probe, "PIECE_BYTES", 4 * rows * width)
+        assert len([*probe_inputs(features).pieces(np.arange(samples))]) == -(-samples // rows)
+        many = fit_probe(features, truth, target, 0.1), probabilities_out_of_fold(features, truth, target, folds.tolist(), [0.1])[0]
+    assert many[0].probabilities(features) == pytest.approx(few[0].probabilities(features), abs=5e-3)
+    assert many[1] == pytest.approx(few[1], abs=5e-3)
+
+
 def test_features_that_are_the_same_in_all_samples_say_how_often_each_label_is() -> None:
     for width in (2, 40):
         fitted = fit_probe(np.ones((8, width), np.float32), np.array([0, 0, 0, 1, 0, 1, 0, 0]), one_of(2), 0.1)
@@ -112,12 +130,12 @@ def test_nobody_is_asked_about_what_it_has_learnt_from() -> None:
 
 
 def test_each_fold_is_asked_the_probe_of_the_others_and_the_best_decay_is_taken() -> None:
-    features, truth = drawn(60, 8, 3, 2)
+    features, truth = drawn(60, 8, 3, 1)
     folds = np.arange(60) % 3
     told, decay = probabilities_out_of_fold(features, truth, one_of(3), folds.tolist())
-    reduced = reduce_features(features)
-    others = fit_probe(reduced[folds != 1], truth[folds != 1], one_of(3), decay, is_reduced=True)
-    assert np.array_equal(told[folds == 1], others.probabilities(reduced[folds == 1]))
+    inputs = probe_inputs(features).rows.astype(np.float64)
+    theirs = LogisticRegression(C=1 / (40 * decay), tol=1e-8, max_iter=5000).fit(inputs[folds != 1], truth[folds != 1])
+    assert told[folds == 1] == pytest.approx(theirs.predict_proba(inputs[folds == 1]), abs=3e-3)
     losses = {each: log_loss(probabilities_out_of_fold(features, truth, one_of(3), folds.tolist(), [each])[0], truth, one_of(3))
               for each in DECAYS}
     assert losses[decay] == min(losses.values())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +21,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from vidrisk.data import Table, load_table
 from vidrisk.models.config import TrainConfig, config_from_options
 from vidrisk.models.run import Run
+from vidrisk.train import probe_start
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.probe import DECAYS
 from vidrisk.train.train import train_run
 
 ConfigOf = Callable[..., TrainConfig]
 SMALL = ["pixel.height=64", "pixel.width=64", "frames=4", "optim.epochs=1"]
+
+
+class FullFile(io.BytesIO):
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def trained(folder: Path, out: Path, *settings: str) -> Run:
@@ -47,6 +57,23 @@ def test_without_a_step_the_head_is_the_probe(clip_folder: Path, tmp_path: Path)
     gaps = [np.abs(LogisticRegression(C=1 / (decay * len(truth)), max_iter=2000).fit(standardised, truth).predict_proba(
         standardised) - ours).max() for decay in DECAYS]
     assert min(gaps) < 2e-2  # it is the regression with one of the decays
+
+
+@pytest.mark.parametrize("disk", ["has room", "is full"])
+def test_many_summaries_are_mapped_from_a_file_and_the_probe_is_the_same(
+        clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, disk: str) -> None:
+    settings = "lora.last_blocks=0", "optim.head_lr=0"
+    known = trained(clip_folder, tmp_path / "known", *settings).load_classifier().state_dict()
+    monkeypatch.setattr(probe_start, "MOST_IN_MEMORY", 0)
+    mapped: list[np.ndarray] = []
+    fit_start = probe_start.fit_start
+    monkeypatch.setattr(probe_start, "fit_start", lambda features, *rest: (mapped.append(features), fit_start(features, *rest))[1])
+    if disk == "is full":
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: FullFile())
+    found = trained(clip_folder, tmp_path / "run", *settings).load_classifier().state_dict()
+    assert all(torch.equal(known[name], found[name]) for name in known)
+    assert isinstance(mapped[0], np.memmap) == (disk == "has room")
+    assert ("do not fit the disk (No space left on device)" in caplog.text) == (disk == "is full")
 
 
 def test_a_head_that_begins_at_zero_knows_nothing_without_a_step(clip_folder: Path, tmp_path: Path) -> None:

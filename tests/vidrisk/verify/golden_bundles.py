@@ -72,7 +72,7 @@ def export_small(out: Path, seed: int = 3, samples: int = 60, **options: Any) ->
     with torch.inference_mode():
         features = encoder(torch.from_numpy(frames).flatten(0, 1))
     head = Head("linear", width=12, frames=1, targets=TARGETS, hidden=16, dropout=0.1)
-    head.standardise_by(features)
+    head.standardise_by([features])
     for classifier in head.classifiers:
         nn.init.normal_(classifier.weight)
         nn.init.zeros_(classifier.bias)

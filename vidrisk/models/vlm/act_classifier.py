@@ -176,7 +176,7 @@ class VlmClassifier(TrainableModel):
             seen = (self.backbone.encode_frames(inputs) if inputs.dtype == torch.uint8 else inputs for inputs in batches())
             self.backbone.standardise(torch.cat([_thin(each.float().flatten(0, -2), len(each)).clone() for each in seen]))
         if self.head.is_standardised:
-            self.head.standardise_by(torch.cat([self.features(inputs).float()[:, 0] for inputs in batches()]))
+            self.head.standardise_by(self.features(inputs)[:, 0] for inputs in batches())
 
     def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
         self.head.adjust_classifiers(changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -50,9 +50,9 @@ class ActHead(nn.Module):
         """Whether it takes mean and deviation of training states; a transformer normalises by itself."""
         return self.blocks is None
 
-    def standardise_by(self, states: Tensor) -> None:
-        """Take mean and deviation from training states ``(N, D)``."""
-        self.head.standardise_by(states)
+    def standardise_by(self, batches: Iterable[Tensor]) -> None:
+        """Take mean and deviation from batches of training states ``(N, D)``."""
+        self.head.standardise_by(batches)
 
     def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
         """Multiply the logits of each target by a number, and add ``(C,)`` to them."""

@@ -123,7 +123,7 @@ class Projector(nn.Module):
         Args:
             scale: root mean square of the language model's embeddings.
         """
-        copy_statistics(features, self.mean, self.deviation)
+        copy_statistics([features], self.mean, self.deviation)
         size = self(features[:4096]).square().mean().sqrt().clamp_min(1e-6)
         for parameter in self.linear_2.parameters():
             parameter.mul_(scale / size)

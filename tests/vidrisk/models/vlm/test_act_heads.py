@@ -34,7 +34,7 @@ def test_shapes_and_a_batch_is_one_by_one(kind: str) -> None:
     features = features_of(head)
     assert head.sees_visual is (kind == "transformer")
     with torch.inference_mode():
-        head.standardise_by(features[:, 0])
+        head.standardise_by([features[:, 0]])
         whole = head(features)
         alone = [torch.cat(parts) for parts in zip(*(head(row[None]) for row in features), strict=True)]
     assert [tuple(each.shape) for each in whole] == [(3, 2), (3, 3)] and whole[0].std() > 0.1

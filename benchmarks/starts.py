@@ -1,0 +1,60 @@
+"""Where a classifier begins: at a probe, or at zero, on photos of magnetic tiles.
+
+    python benchmarks/starts.py DATA
+
+DATA holds `magnetic_tile`: 537 photos of six classes. They are split six times, 50/20/30 and stratified, and a head on a frozen
+encoder is trained with the settings of ``int8.py``, twice: they differ in nothing but ``head.start``. The best epoch by the val
+split is judged on the test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import PHOTO_SETTINGS
+from machine import described
+
+from vidrisk.data import Table, load_table, split_table
+from vidrisk.models.config import config_from_options
+from vidrisk.models.run import METRICS
+from vidrisk.train.train import train_run
+
+RESULT = Path(__file__).parent / "results" / "starts.json"
+STARTS, SEEDS = ("probe", "zero"), range(6)
+
+
+def test_scores(table: Table, start: str, seed: int) -> dict[str, float]:
+    """Train, and return what ``metrics.json`` says of the test split."""
+    config = config_from_options(None, [*PHOTO_SETTINGS, f"seed={seed}", f"head.start={start}"])
+    with tempfile.TemporaryDirectory() as folder:
+        run = train_run(split_table(table, ratios=(5, 2, 3), seed=seed), config, Path(folder) / "run")
+        metrics = json.loads((run.root / METRICS).read_text(encoding="utf-8"))
+    found = metrics["test"]["defect"]
+    return {"top1": found["top1"], "macro_f1": found["macro_f1"], "best_epoch": metrics["best_epoch"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, metavar="DATA")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    table = load_table(arguments.data / "magnetic_tile" / "labels.csv", "risk")
+    rows: list[dict[str, Any]] = []
+    for start in STARTS:
+        seeds = []
+        for seed in SEEDS:
+            seeds.append(test_scores(table, start, seed))
+            print(start, seed, seeds[-1], flush=True)
+        rows.append({"start": start, **{name: statistics.mean(each[name] for each in seeds) for name in ("top1", "macro_f1")},
+                     "seeds": seeds})
+    RESULT.write_text(json.dumps({"rows": rows, "photos": len(table), "machine": described()}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
